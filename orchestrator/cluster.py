@@ -1,0 +1,161 @@
+"""The Ray cluster: joined, or embedded and started here; its nodes, its dashboard and the metrics shown there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from orchestrator.errors import ClusterError
+from orchestrator.slots import NodeResources
+from orchestrator.spec import ResolvedRequest
+
+# Read by Ray when it is imported or when a run starts; a user's own setting wins.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tables are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours finishes the trials in flight
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out no more than fits
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # resuming needs none of Tune's state
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on GPUs
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray.util.metrics import Gauge  # noqa: E402
+
+NAMESPACE = "continual-sweep"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected cluster.
+
+    Args:
+        is_embedded: whether it was started here and ends with this process.
+        dashboard: URL of the Ray dashboard, or empty.
+    """
+
+    is_embedded: bool
+    dashboard: str
+
+    def nodes(self) -> list[NodeResources]:
+        """Return what each living node has in all."""
+        return [
+            NodeResources(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    def check(self, requests: Iterable[ResolvedRequest]) -> None:
+        """Refuse requests that no node can ever serve.
+
+        Raises:
+            ClusterError: naming each request, what the largest node has, and the way out.
+        """
+        nodes = self.nodes()
+        if self._scales():
+            return
+        faults = [
+            f"resources: expected a request that some node can serve, got {request.cpus:g} CPUs and {request.gpus:g} GPUs "
+            f"a trial; the nodes have {_listed(nodes)}: lower --cpus-per-trial or --gpus-per-trial, or join a larger "
+            "cluster with --address"
+            for request in dict.fromkeys(requests)
+            if not any(node.fits(request) for node in nodes)
+        ]
+        if faults:
+            raise ClusterError("\n".join(faults))
+
+    def _scales(self) -> bool:
+        """Return whether an autoscaler may add other nodes than those that are there."""
+        from ray._private.state import state
+
+        return not self.is_embedded and bool(state.get_max_resources_from_cluster_config())
+
+
+@contextlib.contextmanager
+def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """Join the cluster at `address`, or start an embedded one, and leave it at the end.
+
+    The embedded cluster's dashboard listens on loopback only, with Ray's token authentication at its default (on).
+
+    Args:
+        address: of a running cluster, `auto` to find one here, or None for an embedded one.
+        num_cpus: CPUs of the embedded cluster; by default those of this machine.
+
+    Raises:
+        ClusterError: where there is no cluster at `address`.
+    """
+    if ray.is_initialized():
+        yield Cluster(False, _dashboard())
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    common = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is not None:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                **common,
+            )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        reason = str(error).splitlines()[0]
+        where = f"the cluster at '{address}'" if address else "an embedded cluster"
+        raise ClusterError(
+            f"--address: expected to reach {where}, got '{reason}'; start one with 'ray start --head', or leave --address out"
+        ) from error
+    try:
+        yield Cluster(address is None, _dashboard())
+    finally:
+        ray.shutdown()
+
+
+def _dashboard() -> str:
+    url = ray.get_runtime_context().worker.node.webui_url if _has_node() else ""  # type: ignore[attr-defined]
+    return f"http://{url}" if url else ""
+
+
+def _has_node() -> bool:
+    return getattr(ray.get_runtime_context().worker, "node", None) is not None
+
+
+def _listed(nodes: list[NodeResources]) -> str:
+    kinds = dict.fromkeys(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes)
+    return ", ".join(kinds) or "nothing"
+
+
+class SweepMetrics:
+    """Application metrics of a sweep, exported by Ray to Prometheus."""
+
+    def __init__(self, sweep: str) -> None:
+        tags = {"sweep": sweep}
+        self._trials = Gauge(
+            "continual_sweep_trials", "Trials of the running sweep by state", tag_keys=("sweep", "state")
+        )
+        self._feasible = Gauge(
+            "continual_sweep_feasible_suggestions", "Suggestions that keep every limit", tag_keys=("sweep", "cell")
+        )
+        self._best = Gauge(
+            "continual_sweep_best_objective", "Objective of the best feasible suggestion", tag_keys=("sweep", "cell")
+        )
+        for gauge in (self._trials, self._feasible, self._best):
+            gauge.set_default_tags(tags)
+
+    def trials(self, counts: dict[str, int]) -> None:
+        """Set the number of trials by state."""
+        for state, count in counts.items():
+            self._trials.set(count, tags={"state": state})
+
+    def cell(self, cell: str, n_feasible: int, best: float | None) -> None:
+        """Set a cell's number of feasible suggestions and best objective."""
+        self._feasible.set(n_feasible, tags={"cell": cell})
+        if best is not None:
+            self._best.set(best, tags={"cell": cell})

@@ -1,0 +1,38 @@
+"""The one exception tree: everything here is the user's to fix and is shown without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class OrchestratorError(Exception):
+    """Base of every error with a message for the user."""
+
+
+class SpecError(OrchestratorError):
+    """A spec is wrong; holds every fault at once.
+
+    Args:
+        faults: one message a fault, `where.name: expected RULE, got VALUE; WHAT TO DO`.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"the spec has {count}:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+class DataError(OrchestratorError):
+    """A data set is missing or damaged."""
+
+
+class RunFolderError(OrchestratorError):
+    """A run folder is not one, belongs to something else, or was written by a newer version."""
+
+
+class StorageError(OrchestratorError):
+    """A file could not be written or read."""
+
+
+class ClusterError(OrchestratorError):
+    """The cluster cannot be reached or will never have what the spec asks for."""

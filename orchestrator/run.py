@@ -1,0 +1,169 @@
+"""A run folder: the resolved spec, the tables, and whose they are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
+from orchestrator.metrics import METRICS, intransigence
+from orchestrator.search import Outcome
+from orchestrator.spec import SweepSpec, parse_spec, read_spec
+from orchestrator.speccheck import COSTS
+from orchestrator.tables import matrix_of, read_table, replace_file, write_rows
+
+SPEC_FILE = "spec.yaml"
+LOCK_FILE = ".lock"
+
+
+class Run:
+    """A run folder that exists.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return the run in `path`.
+
+        Raises:
+            RunFolderError: where the folder is missing or holds no run.
+        """
+        path = Path(path)
+        if not (path / SPEC_FILE).is_file():
+            raise RunFolderError(
+                f"run: expected a run folder with {SPEC_FILE}, got '{path}'; give the folder that a sweep printed"
+            )
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path, spec: SweepSpec) -> Run:
+        """Return the run in `path` for `spec`: a new one, or an old one that `spec` repeats or extends.
+
+        Raises:
+            RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
+            StorageError: where it cannot be written.
+        """
+        run = cls(path)
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunFolderError(f"run: expected a folder, got the file '{path}'; choose another --run")
+            entries = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.exists() else []
+            if entries and SPEC_FILE not in entries:
+                raise RunFolderError(
+                    f"run: expected an empty or a run folder, got '{path}' with {entries[0]!r} in it; choose another --run"
+                )
+            if entries:
+                run._refuse_unlike(spec)
+                run.trials()  # refuses damaged files and newer schemas before anything is trained
+            path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / SPEC_FILE, path / f".{SPEC_FILE}.tmp", spec.to_yaml().encode())
+        except OSError as error:
+            raise StorageError(
+                f"run: expected a folder that can be written, got '{path}' ({error.strerror}); choose another --run"
+            ) from error
+        return run
+
+    @cached_property
+    def spec(self) -> SweepSpec:
+        """Return the resolved spec."""
+        try:
+            return parse_spec(read_spec(self.path / SPEC_FILE))
+        except OrchestratorError as error:
+            raise RunFolderError(
+                f"{self.path / SPEC_FILE}: expected the spec of a run, got one with faults: {error}"
+            ) from error
+
+    def trials(self) -> pd.DataFrame:
+        """Return the trials table, with `intransigence` where the sweep has `joint` on the same seed and phase."""
+        frame = read_table(self.path / "trials", "trials")
+        frame["intransigence"] = self._intransigence(frame)
+        return frame
+
+    def accuracy(self) -> pd.DataFrame:
+        """Return the accuracy table: a row a measured cell of R."""
+        return read_table(self.path / "accuracy", "accuracy")
+
+    def matrix(self, key: str) -> pd.DataFrame:
+        """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN where not measured."""
+        return matrix_of(self.accuracy(), key)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return what the search needs of every trial in the tables, by key."""
+        frame = read_table(self.path / "trials", "trials")
+        names = [*METRICS, *COSTS]
+        values = frame[names].to_numpy(dtype=float)
+        return {
+            key: Outcome(status, dict(zip(names, row, strict=True)))
+            for key, status, row in zip(frame["key"], frame["status"], values.tolist(), strict=True)
+        }
+
+    def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
+        """Write a trial's rows; the trials row is last and commits it."""
+        if accuracy:
+            write_rows(self.path / "accuracy", key, "accuracy", accuracy)
+        write_rows(self.path / "trials", key, "trials", [row])
+
+    def checkpoint_path(self, key: str) -> Path:
+        """Return where the trial `key` keeps its checkpoint while it runs."""
+        return (self.path / "checkpoints" / f"{key}.pt").absolute()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder for this process; a lock of a dead process does not block.
+
+        Raises:
+            RunFolderError: where another sweep holds it.
+        """
+        with open(self.path / LOCK_FILE, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunFolderError(
+                    f"run: expected a folder that no other sweep uses, got '{self.path}'; wait for that sweep or choose "
+                    "another --run"
+                ) from error
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def _refuse_unlike(self, spec: SweepSpec) -> None:
+        old = self.spec
+        fields = ("name", "model", "training", "validation_share")
+        differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}
+        streams = {s.partition("/")[0] for s in old.scenarios} & {s.partition("/")[0] for s in spec.scenarios}
+        differ |= {f"streams.{s}": (old.stream_settings(s), spec.stream_settings(s)) for s in sorted(streams)}
+        changes = [f"  {name}: {old_value} -> {new}" for name, (old_value, new) in differ.items() if old_value != new]
+        if changes:
+            raise RunFolderError(
+                f"run: expected a spec that repeats or extends the run in '{self.path}', got other\n"
+                + "\n".join(changes)
+                + "\nits rows could not be compared with those that are there; choose another --run or name"
+            )
+
+    def _intransigence(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+        accuracy = self.accuracy()
+        learned = accuracy[accuracy["after_task"] == accuracy["task"]].sort_values("task")
+        diagonals = {key: rows["accuracy"].tolist() for key, rows in learned.groupby("key")}
+        joint = frame[(frame["method"] == "joint") & (frame["status"] == "completed")]
+        joint_keys = {
+            (row.scenario, row.phase, row.seed): row.key for row in joint.itertuples() if row.key in diagonals
+        }
+        values = []
+        for row in frame.itertuples():
+            reference = joint_keys.get((row.scenario, row.phase, row.seed))
+            known = reference is not None and row.key in diagonals
+            values.append(intransigence(diagonals[row.key], diagonals[reference]) if known else np.nan)
+        return np.array(values, dtype=float)

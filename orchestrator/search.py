@@ -1,0 +1,351 @@
+"""The constrained search: one Optuna study a cell, a pure function of the spec and of results.
+
+Suggestions are asked in batches of a fixed size, each with a sampler of its own seed, and told in number order once the
+batch is complete. So what is suggested never depends on timing, on the number of workers, or on which trial ends first.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from orchestrator.spec import Cell, ResolvedRequest, SweepSpec
+from orchestrator.speccheck import LOWER_IS_BETTER
+from orchestrator.streams import STREAMS, Phase
+from orchestrator.trialspec import TrialSpec
+from search_spaces import Constraint, Value
+from strategies import STRATEGIES, derive_seed
+
+_STARTUP_SUGGESTIONS = 8
+"""Random suggestions before TPE guides; a constant, so that a larger budget extends a search and never redoes it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search needs to know of a trial.
+
+    Args:
+        status: `completed`, `failed` (kept) or `error` (to be tried again by the next run).
+        values: metrics and costs.
+    """
+
+    status: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial that is to run, with its place in the search."""
+
+    spec: TrialSpec
+    cell: Cell
+    suggestion: int
+    request: ResolvedRequest
+
+
+@dataclass
+class Suggestion:
+    """One hyper-parameter assignment of a cell and what is known of it.
+
+    Args:
+        number: 0, 1, … in the order in which it was asked.
+        hyperparameters: what was suggested; fixed values and defaults are not in it.
+        outcomes: phase -> seed -> outcome.
+    """
+
+    number: int
+    hyperparameters: dict[str, Value]
+    outcomes: dict[Phase, dict[int, Outcome]] = field(default_factory=lambda: {"search": {}, "confirm": {}})
+
+    def values(self, phase: Phase, metric: str) -> list[float]:
+        """Return a metric of every seed, in the order of the seeds; NaN where a trial did not complete."""
+        outcomes = self.outcomes[phase]
+        return [
+            outcomes[seed].values.get(metric, math.nan) if outcomes[seed].status == "completed" else math.nan
+            for seed in sorted(outcomes)
+        ]
+
+    def mean(self, phase: Phase, metric: str) -> float:
+        """Return the mean over seeds; NaN where a seed is missing."""
+        values = self.values(phase, metric)
+        return fmean(values) if values else math.nan
+
+    def violations(self, phase: Phase, spec: SweepSpec) -> list[float]:
+        """Return the violation of each limit in tolerances, ≤ 0 where it holds; NaN where a seed is missing."""
+        return [_violation(c, self.values(phase, c.metric), spec) for c in spec.constraints]
+
+    def is_feasible(self, phase: Phase, spec: SweepSpec) -> bool:
+        """Return whether every limit holds and the objective is known."""
+        known = math.isfinite(self.mean(phase, spec.objective))
+        return known and all(violation <= 0 for violation in self.violations(phase, spec))
+
+    def total_violation(self, phase: Phase, spec: SweepSpec) -> float:
+        """Return the sum of what limits are violated by, in tolerances; infinite where a seed is missing."""
+        violations = self.violations(phase, spec)
+        if not math.isfinite(self.mean(phase, spec.objective)) or not all(map(math.isfinite, violations)):
+            return math.inf
+        return sum(max(violation, 0.0) for violation in violations)
+
+
+def _violation(constraint: Constraint, values: list[float], spec: SweepSpec) -> float:
+    if not values or not all(map(math.isfinite, values)):
+        return math.nan
+    if spec.search.limits_hold_for == "every_seed":
+        return max(constraint.violation(value) for value in values)
+    return constraint.violation(fmean(values))
+
+
+def rank(metric: str, value: float) -> float:
+    """Return a sort key of a metric's value: smaller is better."""
+    return value if metric in LOWER_IS_BETTER else -value
+
+
+class CellSearch:
+    """The search of one cell: batches of suggestions over the search seeds, then the chosen one over the confirm seeds.
+
+    A cell with nothing to search runs its one suggestion on the seeds of both phases.
+
+    Args:
+        spec: the sweep.
+        cell: which cell.
+        fingerprint: hash of the cell's data set.
+        told: called after a suggestion was told, with the study.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        cell: Cell,
+        fingerprint: str,
+        told: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.cell = cell
+        self.suggestions: list[Suggestion] = []
+        self.chosen: Suggestion | None = None
+        self.is_finished = False
+        self.is_blocked = False
+        self._fingerprint = fingerprint
+        self._told = told
+        self._asked: dict[int, optuna.Trial] = {}
+        self._waiting: dict[str, list[tuple[Suggestion, int, Phase]]] = {}
+        self._study: optuna.Study | None = None
+
+    @property
+    def n_expected(self) -> int:
+        """Return how many trials this cell has in all, the confirm phase included."""
+        budget = self.spec.search.suggestions if self.cell.is_searched else 1
+        return budget * len(self.spec.seeds.of("search")) + len(self.spec.seeds.of("confirm"))
+
+    def start(self) -> list[PlannedTrial]:
+        """Return the first trials."""
+        if self.cell.is_searched:
+            self._study = optuna.create_study(direction=self.study_direction)
+            return self._ask_batch()
+        only = Suggestion(0, {})
+        self.suggestions = [only]
+        self.chosen = only
+        return self._plan(only, "search") + self._plan(only, "confirm")
+
+    def record(self, key: str, outcome: Outcome) -> list[PlannedTrial]:
+        """Take the outcome of a trial and return the trials that follow from it, often none."""
+        for suggestion, seed, phase in self._waiting.pop(key, []):
+            suggestion.outcomes[phase][seed] = outcome
+            self.is_blocked |= outcome.status == "error"
+        if self._waiting:
+            return []
+        if self.is_blocked:
+            return []
+        if not self.cell.is_searched or self.chosen is not None:
+            self.is_finished = True
+            return []
+        self._tell_batch()
+        if len(self.suggestions) < self.spec.search.suggestions:
+            return self._ask_batch()
+        self.chosen = self.best_feasible()
+        if self.chosen is None:
+            self.is_finished = True
+            return []
+        return self._plan(self.chosen, "confirm")
+
+    def best_feasible(self) -> Suggestion | None:
+        """Return the feasible suggestion with the best mean objective so far, or None."""
+        feasible = [s for s in self.suggestions if s.is_feasible("search", self.spec)]
+        metric = self.spec.objective
+        return min(feasible, key=lambda s: (rank(metric, s.mean("search", metric)), s.number), default=None)
+
+    def nearest_miss(self, phase: Phase = "search") -> Suggestion | None:
+        """Return the suggestion that violates the limits least, or None where none completed."""
+        known = [s for s in self.suggestions if s.total_violation(phase, self.spec) < math.inf]
+        return min(known, key=lambda s: (s.total_violation(phase, self.spec), s.number), default=None)
+
+    def _ask_batch(self) -> list[PlannedTrial]:
+        assert self._study is not None
+        settings, space = self.spec.search, self.cell.space
+        first = len(self.suggestions)
+        self._study.sampler = _sampler(
+            settings.sampler, derive_seed(settings.seed, self.cell.name, first // settings.batch)
+        )
+        if first == 0 and space.start:
+            self._study.enqueue_trial(dict(space.start))
+        planned: list[PlannedTrial] = []
+        for number in range(first, min(first + settings.batch, settings.suggestions)):
+            trial = self._study.ask(dict(space.distributions))
+            suggestion = Suggestion(number, dict(trial.params))
+            self._asked[number] = trial
+            self.suggestions.append(suggestion)
+            planned += self._plan(suggestion, "search")
+        return planned
+
+    def _tell_batch(self) -> None:
+        """Tell every asked suggestion in number order; one that is not fully measured is told as failed."""
+        assert self._study is not None
+        for number, trial in sorted(self._asked.items()):
+            suggestion = self.suggestions[number]
+            violations = suggestion.violations("search", self.spec)
+            objective = suggestion.mean("search", self.spec.objective)
+            if math.isfinite(objective) and all(map(math.isfinite, violations)):
+                for constraint, violation in zip(self.spec.constraints, violations, strict=True):
+                    trial.set_constraint(constraint.name, violation)
+                told = self._study.tell(trial, objective)
+            else:
+                told = self._study.tell(trial, state=TrialState.FAIL)
+            if self._told is not None:
+                self._told(self, told)
+        self._asked.clear()
+
+    def _plan(self, suggestion: Suggestion, phase: Phase) -> list[PlannedTrial]:
+        planned = []
+        request = self.spec.resources.of(self.cell.scenario, self.cell.method)
+        for seed in self.spec.seeds.of(phase):
+            trial = self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint)
+            waiting = self._waiting.setdefault(trial.key, [])
+            if not waiting:
+                planned.append(PlannedTrial(trial, self.cell, suggestion.number, request))
+            waiting.append((suggestion, seed, phase))
+        return planned
+
+    @property
+    def study_direction(self) -> str:
+        """Return which way the objective is better, in Optuna's words."""
+        return "minimize" if self.spec.objective in LOWER_IS_BETTER else "maximize"
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    seed %= 2**32
+    match name:
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        case "gp":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP_SUGGESTIONS)
+        case _:
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_SUGGESTIONS)
+
+
+class SweepSearch:
+    """All cells of a sweep behind one queue: what is cached is recorded at once, what is missing waits to run.
+
+    Args:
+        spec: the sweep.
+        fingerprints: data set -> hash.
+        cached: outcomes of earlier runs by trial key; those with status `error` are tried again.
+        told: passed on to every cell.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        fingerprints: Mapping[str, str],
+        cached: Mapping[str, Outcome],
+        told: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.spec = spec
+        self.cells = [
+            CellSearch(spec, cell, fingerprints[STREAMS[cell.stream][1]], told) for cell in spec.cells
+        ]
+        self.n_cached = 0
+        self._cached = cached
+        self._by_name = {search.cell.name: search for search in self.cells}
+        self._running: dict[str, PlannedTrial] = {}
+        self._waiting: dict[ResolvedRequest, deque[PlannedTrial]] = {}
+        for search in self.cells:
+            self._enqueue(search, search.start())
+
+    @property
+    def n_expected(self) -> int:
+        """Return how many trials the sweep has in all, at most: a cell with nothing feasible is not confirmed."""
+        return sum(search.n_expected for search in self.cells)
+
+    @property
+    def n_waiting(self) -> int:
+        """Return how many trials are known and not running."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def running(self) -> tuple[PlannedTrial, ...]:
+        """Return the trials that were handed out and have not ended."""
+        return tuple(self._running.values())
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether nothing is running and nothing will ever be waiting again."""
+        return not self._running and not self.n_waiting
+
+    def waiting_requests(self) -> list[ResolvedRequest]:
+        """Return the distinct requests of the trials that wait."""
+        return [request for request, queue in self._waiting.items() if queue]
+
+    def waiting(self) -> Iterator[PlannedTrial]:
+        """Yield the trials that wait, without handing them out."""
+        for queue in self._waiting.values():
+            yield from queue
+
+    def n_running(self, request: ResolvedRequest) -> int:
+        """Return how many trials of this request are handed out."""
+        return sum(trial.request == request for trial in self._running.values())
+
+    def hand_out(self, request: ResolvedRequest) -> PlannedTrial:
+        """Return the next waiting trial of this request and count it as running."""
+        trial = self._waiting[request].popleft()
+        self._running[trial.spec.key] = trial
+        return trial
+
+    def record(self, key: str, outcome: Outcome) -> PlannedTrial:
+        """Take the outcome of a running trial; its cell may put more trials into the queue."""
+        trial = self._running.pop(key)
+        search = self._by_name[trial.cell.name]
+        self._enqueue(search, search.record(key, outcome))
+        return trial
+
+    def _enqueue(self, search: CellSearch, planned: list[PlannedTrial]) -> None:
+        """Queue trials, after feeding back those whose outcome is already in the tables."""
+        todo = deque(planned)
+        while todo:
+            trial = todo.popleft()
+            outcome = self._cached.get(trial.spec.key)
+            if outcome is not None and outcome.status != "error":
+                self.n_cached += 1
+                todo.extend(search.record(trial.spec.key, outcome))
+            else:
+                self._waiting.setdefault(trial.request, deque()).append(trial)
+
+
+def describe(value: Any) -> str:
+    """Return a hyper-parameter's value as users read it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def is_reference(method: str) -> bool:
+    """Return whether a method is only a bound to compare with."""
+    return STRATEGIES[method].is_reference

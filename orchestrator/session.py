@@ -1,0 +1,160 @@
+"""One run of the sweep command, whatever executes its trials: data, search, tables and progress in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.mirror import StudyMirror
+from orchestrator.run import Run
+from orchestrator.search import Outcome, PlannedTrial, SweepSearch
+from orchestrator.spec import SweepSpec
+from orchestrator.streams import STREAMS, Dataset, Phase, PhaseData, load_dataset
+from orchestrator.tables import accuracy_rows, trial_row
+from orchestrator.trial import TrialResult
+
+
+@dataclass
+class Progress:
+    """What a display shows of a running sweep."""
+
+    n_expected: int
+    n_cached: int
+    n_done: int = 0
+    n_failed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds_left(self, n_finished: int) -> float | None:
+        """Return an estimate from the pace so far, or None before the first trial."""
+        if not self.n_done:
+            return None
+        return (time.monotonic() - self.started) / self.n_done * max(self.n_expected - n_finished, 0)
+
+
+Listener = Callable[["Session", PlannedTrial, TrialResult], None]
+"""Is told of each trial that ended, after its rows are on disk."""
+
+
+class Session:
+    """Everything between the spec and the tables except the workers.
+
+    Args:
+        spec: the sweep.
+        run: its run folder.
+        data_dir: where torchvision's data sets are, or are downloaded to.
+        mirror: a URL of an Optuna storage that studies are copied to.
+        listeners: told of every trial that ended.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        run: Run,
+        data_dir: Path,
+        mirror: str | None = None,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self.spec = spec
+        self.run = run
+        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
+        self.fault: OrchestratorError | None = None
+        self._mirror = StudyMirror(mirror, spec) if mirror else None
+        self.search = SweepSearch(
+            spec, fingerprints(self.datasets), run.outcomes(), self._mirror.told if self._mirror else None
+        )
+        self.progress = Progress(self.search.n_expected, self.search.n_cached)
+        self._listeners = listeners
+        self._spec_hash = spec.content_hash()
+
+    def phase_data(self, dataset: str, phase: Phase) -> PhaseData:
+        """Return the arrays that trials of `phase` are handed."""
+        return self.datasets[dataset].phase(phase, self.spec.validation_share)
+
+    def finish(self, result: TrialResult, n_attempts: int = 1) -> None:
+        """Write the rows of a running trial that ended, then tell the search and the listeners.
+
+        Raises:
+            StorageError: where the rows cannot be written; the trial is then not recorded at all.
+        """
+        planned = next(t for t in self.search.running if t.spec.key == result.key)
+        known = {
+            **software_versions(),
+            "spec_hash": self._spec_hash,
+            "n_attempts": n_attempts,
+        }
+        row = trial_row(planned.spec, planned.suggestion, result, known)
+        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result))
+        self.search.record(result.key, outcome_of(result))
+        self.progress.n_done += 1
+        self.progress.n_failed += result.status != "completed"
+        for listener in self._listeners:
+            listener(self, planned, result)
+
+    def close(self) -> None:
+        """Finish what is written beside the tables."""
+        if self._mirror is not None:
+            self._mirror.close()
+
+
+def outcome_of(result: TrialResult) -> Outcome:
+    """Return what the search needs of a result."""
+    return Outcome(result.status, result.metrics() | result.costs)
+
+
+def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
+    """Return every data set of the sweep by name.
+
+    Raises:
+        DataError: where one is missing or damaged.
+    """
+    names = dict.fromkeys(STREAMS[cell.stream][1] for cell in spec.cells)
+    return {name: load_dataset(name, data_dir.expanduser().absolute()) for name in names}
+
+
+def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:
+    """Return the hash of every data set by name."""
+    return {name: dataset.fingerprint() for name, dataset in datasets.items()}
+
+
+@cache
+def software_versions() -> dict[str, Any]:
+    """Return the columns of a trial's row that say which code ran."""
+    return {
+        "code_revision": code_revision(),
+        "package_version": _version("continual-sweep"),
+        "ray_version": _version("ray"),
+        "optuna_version": _version("optuna"),
+    }
+
+
+@cache
+def code_revision() -> str:
+    """Return the git revision of this package's checkout, with '+dirty' where it differs; empty outside of one."""
+    import subprocess
+
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return described.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

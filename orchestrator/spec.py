@@ -1,0 +1,345 @@
+"""The sweep's specification: what a user writes, frozen, pure, and validated whole."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from orchestrator.errors import SpecError
+from orchestrator.models import ModelSettings
+from orchestrator.streams import Phase, StreamSettings
+from orchestrator.trialspec import TrialSpec, short_hash
+from search_spaces import Constraint, Range, SearchSpace, Value, space_of
+from strategies import STRATEGIES, IncrementalType, TrainingSettings
+
+FIRST_CONFIRM_SEED = 1000
+"""A count of confirm seeds starts here, a count of search seeds at 0, so that counts never overlap below 1000."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Seeds(_Frozen):
+    """Seeds of the two phases, as counts or lists; never overlapping."""
+
+    search: int | tuple[int, ...] = Field(3, description="seeds of every suggestion, on the validation split")
+    confirm: int | tuple[int, ...] = Field(5, description="seeds of each chosen suggestion, on the test split")
+
+    def of(self, phase: Phase) -> tuple[int, ...]:
+        """Return the seeds of `phase`."""
+        if phase == "search":
+            return self.search if isinstance(self.search, tuple) else tuple(range(self.search))
+        if isinstance(self.confirm, tuple):
+            return self.confirm
+        return tuple(range(FIRST_CONFIRM_SEED, FIRST_CONFIRM_SEED + self.confirm))
+
+
+class SearchSettings(_Frozen):
+    """How each cell is searched."""
+
+    suggestions: int = Field(24, ge=1, description="suggestions of each searched cell; the same for every method")
+    batch: int = Field(4, ge=1, description="suggestions that are asked at once, before any of them is told")
+    sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
+    seed: int = Field(0, ge=0, description="seed of the sampler")
+    limits_hold_for: Literal["mean", "every_seed"] = Field(
+        "mean", description="a suggestion is feasible where its mean over seeds is, or where each of its seeds is"
+    )
+
+
+class Request(_Frozen):
+    """What one trial asks of the cluster; a field left out falls back to the general one."""
+
+    cpus: float | None = Field(None, ge=0, description="CPUs a trial; 1 by default")
+    gpus: float | None = Field(None, ge=0, description="GPUs a trial, fractions too; 0 by default")
+    threads: int | None = Field(None, ge=1, description="CPU threads a trial; 1 by default")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="cuda where gpus > 0, else cpu, by default")
+
+
+class Resources(Request):
+    """What trials ask of the cluster: in general, by scenario, and by method (which wins)."""
+
+    cpus: float = Field(1.0, ge=0, description="CPUs a trial")  # type: ignore[assignment]
+    gpus: float = Field(0.0, ge=0, description="GPUs a trial, fractions too")  # type: ignore[assignment]
+    threads: int = Field(1, ge=1, description="CPU threads a trial")  # type: ignore[assignment]
+    methods: dict[str, Request] = Field(default_factory=dict, description="requests by method")
+    scenarios: dict[str, Request] = Field(default_factory=dict, description="requests by scenario")
+
+    def of(self, scenario: str, method: str) -> ResolvedRequest:
+        """Return what a trial of this cell asks for."""
+        merged: dict[str, Any] = {name: getattr(self, name) for name in Request.model_fields}
+        for request in (self.scenarios.get(scenario), self.methods.get(method)):
+            if request is not None:
+                fields = request.model_dump(include=set(merged), exclude_none=True)
+                merged.update(fields)
+        device = merged["device"] or ("cuda" if merged["gpus"] > 0 else "cpu")
+        return ResolvedRequest(merged["cpus"], merged["gpus"], merged["threads"], device)
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """What a trial asks for, with nothing left out."""
+
+    cpus: float
+    gpus: float
+    threads: int
+    device: str
+
+
+def _kind_of_space(value: Any) -> str:
+    if isinstance(value, Mapping | Range):
+        return "range"
+    return "choices" if isinstance(value, list | tuple) else "value"
+
+
+SpaceEntry = Annotated[
+    Annotated[Range, Tag("range")]
+    | Annotated[list[Value], Tag("choices")]
+    | Annotated[Value, Tag("value")],
+    Discriminator(_kind_of_space),
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scenario × method with what is searched in it."""
+
+    stream: str
+    incremental_type: IncrementalType
+    method: str
+    space: SearchSpace
+
+    @property
+    def scenario(self) -> str:
+        """Return stream and incremental type as they are written."""
+        return f"{self.stream}/{self.incremental_type}"
+
+    @property
+    def name(self) -> str:
+        """Return the cell's name in tables."""
+        return f"{self.scenario} {self.method}"
+
+    @property
+    def is_searched(self) -> bool:
+        """Return whether there is anything to search."""
+        return bool(self.space.distributions)
+
+
+class SweepSpec(_Frozen):
+    """A whole sweep. Every field has a default; an instance has no faults.
+
+    Raises:
+        SpecError: where anything is wrong, with every fault at once.
+    """
+
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the run folder")
+    scenarios: tuple[str, ...] = Field(("split-digits/task",), min_length=1, description="stream/incremental type")
+    methods: tuple[str, ...] = Field(("naive", "joint", "ewc", "replay"), min_length=1, description="what is compared")
+    limits: tuple[str, ...] = Field((), description="such as worst_forgetting <= 0.05; any metric or cost of a trial")
+    objective: str = Field("average_accuracy", description="what is best among the feasible; a metric or a cost")
+    seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
+    search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
+    spaces: dict[str, dict[str, SpaceEntry]] = Field(
+        default_factory=dict, description="method -> hyper-parameter -> a value, a list of choices or {low, high, log}"
+    )
+    model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
+    streams: dict[str, StreamSettings] = Field(default_factory=dict, description="stream -> how it is cut into tasks")
+    validation_share: float = Field(0.1, ge=0, le=0.9, description="share of the training data held out in search")
+    unsupported_cells: Literal["refuse", "skip"] = Field(
+        "refuse", description="what to do with a method on an incremental type that it cannot do"
+    )
+    resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from orchestrator.speccheck import faults_of
+
+        faults = faults_of(self)
+        if faults:
+            raise SpecError(faults)
+        return self
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Return the limits, in the order in which they are written."""
+        return tuple(Constraint.parse(limit) for limit in self.limits)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Return every cell that runs, scenario by scenario."""
+        return tuple(
+            Cell(stream, kind, method, space_of(method, self.overrides(method), self.training))
+            for scenario in self.scenarios
+            for stream, kind in [split_scenario(scenario)]
+            for method in self.methods
+            if kind not in STRATEGIES[method].unsupported
+        )
+
+    def overrides(self, method: str) -> dict[str, Any]:
+        """Return the entries of `spaces` for `method`, those under `all` first."""
+        return {**self.spaces.get("all", {}), **self.spaces.get(method, {})}
+
+    def stream_settings(self, stream: str) -> StreamSettings:
+        """Return how `stream` is cut."""
+        return self.streams.get(stream, StreamSettings())
+
+    def trial(
+        self, cell: Cell, hyperparameters: Mapping[str, Value], seed: int, phase: Phase, fingerprint: str
+    ) -> TrialSpec:
+        """Return the fully resolved trial for one suggestion, seed and phase of `cell`."""
+        strategy = STRATEGIES[cell.method]
+        return TrialSpec(
+            stream=cell.stream,
+            incremental_type=cell.incremental_type,
+            stream_settings=self.stream_settings(cell.stream),
+            method=cell.method,
+            hyperparameters=strategy.Hyperparameters().model_dump()
+            | dict(cell.space.fixed)
+            | dict(hyperparameters),
+            model=self.model,
+            training=self.training,
+            seed=seed,
+            phase=phase,
+            validation_share=self.validation_share,
+            data_fingerprint=fingerprint,
+            strategy_versions={cell.method: strategy.version},
+        )
+
+    def content_hash(self) -> str:
+        """Return the hash of the whole spec, 16 hexadecimal digits."""
+        return short_hash(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """Return the resolved spec as YAML that `parse_spec` reads back to an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=False), sort_keys=False)
+
+
+def split_scenario(scenario: str) -> tuple[str, IncrementalType]:
+    """Return stream and incremental type of a scenario without faults."""
+    stream, _, kind = scenario.partition("/")
+    return stream, kind  # type: ignore[return-value]
+
+
+def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
+    """Return the spec that `content` states.
+
+    Raises:
+        SpecError: with every fault, those of single fields and those between fields.
+    """
+    rest = copy.deepcopy(dict(content))
+    faults: list[str] = []
+    while True:
+        try:
+            spec = SweepSpec.model_validate(rest)
+        except SpecError as error:
+            raise SpecError([*faults, *error.faults]) from None
+        except ValidationError as error:
+            # What is left without the broken entries is checked too, so that all faults are told at once.
+            faults = faults or _structural_faults(error)
+            for one in error.errors():
+                path = _path(one["loc"])
+                _remove(rest, path[:-1] if one["type"] == "missing" else path)
+            continue
+        if faults:
+            raise SpecError(faults)
+        return spec
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        SpecError: where the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError([f"{path}: expected a readable YAML file, got '{reason}'; check the path"]) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise SpecError([f"{path}: expected YAML, got {text}; mend that place"]) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise SpecError(
+            [f"{path}: expected a mapping of fields, got {type(content).__name__}; see --preset quickstart"]
+        )
+    return content
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the way out for an unknown name: the nearest known one, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"
+
+
+_TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "float", "str", "bool", "none"}
+
+
+def _path(location: tuple[int | str, ...]) -> list[int | str]:
+    """Return where an error is, without pydantic's names for the types that it tried."""
+    return [p for p in location if str(p) not in _TAGS and not str(p).startswith("literal[")]
+
+
+def _remove(content: dict[str, Any], path: list[int | str]) -> None:
+    """Delete the entry at `path`, or the innermost mapping's entry that leads to it."""
+    owner, key = content, path[0] if path else ""
+    value: Any = content
+    for part in path:
+        if not isinstance(value, dict) or part not in value:
+            break
+        owner, key, value = value, part, value[part]
+    owner.pop(str(key), None)
+
+
+def _structural_faults(error: ValidationError) -> list[str]:
+    """Return pydantic's errors in our form, one a place; what several types were tried for is joined by 'or'."""
+    rules: dict[str, list[str]] = {}
+    rest: dict[str, str] = {}
+    for one in error.errors(include_url=False):
+        path = _path(one["loc"])
+        where = ".".join(str(part) for part in path) or "spec"
+        owner = _model_at(SweepSpec, path[:-1])
+        if one["type"] == "extra_forbidden":
+            rule, value = "a known field", f"'{path[-1]}'"
+            way_out = nearest(str(path[-1]), owner.model_fields)
+        else:
+            rule = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            rule, value = rule[:1].lower() + rule[1:], _shown(one["input"])
+            field = owner.model_fields.get(str(path[-1])) if path else None
+            way_out = (field.description if field else None) or "see the README for the form of a spec"
+        rules.setdefault(where, []).append(rule)
+        rest.setdefault(where, f"got {value}; {way_out}")
+    return [f"{where}: expected {' or '.join(rules[where])}, {rest[where]}" for where in rules]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _model_at(model: type[BaseModel], path: list[Any]) -> type[BaseModel]:
+    """Return the model that `path` leads to; a part that is no field is the key of a mapping of models."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        found = _models_in(field.annotation) if field else []
+        model = found[0] if found else model
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+

@@ -1,0 +1,229 @@
+"""What can be wrong between the fields of a spec, and what is worth a note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from orchestrator.metrics import METRICS
+from orchestrator.spec import Request, SweepSpec, nearest, split_scenario
+from orchestrator.streams import STREAMS, number_of_tasks, refused_type, stream_faults
+from search_spaces import Constraint, SpaceError, space_of
+from strategies import STRATEGIES
+
+TYPES = ("task", "domain", "class")
+
+COSTS: dict[str, str] = {
+    "kept_bytes": "bytes that the method keeps besides the network: buffers, importances, masks",
+    "n_parameters": "parameters of the network after the last task",
+    "seconds": "wall time of the trial",
+    "train_seconds": "wall time of training",
+    "evaluate_seconds": "wall time of evaluation",
+    "peak_memory_bytes": "peak memory of the trial",
+}
+"""Costs of a trial, with their meaning; the last four are measured and differ from run to run."""
+
+MEASURED_COSTS = ("seconds", "train_seconds", "evaluate_seconds", "peak_memory_bytes")
+LOWER_IS_BETTER = frozenset({"forgetting", "worst_forgetting", "worst_drop_since_learning", *COSTS})
+
+_BOUNDS = {
+    **dict.fromkeys(METRICS, (-1.0, 1.0)),
+    **dict.fromkeys(COSTS, (0.0, float("inf"))),
+    "average_accuracy": (0.0, 1.0),
+    "learning_accuracy": (0.0, 1.0),
+}
+
+
+def faults_of(spec: SweepSpec) -> list[str]:
+    """Return everything that is wrong with a spec whose single fields have the right types."""
+    faults = [*_names(spec), *_seeds(spec), *_resources(spec), *_limits(spec)]
+    spaces = list(_spaces(spec))
+    names_are_known = not any(fault.startswith(("scenarios", "methods")) for fault in faults)
+    faults += [*spaces, *_streams(spec), *_refused(spec)]
+    if names_are_known and not spaces:
+        faults += _cells(spec)
+    return faults
+
+
+def notes_of(spec: SweepSpec) -> list[str]:
+    """Return what a user should know about a valid spec before it runs."""
+    notes = []
+    for scenario, method in _pairs(spec):
+        kind = split_scenario(scenario)[1]
+        strategy = STRATEGIES[method]
+        if kind in strategy.unsupported:
+            notes.append(f"{scenario} {method} is left out: {strategy.unsupported[kind]}")
+        elif kind in strategy.notes:
+            notes.append(f"{scenario} {method}: {strategy.notes[kind]}")
+    for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)]):
+        if metric in MEASURED_COSTS:
+            notes.append(f"{metric} is measured, so the search is repeatable from its tables but not from the spec alone")
+    if spec.search.sampler == "random" and spec.limits:
+        notes.append("search.sampler random ignores limits; tpe and gp search under them")
+    return notes
+
+
+def _pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
+    for scenario in spec.scenarios:
+        for method in spec.methods:
+            yield scenario, method
+
+
+def _names(spec: SweepSpec) -> Iterator[str]:
+    for index, scenario in enumerate(spec.scenarios):
+        where = f"scenarios.{index}"
+        stream, kind = split_scenario(scenario)
+        if "/" not in scenario:
+            yield f"{where}: expected STREAM/TYPE, got '{scenario}'; for example split-digits/class"
+            continue
+        if stream not in STREAMS:
+            yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, STREAMS)}"
+        if kind not in TYPES:
+            yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {nearest(kind, TYPES)}"
+        elif stream in STREAMS and (reason := refused_type(stream, kind)):
+            yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
+    for index, method in enumerate(spec.methods):
+        if method not in STRATEGIES:
+            yield f"methods.{index}: expected a known method, got '{method}'; {nearest(method, STRATEGIES)}"
+    for field in ("scenarios", "methods"):
+        values = getattr(spec, field)
+        for value in dict.fromkeys(v for v in values if values.count(v) > 1):
+            yield f"{field}: expected each once, got '{value}' {values.count(value)} times; drop the repeats"
+
+
+def _seeds(spec: SweepSpec) -> Iterator[str]:
+    seeds = spec.seeds
+    for phase in ("search", "confirm"):
+        value = getattr(seeds, phase)
+        values = value if isinstance(value, tuple) else (value,)
+        if any(v < 0 for v in values) or (isinstance(value, tuple) and len(set(value)) < len(value)):
+            yield f"seeds.{phase}: expected a count or distinct seeds >= 0, got {value}; mend the list"
+            return
+    if not seeds.of("confirm"):
+        yield f"seeds.confirm: expected at least 1 seed, got {seeds.confirm!r}; results come from the confirm phase"
+    shared = sorted(set(seeds.of("search")) & set(seeds.of("confirm")))
+    if shared:
+        yield (
+            f"seeds: expected search and confirm seeds without overlap, got {_first(shared)} in both; "
+            "a suggestion must be confirmed on seeds that did not choose it"
+        )
+
+
+def _resources(spec: SweepSpec) -> Iterator[str]:
+    resources = spec.resources
+    for field, known in (("methods", STRATEGIES), ("scenarios", spec.scenarios)):
+        for name in getattr(resources, field):
+            if name not in known:
+                yield (
+                    f"resources.{field}.{name}: expected one of the sweep's {field}, got '{name}'; "
+                    f"{nearest(name, known)}"
+                )
+    requests: list[tuple[str, Request]] = [("resources", resources)]
+    requests += [(f"resources.methods.{name}", r) for name, r in resources.methods.items()]
+    requests += [(f"resources.scenarios.{name}", r) for name, r in resources.scenarios.items()]
+    for where, request in requests:
+        if request.gpus is not None and request.gpus > 1 and not request.gpus.is_integer():
+            yield f"{where}.gpus: expected a fraction up to 1 or a whole number, got {request.gpus:g}; round it"
+        if request.cpus == 0 and not request.gpus:
+            yield f"{where}.cpus: expected more than 0 where no GPU is asked for, got 0; use 1"
+
+
+def _limits(spec: SweepSpec) -> Iterator[str]:
+    known = METRICS | COSTS
+    if spec.objective not in known:
+        yield f"objective: expected a metric or a cost, got '{spec.objective}'; {nearest(spec.objective, known)}"
+    constraints: list[tuple[int, Constraint]] = []
+    for index, text in enumerate(spec.limits):
+        where = f"limits.{index}"
+        try:
+            constraint = Constraint.parse(text)
+        except SpaceError as error:
+            yield f"{where}: {error}"
+            continue
+        if constraint.metric not in known:
+            yield (
+                f"{where}: expected a metric or a cost, got '{constraint.metric}'; "
+                f"{nearest(constraint.metric, known)}"
+            )
+            continue
+        constraints.append((index, constraint))
+        low, high = _BOUNDS[constraint.metric]
+        limit = constraint.limit
+        if (limit < low and constraint.operator == "<=") or (limit > high and constraint.operator == ">="):
+            yield (
+                f"{where}: expected a limit that can be met, got '{constraint.name}'; "
+                f"{constraint.metric} lies in {low:g} … {high:g}"
+            )
+    for (_, one), (index, other) in combinations(constraints, 2):
+        if one.metric != other.metric:
+            continue
+        if one.operator == other.operator:
+            yield f"limits.{index}: expected one '{one.operator}' limit a metric, got '{other.name}' too; keep one"
+        elif other.margin(one.limit) < 0 and one.margin(other.limit) < 0:
+            yield f"limits.{index}: expected limits that can hold together, got '{one.name}' and '{other.name}'; widen one"
+
+
+def _spaces(spec: SweepSpec) -> Iterator[str]:
+    for method, entries in spec.spaces.items():
+        if method != "all" and method not in STRATEGIES:
+            yield f"spaces.{method}: expected a known method or 'all', got '{method}'; {nearest(method, STRATEGIES)}"
+            continue
+        for target in spec.methods if method == "all" else [method]:
+            for name, entry in entries.items() if target in STRATEGIES else ():
+                try:
+                    space_of(target, {name: entry}, spec.training)
+                except SpaceError as error:
+                    yield f"spaces.{method}.{name}: {error}"
+                    if method == "all":
+                        return
+
+
+def _streams(spec: SweepSpec) -> Iterator[str]:
+    used = {split_scenario(scenario)[0] for scenario in spec.scenarios}
+    for stream, settings in spec.streams.items():
+        if stream not in STREAMS:
+            yield f"streams.{stream}: expected a known stream, got '{stream}'; {nearest(stream, STREAMS)}"
+            continue
+        if stream not in used:
+            yield f"streams.{stream}: expected one of the sweep's streams, got '{stream}'; {nearest(stream, used)}"
+        for fault in stream_faults(stream, settings):
+            yield f"streams.{stream}.{fault}"
+
+
+def _refused(spec: SweepSpec) -> Iterator[str]:
+    for scenario, method in _pairs(spec):
+        kind = split_scenario(scenario)[1]
+        reason = STRATEGIES[method].unsupported.get(kind) if method in STRATEGIES else None
+        if reason and spec.unsupported_cells == "refuse":
+            yield (
+                f"methods.{method}: expected a method that can do {scenario}, got {method}: {reason}; drop one of the "
+                "two, or set unsupported_cells: skip"
+            )
+
+
+def _cells(spec: SweepSpec) -> Iterator[str]:
+    cells = spec.cells
+    if not cells:
+        yield "methods: expected at least one that can do one of the scenarios, got none; add one"
+    if not spec.seeds.of("search") or spec.validation_share == 0:
+        for method in dict.fromkeys(cell.method for cell in cells if cell.is_searched):
+            searched = ", ".join(next(c for c in cells if c.method == method).space.distributions)
+            yield (
+                f"spaces.{method}: expected nothing to search without a search phase, got {searched}; "
+                "fix each to a value, or give seeds.search and validation_share more than 0"
+            )
+    wanted = {"objective": spec.objective} | {
+        f"limits.{i}": text.split()[0] for i, text in enumerate(spec.limits) if text.split()
+    }
+    for where, metric in wanted.items():
+        for cell in {cell.scenario: cell for cell in cells}.values():
+            needs_past = metric in METRICS and metric not in ("average_accuracy", "learning_accuracy")
+            n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream))
+            if metric == "forward_transfer" and cell.incremental_type != "domain":
+                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it means something in domain only"
+            elif needs_past and n_tasks == 1:
+                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
+
+
+def _first(values: list[int], n: int = 5) -> str:
+    return ", ".join(map(str, values[:n])) + (" …" if len(values) > n else "")

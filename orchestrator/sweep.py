@@ -1,0 +1,286 @@
+"""The sweep on Ray Tune: one Tuner, our searcher, reused workers. Everything that decides is in `session` and `search`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ray reads on import
+
+import ray  # isort: skip
+import torch
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.search import PlannedTrial
+from orchestrator.session import Session
+from orchestrator.slots import share_slots
+from orchestrator.spec import ResolvedRequest
+from orchestrator.streams import PhaseData
+from orchestrator.trial import Placement, TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
+
+TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Path], TrialResult]
+
+MAX_RETRIES = 2
+"""How often a trial is tried again in the same run after its worker died."""
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class SweepWorker(tune.Trainable):  # type: ignore[misc]
+    """A worker process: imports once, runs many trials, one a step."""
+
+    def setup(
+        self, config: dict[str, Any], data: Mapping[str, ray.ObjectRef] | None = None, function: Any = run_trial
+    ) -> None:
+        """Remember where the data is; nothing of a trial is kept from one to the next."""
+        self._data = data or {}
+        self._function = function
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Accept another trial: `step` reads everything from the config."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run the whole trial and return its result as JSON text."""
+        spec = TrialSpec.model_validate_json(self.config["trial"])
+        placement = Placement(self.config["device"], self.config["threads"])
+        torch.set_num_threads(placement.threads)
+        data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
+        result = self._function(spec, data, placement, None, Path(self.config["checkpoint"]))
+        return {"result": json.dumps(result.to_json()), "done": True}
+
+    def __repr__(self) -> str:
+        return f"SweepWorker({self.config['device']})"
+
+
+class SweepSearcher(Searcher):  # type: ignore[misc]
+    """Hands the session's waiting trials to Tune, no more of a kind than the cluster has room for.
+
+    Args:
+        session: the sweep.
+        cluster: where it runs.
+    """
+
+    def __init__(self, session: Session, cluster: Cluster) -> None:
+        super().__init__(metric=None, mode=None)
+        self.session = session
+        self.draining = False
+        self._cluster = cluster
+        self._keys: dict[str, str] = {}
+        self._attempts: Counter[str] = Counter()
+        self._slots: Mapping[ResolvedRequest, int] = {}
+        self._looked = 0.0
+        self._shared_between: list[ResolvedRequest] = []
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's config, None for 'not now', or FINISHED."""
+        search = self.session.search
+        if self.draining or search.is_finished:
+            return Searcher.FINISHED  # type: ignore[no-any-return]
+        waiting = search.waiting_requests()
+        slots = self._room(waiting)
+        for request in waiting:
+            if search.n_running(request) < slots[request] or not search.running:
+                planned = search.hand_out(request)
+                self._keys[trial_id] = planned.spec.key
+                return self._config(planned)
+        return None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Write and record a trial that ended; failures arrive through `SweepCallback`, which knows the reason."""
+        if result is None or error or "result" not in result:
+            return
+        content = TrialResult(**json.loads(result["result"]))
+        self.guard(lambda: self._finish(content))
+
+    def record_error(self, config: dict[str, Any], reason: str) -> None:
+        """Record that a trial's worker died more often than is tried again."""
+        spec = TrialSpec.model_validate_json(config["trial"])
+        provenance = {"device": config["device"], "threads": config["threads"], "data_hash": spec.data_fingerprint}
+        self.guard(lambda: self._finish(TrialResult(spec.key, "error", reason, provenance=provenance)))
+
+    def count_attempt(self, config: dict[str, Any]) -> None:
+        """Count a failed attempt that Tune tries again."""
+        self._attempts[TrialSpec.model_validate_json(config["trial"]).key] += 1
+
+    def guard(self, action: Callable[[], None]) -> None:
+        """Run `action`; a fault ends the sweep in order, for an exception here would corrupt Tune's bookkeeping."""
+        try:
+            action()
+        except Exception as error:
+            if self.session.fault is None:
+                self.session.fault = error
+            self.draining = True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the tables are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: a new run replays the tables."""
+
+    def _finish(self, result: TrialResult) -> None:
+        if any(trial.spec.key == result.key for trial in self.session.search.running):
+            self.session.finish(result, 1 + self._attempts[result.key])
+
+    def _room(self, waiting: list[ResolvedRequest]) -> Mapping[ResolvedRequest, int]:
+        """Return the slots of each request, looking at the cluster every few seconds and when the requests change."""
+        active = list(dict.fromkeys([*waiting, *(trial.request for trial in self.session.search.running)]))
+        now = time.monotonic()
+        if now - self._looked > _SECONDS_BETWEEN_LOOKS or active != self._shared_between:
+            self._looked, self._shared_between = now, active
+            slots = share_slots(self._cluster.nodes(), active)
+            # Pending trials are what makes an autoscaler add nodes.
+            ahead = 1 if self._cluster.is_embedded else 2
+            self._slots = {request: n if ahead == 1 else max(n * ahead, 2) for request, n in slots.items()}
+        return self._slots
+
+    def _config(self, planned: PlannedTrial) -> dict[str, Any]:
+        return {
+            "trial": planned.spec.model_dump_json(),
+            "name": f"{planned.spec.cell} #{planned.suggestion} seed {planned.spec.seed} {planned.spec.phase}",
+            "cpus": planned.request.cpus,
+            "gpus": planned.request.gpus,
+            "device": planned.request.device,
+            "threads": planned.request.threads,
+            "checkpoint": str(self.session.run.checkpoint_path(planned.spec.key)),
+        }
+
+
+class SweepCallback(Callback):  # type: ignore[misc]
+    """Tells the searcher of dead workers, with the reason that Tune does not hand to searchers."""
+
+    def __init__(self, searcher: SweepSearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Count the failed attempt."""
+        self._searcher.guard(lambda: self._searcher.count_attempt(trial.config))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record the error."""
+        error = trial.get_error()
+        lines = str(error).strip().splitlines() if error else []
+        reason = f"worker lost: {lines[0] if lines else 'no reason given'}"
+        self._searcher.guard(lambda: self._searcher.record_error(trial.config, reason))
+
+
+def run_on_ray(
+    session: Session,
+    cluster: Cluster,
+    on_drain: Callable[[int], None] = lambda n: None,
+    function: TrialFunction = run_trial,
+) -> None:
+    """Run every trial that the session's search asks for; returns when none is left.
+
+    Args:
+        session: the sweep.
+        cluster: where it runs.
+        on_drain: told the number of trials in flight when an interrupt stops new ones.
+        function: what a worker runs.
+
+    Raises:
+        OrchestratorError: the fault that ended the sweep early, such as a full disk.
+        KeyboardInterrupt: at the second interrupt.
+    """
+    if session.search.is_finished:
+        return
+    cluster.check(trial.request for trial in session.search.waiting())
+    searcher = SweepSearcher(session, cluster)
+    scratch = tempfile.mkdtemp(prefix="continual-sweep-")
+    worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            worker, lambda config: PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=session.search.n_expected,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.config["name"],
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=scratch,
+            verbose=0,
+            failure_config=FailureConfig(max_failures=MAX_RETRIES),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[SweepCallback(searcher)],
+        ),
+    )
+    try:
+        with _interrupts(searcher, on_drain):
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if isinstance(session.fault, OrchestratorError):
+        raise session.fault
+    if session.fault is not None:
+        raise RuntimeError("a bug in the orchestrator ended the sweep; complete trials are kept") from session.fault
+
+
+def _put_data(session: Session) -> dict[str, ray.ObjectRef]:
+    """Put the arrays of each data set and phase into the object store, once; each node fetches what it needs."""
+    phases = ["confirm"] + (["search"] if session.spec.seeds.of("search") else [])
+    return {
+        f"{name}/{phase}": ray.put(session.phase_data(name, phase))  # type: ignore[arg-type]
+        for name in session.datasets
+        for phase in phases
+    }
+
+
+@contextmanager
+def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Iterator[None]:
+    """Let the first Ctrl-C finish the trials in flight, and the second stop now."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: object) -> None:
+        if searcher.draining:
+            raise KeyboardInterrupt
+        searcher.draining = True
+        on_drain(len(searcher.session.search.running))
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def export_metrics(session: Session, metrics: SweepMetrics) -> None:
+    """Set the metrics that Ray exports from the state of the session."""
+    search, progress = session.search, session.progress
+    metrics.trials(
+        {
+            "completed": progress.n_cached + progress.n_done - progress.n_failed,
+            "failed": progress.n_failed,
+            "running": len(search.running),
+            "waiting": search.n_waiting,
+        }
+    )
+    for cell in search.cells:
+        feasible = [s for s in cell.suggestions if s.is_feasible("search", session.spec)]
+        best = cell.best_feasible()
+        metrics.cell(
+            cell.cell.name,
+            len(feasible),
+            best.mean("search", session.spec.objective) if best else None,
+        )

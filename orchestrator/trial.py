@@ -1,0 +1,310 @@
+"""One trial: the full sequential protocol, in pure PyTorch, with no cluster and no tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import resource
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.metrics import METRICS, AccuracyMatrix, compute_metrics
+from orchestrator.models import build_network
+from orchestrator.streams import PhaseData, Stream
+from orchestrator.trialspec import TrialSpec
+from strategies import Generators, Learner, TaskData, TrialDivergedError
+
+Status = Literal["completed", "failed", "error"]
+"""`failed` is the trial's own doing and is kept; `error` is the machine's and is tried again by the next run."""
+
+Report = Callable[[int, list[float]], None]
+"""Is told, after each task, its index and the accuracies measured then (NaN where not measured)."""
+
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+_EVALUATION_ROWS = 1024
+_EVALUATION_CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a trial runs; no part of its identity, recorded in its row.
+
+    Args:
+        device: `cpu` or `cuda`.
+        threads: CPU threads.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves: counts, costs and provenance; plain JSON, so that it travels anywhere.
+
+    Args:
+        key: the trial's key.
+        status: how it ended.
+        reason: why, where it did not complete; else empty.
+        n_correct: the accuracy matrix as counts (T + 1, T), None where not measured; empty where not completed.
+        n_examples: held-out examples of each task (T,).
+        costs: column of the trials table -> number.
+        provenance: column of the trials table -> text, number or None.
+        details: what the method reports of itself.
+    """
+
+    key: str
+    status: Status
+    reason: str = ""
+    n_correct: list[list[int | None]] = field(default_factory=list)
+    n_examples: list[int] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """Return the accuracy matrix."""
+        return AccuracyMatrix(tuple(tuple(row) for row in self.n_correct), tuple(self.n_examples))
+
+    def metrics(self) -> dict[str, float]:
+        """Return every metric; all NaN where the trial did not complete."""
+        if self.status != "completed":
+            return dict.fromkeys(METRICS, math.nan)
+        return compute_metrics(self.matrix.accuracy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this result as plain JSON."""
+        return dataclasses.asdict(self)
+
+
+def run_trial(
+    spec: TrialSpec,
+    data: PhaseData,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    report: Report | None = None,
+    checkpoint: Path | None = None,
+) -> TrialResult:
+    """Run the protocol of `spec` and return its result; never raises for a fault of the trial.
+
+    Args:
+        spec: what to run.
+        data: the arrays of the spec's phase.
+        placement: where to run.
+        report: is told each row of the accuracy matrix as it is measured.
+        checkpoint: file that a stopped trial continues from; deleted at the end.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    reset_peak_memory(placement)
+    status: Status = "completed"
+    reason, run = "", None
+    try:
+        run = _Run(spec, data, placement)
+        run.execute(report, checkpoint)
+    except TrialDivergedError as error:
+        status, reason = "failed", f"diverged: {error}"
+    except (MemoryError, OSError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        status, reason = "error", _describe(error)
+    except Exception as error:
+        status, reason = "failed", _describe(error)
+    if checkpoint is not None and status != "error":
+        checkpoint.unlink(missing_ok=True)
+    costs = run.costs(time.perf_counter() - clock) if run else {}
+    complete = status == "completed" and run is not None
+    return TrialResult(
+        spec.key,
+        status,
+        reason,
+        run.n_correct if complete and run else [],
+        run.n_examples if complete and run else [],
+        costs | {"peak_memory_bytes": float(peak_memory_bytes(placement))},
+        provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
+        run.details() if complete and run else {},
+    )
+
+
+class _Run:
+    """The state of one run of the protocol."""
+
+    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement) -> None:
+        device = torch.device(placement.device)
+        if device.type == "cuda":
+            torch.use_deterministic_algorithms(True)
+        generators = Generators(spec.seed)
+        torch.manual_seed(generators.fresh("global").initial_seed())
+        self.spec = spec
+        self.device = device
+        self.stream = Stream(
+            spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device
+        )
+        shape, layout = self.stream.input_shape, self.stream.layout
+        self.learner = Learner(
+            build=lambda: build_network(spec.model, shape, layout, generators.fresh("init/backbone")),
+            past_task=self.stream.train,
+            methods=spec.methods(),
+            settings=spec.resolved_training(),
+            generators=generators,
+            device=device,
+        )
+        self.next_task = 0
+        self.n_correct: list[list[int | None]] = []
+        self.n_examples: list[int] = []
+        self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
+        self._cache: dict[int, TaskData] = {}
+        self._cached_bytes = 0
+
+    def execute(self, report: Report | None, checkpoint: Path | None) -> None:
+        """Train task by task and measure R, from the checkpoint where there is one."""
+        saved = time.perf_counter()
+        if checkpoint is not None:
+            self._load(checkpoint)
+        if not self.n_correct:
+            self.n_examples = [len(self._evaluation(task)) for task in range(self.stream.n_tasks)]
+            self._measure(-1, report)
+        for index in range(self.next_task, self.stream.n_tasks):
+            clock = time.perf_counter()
+            self.learner.learn(self.stream.train(index))
+            self.seconds["train_seconds"] += time.perf_counter() - clock
+            self._measure(index, report)
+            self.next_task = index + 1
+            due = time.perf_counter() - saved >= SECONDS_BETWEEN_CHECKPOINTS
+            if checkpoint is not None and due and self.next_task < self.stream.n_tasks:
+                self._save(checkpoint)
+                saved = time.perf_counter()
+
+    def costs(self, seconds: float) -> dict[str, float]:
+        """Return the cost columns."""
+        network = self.learner.network
+        return {
+            "seconds": seconds + self.seconds["resumed_seconds"],
+            "train_seconds": self.seconds["train_seconds"],
+            "evaluate_seconds": self.seconds["evaluate_seconds"],
+            "n_parameters": float(sum(parameter.numel() for parameter in network.parameters())),
+            "kept_bytes": float(sum(strategy.kept_bytes() for strategy in self.learner.strategies)),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return what the strategies report of themselves."""
+        return {s.name: facts for s in self.learner.strategies if (facts := s.report())}
+
+    def _measure(self, after: int, report: Report | None) -> None:
+        """Append row `after` of R: the tasks seen; all of them where forward transfer means something (`domain`)."""
+        clock = time.perf_counter()
+        n_tasks = self.stream.n_tasks
+        measured = n_tasks if self.spec.incremental_type == "domain" else after + 1
+        row = [self._n_correct(task) if task < measured else None for task in range(n_tasks)]
+        self.n_correct.append(row)
+        self.seconds["evaluate_seconds"] += time.perf_counter() - clock
+        if report is not None:
+            counts = zip(row, self.n_examples, strict=True)
+            report(after, [math.nan if c is None else c / n for c, n in counts])
+
+    def _n_correct(self, task: int) -> int:
+        data = self._evaluation(task)
+        self.learner.network.eval()
+        first, _ = self.stream.layout.inference_range(task, max(self.learner.n_seen, 1))
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for batch in data.batches(_EVALUATION_ROWS):
+            predicted = self.learner.logits(batch.inputs, task).argmax(1) + first
+            correct += (predicted == batch.labels).sum()
+        return int(correct)
+
+    def _evaluation(self, task: int) -> TaskData:
+        """Return the held-out examples of `task`, kept in memory while they fit into the cache."""
+        if task not in self._cache:
+            data = self.stream.evaluation(task)
+            n_bytes = data.inputs.nbytes
+            if self._cached_bytes + n_bytes > _EVALUATION_CACHE_BYTES:
+                return data
+            self._cache[task] = data
+            self._cached_bytes += n_bytes
+        return self._cache[task]
+
+    def _save(self, path: Path) -> None:
+        payload = {
+            "next_task": self.next_task,
+            "n_correct": self.n_correct,
+            "n_examples": self.n_examples,
+            "seconds": self.seconds | {"resumed_seconds": sum(self.seconds.values())},
+            "learner": self.learner.state_dict(),
+        }
+        save_checkpoint(path, self.spec.key, payload)
+
+    def _load(self, path: Path) -> None:
+        payload = load_checkpoint(path, self.spec.key, self.device)
+        if payload is None:
+            return
+        self.next_task = payload["next_task"]
+        self.n_correct = payload["n_correct"]
+        self.n_examples = payload["n_examples"]
+        self.seconds = payload["seconds"]
+        self.learner.load_state_dict(payload["learner"])
+
+
+def _describe(error: BaseException) -> str:
+    """Return the error in one line, with the place in the code where it arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}{where}"
+
+
+def reset_peak_memory(placement: Placement) -> None:
+    """Forget the peak of earlier trials of this process, where the system can."""
+    if placement.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # the peak of the process so far is then an upper bound
+
+
+def peak_memory_bytes(placement: Placement) -> int:
+    """Return the peak memory of the trial: of the device on a GPU, else of the process."""
+    if placement.device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def provenance(placement: Placement) -> dict[str, Any]:
+    """Return where a trial ran and with which versions."""
+    cuda = placement.device.startswith("cuda")
+    return {
+        "device": placement.device,
+        "device_name": torch.cuda.get_device_name() if cuda else _cpu_name(),
+        "threads": placement.threads,
+        "host": socket.gethostname(),
+        "process_id": os.getpid(),
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+    }
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        return platform.machine()
+    return platform.machine()

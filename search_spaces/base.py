@@ -1,0 +1,216 @@
+"""What a method is searched over, and the limits that a suggestion must keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from strategies import Hyperparameters, TrainingSettings
+
+Value = float | int | str | bool | None
+"""A value of a hyper-parameter, as it stands in a spec and in a table."""
+
+TRAINING_KNOBS = ("learning_rate", "momentum", "weight_decay", "batch_size", "epochs", "iterations")
+"""Training settings that a spec may search beside a method's own hyper-parameters."""
+
+
+class Range(BaseModel):
+    """A range to search, both ends included.
+
+    Args:
+        low: smallest value.
+        high: largest value.
+        log: whether to search on a log scale.
+        step: spacing of the values, from `low`; not with `log`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What is searched and what is fixed for one method.
+
+    Args:
+        distributions: name -> Optuna distribution; empty where nothing is searched.
+        fixed: name -> value that the spec fixes (other hyper-parameters keep their defaults).
+        start: the first suggestion: the defaults, where they lie in their range.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    fixed: Mapping[str, Value]
+    start: Mapping[str, Value]
+
+
+class SpaceError(ValueError):
+    """One entry of `spaces` is wrong; the message is a rule, the value and a way out."""
+
+
+def build_space(
+    hyperparameters: type[Hyperparameters],
+    defaults: Mapping[str, BaseDistribution],
+    overrides: Mapping[str, Any],
+    training: TrainingSettings,
+) -> SearchSpace:
+    """Return the space of a method after the spec's overrides.
+
+    Args:
+        hyperparameters: the method's hyper-parameter class.
+        defaults: what is searched unless overridden.
+        overrides: name -> a value (fixes it), a list (choices) or a `Range`.
+        training: the training settings, for the defaults of training knobs.
+
+    Raises:
+        SpaceError: where a name is unknown or a value is outside of what the method allows.
+    """
+    distributions = dict(defaults)
+    fixed: dict[str, Value] = {}
+    for name, override in overrides.items():
+        owner = _owner(name, hyperparameters)
+        distributions.pop(name, None)
+        if isinstance(override, Range | list):
+            distributions[name] = _distribution(owner, name, override)
+        else:
+            fixed[name] = _checked(owner, name, override)
+    own_defaults = hyperparameters().model_dump() | training.model_dump(include=set(TRAINING_KNOBS))
+    start = {
+        name: own_defaults[name]
+        for name, distribution in distributions.items()
+        if _contains(distribution, own_defaults[name])
+    }
+    return SearchSpace(distributions, fixed, start)
+
+
+def _owner(name: str, hyperparameters: type[Hyperparameters]) -> type[BaseModel]:
+    if name in hyperparameters.model_fields:
+        return hyperparameters
+    if name in TRAINING_KNOBS:
+        return TrainingSettings
+    known = ", ".join([*hyperparameters.model_fields, *TRAINING_KNOBS])
+    raise SpaceError(f"expected a hyper-parameter, got '{name}'; choose from: {known}")
+
+
+def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]) -> BaseDistribution:
+    field = owner.model_fields[name]
+    if isinstance(override, list):
+        if not override:
+            raise SpaceError("expected at least one choice, got []; list the values to try")
+        return CategoricalDistribution([_checked(owner, name, value) for value in override])
+    if not _is_number(field):
+        raise SpaceError(f"expected a value or a list of choices, got a range; {name} is no number")
+    low, high = _checked(owner, name, override.low), _checked(owner, name, override.high)
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    if low > high:
+        raise SpaceError(f"expected low <= high, got low {low:g} and high {high:g}; swap them")
+    if override.log and low <= 0:
+        raise SpaceError(f"expected low > 0 on a log scale, got {low:g}; raise low or drop log")
+    if override.log and override.step is not None:
+        raise SpaceError("expected log or step, got both; drop one of them")
+    if int in _types(field) and float not in _types(field):
+        return IntDistribution(int(low), int(high), log=override.log, step=int(override.step or 1))
+    return FloatDistribution(float(low), float(high), log=override.log, step=override.step)
+
+
+def _checked(owner: type[BaseModel], name: str, value: Any) -> Value:
+    """Return `value` as the field's type, or raise with the field's own rule."""
+    try:
+        if isinstance(value, float) and value.is_integer() and float not in _types(owner.model_fields[name]):
+            value = int(value)
+        return getattr(owner(**{name: value}), name)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise SpaceError(
+            f"expected {rule}, got {value!r}; {owner.model_fields[name].description}"
+        ) from error
+
+
+def _types(field: FieldInfo) -> tuple[Any, ...]:
+    return get_args(field.annotation) or (field.annotation,)
+
+
+def _is_number(field: FieldInfo) -> bool:
+    return bool({int, float} & set(_types(field)))
+
+
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return isinstance(value, int | float) and distribution.low <= value <= distribution.high
+
+
+_LIMIT = re.compile(
+    r"^\s*(?P<metric>\w+)\s*(?P<operator><=|>=)\s*(?P<limit>[-+.\deE]+)\s*(\(\s*tolerance\s+(?P<tolerance>[.\deE+-]+)\s*\))?\s*$"
+)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A limit on a metric or cost of a trial, aggregated over seeds.
+
+    Args:
+        metric: a metric or cost column of the trials table.
+        operator: `<=` or `>=`.
+        limit: the bound, in the metric's unit.
+        tolerance: > 0; a violation of this size counts as 1 when violations of several limits are compared.
+    """
+
+    metric: str
+    operator: str
+    limit: float
+    tolerance: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Return the constraint that `worst_forgetting <= 0.05` or `... (tolerance 0.01)` states.
+
+        The tolerance is by default a tenth of the limit, or 0.01 for a limit of 0, and at least 0.001.
+
+        Raises:
+            SpaceError: where the text has another form.
+        """
+        match = _LIMIT.match(text)
+        try:
+            if match is None:
+                raise ValueError
+            limit = float(match["limit"])
+            tolerance = float(match["tolerance"]) if match["tolerance"] else max(abs(limit) / 10, 1e-3)
+            if limit == 0 and not match["tolerance"]:
+                tolerance = 0.01
+            if not tolerance > 0:
+                raise ValueError
+        except ValueError:
+            raise SpaceError(
+                f"expected 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got '{text}'; for example worst_forgetting <= 0.05"
+            ) from None
+        return cls(match["metric"], match["operator"], limit, tolerance)
+
+    @property
+    def name(self) -> str:
+        """Return the limit as it is written, without its tolerance."""
+        return f"{self.metric} {self.operator} {self.limit:g}"
+
+    def margin(self, value: float) -> float:
+        """Return how far `value` is inside of the limit, in the metric's unit; negative is a violation."""
+        return self.limit - value if self.operator == "<=" else value - self.limit
+
+    def violation(self, value: float) -> float:
+        """Return the violation in tolerances; ≤ 0 is feasible."""
+        return -self.margin(value) / self.tolerance

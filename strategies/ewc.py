@@ -1,0 +1,98 @@
+"""Elastic weight consolidation.
+
+Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz et al. 2018, arXiv 1805.06370, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from strategies.base import Batch, Hyperparameters, Strategy, TaskData
+from strategies.importance import FisherKind, fisher_diagonal
+from strategies.quadratic import QuadraticPull, QuadraticState, merge_anchor
+
+_FISHER_BATCH = 256
+
+
+class EwcHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    penalty_weight: float = Field(100.0, ge=0, description="λ of the penalty λ/2 Σ F (θ - θ*)²")
+    penalty_decay: float = Field(1.0, gt=0, le=1, description="λ is multiplied by this after each task but the first")
+    variant: Literal["separate", "online"] = Field(
+        "separate", description="a Fisher and an anchor a task, or one running Fisher and the latest anchor"
+    )
+    fisher_decay: float = Field(1.0, gt=0, le=1, description="γ of the online variant, F ← γF + F_new")
+    fisher: FisherKind = Field("true", description="labels drawn from the model, from the data, or most likely")
+    fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
+
+
+class Ewc(Strategy):
+    """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
+
+    Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1.
+    """
+
+    name = "ewc"
+    summary = "pulls parameters towards past values, weighted by their Fisher information"
+    paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
+    Hyperparameters = EwcHyperparameters
+    State = QuadraticState
+    notes = {"class": "known to sit at the naive level: nothing separates classes of different tasks"}
+
+    def __init__(self, learner: Any, hyperparameters: Hyperparameters) -> None:
+        super().__init__(learner, hyperparameters)
+        self._pull: QuadraticPull | None = None
+
+    def penalty_weight(self) -> float:
+        """Return λ for the present task: λ d^(n - 1) after n consolidated tasks, with d the decay."""
+        n = max(self.state.n_consolidated - 1, 0)
+        return float(self.hyperparameters.penalty_weight * self.hyperparameters.penalty_decay**n)
+
+    def begin_task(self, task: TaskData) -> None:
+        """Make the pull ready for this task's λ."""
+        parameters = dict(self.learner.network.named_parameters())
+        self._pull = QuadraticPull(
+            self.state, parameters, self.penalty_weight(), self.learner.settings.learning_rate
+        )
+
+    def adjust_gradients(self) -> None:
+        """Add λF(θ - θ*) (Eq. 3, differentiated)."""
+        assert self._pull is not None
+        self._pull.add_to_gradients()
+
+    def end_task(self, task: TaskData) -> None:
+        """Measure the task's Fisher at the present parameters and consolidate both."""
+        fisher = self._fisher(task)
+        anchors = {name: p.detach().clone() for name, p in self.learner.network.named_parameters()}
+        for name, importance in fisher.items():
+            if self.hyperparameters.variant == "separate":
+                merge_anchor(self.state, name, importance, anchors[name])
+            elif name in self.state.importance:
+                self.state.importance[name].mul_(self.hyperparameters.fisher_decay).add_(importance)
+            else:
+                self.state.importance[name] = importance
+        if self.hyperparameters.variant == "online":
+            for name in self.state.importance.keys() - fisher.keys():  # heads of other tasks: no new information
+                self.state.importance[name].mul_(self.hyperparameters.fisher_decay)
+            self.state.anchor = {name: anchors[name] for name in self.state.importance}
+        self.state.n_consolidated += 1
+
+    def _fisher(self, task: TaskData) -> dict[str, Tensor]:
+        learner, settings = self.learner, self.learner.settings
+        generator = learner.generators["fisher"]
+        n_samples = min(self.hyperparameters.fisher_samples or len(task), len(task))
+        rows = torch.randperm(len(task), generator=generator)[:n_samples].to(learner.device)
+        learner.network.eval()
+
+        def logits_of(batch: Batch) -> tuple[Tensor, int]:
+            return learner.network.training_logits(
+                batch.inputs, batch.task_ids, learner.n_seen, settings.active_outputs
+            )
+
+        batches = [task.take(some) for some in rows.split(_FISHER_BATCH)]
+        return fisher_diagonal(learner.network, batches, logits_of, self.hyperparameters.fisher, generator)

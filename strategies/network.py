@@ -1,0 +1,154 @@
+"""A backbone with heads, and the layout of its outputs for each incremental type.
+
+An *output* is a row of a head. Tasks own ranges of outputs: in `task` and `class` each task has its own range, in
+`domain` all tasks share one. Labels are output indices everywhere, so that losses, buffers and predictions agree.
+
+The three types (van de Ven & Tolias 2019, arXiv 1904.07734) differ only in which outputs compete:
+
+- `task`: the outputs of the example's own task;
+- `domain`: all outputs;
+- `class`: the outputs of every task seen so far.
+
+Heads are separate `Linear` layers, one a task. A head that "grows" is one more layer whose outputs are concatenated,
+so that the old logits come from the same matrix product as before and stay bit-identical.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+IncrementalType = Literal["task", "domain", "class"]
+ActiveOutputs = Literal["seen", "all", "current"]
+
+
+@dataclass(frozen=True)
+class OutputLayout:
+    """Which outputs belong to which task.
+
+    Args:
+        incremental_type: what is known at inference.
+        ranges: for each task its first output and one past its last; equal for all tasks in `domain`.
+    """
+
+    incremental_type: IncrementalType
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def n_tasks(self) -> int:
+        """Return the number of tasks."""
+        return len(self.ranges)
+
+    @property
+    def n_outputs(self) -> int:
+        """Return the number of outputs after the last task."""
+        return max(stop for _, stop in self.ranges)
+
+    def head_of(self, task: int) -> int:
+        """Return the index of the head that holds the outputs of `task`."""
+        return 0 if self.incremental_type == "domain" else task
+
+    def inference_range(self, task: int, n_seen: int) -> tuple[int, int]:
+        """Return the outputs that compete when an example of `task` is classified after `n_seen` tasks."""
+        if self.incremental_type == "class":
+            return 0, self.ranges[n_seen - 1][1]
+        return self.ranges[task]
+
+
+class Network(nn.Module):
+    """A backbone and its heads.
+
+    Args:
+        backbone: maps inputs (B, *S) float32 to features (B, n_features) float32.
+        n_features: width of the features.
+        layout: which outputs belong to which task.
+    """
+
+    _bounds: Tensor
+
+    def __init__(self, backbone: nn.Module, n_features: int, layout: OutputLayout) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_features = n_features
+        self.layout = layout
+        self.heads = nn.ModuleList()
+        self.register_buffer("_bounds", torch.tensor(layout.ranges), persistent=False)
+
+    def add_heads(
+        self, n_heads: int, device: torch.device, fresh: Callable[[str], torch.Generator]
+    ) -> list[nn.Parameter]:
+        """Grow to `n_heads` heads and return the parameters that are new; existing heads are untouched.
+
+        Args:
+            n_heads: heads wanted in all.
+            device: where the new heads live.
+            fresh: returns a new generator for a purpose; each head has its own, so that its first weights do not
+                depend on what was drawn before.
+        """
+        new: list[nn.Parameter] = []
+        for index in range(len(self.heads), n_heads):
+            start, stop = self.layout.ranges[index]
+            head = nn.Linear(self.n_features, stop - start)
+            initialise_linear(head, fresh(f"init/head/{index}"))
+            head.to(device)
+            self.heads.append(head)
+            new.extend(head.parameters())
+        return new
+
+    def outputs(self, features: Tensor, n_heads: int) -> Tensor:
+        """Return the logits of the first `n_heads` heads side by side, (B, outputs of those heads) float32."""
+        if n_heads == 1:
+            return self.heads[0](features)  # type: ignore[no-any-return]
+        return torch.cat([head(features) for head in self.heads[:n_heads]], dim=1)
+
+    def forward(self, inputs: Tensor, task: int, n_seen: int) -> Tensor:
+        """Return the logits (B, C) of the outputs that compete for `task` after `n_seen` tasks.
+
+        Column 0 is output `layout.inference_range(task, n_seen)[0]`.
+        """
+        features = self.backbone(inputs)
+        if self.layout.incremental_type == "class":
+            return self.outputs(features, n_seen)
+        return self.heads[self.layout.head_of(task)](features)  # type: ignore[no-any-return]
+
+    def training_logits(
+        self, inputs: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
+    ) -> tuple[Tensor, int]:
+        """Return the logits that take part in the training loss, and the output index of their first column.
+
+        Args:
+            inputs: (B, *S) float32.
+            task_ids: the task of the whole batch, or one a row, (B,) int64.
+            n_seen: tasks seen so far, the present one included.
+            active: which outputs compete in `class`; ignored for the other types.
+
+        Returns:
+            Logits (B, C) float32, with -inf where an output does not take part for a row, and the first output.
+        """
+        features = self.backbone(inputs)
+        kind = self.layout.incremental_type
+        if kind == "domain":
+            return self.outputs(features, 1), 0
+        if kind == "class" and active != "current":
+            return self.outputs(features, n_seen if active == "seen" else len(self.heads)), 0
+        if isinstance(task_ids, int):
+            return self.heads[task_ids](features), self.layout.ranges[task_ids][0]
+        logits = self.outputs(features, n_seen)
+        bounds = self._bounds[task_ids]
+        columns = torch.arange(logits.shape[1], device=logits.device)
+        inactive = (columns < bounds[:, :1]) | (columns >= bounds[:, 1:])
+        return logits.masked_fill(inactive, -math.inf), 0
+
+
+def initialise_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    """Draw weights and bias uniformly in ±1/sqrt(fan_in), PyTorch's default, from `generator` (CPU layers only)."""
+    bound = 1.0 / math.sqrt(layer.in_features)
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if layer.bias is not None:
+            layer.bias.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,67 @@
+"""Experience replay: train on remembered examples beside the new ones.
+
+Source: Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486 (reservoir and balanced memories).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from strategies.base import Batch, Hyperparameters, Strategy, TaskData
+from strategies.memory import BufferKind, BufferState, draw, offer_class_balanced, offer_reservoir
+
+
+class ReplayHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    buffer_size: int = Field(500, ge=1, description="examples kept, all past tasks together")
+    replay_ratio: float = Field(0.5, ge=0, le=0.95, description="share of each training batch that is remembered")
+    buffer: BufferKind = Field("reservoir", description="uniform over the stream, or an equal share a class")
+
+
+def n_remembered(batch_size: int, replay_ratio: float) -> int:
+    """Return round(Bρ / (1 - ρ)): how many remembered examples join `batch_size` new ones."""
+    return round(batch_size * replay_ratio / (1 - replay_ratio))
+
+
+class Replay(Strategy):
+    """Add remembered examples of past tasks to every batch; offer each task's examples to the buffer at its end.
+
+    Differs: the buffer takes a task's examples after the task and not during it, so it holds past tasks only and an
+    epoch still passes once over the new data.
+    """
+
+    name = "replay"
+    summary = "trains on a buffer of remembered examples beside the new ones"
+    paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
+    Hyperparameters = ReplayHyperparameters
+    State = BufferState
+
+    def extend_batch(self, batch: Batch) -> Batch:
+        """Return the new examples followed by the remembered ones, each with its own task."""
+        n = n_remembered(self.learner.settings.batch_size, self.hyperparameters.replay_ratio)
+        if n == 0 or len(self.state) == 0:
+            return batch
+        past = draw(self.state, n, self.learner.generators["replay"])
+        ids = batch.task_ids
+        new_ids = torch.full_like(batch.labels, ids) if isinstance(ids, int) else ids
+        assert isinstance(past.task_ids, torch.Tensor)
+        return Batch(
+            torch.cat([batch.inputs, past.inputs]),
+            torch.cat([batch.labels, past.labels]),
+            torch.cat([new_ids, past.task_ids]),
+        )
+
+    def end_task(self, task: TaskData) -> None:
+        """Offer the task's examples to the buffer, each once."""
+        offer = offer_reservoir if self.hyperparameters.buffer == "reservoir" else offer_class_balanced
+        offer(self.state, task, self.hyperparameters.buffer_size, self.learner.generators["buffer"])
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return 1 / (1 - ρ) for the tasks after the first."""
+        more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
+        return float(1 + more * (n_tasks - 1) / n_tasks)
