@@ -66,7 +66,7 @@ class Run:
                     f"run: expected an empty or a run folder, got '{path}' with {entries[0]!r} in it; choose another --run"
                 )
             if entries:
-                run._refuse_unlike(spec)
+                run.refuse_unlike(spec)
                 run.trials()  # refuses damaged files and newer schemas before anything is trained
             path.mkdir(parents=True, exist_ok=True)
             replace_file(path / SPEC_FILE, path / f".{SPEC_FILE}.tmp", spec.to_yaml().encode())
@@ -139,7 +139,12 @@ class Run:
             file.flush()
             yield
 
-    def _refuse_unlike(self, spec: SweepSpec) -> None:
+    def refuse_unlike(self, spec: SweepSpec) -> None:
+        """Refuse a spec whose rows could not be compared with those that are there.
+
+        Raises:
+            RunFolderError: naming each field that differs.
+        """
         old = self.spec
         fields = ("name", "model", "training", "validation_share")
         differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import OrchestratorError
 from orchestrator.mirror import StudyMirror
 from orchestrator.run import Run
 from orchestrator.search import Outcome, PlannedTrial, SweepSearch
@@ -63,13 +62,13 @@ class Session:
         self.spec = spec
         self.run = run
         self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
-        self.fault: OrchestratorError | None = None
+        self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
         self.search = SweepSearch(
             spec, fingerprints(self.datasets), run.outcomes(), self._mirror.told if self._mirror else None
         )
         self.progress = Progress(self.search.n_expected, self.search.n_cached)
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()
 
     def phase_data(self, dataset: str, phase: Phase) -> PhaseData:
@@ -95,6 +94,10 @@ class Session:
         self.progress.n_failed += result.status != "completed"
         for listener in self._listeners:
             listener(self, planned, result)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` too of every trial that ends from now on."""
+        self._listeners.append(listener)
 
     def close(self) -> None:
         """Finish what is written beside the tables."""

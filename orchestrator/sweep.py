@@ -134,6 +134,10 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: a new run replays the tables."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing: Tune saves its searcher for a resume that we do not use."""
+        return {}
+
     def _finish(self, result: TrialResult) -> None:
         if any(trial.spec.key == result.key for trial in self.session.search.running):
             self.session.finish(result, 1 + self._attempts[result.key])

@@ -1,0 +1,217 @@
+"""The Python API: run a spec, plan it, open a run, run one trial. The command line is thin over this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from orchestrator.errors import DataError, RunFolderError, SpecError
+from orchestrator.plan import CellPlan, plan_sweep
+from orchestrator.run import Run
+from orchestrator.search import SweepSearch
+from orchestrator.session import Listener, Session, fingerprints, load_datasets
+from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
+from orchestrator.streams import STREAMS, Dataset, load_dataset
+from orchestrator.trial import Placement, Report, TrialResult, run_trial
+from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
+from strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from orchestrator.progress import ProgressDisplay
+
+DEFAULT_DATA_DIR = Path("~/.cache/continual-sweep")
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_spec(
+    source: str | Path | None = None,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SweepSpec:
+    """Return a validated spec.
+
+    Args:
+        source: a YAML file.
+        preset: a preset's name, where no file is given; `quickstart` by default.
+        overrides: field path with dots, such as `search.suggestions` -> value.
+
+    Raises:
+        SpecError: with every fault.
+    """
+    if source is not None and preset is not None:
+        raise SpecError([f"--preset: expected a file or a preset, got '{source}' and '{preset}'; drop one"])
+    if source is not None:
+        content = read_spec(Path(source))
+    else:
+        name = preset or "quickstart"
+        if name not in preset_names():
+            raise SpecError(
+                [f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"]
+            )
+        content = read_spec(PRESETS / f"{name}.yaml")
+    for path, value in (overrides or {}).items():
+        _override(content, path, value)
+    return parse_spec(content)
+
+
+def run_sweep(
+    spec: SweepSpec,
+    run: str | Path | None = None,
+    data_dir: str | Path = DEFAULT_DATA_DIR,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    mirror: str | None = None,
+    display: ProgressDisplay | None = None,
+) -> Run:
+    """Run, finish or extend a sweep and return its run folder.
+
+    Args:
+        spec: what to run.
+        run: the run folder; `runs/NAME` by default. What its tables hold already is not trained again.
+        data_dir: where torchvision's data sets are, or are downloaded to.
+        address: of a running Ray cluster; an embedded one by default.
+        num_cpus: CPUs of the embedded cluster; all by default.
+        mirror: URL of an Optuna storage that studies are copied to.
+        display: shows progress.
+
+    Raises:
+        OrchestratorError: for whatever the user can mend; complete trials are kept.
+        KeyboardInterrupt: at the second interrupt.
+    """
+    target = Path(run) if run is not None else default_run(spec)
+    opened = Run.create(target, spec)
+    with opened.locked():
+        listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
+        session = Session(spec, opened, Path(data_dir), mirror, listeners)
+        if not session.search.is_finished:
+            from orchestrator.launch import launch
+
+            launch(session, address, num_cpus, display)
+        session.close()
+    return opened
+
+
+def default_run(spec: SweepSpec) -> Path:
+    """Return the run folder of a spec where none is named."""
+    return Path("runs") / spec.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do.
+
+    Args:
+        run: its run folder.
+        cells: the plan of each cell.
+    """
+
+    run: Path
+    cells: tuple[CellPlan, ...]
+
+
+def plan(spec: SweepSpec, run: str | Path | None = None, data_dir: str | Path = DEFAULT_DATA_DIR) -> Plan:
+    """Return what `run_sweep` would do, without starting a worker or writing anything."""
+    target = Path(run) if run is not None else default_run(spec)
+    folder = Run(target)
+    if (target / "spec.yaml").exists():
+        folder.refuse_unlike(spec)
+    datasets = load_datasets(spec, Path(data_dir))
+    search = SweepSearch(spec, fingerprints(datasets), folder.outcomes())
+    return Plan(target, tuple(plan_sweep(spec, search, folder.trials(), datasets)))
+
+
+def open_run(path: str | Path) -> Run:
+    """Return a run folder, for its tables as data frames.
+
+    Raises:
+        RunFolderError: where there is none.
+    """
+    return Run.open(path)
+
+
+def run_one(
+    spec: TrialSpec,
+    data_dir: str | Path = DEFAULT_DATA_DIR,
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    report: Report | None = None,
+) -> TrialResult:
+    """Run one trial in this process, without Ray and without writing anything.
+
+    Raises:
+        DataError: where the data set is missing, damaged, or not the one that the spec was made for.
+    """
+    dataset = _dataset(spec.dataset, data_dir)
+    if dataset.fingerprint() != spec.data_fingerprint:
+        raise DataError(
+            f"data: expected the {spec.dataset} that the trial was made for (hash {spec.data_fingerprint}), got "
+            f"{dataset.fingerprint()}; give the same files with --data-dir"
+        )
+    torch.set_num_threads(placement.threads)
+    return run_trial(spec, dataset.phase(spec.phase, spec.validation_share), placement, report)
+
+
+def single_trial(
+    spec: SweepSpec, hyperparameters: Mapping[str, Any], seed: int, phase: Any, data_dir: str | Path
+) -> TrialSpec:
+    """Return the trial of a spec with one cell, for given hyper-parameters.
+
+    Raises:
+        SpecError: where the spec has more cells than one.
+    """
+    if len(spec.cells) != 1:
+        raise SpecError(
+            [f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"]
+        )
+    fixed = parse_spec(
+        spec.model_dump(mode="json") | {"spaces": {spec.cells[0].method: dict(hyperparameters)}, "limits": []}
+    )
+    cell = fixed.cells[0]
+    dataset = _dataset(STREAMS[cell.stream][1], data_dir)
+    return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
+
+
+def recorded_trial(run: Run, key: str) -> tuple[TrialSpec, dict[str, Any]]:
+    """Return the spec and the row of a trial in a run; a key may be shortened as long as it is unique.
+
+    Raises:
+        RunFolderError: where there is no such trial, or its spec is of other versions of the code.
+    """
+    trials = run.trials()
+    rows = trials[trials["key"].str.startswith(key)]
+    if len(rows) != 1:
+        raise RunFolderError(
+            f"trial: expected the key of one trial of '{run.path}', got '{key}' which fits {len(rows)}; "
+            "see the column 'key' of the trials table"
+        )
+    row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
+    spec = TrialSpec.model_validate_json(str(row["trial_spec"]))
+    versions = {method: STRATEGIES[method].version for method in spec.strategy_versions if method in STRATEGIES}
+    if versions != spec.strategy_versions or spec.protocol_version != PROTOCOL_VERSION:
+        raise RunFolderError(
+            f"trial: expected strategy versions {versions} and protocol {PROTOCOL_VERSION}, got "
+            f"{spec.strategy_versions} and {spec.protocol_version}; check out the code revision '{row['code_revision']}'"
+        )
+    return spec, row
+
+
+def _dataset(name: str, data_dir: str | Path) -> Dataset:
+    return load_dataset(name, Path(data_dir).expanduser().absolute())
+
+
+def _override(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at `path`, making mappings on the way."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = content.get(parent)
+        content[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        content = content[parent]
+    content[last] = value

@@ -1,0 +1,106 @@
+"""What exists: methods and scenarios, as the terminal lists them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic.fields import FieldInfo
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.search import describe
+from orchestrator.speccheck import COSTS, METRICS, TYPES
+from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
+from search_spaces import SPACES
+from strategies import STRATEGIES, Strategy
+
+
+def render_methods() -> RenderableType:
+    """Return every method with its hyper-parameters, ranges, search space and incremental types."""
+    parts: list[RenderableType] = []
+    for name, strategy in STRATEGIES.items():
+        parts.append(Text(f"{name}: {strategy.summary}", style="bold"))
+        if strategy.paper:
+            parts.append(Text(f"  {strategy.paper}"))
+        parts += [Text(f"  {kind}: {_ability(strategy, kind)}") for kind in TYPES]
+        fields = strategy.Hyperparameters.model_fields
+        if fields:
+            parts.append(_hyperparameters(fields, SPACES.get(name, {})))
+        parts.append(Text(""))
+    return Group(*parts)
+
+
+def render_scenarios() -> RenderableType:
+    """Return every stream with its incremental types, the settings of streams, metrics and costs."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("stream", "tasks", "incremental types", "data set"):
+        table.add_column(column)
+    for name, (_, dataset) in STREAMS.items():
+        kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)  # type: ignore[arg-type]
+        n_tasks = str(number_of_tasks(name, StreamSettings()))
+        table.add_row(name, n_tasks, kinds, DATASETS[dataset].source)
+    abilities = Table(box=box.SIMPLE_HEAD)
+    abilities.add_column("method")
+    for kind in TYPES:
+        abilities.add_column(kind)
+    for name, strategy in STRATEGIES.items():
+        abilities.add_row(name, *(_ability(strategy, kind) for kind in TYPES))
+    settings = _facts({name: field.description or "" for name, field in StreamSettings.model_fields.items()})
+    return Group(
+        Text("A scenario is STREAM/TYPE, such as split-mnist/class.", style="bold"),
+        table,
+        Text("rotated streams have no class type: a rotated image keeps its class, so no task brings new ones."),
+        Text("\nWhich method runs on which incremental type", style="bold"),
+        abilities,
+        Text("\nSettings of a stream, under streams.NAME in a spec", style="bold"),
+        settings,
+        Text("\nMetrics and costs, for limits and the objective", style="bold"),
+        _facts(METRICS | COSTS),
+    )
+
+
+def _ability(strategy: type[Strategy], kind: Any) -> str:
+    if kind in strategy.unsupported:
+        return f"no: {strategy.unsupported[kind]}"
+    return f"yes, but {strategy.notes[kind]}" if kind in strategy.notes else "yes"
+
+
+def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, BaseDistribution]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2))
+    for column in ("hyper-parameter", "default", "allowed", "searched", "meaning"):
+        table.add_column(column)
+    for name, field in fields.items():
+        searched = _distribution(space[name]) if name in space else "–"
+        table.add_row(name, str(field.default), _allowed(field), searched, field.description or "")
+    return table
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return the values that a hyper-parameter may have."""
+    bounds = []
+    for rule in field.metadata:
+        for attribute, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+            if hasattr(rule, attribute):
+                bounds.append(f"{sign} {getattr(rule, attribute):g}")
+    if bounds:
+        return " and ".join(bounds)
+    choices = getattr(field.annotation, "__args__", ())
+    return ", ".join(str(choice) for choice in choices if isinstance(choice, str)) or "any"
+
+
+def _distribution(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    scale = ", log scale" if distribution.log else ""
+    return f"{describe(float(distribution.low))} … {describe(float(distribution.high))}{scale}"
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, meaning in facts.items():
+        table.add_row(name, meaning)
+    return table

@@ -1,0 +1,330 @@
+"""The command line, thin over `orchestrator.api`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.spec import SweepSpec
+
+EXIT_MISTAKE = 2
+EXIT_INCOMPLETE = 3
+EXIT_DIFFERENT = 4
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Sweeps over continual-learning methods under limits on forgetting. Start with: python -m orchestrator sweep",
+    epilog="Exit codes: 0 complete, 1 a bug, 2 a mistake in what was asked, 3 trials are missing (run again), "
+    "4 a repeated trial differs, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="The sweep's spec.")]
+Preset = Annotated[
+    str | None, typer.Option(help="A spec that comes with the package: quickstart (default), split-mnist.")
+]
+RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.  [default: runs/NAME]")]
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        envvar="CONTINUAL_SWEEP_DATA", help="Where torchvision's data sets are, or are downloaded to once."
+    ),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override any field, such as training.epochs=3."),
+]
+Scenarios = Annotated[str | None, typer.Option(help="Override scenarios, separated by commas.")]
+Methods = Annotated[str | None, typer.Option(help="Override methods, separated by commas.")]
+Limit = Annotated[list[str] | None, typer.Option(help="Override limits, such as 'worst_forgetting <= 0.05'.")]
+Suggestions = Annotated[int | None, typer.Option(help="Override the budget of each searched cell.")]
+SearchSeeds = Annotated[int | None, typer.Option(help="Override the number of search seeds.")]
+ConfirmSeeds = Annotated[int | None, typer.Option(help="Override the number of confirm seeds.")]
+Cpus = Annotated[float | None, typer.Option(help="Override the CPUs of a trial.")]
+Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; fractions share one.")]
+_DATA_DIR = Path("~/.cache/continual-sweep")
+
+
+def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return field path -> value from `--set` and the options with names of their own."""
+    found = {path: value for path, value in options.items() if value is not None}
+    faults = []
+    for setting in settings or []:
+        path, equals, text = setting.partition("=")
+        try:
+            if not equals or not all(path.split(".")):
+                raise ValueError
+            found[path.strip()] = yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            faults.append(f"--set: expected FIELD=VALUE, got '{setting}'; for example training.epochs=3")
+    if faults:
+        raise SpecError(faults)
+    return found
+
+
+def _split(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
+
+
+def _load(
+    spec: Path | None,
+    preset: str | None,
+    settings: list[str] | None,
+    scenarios: str | None,
+    methods: str | None,
+    limit: list[str] | None,
+    suggestions: int | None,
+    search_seeds: int | None,
+    confirm_seeds: int | None,
+    cpus: float | None,
+    gpus: float | None,
+) -> SweepSpec:
+    from orchestrator.api import load_spec
+
+    options = {
+        "scenarios": _split(scenarios),
+        "methods": _split(methods),
+        "limits": limit or None,
+        "search.suggestions": suggestions,
+        "seeds.search": search_seeds,
+        "seeds.confirm": confirm_seeds,
+        "resources.cpus": cpus,
+        "resources.gpus": gpus,
+    }
+    return load_spec(spec, preset, _overrides(settings, options))
+
+
+@app.command()
+def sweep(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    run: RunOption = None,
+    data_dir: DataDir = _DATA_DIR,
+    scenarios: Scenarios = None,
+    methods: Methods = None,
+    limit: Limit = None,
+    suggestions: Suggestions = None,
+    search_seeds: SearchSeeds = None,
+    confirm_seeds: ConfirmSeeds = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    settings: Setting = None,
+    address: Annotated[
+        str | None, typer.Option(help="Join a running Ray cluster, or 'auto'; else one is started here.")
+    ] = None,
+    num_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the cluster that is started here.")] = None,
+    mirror_studies: Annotated[
+        str | None, typer.Option(metavar="URL", help="Copy the studies to an Optuna storage, for its dashboard.")
+    ] = None,
+) -> None:
+    """Run a sweep, finish one that was interrupted, or extend one: always the same command."""
+    from orchestrator import api
+    from orchestrator.progress import ProgressDisplay
+    from orchestrator.show import make_console, render_summary
+    from orchestrator.speccheck import notes_of
+    from orchestrator.summary import summarise
+
+    loaded = _load(
+        spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
+        cpus_per_trial, gpus_per_trial,
+    )  # fmt: skip
+    console = make_console()
+    for note in notes_of(loaded):
+        console.print(f"note: {note}", markup=False)
+    with ProgressDisplay(console) as display:
+        finished = api.run_sweep(loaded, run, data_dir, address, num_cpus, mirror_studies, display)
+    trials = finished.trials()
+    summaries = summarise(loaded, trials)
+    console.print(render_summary(loaded, summaries))
+    console.print(f"Tables: {finished.path}/trials and {finished.path}/accuracy (Parquet)", markup=False)
+    n_missing = _n_missing(api.plan(loaded, finished.path, data_dir))
+    if n_missing:
+        console.print(f"{n_missing} trials are missing: run the same command again to go on.")
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _n_missing(planned: Any) -> int:
+    return sum(cell.n_ready + cell.n_later for cell in planned.cells)
+
+
+@app.command()
+def plan(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    run: RunOption = None,
+    data_dir: DataDir = _DATA_DIR,
+    scenarios: Scenarios = None,
+    methods: Methods = None,
+    limit: Limit = None,
+    suggestions: Suggestions = None,
+    search_seeds: SearchSeeds = None,
+    confirm_seeds: ConfirmSeeds = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    settings: Setting = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once, for the estimate.")] = None,
+) -> None:
+    """Say what a sweep would do, and about how long it takes, without starting anything."""
+    from orchestrator import api
+    from orchestrator.planview import render_plan
+    from orchestrator.show import make_console
+    from orchestrator.speccheck import notes_of
+
+    loaded = _load(
+        spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
+        cpus_per_trial, gpus_per_trial,
+    )  # fmt: skip
+    console = make_console()
+    for note in notes_of(loaded):
+        console.print(f"note: {note}", markup=False)
+    console.print(render_plan(loaded, api.plan(loaded, run, data_dir), workers))
+
+
+@app.command()
+def trial(
+    scenario: Annotated[str | None, typer.Argument(help="Such as split-digits/class.")] = None,
+    method: Annotated[str | None, typer.Argument(help="Such as ewc.")] = None,
+    hyperparameters: Annotated[
+        list[str] | None, typer.Option("--with", metavar="NAME=VALUE", help="A hyper-parameter.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The trial's seed.")] = 0,
+    phase: Annotated[str, typer.Option(help="search (validation split) or confirm (test split).")] = "confirm",
+    spec: Annotated[Path | None, typer.Option(help="Take model, training and streams from this spec.")] = None,
+    preset: Preset = None,
+    data_dir: DataDir = _DATA_DIR,
+    settings: Setting = None,
+    source: Annotated[
+        tuple[Path, str] | None, typer.Option("--from", metavar="RUN KEY", help="Repeat a trial of a run.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Run one trial in this process, without Ray; or repeat one of a run and compare."""
+    from orchestrator import api
+    from orchestrator.show import make_console
+    from orchestrator.trial import Placement
+    from orchestrator.trialview import compare, print_result, reporter
+
+    console = make_console()
+    placement = Placement(device, threads)
+    if source is not None:
+        run = api.open_run(source[0])
+        recorded, row = api.recorded_trial(run, source[1])
+        console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
+        result = api.run_one(recorded, data_dir, placement, reporter(console))
+        if not compare(console, run, row, result):
+            raise typer.Exit(EXIT_DIFFERENT)
+        return
+    if scenario is None or method is None or phase not in ("search", "confirm"):
+        raise SpecError(
+            [f"trial: expected SCENARIO METHOD, and phase search or confirm, got {scenario} {method} {phase}; see --help"]
+        )
+    overrides = _overrides(settings, {"scenarios": [scenario], "methods": [method], "resources": {}})
+    loaded = api.load_spec(spec, preset, overrides)
+    values = _overrides(hyperparameters, {})
+    single = api.single_trial(loaded, values, seed, phase, data_dir)
+    result = api.run_one(single, data_dir, placement, reporter(console))
+    print_result(console, result)
+    if result.status != "completed":
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    trial: Annotated[str | None, typer.Option(metavar="KEY", help="Show this trial's accuracy matrix.")] = None,
+    trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
+) -> None:
+    """Show the answer of a run, or one of its trials, from its tables alone."""
+    from orchestrator import api
+    from orchestrator.show import make_console, render_summary, render_trial
+    from orchestrator.summary import summarise
+    from orchestrator.trialview import render_trials
+
+    console = make_console()
+    opened = api.open_run(run)
+    frame = opened.trials()
+    if trial is not None:
+        rows = frame[frame["key"].str.startswith(trial)]
+        if len(rows) != 1:
+            raise RunFolderError(
+                f"--trial: expected the key of one trial, got '{trial}' which fits {len(rows)}; see show RUN --trials"
+            )
+        row = rows.iloc[0].to_dict()
+        console.print(render_trial(row, opened.matrix(row["key"])))
+        return
+    if trials:
+        console.print(render_trials(frame, opened.spec.objective))
+        return
+    console.print(render_summary(opened.spec, summarise(opened.spec, frame)))
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: what they do, hyper-parameters and ranges, and which incremental types they can do."""
+    from orchestrator.catalogue import render_methods
+    from orchestrator.show import make_console
+
+    make_console().print(render_methods())
+
+
+@app.command()
+def scenarios() -> None:
+    """List the streams, their settings, and the methods that run on each incremental type."""
+    from orchestrator.catalogue import render_scenarios
+    from orchestrator.show import make_console
+
+    make_console().print(render_scenarios())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    import json
+
+    from orchestrator.spec import SweepSpec
+
+    print(json.dumps(SweepSpec.model_json_schema(), indent=2))
+
+
+@app.command("spec")
+def print_spec(preset: Preset = None) -> None:
+    """Print a preset with its comments, to start a spec of one's own from."""
+    from orchestrator.api import PRESETS, load_spec
+
+    load_spec(preset=preset)
+    print((PRESETS / f"{preset or 'quickstart'}.yaml").read_text(), end="")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command` and return the exit code: a mistake of the user's is a message, never a traceback."""
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except OrchestratorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("stopped: complete trials are kept; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(guarded(app))

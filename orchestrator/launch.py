@@ -1,0 +1,40 @@
+"""Connects a session to a cluster: says where to watch, exports metrics, and runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.cluster import SweepMetrics, connected
+from orchestrator.session import Session
+from orchestrator.sweep import export_metrics, run_on_ray
+
+if TYPE_CHECKING:
+    from orchestrator.progress import ProgressDisplay
+
+
+def launch(
+    session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None
+) -> None:
+    """Run a session on the cluster at `address`, or on an embedded one.
+
+    Raises:
+        OrchestratorError: for whatever the user can mend.
+    """
+    with connected(address, num_cpus) as cluster:
+        metrics = SweepMetrics(session.spec.name)
+        export_metrics(session, metrics)
+        session.listen(lambda session, planned, result: export_metrics(session, metrics))
+        if display is None:
+            run_on_ray(session, cluster)
+            return
+        if cluster.dashboard:
+            display.say(f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)")
+        display.start(session)
+
+        def draining(n_running: int) -> None:
+            display.say(
+                f"Interrupted: finishing {n_running} trials in flight. Ctrl-C again stops now. "
+                "Either way the same command goes on from here."
+            )
+
+        run_on_ray(session, cluster, draining)

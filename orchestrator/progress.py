@@ -1,0 +1,120 @@
+"""Live progress: a table that redraws itself in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.search import CellSearch, PlannedTrial
+from orchestrator.session import Session
+from orchestrator.show import number
+from orchestrator.trial import TrialResult
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a user reads them."""
+    if seconds is None:
+        return "unknown"
+    seconds = round(seconds)
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class ProgressDisplay:
+    """Shows a session while it runs; also a listener of it.
+
+    Args:
+        console: where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._session: Session | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self, session: Session) -> None:
+        """Begin to show `session`."""
+        self._session = session
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True
+            )
+            self._live.start()
+
+    def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
+        """Show a trial that ended: each failure, and otherwise a line every few seconds."""
+        if result.status != "completed":
+            seed = f"seed {planned.spec.seed}"
+            self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
+        search = next(c for c in session.search.cells if c.cell.name == planned.cell.name)
+        if self._live is None and search.is_finished:
+            self.say(f"{planned.cell.name}: {self._verdict(search)}")
+        now = time.monotonic()
+        if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.say(self._line(session))
+
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _line(self, session: Session) -> str:
+        progress, search = session.progress, session.search
+        finished = self._n_finished(session)
+        return (
+            f"{finished}/{progress.n_expected} trials done, {len(search.running)} running, {progress.n_failed} failed, "
+            f"about {duration(progress.seconds_left(finished))} left"
+        )
+
+    def _render(self) -> RenderableType:
+        session = self._session
+        if session is None:
+            return Text("")
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("cell", "trials", "suggestions", f"best feasible {session.spec.objective}", "state"):
+            table.add_column(column)
+        for search in session.search.cells:
+            outcomes = sum(len(o) for s in search.suggestions for o in s.outcomes.values())
+            best = search.best_feasible()
+            shown = (
+                number(session.spec.objective, best.mean("search", session.spec.objective)) if best else "–"
+            )
+            trials = f"{outcomes}/{search.n_expected}"
+            table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
+        done = self._n_finished(session)
+        bar = ProgressBar(total=max(session.progress.n_expected, 1), completed=done, width=60)
+        return Group(table, bar, Text(self._line(session)))
+
+    @staticmethod
+    def _verdict(search: CellSearch) -> str:
+        if search.is_finished:
+            return "confirmed" if search.chosen is not None else "nothing feasible"
+        if search.is_blocked:
+            return "interrupted by an error; run again"
+        return "confirming" if search.chosen is not None and search.cell.is_searched else "searching"
+
+    @staticmethod
+    def _n_finished(session: Session) -> int:
+        return session.progress.n_cached + session.progress.n_done

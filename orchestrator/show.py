@@ -1,0 +1,184 @@
+"""What the terminal shows of a run: the answer, a table a scenario, a trial's matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.search import Suggestion, describe
+from orchestrator.spec import SweepSpec
+from orchestrator.streams import Phase
+from orchestrator.summary import CellSummary, ScenarioSummary, n_kept, spread
+from orchestrator.tables import load_json
+
+_SHORT = {
+    "average_accuracy": "accuracy",
+    "backward_transfer": "BWT",
+    "worst_forgetting": "worst forgetting",
+    "kept_bytes": "kept",
+}
+_SPLIT: dict[Phase, str] = {"search": "validation", "confirm": "test"}
+
+
+def number(metric: str, value: float, signed: bool = False) -> str:
+    """Return a metric or cost as a user reads it: bytes with a unit, seconds with one, the rest with 3 decimals."""
+    if math.isnan(value):
+        return "–"
+    sign = "+" if signed and value > 0 else ""
+    if metric.endswith("_bytes"):
+        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if abs(value) >= size:
+                return f"{sign}{value / size:.3g} {unit}"
+        return f"{sign}{value:.0f} B"
+    if metric.endswith("seconds"):
+        return f"{sign}{value:.2f} s"
+    if metric == "n_parameters":
+        return f"{sign}{value:,.0f}"
+    return f"{sign}{value:.3f}"
+
+
+def with_spread(metric: str, suggestion: Suggestion, phase: Phase) -> str:
+    """Return mean ± standard deviation over the seeds of a phase."""
+    values = spread(suggestion, phase, metric)
+    deviation = values.std
+    shown = number(metric, values.mean)
+    return shown if math.isnan(deviation) or deviation == 0 else f"{shown} ± {number(metric, deviation)}"
+
+
+def render_summary(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> RenderableType:
+    """Return the whole summary: for each scenario a table of its methods and the answer in words."""
+    parts: list[RenderableType] = []
+    for scenario in scenarios:
+        parts += [_table(spec, scenario), *(Text(line) for line in answer(spec, scenario)), Text("")]
+    if any(cell.is_reference for scenario in scenarios for cell in scenario.cells):
+        parts.append(Text("* the ceiling: it keeps all data, so it is shown to compare with and never recommended"))
+    return Group(*parts)
+
+
+def columns(spec: SweepSpec) -> list[str]:
+    """Return the metrics that the summary shows: the objective, forgetting, and whatever is limited."""
+    wanted = [spec.objective, "worst_forgetting", *(c.metric for c in spec.constraints), "kept_bytes", "seconds"]
+    return list(dict.fromkeys(wanted))
+
+
+def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
+    table = Table(title=scenario.scenario, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table.add_column("method")
+    table.add_column("limits")
+    for metric in columns(spec):
+        table.add_column(_SHORT.get(metric, metric.replace("_", " ")), justify="right")
+    table.add_column("measured on")
+    table.add_column("hyper-parameters", overflow="fold")
+    for cell in scenario.cells:
+        suggestion, phase = _shown(cell)
+        name = cell.cell.method + ("*" if cell.is_reference else "")
+        if suggestion is None:
+            table.add_row(name, "no result", *("–" for _ in columns(spec)), f"{cell.n_failed} failed", "")
+            continue
+        feasible = suggestion.is_feasible(phase, spec)
+        state = ("kept" if feasible else "broken") if spec.limits else "none"
+        style = "bold green" if cell is scenario.best else ("" if feasible else "dim")
+        table.add_row(
+            Text(name, style=style),
+            Text(state, style="green" if feasible else "red"),
+            *(with_spread(metric, suggestion, phase) for metric in columns(spec)),
+            f"{_SPLIT[phase]}, {len(suggestion.outcomes[phase])} seeds",
+            _assignment(cell, suggestion),
+        )
+    return table
+
+
+def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
+    """Return the suggestion that stands for a cell and the phase that it is shown in."""
+    if cell.chosen is not None and cell.chosen.outcomes["confirm"]:
+        return cell.chosen, "confirm"
+    return cell.chosen or cell.nearest, "search"
+
+
+def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
+    values = cell.hyperparameters(suggestion)
+    return ", ".join(f"{name} {describe(value)}" for name, value in values.items())
+
+
+def answer(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
+    """Yield the answer for one scenario in words."""
+    for cell in scenario.vetoed:
+        assert cell.chosen is not None
+        broken = [c for c in spec.constraints if c.margin(spread(cell.chosen, "confirm", c.metric).mean) < 0]
+        names = ", ".join(c.name for c in broken) or "every limit on every seed"
+        yield f"{cell.cell.method} did better on validation, but does not keep {names} on test."
+    best = scenario.best
+    if best is not None and best.chosen is not None:
+        assignment = _assignment(best, best.chosen)
+        what = f" with {assignment}" if assignment else ""
+        objective = with_spread(spec.objective, best.chosen, "confirm")
+        yield f"Best feasible: {best.cell.method}{what}: {spec.objective} {objective} on test."
+        yield from _margins(spec, best.chosen, "confirm")
+        return
+    if scenario.nearest_miss is None:
+        yield "No method has a complete result yet; run the same command again."
+        return
+    cell, suggestion, phase = scenario.nearest_miss
+    assignment = _assignment(cell, suggestion)
+    what = f" with {assignment}" if assignment else ""
+    yield f"Nothing keeps the limits. Nearest miss: {cell.cell.method}{what}, on {_SPLIT[phase]}:"
+    yield from _margins(spec, suggestion, phase)
+
+
+def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[str]:
+    for constraint in spec.constraints:
+        values = spread(suggestion, phase, constraint.metric)
+        margin = constraint.margin(values.mean)
+        shown = number(constraint.metric, abs(margin))
+        word = f"{shown} inside" if margin >= 0 else f"{shown} outside"
+        held = f"holds on {n_kept(constraint, values.values)} of {len(values.values)} seeds"
+        yield f"  {constraint.name}: {with_spread(constraint.metric, suggestion, phase)}, {word}; {held}"
+
+
+def render_matrix(matrix: pd.DataFrame) -> Table:
+    """Return R as the articles print it: a row a task, a column an 'after'."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("task")
+    for after in matrix.columns:
+        table.add_column("untrained" if after == -1 else f"after {after}", justify="right")
+    for task, row in matrix.iterrows():
+        table.add_row(str(task), *("" if math.isnan(value) else f"{value:.4f}" for value in row))
+    return table
+
+
+def render_trial(row: dict[str, object], matrix: pd.DataFrame) -> RenderableType:
+    """Return one trial: what it was, how it ended, its matrix, and what the method reports."""
+    head = f"{row['scenario']} {row['method']}, {row['phase']} seed {row['seed']}: {row['status']}"
+    parts: list[RenderableType] = [Text(f"trial {row['key']}", style="bold"), Text(head)]
+    if row["reason"]:
+        parts.append(Text(str(row["reason"])))
+    parts.append(Text(f"hyper-parameters: {row['hyperparameters']}"))
+    if len(matrix):
+        parts.append(render_matrix(matrix))
+    for method, facts in load_json(row["details"]).items():
+        parts.append(Text(f"{method}: {_capacity(facts)}"))
+    return Group(*parts)
+
+
+def _capacity(facts: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = []
+    for layer, shares in facts.get("capacity", {}).items():
+        owners = ", ".join(
+            f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
+        )
+        lines.append(f"\n  {layer}: {owners}")
+    return "share of the weights" + "".join(lines) if lines else str(facts)
+
+
+def make_console(stderr: bool = False) -> Console:
+    """Return a console; where the output is no terminal, lines are wide and plain."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        return Console(stderr=stderr, highlight=False, width=200, no_color=True)
+    return console

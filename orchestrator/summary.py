@@ -1,0 +1,203 @@
+"""The answer of a sweep, from its tables and spec alone: per scenario, the best feasible method and how sure we are.
+
+Methods are chosen on the validation split and measured on the test split. The choice is made again here from the rows,
+by the same rule as in the search, so that a summary needs no study and no worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import pandas as pd
+
+from orchestrator.search import Outcome, Suggestion, rank
+from orchestrator.spec import Cell, SweepSpec
+from orchestrator.speccheck import COSTS, METRICS
+from orchestrator.streams import Phase
+from orchestrator.tables import load_json
+from search_spaces import Constraint
+from strategies import STRATEGIES
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds.
+
+    Args:
+        values: one a seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Return the mean, NaN where there is no value."""
+        return fmean(self.values) if self.values else math.nan
+
+    @property
+    def std(self) -> float:
+        """Return the sample standard deviation, NaN for fewer than two values."""
+        return stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """What is known of one cell.
+
+    Args:
+        cell: which.
+        chosen: the best feasible suggestion on validation (or the only one); None where nothing was feasible.
+        nearest: the suggestion that misses the limits least on validation, where nothing was feasible.
+        n_suggestions: suggestions that every search seed has measured.
+        n_failed: trials that failed or erred.
+        is_complete: whether every confirm seed of the chosen suggestion is there.
+    """
+
+    cell: Cell
+    chosen: Suggestion | None
+    nearest: Suggestion | None
+    n_suggestions: int
+    n_failed: int
+    is_complete: bool
+
+    @property
+    def is_reference(self) -> bool:
+        """Return whether the method is only a bound."""
+        return STRATEGIES[self.cell.method].is_reference
+
+    def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
+        """Return what was searched or fixed by the spec, with the suggestion's values."""
+        names = [*self.cell.space.distributions, *self.cell.space.fixed]
+        return {name: suggestion.hyperparameters.get(name) for name in names}
+
+
+@dataclass(frozen=True)
+class ScenarioSummary:
+    """The answer for one scenario.
+
+    Args:
+        scenario: which.
+        cells: every cell of it.
+        best: the recommended cell, or None.
+        vetoed: cells that were preferred on validation but broke a limit on test.
+    """
+
+    scenario: str
+    cells: tuple[CellSummary, ...]
+    best: CellSummary | None
+    vetoed: tuple[CellSummary, ...]
+
+    @property
+    def nearest_miss(self) -> tuple[CellSummary, Suggestion, Phase] | None:
+        """Return the cell, suggestion and phase that come nearest to the limits, where nothing is feasible."""
+        return self._nearest
+
+    _nearest: tuple[CellSummary, Suggestion, Phase] | None = None
+
+
+def summarise(spec: SweepSpec, trials: pd.DataFrame) -> list[ScenarioSummary]:
+    """Return the answer for each scenario of `spec` from the trials table."""
+    cells = [_cell_summary(spec, cell, trials) for cell in spec.cells]
+    return [
+        _scenario_summary(spec, scenario, tuple(c for c in cells if c.cell.scenario == scenario))
+        for scenario in dict.fromkeys(cell.scenario for cell in spec.cells)
+    ]
+
+
+def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
+    """Return a metric of a suggestion over the seeds of a phase."""
+    return Spread(tuple(suggestion.values(phase, metric)))
+
+
+def n_kept(constraint: Constraint, values: Sequence[float]) -> int:
+    """Return on how many seeds a limit holds."""
+    return sum(constraint.margin(value) >= 0 for value in values)
+
+
+def _cell_summary(spec: SweepSpec, cell: Cell, trials: pd.DataFrame) -> CellSummary:
+    rows = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
+    suggestions = _suggestions(spec, cell, rows)
+    search_seeds, confirm_seeds = set(spec.seeds.of("search")), set(spec.seeds.of("confirm"))
+    measured = [s for s in suggestions if set(s.outcomes["search"]) == search_seeds]
+    metric = spec.objective
+    if not cell.is_searched:
+        chosen = suggestions[0] if suggestions else None
+    else:
+        feasible = [s for s in measured if s.is_feasible("search", spec)]
+        chosen = min(feasible, key=lambda s: (rank(metric, s.mean("search", metric)), s.number), default=None)
+    known = [s for s in measured if s.total_violation("search", spec) < math.inf]
+    nearest = min(known, key=lambda s: (s.total_violation("search", spec), s.number), default=None)
+    return CellSummary(
+        cell,
+        chosen,
+        nearest,
+        len(measured),
+        int((rows["status"] != "completed").sum()),
+        chosen is not None and set(chosen.outcomes["confirm"]) == confirm_seeds,
+    )
+
+
+def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Suggestion]:
+    """Return every suggestion of a cell that has rows for seeds of the spec, in number order."""
+    names = [*METRICS, *COSTS]
+    by_text: dict[str, Suggestion] = {}
+    seeds: dict[Phase, set[int]] = {phase: set(spec.seeds.of(phase)) for phase in ("search", "confirm")}
+    expected = {**STRATEGIES[cell.method].Hyperparameters().model_dump(), **cell.space.fixed}
+    for row in rows.sort_values(["suggestion", "phase", "seed"]).to_dict("records"):
+        phase: Phase = row["phase"]
+        hyperparameters = load_json(row["hyperparameters"])
+        fixed = {n: v for n, v in hyperparameters.items() if n not in cell.space.distributions}
+        wanted = {n: v for n, v in expected.items() if n not in cell.space.distributions}
+        if row["seed"] not in seeds[phase] or fixed != wanted:
+            continue
+        suggestion = by_text.setdefault(
+            row["hyperparameters"], Suggestion(int(row["suggestion"]), hyperparameters)
+        )
+        values = {name: float(row[name]) for name in names}
+        suggestion.outcomes[phase][int(row["seed"])] = Outcome(row["status"], values)
+    return sorted(by_text.values(), key=lambda s: s.number)
+
+
+def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, ...]) -> ScenarioSummary:
+    has_search = bool(spec.seeds.of("search"))
+    candidates: list[tuple[float, CellSummary]] = []
+    for cell in cells:
+        chosen = cell.chosen
+        if chosen is None or cell.is_reference or not cell.is_complete:
+            continue
+        if has_search and not chosen.is_feasible("search", spec):
+            continue
+        judged: Phase = "search" if has_search else "confirm"
+        candidates.append((rank(spec.objective, chosen.mean(judged, spec.objective)), cell))
+    candidates.sort(key=lambda item: item[0])
+    ordered = [cell for _, cell in candidates]
+    feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("confirm", spec)]
+    best = feasible[0] if feasible else None
+    vetoed = tuple(ordered[: ordered.index(best)] if best else ordered)
+    return ScenarioSummary(scenario, cells, best, vetoed, None if best else _nearest(spec, cells))
+
+
+def _nearest(
+    spec: SweepSpec, cells: tuple[CellSummary, ...]
+) -> tuple[CellSummary, Suggestion, Phase] | None:
+    found: list[tuple[float, int, CellSummary, Suggestion, Phase]] = []
+    for index, cell in enumerate(cells):
+        if cell.is_reference:
+            continue
+        # What was confirmed is judged on the test split, the rest on validation.
+        if cell.chosen is not None and cell.is_complete:
+            suggestion, phase = cell.chosen, "confirm"
+        elif cell.nearest is not None:
+            suggestion, phase = cell.nearest, "search"
+        else:
+            continue
+        distance = suggestion.total_violation(phase, spec)  # type: ignore[arg-type]
+        if distance < math.inf:
+            found.append((distance, index, cell, suggestion, phase))  # type: ignore[arg-type]
+    if not found:
+        return None
+    _, _, cell, suggestion, phase = min(found, key=lambda item: item[:2])
+    return cell, suggestion, phase

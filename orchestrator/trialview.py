@@ -1,0 +1,86 @@
+"""What the terminal shows of single trials."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.run import Run
+from orchestrator.show import number, render_matrix
+from orchestrator.speccheck import METRICS
+from orchestrator.trial import Report, TrialResult
+
+
+def reporter(console: Console) -> Report:
+    """Return a report that prints a line a task."""
+
+    def report(after: int, row: list[float]) -> None:
+        shown = "  ".join("  –   " if math.isnan(value) else f"{value:.4f}" for value in row)
+        label = "untrained   " if after < 0 else f"after task {after}"
+        if not all(math.isnan(value) for value in row):
+            console.print(f"{label}  {shown}", markup=False)
+
+    return report
+
+
+def print_result(console: Console, result: TrialResult) -> None:
+    """Print status, metrics and costs of a trial."""
+    console.print(f"trial {result.key}: {result.status} {result.reason}".rstrip(), markup=False)
+    for name, value in {**result.metrics(), **result.costs}.items():
+        if not math.isnan(value):
+            console.print(f"  {name:28}{number(name, value)}", markup=False)
+
+
+def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult) -> bool:
+    """Say whether a repeated trial's matrix equals the recorded one bit for bit, and return that."""
+    if result.status != row["status"]:
+        console.print(f"different: {result.status} now, {row['status']} then ({result.reason})", markup=False)
+        return False
+    if result.status != "completed":
+        console.print(f"equal: {result.status} again ({result.reason})", markup=False)
+        return True
+    accuracy = run.accuracy()
+    recorded = accuracy[accuracy["key"] == result.key]
+    then = {(int(r.after_task), int(r.task)): (int(r.n_correct), int(r.n_examples)) for r in recorded.itertuples()}
+    now = {
+        (after, task): (count, result.n_examples[task])
+        for after, counts in enumerate(result.n_correct, start=-1)
+        for task, count in enumerate(counts)
+        if count is not None
+    }
+    if then == now:
+        console.print("equal: the matrix is bit-equal to the recorded one")
+        return True
+    differing = sorted(cell for cell in then.keys() | now.keys() if then.get(cell) != now.get(cell))
+    console.print(f"different in {len(differing)} of {len(now)} cells (after task, task): {differing[:10]}")
+    where = f"{row['device_name']}, {row['threads']} threads, torch {row['torch_version']}"
+    console.print(f"recorded on {where}", markup=False)
+    console.print(render_matrix(run.matrix(result.key)))
+    return False
+
+
+def render_trials(frame: pd.DataFrame, objective: str) -> Table:
+    """Return every trial of a run, a line each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    metrics = list(dict.fromkeys([objective, *list(METRICS)[:1], "worst_forgetting"]))
+    for column in ("key", "scenario", "method", "phase", "#", "seed", "status", *metrics, "hyper-parameters"):
+        table.add_column(column)
+    ordered = frame.sort_values(["scenario", "method", "phase", "suggestion", "seed"])
+    for row in ordered.to_dict("records"):
+        table.add_row(
+            row["key"],
+            row["scenario"],
+            row["method"],
+            row["phase"],
+            str(row["suggestion"]),
+            str(row["seed"]),
+            row["status"],
+            *(number(metric, row[metric]) for metric in metrics),
+            row["reason"] or row["hyperparameters"],
+        )
+    return table
