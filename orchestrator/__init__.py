@@ -1,9 +1,9 @@
 """A distributed, constrained sweep orchestrator for continual learning.
 
-    import orchestrator
-    spec = orchestrator.load_spec(preset="quickstart")
-    run = orchestrator.run_sweep(spec)
-    run.trials(), run.accuracy()  # data frames
+import orchestrator
+spec = orchestrator.load_spec(preset="quickstart")
+run = orchestrator.run_sweep(spec)
+run.trials(), run.accuracy()  # data frames
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ def load_spec(
     else:
         name = preset or "quickstart"
         if name not in preset_names():
-            raise SpecError(
-                [f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"]
-            )
+            raise SpecError([f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"])
         content = read_spec(PRESETS / f"{name}.yaml")
     for path, value in (overrides or {}).items():
         _override(content, path, value)
@@ -168,9 +166,7 @@ def single_trial(
         SpecError: where the spec has more cells than one.
     """
     if len(spec.cells) != 1:
-        raise SpecError(
-            [f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"]
-        )
+        raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
     fixed = parse_spec(
         spec.model_dump(mode="json") | {"spaces": {spec.cells[0].method: dict(hyperparameters)}, "limits": []}
     )
@@ -198,7 +194,7 @@ def recorded_trial(run: Run, key: str) -> tuple[TrialSpec, dict[str, Any]]:
     if versions != spec.strategy_versions or spec.protocol_version != PROTOCOL_VERSION:
         raise RunFolderError(
             f"trial: expected strategy versions {versions} and protocol {PROTOCOL_VERSION}, got "
-            f"{spec.strategy_versions} and {spec.protocol_version}; check out the code revision '{row['code_revision']}'"
+            f"{spec.strategy_versions} and {spec.protocol_version}; check out revision '{row['code_revision']}'"
         )
     return spec, row
 

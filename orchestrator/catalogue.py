@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.metrics import METRICS
 from orchestrator.search import describe
-from orchestrator.speccheck import COSTS, METRICS, TYPES
+from orchestrator.speccheck import COSTS, TYPES
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
 from search_spaces import SPACES
 from strategies import STRATEGIES, Strategy
@@ -26,7 +27,7 @@ def render_methods() -> RenderableType:
         if strategy.paper:
             parts.append(Text(f"  {strategy.paper}"))
         parts += [Text(f"  {kind}: {_ability(strategy, kind)}") for kind in TYPES]
-        fields = strategy.Hyperparameters.model_fields
+        fields = strategy.hyperparameter_class.model_fields
         if fields:
             parts.append(_hyperparameters(fields, SPACES.get(name, {})))
         parts.append(Text(""))

@@ -38,9 +38,7 @@ Preset = Annotated[
 RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.  [default: runs/NAME]")]
 DataDir = Annotated[
     Path,
-    typer.Option(
-        envvar="CONTINUAL_SWEEP_DATA", help="Where torchvision's data sets are, or are downloaded to once."
-    ),
+    typer.Option(envvar="CONTINUAL_SWEEP_DATA", help="Where torchvision's data sets are, or are downloaded to once."),
 ]
 Setting = Annotated[
     list[str] | None,
@@ -126,7 +124,8 @@ def sweep(
     ] = None,
     num_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the cluster that is started here.")] = None,
     mirror_studies: Annotated[
-        str | None, typer.Option(metavar="URL", help="Copy the studies to an Optuna storage, for its dashboard.")
+        str | None,
+        typer.Option(metavar="URL", help="Copy the studies to an Optuna storage, for its dashboard."),
     ] = None,
 ) -> None:
     """Run a sweep, finish one that was interrupted, or extend one: always the same command."""
@@ -149,14 +148,10 @@ def sweep(
     summaries = summarise(loaded, trials)
     console.print(render_summary(loaded, summaries))
     console.print(f"Tables: {finished.path}/trials and {finished.path}/accuracy (Parquet)", markup=False)
-    n_missing = _n_missing(api.plan(loaded, finished.path, data_dir))
+    n_missing = finished.n_missing(loaded)
     if n_missing:
         console.print(f"{n_missing} trials are missing: run the same command again to go on.")
         raise typer.Exit(EXIT_INCOMPLETE)
-
-
-def _n_missing(planned: Any) -> int:
-    return sum(cell.n_ready + cell.n_later for cell in planned.cells)
 
 
 @app.command()
@@ -229,7 +224,7 @@ def trial(
         return
     if scenario is None or method is None or phase not in ("search", "confirm"):
         raise SpecError(
-            [f"trial: expected SCENARIO METHOD, and phase search or confirm, got {scenario} {method} {phase}; see --help"]
+            [f"trial: expected SCENARIO METHOD and a phase, got {scenario} {method} {phase}; see trial --help"]
         )
     overrides = _overrides(settings, {"scenarios": [scenario], "methods": [method], "resources": {}})
     loaded = api.load_spec(spec, preset, overrides)
@@ -262,8 +257,8 @@ def show(
             raise RunFolderError(
                 f"--trial: expected the key of one trial, got '{trial}' which fits {len(rows)}; see show RUN --trials"
             )
-        row = rows.iloc[0].to_dict()
-        console.print(render_trial(row, opened.matrix(row["key"])))
+        row = {str(name): value for name, value in rows.iloc[0].items()}
+        console.print(render_trial(row, opened.matrix(str(row["key"]))))
         return
     if trials:
         console.print(render_trials(frame, opened.spec.objective))

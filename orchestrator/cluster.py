@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.errors import ClusterError
 from orchestrator.slots import NodeResources
@@ -48,7 +49,7 @@ class Cluster:
         """Return what each living node has in all."""
         return [
             NodeResources(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
             if node["Alive"]
         ]
 
@@ -62,9 +63,9 @@ class Cluster:
         if self._scales():
             return
         faults = [
-            f"resources: expected a request that some node can serve, got {request.cpus:g} CPUs and {request.gpus:g} GPUs "
-            f"a trial; the nodes have {_listed(nodes)}: lower --cpus-per-trial or --gpus-per-trial, or join a larger "
-            "cluster with --address"
+            f"resources: expected a request that some node can serve, got {request.cpus:g} CPUs and {request.gpus:g} "
+            f"GPUs a trial; the nodes have {_listed(nodes)}: lower --cpus-per-trial or --gpus-per-trial, or join a "
+            "larger cluster with --address"
             for request in dict.fromkeys(requests)
             if not any(node.fits(request) for node in nodes)
         ]
@@ -95,7 +96,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
         yield Cluster(False, _dashboard())
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    common = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
+    common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is not None:
             ray.init(address=address, **common)
@@ -110,7 +111,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
         reason = str(error).splitlines()[0]
         where = f"the cluster at '{address}'" if address else "an embedded cluster"
         raise ClusterError(
-            f"--address: expected to reach {where}, got '{reason}'; start one with 'ray start --head', or leave --address out"
+            f"--address: expected to reach {where}, got '{reason}'; start one with 'ray start --head', or leave it out"
         ) from error
     try:
         yield Cluster(address is None, _dashboard())
@@ -119,7 +120,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
 
 
 def _dashboard() -> str:
-    url = ray.get_runtime_context().worker.node.webui_url if _has_node() else ""  # type: ignore[attr-defined]
+    url = ray.get_runtime_context().worker.node.webui_url if _has_node() else ""
     return f"http://{url}" if url else ""
 
 
@@ -141,10 +142,14 @@ class SweepMetrics:
             "continual_sweep_trials", "Trials of the running sweep by state", tag_keys=("sweep", "state")
         )
         self._feasible = Gauge(
-            "continual_sweep_feasible_suggestions", "Suggestions that keep every limit", tag_keys=("sweep", "cell")
+            "continual_sweep_feasible_suggestions",
+            "Suggestions that keep every limit",
+            tag_keys=("sweep", "cell"),
         )
         self._best = Gauge(
-            "continual_sweep_best_objective", "Objective of the best feasible suggestion", tag_keys=("sweep", "cell")
+            "continual_sweep_best_objective",
+            "Objective of the best feasible suggestion",
+            tag_keys=("sweep", "cell"),
         )
         for gauge in (self._trials, self._feasible, self._best):
             gauge.set_default_tags(tags)

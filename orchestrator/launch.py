@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.progress import ProgressDisplay
 
 
-def launch(
-    session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None
-) -> None:
+def launch(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
     """Run a session on the cluster at `address`, or on an embedded one.
 
     Raises:

@@ -41,7 +41,10 @@ class AccuracyMatrix:
     def accuracy(self) -> NDArray[np.float64]:
         """Return the accuracies (T + 1, T) in [0, 1], NaN where not measured; row `after` is at `after + 1`."""
         counts = np.array([[math.nan if c is None else c for c in row] for row in self.n_correct], dtype=float)
-        return counts.reshape(-1, len(self.n_examples)) / np.array(self.n_examples, dtype=float)
+        accuracy: NDArray[np.float64] = counts.reshape(-1, len(self.n_examples)) / np.array(
+            self.n_examples, dtype=float
+        )
+        return accuracy
 
 
 def compute_metrics(accuracy: NDArray[np.float64]) -> dict[str, float]:
@@ -75,9 +78,7 @@ def compute_metrics(accuracy: NDArray[np.float64]) -> dict[str, float]:
         metrics["forgetting"] = float(drops.mean())
         metrics["worst_forgetting"] = float(drops.max())
         metrics["worst_drop_since_learning"] = float(since.max())
-        metrics["forward_transfer"] = float(
-            np.mean([after[i - 1, i] - accuracy[0, i] for i in range(1, n_tasks)])
-        )
+        metrics["forward_transfer"] = float(np.mean([after[i - 1, i] - accuracy[0, i] for i in range(1, n_tasks)]))
     return metrics
 
 

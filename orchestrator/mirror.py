@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import optuna
 
@@ -55,7 +55,7 @@ class StudyMirror:
                 "complete, run the same command again to copy the studies"
             )
 
-    def _copy(self, cell: str, direction: str, trial: optuna.trial.FrozenTrial) -> None:
+    def _copy(self, cell: str, direction: Literal["minimize", "maximize"], trial: optuna.trial.FrozenTrial) -> None:
         try:
             if cell not in self._studies:
                 study = optuna.create_study(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from orchestrator.models import build_network
-from orchestrator.search import CellSearch, SweepSearch
+from orchestrator.search import SweepSearch
 from orchestrator.spec import Cell, SweepSpec
 from orchestrator.streams import STREAMS, Dataset, Stream
 from strategies import STRATEGIES, Generators, Learner, NoHyperparameters
@@ -72,9 +72,9 @@ def plan_sweep(
     plans = []
     for cell_search in search.cells:
         cell = cell_search.cell
-        n_done = _n_recorded(cell_search)
+        n_done = cell_search.n_recorded
         n_ready = ready[cell.name]
-        n_later = 0 if cell_search.is_finished else max(cell_search.n_expected - n_done - n_ready, 0)
+        n_later = max(cell_search.n_unknown - n_ready, 0)
         rows = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
         measured = rows.loc[rows["status"] == "completed", "seconds"]
         seconds = float(measured.mean()) if len(measured) else math.nan
@@ -128,11 +128,7 @@ def naive_seconds(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
 
 def _relative_cost(spec: SweepSpec, cell: Cell) -> float:
     strategy = STRATEGIES[cell.method]
-    values = strategy.Hyperparameters().model_dump() | dict(cell.space.fixed)
-    own = {name: value for name, value in values.items() if name in strategy.Hyperparameters.model_fields}
+    values = strategy.hyperparameter_class().model_dump() | dict(cell.space.fixed)
+    own = {name: value for name, value in values.items() if name in strategy.hyperparameter_class.model_fields}
     n_tasks = spec.stream_settings(cell.stream).n_tasks or 5
-    return strategy.relative_cost(strategy.Hyperparameters(**own), spec.training, n_tasks)
-
-
-def _n_recorded(search: CellSearch) -> int:
-    return sum(len(outcomes) for s in search.suggestions for outcomes in s.outcomes.values())
+    return strategy.relative_cost(strategy.hyperparameter_class(**own), spec.training, n_tasks)

@@ -58,9 +58,7 @@ class ProgressDisplay:
         """Begin to show `session`."""
         self._session = session
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True
-            )
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True)
             self._live.start()
 
     def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
@@ -83,8 +81,9 @@ class ProgressDisplay:
     def _line(self, session: Session) -> str:
         progress, search = session.progress, session.search
         finished = self._n_finished(session)
+        n_running = len(search.running) + (search.n_waiting > 0)  # the slot that just became free is taken again
         return (
-            f"{finished}/{progress.n_expected} trials done, {len(search.running)} running, {progress.n_failed} failed, "
+            f"{finished}/{progress.n_expected} trials done, {n_running} running, {progress.n_failed} failed, "
             f"about {duration(progress.seconds_left(finished))} left"
         )
 
@@ -96,12 +95,9 @@ class ProgressDisplay:
         for column in ("cell", "trials", "suggestions", f"best feasible {session.spec.objective}", "state"):
             table.add_column(column)
         for search in session.search.cells:
-            outcomes = sum(len(o) for s in search.suggestions for o in s.outcomes.values())
             best = search.best_feasible()
-            shown = (
-                number(session.spec.objective, best.mean("search", session.spec.objective)) if best else "–"
-            )
-            trials = f"{outcomes}/{search.n_expected}"
+            shown = number(session.spec.objective, best.mean("search", session.spec.objective)) if best else "–"
+            trials = f"{search.n_recorded}/{search.n_expected}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
         done = self._n_finished(session)
         bar = ProgressBar(total=max(session.progress.n_expected, 1), completed=done, width=60)

@@ -15,9 +15,10 @@ import pandas as pd
 
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.metrics import METRICS, intransigence
-from orchestrator.search import Outcome
+from orchestrator.search import Outcome, SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, read_spec
 from orchestrator.speccheck import COSTS
+from orchestrator.streams import STREAMS
 from orchestrator.tables import matrix_of, read_table, replace_file, write_rows
 
 SPEC_FILE = "spec.yaml"
@@ -63,7 +64,7 @@ class Run:
             entries = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.exists() else []
             if entries and SPEC_FILE not in entries:
                 raise RunFolderError(
-                    f"run: expected an empty or a run folder, got '{path}' with {entries[0]!r} in it; choose another --run"
+                    f"run: expected an empty or a run folder, got '{path}' with '{entries[0]}' in it; choose another"
                 )
             if entries:
                 run.refuse_unlike(spec)
@@ -110,6 +111,15 @@ class Run:
             for key, status, row in zip(frame["key"], frame["status"], values.tolist(), strict=True)
         }
 
+    def n_missing(self, spec: SweepSpec) -> int:
+        """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
+        frame = read_table(self.path / "trials", "trials")
+        hashes = dict(zip(frame["stream"], frame["data_hash"], strict=True))
+        known = {STREAMS[stream][1]: value for stream, value in hashes.items() if stream in STREAMS}
+        fingerprints = {STREAMS[cell.stream][1]: "" for cell in spec.cells} | known
+        search = SweepSearch(spec, fingerprints, self.outcomes())
+        return sum(cell.n_unknown for cell in search.cells)
+
     def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
         if accuracy:
@@ -132,7 +142,7 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunFolderError(
-                    f"run: expected a folder that no other sweep uses, got '{self.path}'; wait for that sweep or choose "
+                    f"run: expected a folder that no other sweep uses, got '{self.path}'; wait for it or choose "
                     "another --run"
                 ) from error
             file.write(str(os.getpid()))
@@ -150,7 +160,7 @@ class Run:
         differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}
         streams = {s.partition("/")[0] for s in old.scenarios} & {s.partition("/")[0] for s in spec.scenarios}
         differ |= {f"streams.{s}": (old.stream_settings(s), spec.stream_settings(s)) for s in sorted(streams)}
-        changes = [f"  {name}: {old_value} -> {new}" for name, (old_value, new) in differ.items() if old_value != new]
+        changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
         if changes:
             raise RunFolderError(
                 f"run: expected a spec that repeats or extends the run in '{self.path}', got other\n"
@@ -161,14 +171,13 @@ class Run:
     def _intransigence(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
         accuracy = self.accuracy()
         learned = accuracy[accuracy["after_task"] == accuracy["task"]].sort_values("task")
-        diagonals = {key: rows["accuracy"].tolist() for key, rows in learned.groupby("key")}
+        diagonals: dict[Any, list[float]] = {key: rows["accuracy"].tolist() for key, rows in learned.groupby("key")}
         joint = frame[(frame["method"] == "joint") & (frame["status"] == "completed")]
-        joint_keys = {
-            (row.scenario, row.phase, row.seed): row.key for row in joint.itertuples() if row.key in diagonals
-        }
+        same = ["scenario", "phase", "seed", "key"]
+        ceilings = {tuple(place): key for *place, key in joint[same].itertuples(index=False) if key in diagonals}
         values = []
-        for row in frame.itertuples():
-            reference = joint_keys.get((row.scenario, row.phase, row.seed))
-            known = reference is not None and row.key in diagonals
-            values.append(intransigence(diagonals[row.key], diagonals[reference]) if known else np.nan)
+        for *place, key in frame[same].itertuples(index=False):
+            ceiling = ceilings.get(tuple(place))
+            known = ceiling is not None and key in diagonals
+            values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)

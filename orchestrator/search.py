@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -145,6 +145,16 @@ class CellSearch:
         budget = self.spec.search.suggestions if self.cell.is_searched else 1
         return budget * len(self.spec.seeds.of("search")) + len(self.spec.seeds.of("confirm"))
 
+    @property
+    def n_recorded(self) -> int:
+        """Return how many outcomes are known; one trial that two suggestions share counts for both."""
+        return sum(len(outcomes) for s in self.suggestions for outcomes in s.outcomes.values())
+
+    @property
+    def n_unknown(self) -> int:
+        """Return how many outcomes are still to come, at most; 0 once the cell is finished."""
+        return 0 if self.is_finished else self.n_expected - self.n_recorded
+
     def start(self) -> list[PlannedTrial]:
         """Return the first trials."""
         if self.cell.is_searched:
@@ -234,7 +244,7 @@ class CellSearch:
         return planned
 
     @property
-    def study_direction(self) -> str:
+    def study_direction(self) -> Literal["minimize", "maximize"]:
         """Return which way the objective is better, in Optuna's words."""
         return "minimize" if self.spec.objective in LOWER_IS_BETTER else "maximize"
 
@@ -271,9 +281,7 @@ class SweepSearch:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
-        self.cells = [
-            CellSearch(spec, cell, fingerprints[STREAMS[cell.stream][1]], told) for cell in spec.cells
-        ]
+        self.cells = [CellSearch(spec, cell, fingerprints[STREAMS[cell.stream][1]], told) for cell in spec.cells]
         self.n_cached = 0
         self._cached = cached
         self._by_name = {search.cell.name: search for search in self.cells}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,13 +27,14 @@ class Progress:
     n_cached: int
     n_done: int = 0
     n_failed: int = 0
-    started: float = field(default_factory=time.monotonic)
+    first_end: float | None = None
 
     def seconds_left(self, n_finished: int) -> float | None:
-        """Return an estimate from the pace so far, or None before the first trial."""
-        if not self.n_done:
+        """Return an estimate from the pace since the first trial ended, or None before the second."""
+        if self.first_end is None or self.n_done < 2:
             return None
-        return (time.monotonic() - self.started) / self.n_done * max(self.n_expected - n_finished, 0)
+        pace = (time.monotonic() - self.first_end) / (self.n_done - 1)
+        return pace * max(self.n_expected - n_finished, 0)
 
 
 Listener = Callable[["Session", PlannedTrial, TrialResult], None]
@@ -90,6 +91,7 @@ class Session:
         row = trial_row(planned.spec, planned.suggestion, result, known)
         self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result))
         self.search.record(result.key, outcome_of(result))
+        self.progress.first_end = self.progress.first_end or time.monotonic()
         self.progress.n_done += 1
         self.progress.n_failed += result.status != "completed"
         for listener in self._listeners:

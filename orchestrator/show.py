@@ -63,7 +63,13 @@ def render_summary(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> Rendera
 
 def columns(spec: SweepSpec) -> list[str]:
     """Return the metrics that the summary shows: the objective, forgetting, and whatever is limited."""
-    wanted = [spec.objective, "worst_forgetting", *(c.metric for c in spec.constraints), "kept_bytes", "seconds"]
+    wanted = [
+        spec.objective,
+        "worst_forgetting",
+        *(c.metric for c in spec.constraints),
+        "kept_bytes",
+        "seconds",
+    ]
     return list(dict.fromkeys(wanted))
 
 
@@ -145,7 +151,7 @@ def render_matrix(matrix: pd.DataFrame) -> Table:
     """Return R as the articles print it: a row a task, a column an 'after'."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("task")
-    for after in matrix.columns:
+    for after in matrix.columns.astype(int):
         table.add_column("untrained" if after == -1 else f"after {after}", justify="right")
     for task, row in matrix.iterrows():
         table.add_row(str(task), *("" if math.isnan(value) else f"{value:.4f}" for value in row))

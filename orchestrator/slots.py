@@ -22,9 +22,7 @@ class NodeResources:
         return request.cpus <= self.cpus + _ROUNDING and request.gpus <= self.gpus + _ROUNDING
 
 
-def share_slots(
-    nodes: Sequence[NodeResources], requests: Sequence[ResolvedRequest]
-) -> Mapping[ResolvedRequest, int]:
+def share_slots(nodes: Sequence[NodeResources], requests: Sequence[ResolvedRequest]) -> Mapping[ResolvedRequest, int]:
     """Return how many trials of each request to have running at once.
 
     Slots are dealt in turn, requests for GPUs first, until nothing more fits; a request without GPUs takes the node
@@ -41,9 +39,7 @@ def share_slots(
     while open_requests:
         for request in list(open_requests):
             room = [
-                node
-                for node in free
-                if request.cpus <= node[0] + _ROUNDING and request.gpus <= node[1] + _ROUNDING
+                node for node in free if request.cpus <= node[0] + _ROUNDING and request.gpus <= node[1] + _ROUNDING
             ]
             if not room:
                 open_requests.remove(request)

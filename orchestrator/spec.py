@@ -51,7 +51,8 @@ class SearchSettings(_Frozen):
     sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     limits_hold_for: Literal["mean", "every_seed"] = Field(
-        "mean", description="a suggestion is feasible where its mean over seeds is, or where each of its seeds is"
+        "mean",
+        description="a suggestion is feasible where its mean over seeds is, or where each of its seeds is",
     )
 
 
@@ -67,9 +68,9 @@ class Request(_Frozen):
 class Resources(Request):
     """What trials ask of the cluster: in general, by scenario, and by method (which wins)."""
 
-    cpus: float = Field(1.0, ge=0, description="CPUs a trial")  # type: ignore[assignment]
-    gpus: float = Field(0.0, ge=0, description="GPUs a trial, fractions too")  # type: ignore[assignment]
-    threads: int = Field(1, ge=1, description="CPU threads a trial")  # type: ignore[assignment]
+    cpus: float = Field(1.0, ge=0, description="CPUs a trial")
+    gpus: float = Field(0.0, ge=0, description="GPUs a trial, fractions too")
+    threads: int = Field(1, ge=1, description="CPU threads a trial")
     methods: dict[str, Request] = Field(default_factory=dict, description="requests by method")
     scenarios: dict[str, Request] = Field(default_factory=dict, description="requests by scenario")
 
@@ -101,9 +102,7 @@ def _kind_of_space(value: Any) -> str:
 
 
 SpaceEntry = Annotated[
-    Annotated[Range, Tag("range")]
-    | Annotated[list[Value], Tag("choices")]
-    | Annotated[Value, Tag("value")],
+    Annotated[Range, Tag("range")] | Annotated[list[Value], Tag("choices")] | Annotated[Value, Tag("value")],
     Discriminator(_kind_of_space),
 ]
 
@@ -148,7 +147,8 @@ class SweepSpec(_Frozen):
     seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
     search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
-        default_factory=dict, description="method -> hyper-parameter -> a value, a list of choices or {low, high, log}"
+        default_factory=dict,
+        description="method -> hyper-parameter -> a value, a list of choices or {low, high, log}",
     )
     model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
@@ -202,7 +202,7 @@ class SweepSpec(_Frozen):
             incremental_type=cell.incremental_type,
             stream_settings=self.stream_settings(cell.stream),
             method=cell.method,
-            hyperparameters=strategy.Hyperparameters().model_dump()
+            hyperparameters=strategy.hyperparameter_class().model_dump()
             | dict(cell.space.fixed)
             | dict(hyperparameters),
             model=self.model,
@@ -342,4 +342,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _models_in(argument)]
-

@@ -55,9 +55,11 @@ def notes_of(spec: SweepSpec) -> list[str]:
             notes.append(f"{scenario} {method} is left out: {strategy.unsupported[kind]}")
         elif kind in strategy.notes:
             notes.append(f"{scenario} {method}: {strategy.notes[kind]}")
-    for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)]):
-        if metric in MEASURED_COSTS:
-            notes.append(f"{metric} is measured, so the search is repeatable from its tables but not from the spec alone")
+    notes += [
+        f"{metric} is measured, so the search is repeatable from its tables but not from the spec alone"
+        for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
+        if metric in MEASURED_COSTS
+    ]
     if spec.search.sampler == "random" and spec.limits:
         notes.append("search.sampler random ignores limits; tpe and gp search under them")
     return notes
@@ -142,8 +144,7 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
             continue
         if constraint.metric not in known:
             yield (
-                f"{where}: expected a metric or a cost, got '{constraint.metric}'; "
-                f"{nearest(constraint.metric, known)}"
+                f"{where}: expected a metric or a cost, got '{constraint.metric}'; {nearest(constraint.metric, known)}"
             )
             continue
         constraints.append((index, constraint))
@@ -160,7 +161,7 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
         if one.operator == other.operator:
             yield f"limits.{index}: expected one '{one.operator}' limit a metric, got '{other.name}' too; keep one"
         elif other.margin(one.limit) < 0 and one.margin(other.limit) < 0:
-            yield f"limits.{index}: expected limits that can hold together, got '{one.name}' and '{other.name}'; widen one"
+            yield f"limits.{index}: expected limits that can both hold, got '{one.name}' and '{other.name}'; widen one"
 
 
 def _spaces(spec: SweepSpec) -> Iterator[str]:
@@ -220,7 +221,7 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
             needs_past = metric in METRICS and metric not in ("average_accuracy", "learning_accuracy")
             n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream))
             if metric == "forward_transfer" and cell.incremental_type != "domain":
-                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it means something in domain only"
+                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs domain"
             elif needs_past and n_tasks == 1:
                 yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
 

@@ -13,9 +13,10 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
+from orchestrator.metrics import METRICS
 from orchestrator.search import Outcome, Suggestion, rank
 from orchestrator.spec import Cell, SweepSpec
-from orchestrator.speccheck import COSTS, METRICS
+from orchestrator.speccheck import COSTS
 from orchestrator.streams import Phase
 from orchestrator.tables import load_json
 from search_spaces import Constraint
@@ -145,7 +146,7 @@ def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Sugges
     names = [*METRICS, *COSTS]
     by_text: dict[str, Suggestion] = {}
     seeds: dict[Phase, set[int]] = {phase: set(spec.seeds.of(phase)) for phase in ("search", "confirm")}
-    expected = {**STRATEGIES[cell.method].Hyperparameters().model_dump(), **cell.space.fixed}
+    expected = {**STRATEGIES[cell.method].hyperparameter_class().model_dump(), **cell.space.fixed}
     for row in rows.sort_values(["suggestion", "phase", "seed"]).to_dict("records"):
         phase: Phase = row["phase"]
         hyperparameters = load_json(row["hyperparameters"])
@@ -153,9 +154,7 @@ def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Sugges
         wanted = {n: v for n, v in expected.items() if n not in cell.space.distributions}
         if row["seed"] not in seeds[phase] or fixed != wanted:
             continue
-        suggestion = by_text.setdefault(
-            row["hyperparameters"], Suggestion(int(row["suggestion"]), hyperparameters)
-        )
+        suggestion = by_text.setdefault(row["hyperparameters"], Suggestion(int(row["suggestion"]), hyperparameters))
         values = {name: float(row[name]) for name in names}
         suggestion.outcomes[phase][int(row["seed"])] = Outcome(row["status"], values)
     return sorted(by_text.values(), key=lambda s: s.number)
@@ -180,9 +179,7 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
     return ScenarioSummary(scenario, cells, best, vetoed, None if best else _nearest(spec, cells))
 
 
-def _nearest(
-    spec: SweepSpec, cells: tuple[CellSummary, ...]
-) -> tuple[CellSummary, Suggestion, Phase] | None:
+def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Phase] | None:
     found: list[tuple[float, int, CellSummary, Suggestion, Phase]] = []
     for index, cell in enumerate(cells):
         if cell.is_reference:

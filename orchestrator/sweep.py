@@ -1,4 +1,4 @@
-"""The sweep on Ray Tune: one Tuner, our searcher, reused workers. Everything that decides is in `session` and `search`."""
+"""The sweep on Ray Tune: one Tuner, our searcher, reused workers. What decides is in `session` and `search`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from orchestrator.search import PlannedTrial
 from orchestrator.session import Session
 from orchestrator.slots import share_slots
 from orchestrator.spec import ResolvedRequest
-from orchestrator.streams import PhaseData
+from orchestrator.streams import Phase, PhaseData
 from orchestrator.trial import Placement, TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 
@@ -40,11 +40,14 @@ MAX_RETRIES = 2
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
-class SweepWorker(tune.Trainable):  # type: ignore[misc]
+class SweepWorker(tune.Trainable):
     """A worker process: imports once, runs many trials, one a step."""
 
     def setup(
-        self, config: dict[str, Any], data: Mapping[str, ray.ObjectRef] | None = None, function: Any = run_trial
+        self,
+        config: dict[str, Any],
+        data: Mapping[str, ray.ObjectRef[PhaseData]] | None = None,
+        function: Any = run_trial,
     ) -> None:
         """Remember where the data is; nothing of a trial is kept from one to the next."""
         self._data = data or {}
@@ -67,7 +70,7 @@ class SweepWorker(tune.Trainable):  # type: ignore[misc]
         return f"SweepWorker({self.config['device']})"
 
 
-class SweepSearcher(Searcher):  # type: ignore[misc]
+class SweepSearcher(Searcher):
     """Hands the session's waiting trials to Tune, no more of a kind than the cluster has room for.
 
     Args:
@@ -86,11 +89,11 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         self._looked = 0.0
         self._shared_between: list[ResolvedRequest] = []
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None for 'not now', or FINISHED."""
         search = self.session.search
         if self.draining or search.is_finished:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            return Searcher.FINISHED
         waiting = search.waiting_requests()
         slots = self._room(waiting)
         for request in waiting:
@@ -100,9 +103,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
                 return self._config(planned)
         return None
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write and record a trial that ended; failures arrive through `SweepCallback`, which knows the reason."""
         if result is None or error or "result" not in result:
             return
@@ -112,7 +113,11 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     def record_error(self, config: dict[str, Any], reason: str) -> None:
         """Record that a trial's worker died more often than is tried again."""
         spec = TrialSpec.model_validate_json(config["trial"])
-        provenance = {"device": config["device"], "threads": config["threads"], "data_hash": spec.data_fingerprint}
+        provenance = {
+            "device": config["device"],
+            "threads": config["threads"],
+            "data_hash": spec.data_fingerprint,
+        }
         self.guard(lambda: self._finish(TrialResult(spec.key, "error", reason, provenance=provenance)))
 
     def count_attempt(self, config: dict[str, Any]) -> None:
@@ -166,7 +171,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         }
 
 
-class SweepCallback(Callback):  # type: ignore[misc]
+class SweepCallback(Callback):
     """Tells the searcher of dead workers, with the reason that Tune does not hand to searchers."""
 
     def __init__(self, searcher: SweepSearcher) -> None:
@@ -239,13 +244,11 @@ def run_on_ray(
         raise RuntimeError("a bug in the orchestrator ended the sweep; complete trials are kept") from session.fault
 
 
-def _put_data(session: Session) -> dict[str, ray.ObjectRef]:
+def _put_data(session: Session) -> dict[str, ray.ObjectRef[PhaseData]]:
     """Put the arrays of each data set and phase into the object store, once; each node fetches what it needs."""
-    phases = ["confirm"] + (["search"] if session.spec.seeds.of("search") else [])
+    phases: list[Phase] = ["search", "confirm"] if session.spec.seeds.of("search") else ["confirm"]
     return {
-        f"{name}/{phase}": ray.put(session.phase_data(name, phase))  # type: ignore[arg-type]
-        for name in session.datasets
-        for phase in phases
+        f"{name}/{phase}": ray.put(session.phase_data(name, phase)) for name in session.datasets for phase in phases
     }
 
 

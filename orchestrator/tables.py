@@ -91,9 +91,7 @@ ACCURACY_SCHEMA = pa.schema(
 SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
 
 
-def trial_row(
-    spec: TrialSpec, suggestion: int, result: TrialResult, provenance: dict[str, Any]
-) -> dict[str, Any]:
+def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance: dict[str, Any]) -> dict[str, Any]:
     """Return the row of the trials table.
 
     Args:
@@ -199,8 +197,9 @@ def read_table(folder: Path, table: str) -> pd.DataFrame:
     """
     tables = [read_file(path, table) for path in sorted(folder.glob("[!.]*.parquet"))]
     if not tables:
-        return SCHEMAS[table].empty_table().to_pandas()
-    return pa.concat_tables(tables).to_pandas()
+        tables = [SCHEMAS[table].empty_table()]
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame
 
 
 def read_file(path: Path, table: str) -> pa.Table:
@@ -215,8 +214,8 @@ def read_file(path: Path, table: str) -> pa.Table:
         version = int((schema.metadata or {}).get(_VERSION_FIELD, b"0"))
         if version > SCHEMA_VERSION:
             raise RunFolderError(
-                f"{path}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer version: "
-                "upgrade this package to read it"
+                f"{path}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer "
+                "version: upgrade this package to read it"
             )
         if version == 0 or not set(SCHEMAS[table].names) <= set(schema.names) or _has_extension(schema):
             raise RunFolderError(
@@ -226,8 +225,8 @@ def read_file(path: Path, table: str) -> pa.Table:
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise RunFolderError(
-            f"{path}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: its trial "
-            "is then repeated"
+            f"{path}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: "
+            "its trial is then repeated"
         ) from error
 
 

@@ -93,7 +93,7 @@ class TrialResult:
 def run_trial(
     spec: TrialSpec,
     data: PhaseData,
-    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    placement: Placement = Placement(),
     report: Report | None = None,
     checkpoint: Path | None = None,
 ) -> TrialResult:
@@ -146,9 +146,7 @@ class _Run:
         torch.manual_seed(generators.fresh("global").initial_seed())
         self.spec = spec
         self.device = device
-        self.stream = Stream(
-            spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device
-        )
+        self.stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
         shape, layout = self.stream.input_shape, self.stream.layout
         self.learner = Learner(
             build=lambda: build_network(spec.model, shape, layout, generators.fresh("init/backbone")),

@@ -89,8 +89,8 @@ class TrialSpec(BaseModel):
     def methods(self) -> list[tuple[type[Strategy], Hyperparameters]]:
         """Return the strategy classes with this trial's hyper-parameters."""
         strategy = STRATEGIES[self.method]
-        own = {n: v for n, v in self.hyperparameters.items() if n in strategy.Hyperparameters.model_fields}
-        return [(strategy, strategy.Hyperparameters(**own))]
+        own = {n: v for n, v in self.hyperparameters.items() if n in strategy.hyperparameter_class.model_fields}
+        return [(strategy, strategy.hyperparameter_class(**own))]
 
     def resolved_training(self) -> TrainingSettings:
         """Return the training settings with the suggestion's overrides applied."""

@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.metrics import METRICS
 from orchestrator.run import Run
 from orchestrator.show import number, render_matrix
-from orchestrator.speccheck import METRICS
 from orchestrator.trial import Report, TrialResult
 
 
@@ -46,7 +46,8 @@ def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult
         return True
     accuracy = run.accuracy()
     recorded = accuracy[accuracy["key"] == result.key]
-    then = {(int(r.after_task), int(r.task)): (int(r.n_correct), int(r.n_examples)) for r in recorded.itertuples()}
+    columns = ["after_task", "task", "n_correct", "n_examples"]
+    then = {(after, task): (count, n) for after, task, count, n in recorded[columns].to_numpy(dtype=int).tolist()}
     now = {
         (after, task): (count, result.n_examples[task])
         for after, counts in enumerate(result.n_correct, start=-1)

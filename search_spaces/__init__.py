@@ -35,7 +35,7 @@ def space_of(method: str, overrides: Mapping[str, Any], training: TrainingSettin
     Raises:
         SpaceError: where an override is wrong.
     """
-    return build_space(STRATEGIES[method].Hyperparameters, SPACES.get(method, {}), overrides, training)
+    return build_space(STRATEGIES[method].hyperparameter_class, SPACES.get(method, {}), overrides, training)
 
 
 __all__ = [

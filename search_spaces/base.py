@@ -136,9 +136,7 @@ def _checked(owner: type[BaseModel], name: str, value: Any) -> Value:
         return getattr(owner(**{name: value}), name)  # type: ignore[no-any-return]
     except ValidationError as error:
         rule = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise SpaceError(
-            f"expected {rule}, got {value!r}; {owner.model_fields[name].description}"
-        ) from error
+        raise SpaceError(f"expected {rule}, got {value!r}; {owner.model_fields[name].description}") from error
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:

@@ -20,9 +20,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Naive, Joint, Ewc, Replay, Packnet)
-}
+STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (Naive, Joint, Ewc, Replay, Packnet)}
 """Every method by name, in the order in which it is listed to users."""
 
 __all__ = [

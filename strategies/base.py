@@ -65,7 +65,7 @@ class TaskData:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all examples in order, `size` at a time."""
-        for rows in torch.arange(len(self), device=self.labels.device).split(size):
+        for rows in torch.split(torch.arange(len(self), device=self.labels.device), size):
             yield self.take(rows)
 
 
@@ -92,7 +92,7 @@ class Strategy:
 
     Args:
         learner: the training loop, with `network`, `optimizer`, `generators`, `settings`, `layout` and `device`.
-        hyperparameters: an instance of the class's `Hyperparameters`.
+        hyperparameters: an instance of the `hyperparameter_class`.
     """
 
     name: ClassVar[str]
@@ -100,8 +100,8 @@ class Strategy:
     paper: ClassVar[str] = ""
     version: ClassVar[int] = 1
     """Raised whenever the results of this method change for the same spec: it is part of a trial's key."""
-    Hyperparameters: ClassVar[type[Hyperparameters]] = NoHyperparameters
-    State: ClassVar[type] = NoState
+    hyperparameter_class: ClassVar[type[Hyperparameters]] = NoHyperparameters
+    state_class: ClassVar[type] = NoState
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {}
     """Incremental types that the method cannot do, each with the reason."""
     notes: ClassVar[Mapping[IncrementalType, str]] = {}
@@ -112,7 +112,7 @@ class Strategy:
     def __init__(self, learner: Learner, hyperparameters: Hyperparameters) -> None:
         self.learner = learner
         self.hyperparameters: Any = hyperparameters
-        self.state: Any = self.State()
+        self.state: Any = self.state_class()
 
     # The seams, in the order in which a task meets them.
 
@@ -165,7 +165,7 @@ class Strategy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace `state` by one that `state_dict` returned."""
-        self.state = self.State(**state)
+        self.state = self.state_class(**state)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

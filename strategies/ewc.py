@@ -5,7 +5,8 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +15,10 @@ from torch import Tensor
 from strategies.base import Batch, Hyperparameters, Strategy, TaskData
 from strategies.importance import FisherKind, fisher_diagonal
 from strategies.quadratic import QuadraticPull, QuadraticState, merge_anchor
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
 
 _FISHER_BATCH = 256
 
@@ -40,11 +45,13 @@ class Ewc(Strategy):
     name = "ewc"
     summary = "pulls parameters towards past values, weighted by their Fisher information"
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
-    Hyperparameters = EwcHyperparameters
-    State = QuadraticState
-    notes = {"class": "known to sit at the naive level: nothing separates classes of different tasks"}
+    hyperparameter_class = EwcHyperparameters
+    state_class = QuadraticState
+    notes: ClassVar[Mapping[IncrementalType, str]] = {
+        "class": "known to sit at the naive level: nothing separates classes of different tasks"
+    }
 
-    def __init__(self, learner: Any, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._pull: QuadraticPull | None = None
 
@@ -56,9 +63,7 @@ class Ewc(Strategy):
     def begin_task(self, task: TaskData) -> None:
         """Make the pull ready for this task's λ."""
         parameters = dict(self.learner.network.named_parameters())
-        self._pull = QuadraticPull(
-            self.state, parameters, self.penalty_weight(), self.learner.settings.learning_rate
-        )
+        self._pull = QuadraticPull(self.state, parameters, self.penalty_weight(), self.learner.settings.learning_rate)
 
     def adjust_gradients(self) -> None:
         """Add λF(θ - θ*) (Eq. 3, differentiated)."""
@@ -94,5 +99,5 @@ class Ewc(Strategy):
                 batch.inputs, batch.task_ids, learner.n_seen, settings.active_outputs
             )
 
-        batches = [task.take(some) for some in rows.split(_FISHER_BATCH)]
+        batches = [task.take(some) for some in torch.split(rows, _FISHER_BATCH)]
         return fisher_diagonal(learner.network, batches, logits_of, self.hyperparameters.fisher, generator)

@@ -26,7 +26,7 @@ class Joint(Strategy):
 
     name = "joint"
     summary = "trains from scratch on all tasks so far, with the same epochs; the ceiling"
-    State = JointState
+    state_class = JointState
     is_reference = True
 
     def begin_task(self, task: TaskData) -> None:
@@ -53,4 +53,4 @@ class Joint(Strategy):
 
     def kept_bytes(self) -> int:
         """Return the bytes of all training data of the past tasks, which must stay available."""
-        return sum(self.state.n_examples[:-1]) * int(self.state.bytes_per_example)
+        return int(sum(self.state.n_examples[:-1]) * self.state.bytes_per_example)

@@ -186,7 +186,7 @@ class Learner:
         epoch = 0
         while (epoch < epochs) if remaining is None else (remaining > 0):
             order = torch.randperm(len(data), generator=generator).to(self.device)
-            rows = order.split(self.settings.batch_size)
+            rows = torch.split(order, self.settings.batch_size)
             for chosen in rows if remaining is None else rows[:remaining]:
                 yield data.take(chosen)
             epoch += 1
@@ -205,9 +205,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -
     rate, decay = settings.learning_rate, settings.weight_decay
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(
-                parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True
-            )
+            return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
         case "adam":
             return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         case "adamw":

@@ -118,7 +118,11 @@ def _task_ids(batch: Batch, task: int) -> Tensor:
 
 def _keep(state: BufferState, rows: Tensor) -> None:
     if state.inputs is not None and state.labels is not None and state.task_ids is not None:
-        state.inputs, state.labels, state.task_ids = state.inputs[rows], state.labels[rows], state.task_ids[rows]
+        state.inputs, state.labels, state.task_ids = (
+            state.inputs[rows],
+            state.labels[rows],
+            state.task_ids[rows],
+        )
 
 
 def _append(state: BufferState, batch: Batch, task: int) -> None:

@@ -5,8 +5,9 @@ Source: Mallya & Lazebnik 2018, arXiv 1711.05769, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +17,10 @@ from torch.func import functional_call
 from strategies.base import Batch, Hyperparameters, Strategy, TaskData
 from strategies.network import initialise_linear
 
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
 _FREE = 255
 """Owner of a weight that no task owns; so at most 255 tasks."""
 
@@ -24,10 +29,14 @@ class PacknetHyperparameters(Hyperparameters):
     """What can be set."""
 
     pruning: Literal["constant", "equal_share"] = Field(
-        "constant", description="free `pruning_rate` of the free weights each time, or leave every task an equal share"
+        "constant",
+        description="free `pruning_rate` of the free weights each time, or leave every task an equal share",
     )
     pruning_rate: float = Field(
-        0.75, gt=0, lt=1, description="p: share of the free weights freed again, so task k owns (1-p)p^k; constant only"
+        0.75,
+        gt=0,
+        lt=1,
+        description="p: share of the free weights freed again, so task k owns (1-p)p^k; constant only",
     )
     post_prune_epochs: int = Field(3, ge=0, description="epochs of retraining after pruning")
 
@@ -56,14 +65,14 @@ class Packnet(Strategy):
     name = "packnet"
     summary = "prunes after each task and gives the freed weights to the next; never forgets"
     paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
-    Hyperparameters = PacknetHyperparameters
-    State = PacknetState
-    unsupported = {
+    hyperparameter_class = PacknetHyperparameters
+    state_class = PacknetState
+    unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its weights, and a single head would change under it",
         "class": "it must know the task at inference to choose its weights",
     }
 
-    def __init__(self, learner: Any, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._layers_now: dict[str, nn.Linear] = {}
         self._masks: dict[str, Tensor] = {}

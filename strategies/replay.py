@@ -37,8 +37,8 @@ class Replay(Strategy):
     name = "replay"
     summary = "trains on a buffer of remembered examples beside the new ones"
     paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
-    Hyperparameters = ReplayHyperparameters
-    State = BufferState
+    hyperparameter_class = ReplayHyperparameters
+    state_class = BufferState
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""

@@ -129,9 +129,7 @@ def load_dataset(name: str, data_dir: Path) -> Dataset:
         return _load_digits()
     from torchvision import datasets
 
-    return _load_torchvision(
-        name, data_dir, {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
-    )
+    return _load_torchvision(name, data_dir, {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name])
 
 
 def _load_digits() -> Dataset:
@@ -158,15 +156,11 @@ def _load_torchvision(name: str, data_dir: Path, source: Callable[..., Any]) -> 
             "pass --data-dir FOLDER with torchvision's layout, or connect and run again"
         ) from error
     except Exception as error:
-        raise DataError(
-            f"{where}, got a damaged file ({error}); delete the folder and run again"
-        ) from error
+        raise DataError(f"{where}, got a damaged file ({error}); delete the folder and run again") from error
     arrays = [np.asarray(part) for split in splits for part in (split.data, split.targets)]
     _check_arrays(name, where, arrays)
     train_inputs, train_labels, test_inputs, test_labels = arrays
-    return Dataset(
-        name, train_inputs, train_labels.astype(np.int64), test_inputs, test_labels.astype(np.int64)
-    )
+    return Dataset(name, train_inputs, train_labels.astype(np.int64), test_inputs, test_labels.astype(np.int64))
 
 
 def _check_arrays(name: str, where: str, arrays: list[NDArray[Any]]) -> None:

@@ -56,9 +56,7 @@ _FAMILY_FIELDS: dict[str, Family] = {
 _DEFAULT_TASKS = {"permuted": 10, "rotated": 5}
 
 STREAMS: dict[str, tuple[Family, str]] = {
-    f"{family}-{dataset}": (family, dataset)
-    for dataset in DATASETS
-    for family in ("split", "permuted", "rotated")
+    f"{family}-{dataset}": (family, dataset) for dataset in DATASETS for family in ("split", "permuted", "rotated")
 }
 """Every stream by name: its family and its data set."""
 
