@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,21 @@ _MAGIC = "continual-sweep checkpoint 1"
 
 
 def save_checkpoint(path: Path, key: str, payload: dict[str, Any]) -> None:
-    """Write `payload` (tensors, numbers, strings, lists and dicts) for the trial `key`, atomically."""
+    """Write `payload` (tensors, numbers, strings, lists and dicts) for the trial `key`, atomically.
+
+    Raises:
+        OSError: where the system refuses; the checkpoint before it stays.
+    """
+    content = io.BytesIO()  # straight into a file, torch turns a full disk into a RuntimeError
+    torch.save({"magic": _MAGIC, "key": key, "payload": payload}, content)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    torch.save({"magic": _MAGIC, "key": key, "payload": payload}, temporary)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content.getbuffer())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:

@@ -74,7 +74,7 @@ def compute_metrics(accuracy: NDArray[np.float64]) -> dict[str, float]:
         past = range(n_tasks - 1)
         peaks = np.array([after[i : n_tasks - 1, i].max() for i in past])
         drops, since = peaks - final[:-1], diagonal[:-1] - final[:-1]
-        metrics["backward_transfer"] = float(-since.mean())
+        metrics["backward_transfer"] = float((final[:-1] - diagonal[:-1]).mean())
         metrics["forgetting"] = float(drops.mean())
         metrics["worst_forgetting"] = float(drops.max())
         metrics["worst_drop_since_learning"] = float(since.max())

@@ -56,6 +56,8 @@ class StudyMirror:
             )
 
     def _copy(self, cell: str, direction: Literal["minimize", "maximize"], trial: optuna.trial.FrozenTrial) -> None:
+        if self._failure is not None:
+            return  # a gap would shift the numbers of what follows
         try:
             if cell not in self._studies:
                 study = optuna.create_study(
@@ -69,4 +71,4 @@ class StudyMirror:
             if trial.number >= n_present:
                 study.add_trial(trial)
         except Exception as error:
-            self._failure = self._failure or error
+            self._failure = error

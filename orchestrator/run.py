@@ -18,11 +18,12 @@ from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import Outcome, SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, read_spec
 from orchestrator.speccheck import COSTS
-from orchestrator.streams import STREAMS
-from orchestrator.tables import matrix_of, read_table, replace_file, write_rows
+from orchestrator.streams import STREAMS, StreamSettings
+from orchestrator.tables import load_json, matrix_of, read_table, replace_file, write_rows
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
+_TEMPORARY_SPEC = f".{SPEC_FILE}.tmp"
 
 
 class Run:
@@ -61,7 +62,8 @@ class Run:
         try:
             if path.exists() and not path.is_dir():
                 raise RunFolderError(f"run: expected a folder, got the file '{path}'; choose another --run")
-            entries = [p.name for p in path.iterdir() if p.name != LOCK_FILE] if path.exists() else []
+            own = (LOCK_FILE, _TEMPORARY_SPEC)
+            entries = [p.name for p in path.iterdir() if p.name not in own] if path.exists() else []
             if entries and SPEC_FILE not in entries:
                 raise RunFolderError(
                     f"run: expected an empty or a run folder, got '{path}' with '{entries[0]}' in it; choose another"
@@ -70,7 +72,7 @@ class Run:
                 run.refuse_unlike(spec)
                 run.trials()  # refuses damaged files and newer schemas before anything is trained
             path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / SPEC_FILE, path / f".{SPEC_FILE}.tmp", spec.to_yaml().encode())
+            replace_file(path / SPEC_FILE, path / _TEMPORARY_SPEC, spec.to_yaml().encode())
         except OSError as error:
             raise StorageError(
                 f"run: expected a folder that can be written, got '{path}' ({error.strerror}); choose another --run"
@@ -158,8 +160,10 @@ class Run:
         old = self.spec
         fields = ("name", "model", "training", "validation_share")
         differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}
-        streams = {s.partition("/")[0] for s in old.scenarios} & {s.partition("/")[0] for s in spec.scenarios}
-        differ |= {f"streams.{s}": (old.stream_settings(s), spec.stream_settings(s)) for s in sorted(streams)}
+        cut = {s.partition("/")[0]: old.stream_settings(s.partition("/")[0]) for s in old.scenarios}
+        cut |= self._recorded_streams()  # rows of streams that the last spec had left out are there too
+        streams = cut.keys() & {s.partition("/")[0] for s in spec.scenarios}
+        differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s)) for s in sorted(streams)}
         changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
         if changes:
             raise RunFolderError(
@@ -167,6 +171,12 @@ class Run:
                 + "\n".join(changes)
                 + "\nits rows could not be compared with those that are there; choose another --run or name"
             )
+
+    def _recorded_streams(self) -> dict[str, Any]:
+        """Return how each stream that has rows is cut."""
+        frame = read_table(self.path / "trials", "trials").drop_duplicates("stream")
+        settings = {stream: load_json(text) for stream, text in zip(frame["stream"], frame["trial_spec"], strict=True)}
+        return {s: StreamSettings.model_validate(spec["stream_settings"]) for s, spec in settings.items()}
 
     def _intransigence(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
         accuracy = self.accuracy()

@@ -283,7 +283,7 @@ class SweepSearch:
         self.spec = spec
         self.cells = [CellSearch(spec, cell, fingerprints[STREAMS[cell.stream][1]], told) for cell in spec.cells]
         self.n_cached = 0
-        self._cached = cached
+        self._known = {key: outcome for key, outcome in cached.items() if outcome.status != "error"}
         self._by_name = {search.cell.name: search for search in self.cells}
         self._running: dict[str, PlannedTrial] = {}
         self._waiting: dict[ResolvedRequest, deque[PlannedTrial]] = {}
@@ -333,16 +333,18 @@ class SweepSearch:
         """Take the outcome of a running trial; its cell may put more trials into the queue."""
         trial = self._running.pop(key)
         search = self._by_name[trial.cell.name]
+        if outcome.status != "error":
+            self._known[key] = outcome
         self._enqueue(search, search.record(key, outcome))
         return trial
 
     def _enqueue(self, search: CellSearch, planned: list[PlannedTrial]) -> None:
-        """Queue trials, after feeding back those whose outcome is already in the tables."""
+        """Queue trials, after feeding back those whose outcome is known: from the tables, or an equal suggestion's."""
         todo = deque(planned)
         while todo:
             trial = todo.popleft()
-            outcome = self._cached.get(trial.spec.key)
-            if outcome is not None and outcome.status != "error":
+            outcome = self._known.get(trial.spec.key)
+            if outcome is not None:
                 self.n_cached += 1
                 todo.extend(search.record(trial.spec.key, outcome))
             else:

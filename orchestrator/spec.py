@@ -25,7 +25,7 @@ FIRST_CONFIRM_SEED = 1000
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Seeds(_Frozen):
@@ -235,7 +235,13 @@ def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
     Raises:
         SpecError: with every fault, those of single fields and those between fields.
     """
-    rest = copy.deepcopy(dict(content))
+    try:
+        return _parse(copy.deepcopy(dict(content)))
+    except RecursionError:
+        raise SpecError(["spec: expected mappings a few levels deep, got far more; see the README for the form"]) from None
+
+
+def _parse(rest: dict[str, Any]) -> SweepSpec:
     faults: list[str] = []
     while True:
         try:
@@ -245,9 +251,9 @@ def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
         except ValidationError as error:
             # What is left without the broken entries is checked too, so that all faults are told at once.
             faults = faults or _structural_faults(error)
-            for one in error.errors():
-                path = _path(one["loc"])
-                _remove(rest, path[:-1] if one["type"] == "missing" else path)
+            places = [_path(one["loc"])[: -1 if one["type"] == "missing" else None] for one in error.errors()]
+            if not sum(_remove(rest, place) for place in places):
+                raise SpecError(faults) from None
             continue
         if faults:
             raise SpecError(faults)
@@ -292,15 +298,19 @@ def _path(location: tuple[int | str, ...]) -> list[int | str]:
     return [p for p in location if str(p) not in _TAGS and not str(p).startswith("literal[")]
 
 
-def _remove(content: dict[str, Any], path: list[int | str]) -> None:
-    """Delete the entry at `path`, or the innermost mapping's entry that leads to it."""
+def _remove(content: dict[Any, Any], path: list[int | str]) -> bool:
+    """Delete the entry at `path`, or the innermost mapping's entry that leads to it; return whether there was one."""
     owner, key = content, path[0] if path else ""
     value: Any = content
     for part in path:
         if not isinstance(value, dict) or part not in value:
             break
         owner, key, value = value, part, value[part]
-    owner.pop(str(key), None)
+    name = key if key in owner else next((one for one in owner if str(one) == str(key)), None)
+    if name is None:
+        return False
+    del owner[name]
+    return True
 
 
 def _structural_faults(error: ValidationError) -> list[str]:

@@ -11,13 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ray reads on import
 
 import ray  # isort: skip
-import torch
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig
 from ray.tune.experiment import Trial
@@ -26,48 +24,17 @@ from ray.tune.search import Searcher
 from orchestrator.errors import OrchestratorError
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Session
-from orchestrator.slots import share_slots
+from orchestrator.slots import GpuPrecedence, share_slots
 from orchestrator.spec import ResolvedRequest
 from orchestrator.streams import Phase, PhaseData
-from orchestrator.trial import Placement, TrialResult, run_trial
+from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
-
-TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Path], TrialResult]
+from orchestrator.workers import KeepWorkers, SweepWorker, TrialFunction
 
 MAX_RETRIES = 2
 """How often a trial is tried again in the same run after its worker died."""
 
 _SECONDS_BETWEEN_LOOKS = 2.0
-
-
-class SweepWorker(tune.Trainable):
-    """A worker process: imports once, runs many trials, one a step."""
-
-    def setup(
-        self,
-        config: dict[str, Any],
-        data: Mapping[str, ray.ObjectRef[PhaseData]] | None = None,
-        function: Any = run_trial,
-    ) -> None:
-        """Remember where the data is; nothing of a trial is kept from one to the next."""
-        self._data = data or {}
-        self._function = function
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Accept another trial: `step` reads everything from the config."""
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Run the whole trial and return its result as JSON text."""
-        spec = TrialSpec.model_validate_json(self.config["trial"])
-        placement = Placement(self.config["device"], self.config["threads"])
-        torch.set_num_threads(placement.threads)
-        data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
-        result = self._function(spec, data, placement, None, Path(self.config["checkpoint"]))
-        return {"result": json.dumps(result.to_json()), "done": True}
-
-    def __repr__(self) -> str:
-        return f"SweepWorker({self.config['device']})"
 
 
 class SweepSearcher(Searcher):
@@ -85,7 +52,9 @@ class SweepSearcher(Searcher):
         self._cluster = cluster
         self._keys: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()
-        self._slots: Mapping[ResolvedRequest, int] = {}
+        self._started: set[str] = set()
+        self._fits: Mapping[ResolvedRequest, int] = {}
+        self._precedence = GpuPrecedence()
         self._looked = 0.0
         self._shared_between: list[ResolvedRequest] = []
 
@@ -94,10 +63,13 @@ class SweepSearcher(Searcher):
         search = self.session.search
         if self.draining or search.is_finished:
             return Searcher.FINISHED
-        waiting = search.waiting_requests()
-        slots = self._room(waiting)
+        waiting = sorted(search.waiting_requests(), key=lambda request: -request.gpus)
+        self._look_at_cluster(waiting)
+        held = self._precedence.holds_cpu_trials(search.running, self._started, self._fits, time.monotonic())
         for request in waiting:
-            if search.n_running(request) < slots[request] or not search.running:
+            if held and request.gpus == 0:
+                continue
+            if search.n_running(request) < self._room(request) or not search.running:
                 planned = search.hand_out(request)
                 self._keys[trial_id] = planned.spec.key
                 return self._config(planned)
@@ -124,6 +96,10 @@ class SweepSearcher(Searcher):
         """Count a failed attempt that Tune tries again."""
         self._attempts[TrialSpec.model_validate_json(config["trial"]).key] += 1
 
+    def note_start(self, config: dict[str, Any]) -> None:
+        """Remember that a trial has its worker."""
+        self._started.add(TrialSpec.model_validate_json(config["trial"]).key)
+
     def guard(self, action: Callable[[], None]) -> None:
         """Run `action`; a fault ends the sweep in order, for an exception here would corrupt Tune's bookkeeping."""
         try:
@@ -139,6 +115,13 @@ class SweepSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: a new run replays the tables."""
 
+    def n_workers_wanted(self, cpus: float, gpus: float) -> int:
+        """Return how many workers of a size to keep while they are idle: its slots less those that are busy."""
+        if self.draining:
+            return 0
+        busy = Counter(t.request for t in self.session.search.running if t.spec.key in self._started)
+        return sum(n - busy[r] for r, n in self._fits.items() if (r.cpus, r.gpus) == (cpus, gpus))
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing: Tune saves its searcher for a resume that we do not use."""
         return {}
@@ -147,17 +130,18 @@ class SweepSearcher(Searcher):
         if any(trial.spec.key == result.key for trial in self.session.search.running):
             self.session.finish(result, 1 + self._attempts[result.key])
 
-    def _room(self, waiting: list[ResolvedRequest]) -> Mapping[ResolvedRequest, int]:
-        """Return the slots of each request, looking at the cluster every few seconds and when the requests change."""
+    def _look_at_cluster(self, waiting: list[ResolvedRequest]) -> None:
+        """Share the nodes between the requests, every few seconds and when the requests change."""
         active = list(dict.fromkeys([*waiting, *(trial.request for trial in self.session.search.running)]))
         now = time.monotonic()
         if now - self._looked > _SECONDS_BETWEEN_LOOKS or active != self._shared_between:
             self._looked, self._shared_between = now, active
-            slots = share_slots(self._cluster.nodes(), active)
-            # Pending trials are what makes an autoscaler add nodes.
-            ahead = 1 if self._cluster.is_embedded else 2
-            self._slots = {request: n if ahead == 1 else max(n * ahead, 2) for request, n in slots.items()}
-        return self._slots
+            self._fits = share_slots(self._cluster.nodes(), active)
+
+    def _room(self, request: ResolvedRequest) -> int:
+        """Return how many trials of a request to have handed out; some wait if that can add nodes."""
+        fits = self._fits[request]
+        return fits if self._cluster.is_embedded else max(2 * fits, 2)
 
     def _config(self, planned: PlannedTrial) -> dict[str, Any]:
         return {
@@ -172,10 +156,14 @@ class SweepSearcher(Searcher):
 
 
 class SweepCallback(Callback):
-    """Tells the searcher of dead workers, with the reason that Tune does not hand to searchers."""
+    """Tells the searcher of workers that start and die, with the reason that Tune does not hand to searchers."""
 
     def __init__(self, searcher: SweepSearcher) -> None:
         self._searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note that the trial has a worker."""
+        self._searcher.guard(lambda: self._searcher.note_start(trial.config))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Count the failed attempt."""
@@ -219,6 +207,7 @@ def run_on_ray(
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=KeepWorkers(searcher.n_workers_wanted),
             num_samples=session.search.n_expected,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["name"],

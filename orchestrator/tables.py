@@ -54,6 +54,7 @@ TRIALS_SCHEMA = pa.schema(
         pa.field("device_name", _TEXT),
         pa.field("threads", _COUNT),
         pa.field("host", _TEXT),
+        pa.field("node_id", _TEXT),
         pa.field("process_id", _COUNT),
         pa.field("code_revision", _TEXT),
         pa.field("package_version", _TEXT),

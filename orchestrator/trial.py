@@ -118,7 +118,7 @@ def run_trial(
     except (MemoryError, OSError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
         status, reason = "error", _describe(error)
     except Exception as error:
-        status, reason = "failed", _describe(error)
+        status, reason = "error" if _is_out_of_memory(error) else "failed", _describe(error)
     if checkpoint is not None and status != "error":
         checkpoint.unlink(missing_ok=True)
     costs = run.costs(time.perf_counter() - clock) if run else {}
@@ -235,7 +235,8 @@ class _Run:
             "next_task": self.next_task,
             "n_correct": self.n_correct,
             "n_examples": self.n_examples,
-            "seconds": self.seconds | {"resumed_seconds": sum(self.seconds.values())},
+            "seconds": self.seconds
+            | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
             "learner": self.learner.state_dict(),
         }
         save_checkpoint(path, self.spec.key, payload)
@@ -249,6 +250,16 @@ class _Run:
         self.n_examples = payload["n_examples"]
         self.seconds = payload["seconds"]
         self.learner.load_state_dict(payload["learner"])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether torch's CPU allocator was refused memory, which it tells as a RuntimeError."""
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def warm_up() -> None:
+    """Load what PyTorch loads at the first optimizer, seconds that would be counted to a worker's first trial."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
 
 
 def _describe(error: BaseException) -> str:

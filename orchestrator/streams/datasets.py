@@ -34,6 +34,13 @@ class DatasetFacts:
     source: str
 
 
+_TORCHVISION_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
 DATASETS: dict[str, DatasetFacts] = {
     "digits": DatasetFacts(10, (8, 8), 16, "1,797 handwritten digits, bundled with scikit-learn"),
     "mnist": DatasetFacts(10, (28, 28), 255, "70,000 handwritten digits, torchvision"),
@@ -143,24 +150,30 @@ def _load_digits() -> Dataset:
 
 
 def _load_torchvision(name: str, data_dir: Path, source: Callable[..., Any]) -> Dataset:
-    where = f"data_dir: expected the files of {name} in '{data_dir}'"
-    try:
+    folder = data_dir / source.__name__ / "raw"
+    where = f"data_dir: expected the files of {name} in '{folder}'"
+    missing = [file for file in _TORCHVISION_FILES if not (folder / file).is_file()]
+    if missing:
         try:
-            splits = [source(data_dir, train=train, download=False) for train in (True, False)]
-        except RuntimeError:
-            splits = [source(data_dir, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{where}, got none and the download failed ({reason}); "
-            "pass --data-dir FOLDER with torchvision's layout, or connect and run again"
-        ) from error
+            source(data_dir, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{where}, got no {', '.join(missing)} and the download failed ({_reason(error)}); "
+                "pass --data-dir FOLDER with torchvision's layout, or connect and run again"
+            ) from error
+    try:
+        splits = [source(data_dir, train=train) for train in (True, False)]
     except Exception as error:
-        raise DataError(f"{where}, got a damaged file ({error}); delete the folder and run again") from error
+        raise DataError(f"{where}, got a damaged file ({_reason(error)}); delete the folder and run again") from error
     arrays = [np.asarray(part) for split in splits for part in (split.data, split.targets)]
     _check_arrays(name, where, arrays)
     train_inputs, train_labels, test_inputs, test_labels = arrays
     return Dataset(name, train_inputs, train_labels.astype(np.int64), test_inputs, test_labels.astype(np.int64))
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says in one short line; its kind where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_arrays(name: str, where: str, arrays: list[NDArray[Any]]) -> None:

@@ -83,7 +83,7 @@ def stream_faults(stream: str, settings: StreamSettings) -> list[str]:
     faults = [
         f"{name}: expected to be left out, got {getattr(settings, name)!r}; it belongs to {owner} streams"
         for name, owner in _FAMILY_FIELDS.items()
-        if owner != family and name in settings.model_fields_set
+        if owner != family and getattr(settings, name) != StreamSettings.model_fields[name].default
     ]
     if family != "split":
         return faults

@@ -1,0 +1,37 @@
+# Every target creates what it needs: a virtual environment with pinned dependencies. Only Python >= 3.11 is assumed.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+READY = $(VENV)/.ready
+
+.PHONY: sweep test check lint bench clean
+
+# The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
+sweep: $(READY)
+	$(RUN) -m orchestrator sweep
+
+test: $(READY)
+	$(RUN) -m pytest
+
+# What CI runs.
+check: lint test
+
+lint: $(READY)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+# What is timed, as ratios in one run. DATA names a folder with MNIST in torchvision's layout.
+DATA ?= $(HOME)/.cache/continual-sweep
+bench: $(READY)
+	$(RUN) -m benchmarks --data-dir $(DATA)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
