@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def matrix_product_seconds(spec: SweepSpec, dataset: Dataset) -> float:
     settings = spec.stream_settings("split-mnist")
     stream = Stream("split-mnist", settings, "task", 0, data, torch.device("cpu"))
     batch, widths = spec.training.batch_size, (784, *spec.model.hidden, 2)
-    weights = [torch.randn(out, fan_in) for fan_in, out in zip(widths[:-1], widths[1:], strict=True)]
+    weights = [torch.randn(out, fan_in) for fan_in, out in pairwise(widths)]
     seconds = 0.0
     for task in range(stream.n_tasks):
         n_examples = len(stream.train(task))
@@ -69,8 +70,8 @@ def measure(
     def ratio(one: str, other: str) -> float:
         return middle(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 
-    rows = [("naive trial / its matrix products alone", ratio("naive", "products"), _LIMITS["naive"], "x")]
-    for method in cells:
-        if method != "naive":
-            rows.append((f"{method} trial / naive trial", ratio(method, "naive"), _LIMITS[method], "x"))
-    return rows
+    others = [method for method in cells if method != "naive"]
+    return [
+        ("naive trial / its matrix products alone", ratio("naive", "products"), _LIMITS["naive"], "x"),
+        *((f"{method} trial / naive trial", ratio(method, "naive"), _LIMITS[method], "x") for method in others),
+    ]

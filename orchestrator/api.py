@@ -86,8 +86,9 @@ def run_sweep(
         KeyboardInterrupt: at the second interrupt.
     """
     target = Path(run) if run is not None else default_run(spec)
-    opened = Run.create(target, spec)
-    with opened.locked():
+    Run(target).check(spec)
+    with Run(target).locked():
+        opened = Run.create(target, spec)
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners)
         if not session.search.is_finished:
@@ -120,9 +121,9 @@ def plan(spec: SweepSpec, run: str | Path | None = None, data_dir: str | Path = 
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
     target = Path(run) if run is not None else default_run(spec)
     folder = Run(target)
-    if (target / "spec.yaml").exists():
-        folder.refuse_unlike(spec)
+    folder.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
+    folder.refuse_other_data(fingerprints(datasets))
     search = SweepSearch(spec, fingerprints(datasets), folder.outcomes())
     return Plan(target, tuple(plan_sweep(spec, search, folder.trials(), datasets)))
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.metrics import METRICS
-from orchestrator.search import describe
 from orchestrator.speccheck import COSTS, TYPES
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
+from orchestrator.suggestion import describe
 from search_spaces import SPACES
 from strategies import STRATEGIES, Strategy
 

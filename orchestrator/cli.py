@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -14,6 +14,7 @@ from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
 
 if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec
+    from orchestrator.trial import Placement
 
 EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
@@ -55,8 +56,9 @@ Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; 
 _DATA_DIR = Path("~/.cache/continual-sweep")
 
 
-def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return field path -> value from `--set` and the options with names of their own."""
+def _overrides(settings: list[str] | None, options: dict[str, Any], option: str = "--set") -> dict[str, Any]:
+    """Return field path -> value from `--set` (or another option) and the options with names of their own."""
+    form = "FIELD=VALUE" if option == "--set" else "NAME=VALUE"
     found = {path: value for path, value in options.items() if value is not None}
     faults = []
     for setting in settings or []:
@@ -65,8 +67,10 @@ def _overrides(settings: list[str] | None, options: dict[str, Any]) -> dict[str,
             if not equals or not all(path.split(".")):
                 raise ValueError
             found[path.strip()] = yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError):
-            faults.append(f"--set: expected FIELD=VALUE, got '{setting}'; for example training.epochs=3")
+        except Exception:  # beside its own errors, PyYAML lets through whatever a bad tag raises
+            shown = setting if len(setting) <= 80 else setting[:77] + "..."
+            example = "training.epochs=3" if option == "--set" else "penalty_weight=10"
+            faults.append(f"{option}: expected {form}, got '{shown}'; for example {example}")
     if faults:
         raise SpecError(faults)
     return found
@@ -195,7 +199,9 @@ def trial(
         list[str] | None, typer.Option("--with", metavar="NAME=VALUE", help="A hyper-parameter.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The trial's seed.")] = 0,
-    phase: Annotated[str, typer.Option(help="search (validation split) or confirm (test split).")] = "confirm",
+    phase: Annotated[
+        Literal["search", "confirm"], typer.Option(help="search (validation split) or confirm (test split).")
+    ] = "confirm",
     spec: Annotated[Path | None, typer.Option(help="Take model, training and streams from this spec.")] = None,
     preset: Preset = None,
     data_dir: DataDir = _DATA_DIR,
@@ -203,37 +209,52 @@ def trial(
     source: Annotated[
         tuple[Path, str] | None, typer.Option("--from", metavar="RUN KEY", help="Repeat a trial of a run.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it runs.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Run one trial in this process, without Ray; or repeat one of a run and compare."""
+    import torch
+
     from orchestrator import api
     from orchestrator.show import make_console
     from orchestrator.trial import Placement
-    from orchestrator.trialview import compare, print_result, reporter
+    from orchestrator.trialview import print_result, reporter
 
-    console = make_console()
-    placement = Placement(device, threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpecError(["--device: expected a device of this machine, got 'cuda', which torch does not find; use cpu"])
     if source is not None:
-        run = api.open_run(source[0])
-        recorded, row = api.recorded_trial(run, source[1])
-        console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
-        result = api.run_one(recorded, data_dir, placement, reporter(console))
-        if not compare(console, run, row, result):
-            raise typer.Exit(EXIT_DIFFERENT)
+        _repeat(source[0], source[1], data_dir, Placement(device, threads))
         return
-    if scenario is None or method is None or phase not in ("search", "confirm"):
+    if scenario is None or method is None:
         raise SpecError(
-            [f"trial: expected SCENARIO METHOD and a phase, got {scenario} {method} {phase}; see trial --help"]
+            [f"trial: expected SCENARIO METHOD, or --from RUN KEY, got '{scenario or ''}'; see trial --help"]
         )
-    overrides = _overrides(settings, {"scenarios": [scenario], "methods": [method], "resources": {}})
+    # What a sweep is asked beyond its trials (limits, seeds, resources) says nothing about one trial.
+    single = {"scenarios": [scenario], "methods": [method], "limits": [], "seeds": {}, "resources": {}}
+    overrides = _overrides(settings, single | {"unsupported_cells": "refuse"})
     loaded = api.load_spec(spec, preset, overrides)
-    values = _overrides(hyperparameters, {})
-    single = api.single_trial(loaded, values, seed, phase, data_dir)
-    result = api.run_one(single, data_dir, placement, reporter(console))
+    if phase == "search" and loaded.validation_share == 0:
+        raise SpecError(["validation_share: expected more than 0 for --phase search, got 0; set it"])
+    resolved = api.single_trial(loaded, _overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
+    console = make_console()
+    result = api.run_one(resolved, data_dir, Placement(device, threads), reporter(console))
     print_result(console, result)
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _repeat(run: Path, key: str, data_dir: Path, placement: Placement) -> None:
+    """Run a trial of a run again and say whether it gives the same."""
+    from orchestrator import api
+    from orchestrator.show import make_console
+    from orchestrator.trialview import compare, reporter
+
+    console, opened = make_console(), api.open_run(run)
+    recorded, row = api.recorded_trial(opened, key)
+    console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
+    result = api.run_one(recorded, data_dir, placement, reporter(console))
+    if not compare(console, opened, row, result):
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 @app.command()

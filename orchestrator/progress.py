@@ -21,15 +21,17 @@ from orchestrator.trial import TrialResult
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Return seconds as a user reads them."""
-    if seconds is None:
-        return "unknown"
     seconds = round(seconds)
     if seconds < 120:
         return f"{seconds} s"
     minutes = seconds // 60
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _time_left(seconds: float | None) -> str:
+    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
 
 
 class ProgressDisplay:
@@ -84,7 +86,7 @@ class ProgressDisplay:
         n_running = len(search.running) + (search.n_waiting > 0)  # the slot that just became free is taken again
         return (
             f"{finished}/{progress.n_expected} trials done, {n_running} running, {progress.n_failed} failed, "
-            f"about {duration(progress.seconds_left(finished))} left"
+            f"{_time_left(progress.seconds_left(finished))}"
         )
 
     def _render(self) -> RenderableType:
@@ -96,7 +98,9 @@ class ProgressDisplay:
             table.add_column(column)
         for search in session.search.cells:
             best = search.best_feasible()
-            shown = number(session.spec.objective, best.mean("search", session.spec.objective)) if best else "–"
+            shown = (
+                number(session.spec.objective, best.mean(search.judged_phase, session.spec.objective)) if best else "–"
+            )
             trials = f"{search.n_recorded}/{search.n_expected}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
         done = self._n_finished(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ import pandas as pd
 
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.metrics import METRICS, intransigence
-from orchestrator.search import Outcome, SweepSearch
+from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, read_spec
 from orchestrator.speccheck import COSTS
 from orchestrator.streams import STREAMS, StreamSettings
+from orchestrator.suggestion import Outcome
 from orchestrator.tables import load_json, matrix_of, read_table, replace_file, write_rows
 
 SPEC_FILE = "spec.yaml"
@@ -58,26 +59,53 @@ class Run:
             RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
             StorageError: where it cannot be written.
         """
-        run = cls(path)
+        cls(path).check(spec)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / SPEC_FILE, path / _TEMPORARY_SPEC, spec.to_yaml().encode())
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path)
+
+    def check(self, spec: SweepSpec) -> None:
+        """Refuse a folder that `spec` cannot be run in, without writing anything.
+
+        Raises:
+            RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
+        """
+        path = self.path
         try:
             if path.exists() and not path.is_dir():
                 raise RunFolderError(f"run: expected a folder, got the file '{path}'; choose another --run")
             own = (LOCK_FILE, _TEMPORARY_SPEC)
             entries = [p.name for p in path.iterdir() if p.name not in own] if path.exists() else []
-            if entries and SPEC_FILE not in entries:
-                raise RunFolderError(
-                    f"run: expected an empty or a run folder, got '{path}' with '{entries[0]}' in it; choose another"
-                )
-            if entries:
-                run.refuse_unlike(spec)
-                run.trials()  # refuses damaged files and newer schemas before anything is trained
-            path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / SPEC_FILE, path / _TEMPORARY_SPEC, spec.to_yaml().encode())
         except OSError as error:
-            raise StorageError(
-                f"run: expected a folder that can be written, got '{path}' ({error.strerror}); choose another --run"
-            ) from error
-        return run
+            raise _unwritable(path, error) from error
+        if entries and SPEC_FILE not in entries:
+            raise RunFolderError(
+                f"run: expected an empty or a run folder, got '{path}' with '{entries[0]}' in it; choose another"
+            )
+        if entries:
+            self.refuse_unlike(spec)
+            self.trials()  # refuses damaged files and newer schemas before anything is trained
+
+    def refuse_other_data(self, fingerprints: Mapping[str, str]) -> None:
+        """Refuse data sets other than those that the recorded trials were trained on.
+
+        Args:
+            fingerprints: data set -> hash.
+
+        Raises:
+            RunFolderError: naming the data set and both hashes.
+        """
+        frame = read_table(self.path / "trials", "trials")
+        for stream, recorded in set(zip(frame["stream"], frame["data_hash"], strict=True)):
+            dataset = STREAMS[stream][1] if stream in STREAMS else ""
+            if fingerprints.get(dataset, recorded) != recorded:
+                raise RunFolderError(
+                    f"run: expected the {dataset} data of the trials in '{self.path}' (hash {recorded}), got "
+                    f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
+                )
 
     @cached_property
     def spec(self) -> SweepSpec:
@@ -139,6 +167,11 @@ class Run:
         Raises:
             RunFolderError: where another sweep holds it.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / LOCK_FILE).touch()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
         with open(self.path / LOCK_FILE, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,3 +224,9 @@ class Run:
             known = ceiling is not None and key in diagonals
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"run: expected a folder that can be written, got '{path}' ({error.strerror}); choose another --run"
+    )

@@ -10,9 +10,8 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from statistics import fmean
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -20,25 +19,12 @@ from optuna.trial import TrialState
 from orchestrator.spec import Cell, ResolvedRequest, SweepSpec
 from orchestrator.speccheck import LOWER_IS_BETTER
 from orchestrator.streams import STREAMS, Phase
+from orchestrator.suggestion import Outcome, Suggestion, rank
 from orchestrator.trialspec import TrialSpec
-from search_spaces import Constraint, Value
-from strategies import STRATEGIES, derive_seed
+from strategies import derive_seed
 
 _STARTUP_SUGGESTIONS = 8
 """Random suggestions before TPE guides; a constant, so that a larger budget extends a search and never redoes it."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the search needs to know of a trial.
-
-    Args:
-        status: `completed`, `failed` (kept) or `error` (to be tried again by the next run).
-        values: metrics and costs.
-    """
-
-    status: str
-    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,63 +35,6 @@ class PlannedTrial:
     cell: Cell
     suggestion: int
     request: ResolvedRequest
-
-
-@dataclass
-class Suggestion:
-    """One hyper-parameter assignment of a cell and what is known of it.
-
-    Args:
-        number: 0, 1, … in the order in which it was asked.
-        hyperparameters: what was suggested; fixed values and defaults are not in it.
-        outcomes: phase -> seed -> outcome.
-    """
-
-    number: int
-    hyperparameters: dict[str, Value]
-    outcomes: dict[Phase, dict[int, Outcome]] = field(default_factory=lambda: {"search": {}, "confirm": {}})
-
-    def values(self, phase: Phase, metric: str) -> list[float]:
-        """Return a metric of every seed, in the order of the seeds; NaN where a trial did not complete."""
-        outcomes = self.outcomes[phase]
-        return [
-            outcomes[seed].values.get(metric, math.nan) if outcomes[seed].status == "completed" else math.nan
-            for seed in sorted(outcomes)
-        ]
-
-    def mean(self, phase: Phase, metric: str) -> float:
-        """Return the mean over seeds; NaN where a seed is missing."""
-        values = self.values(phase, metric)
-        return fmean(values) if values else math.nan
-
-    def violations(self, phase: Phase, spec: SweepSpec) -> list[float]:
-        """Return the violation of each limit in tolerances, ≤ 0 where it holds; NaN where a seed is missing."""
-        return [_violation(c, self.values(phase, c.metric), spec) for c in spec.constraints]
-
-    def is_feasible(self, phase: Phase, spec: SweepSpec) -> bool:
-        """Return whether every limit holds and the objective is known."""
-        known = math.isfinite(self.mean(phase, spec.objective))
-        return known and all(violation <= 0 for violation in self.violations(phase, spec))
-
-    def total_violation(self, phase: Phase, spec: SweepSpec) -> float:
-        """Return the sum of what limits are violated by, in tolerances; infinite where a seed is missing."""
-        violations = self.violations(phase, spec)
-        if not math.isfinite(self.mean(phase, spec.objective)) or not all(map(math.isfinite, violations)):
-            return math.inf
-        return sum(max(violation, 0.0) for violation in violations)
-
-
-def _violation(constraint: Constraint, values: list[float], spec: SweepSpec) -> float:
-    if not values or not all(map(math.isfinite, values)):
-        return math.nan
-    if spec.search.limits_hold_for == "every_seed":
-        return max(constraint.violation(value) for value in values)
-    return constraint.violation(fmean(values))
-
-
-def rank(metric: str, value: float) -> float:
-    """Return a sort key of a metric's value: smaller is better."""
-    return value if metric in LOWER_IS_BETTER else -value
 
 
 class CellSearch:
@@ -186,11 +115,20 @@ class CellSearch:
             return []
         return self._plan(self.chosen, "confirm")
 
+    @property
+    def judged_phase(self) -> Phase:
+        """Return the phase that suggestions are judged by: `confirm` only where the sweep has no search phase."""
+        return "search" if self.spec.seeds.of("search") else "confirm"
+
+    def feasible(self) -> list[Suggestion]:
+        """Return the suggestions that every seed has measured and that keep every limit."""
+        phase, n_seeds = self.judged_phase, len(self.spec.seeds.of(self.judged_phase))
+        return [s for s in self.suggestions if len(s.outcomes[phase]) == n_seeds and s.is_feasible(phase, self.spec)]
+
     def best_feasible(self) -> Suggestion | None:
         """Return the feasible suggestion with the best mean objective so far, or None."""
-        feasible = [s for s in self.suggestions if s.is_feasible("search", self.spec)]
-        metric = self.spec.objective
-        return min(feasible, key=lambda s: (rank(metric, s.mean("search", metric)), s.number), default=None)
+        metric, phase = self.spec.objective, self.judged_phase
+        return min(self.feasible(), key=lambda s: (rank(metric, s.mean(phase, metric)), s.number), default=None)
 
     def nearest_miss(self, phase: Phase = "search") -> Suggestion | None:
         """Return the suggestion that violates the limits least, or None where none completed."""
@@ -349,13 +287,3 @@ class SweepSearch:
                 todo.extend(search.record(trial.spec.key, outcome))
             else:
                 self._waiting.setdefault(trial.request, deque()).append(trial)
-
-
-def describe(value: Any) -> str:
-    """Return a hyper-parameter's value as users read it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def is_reference(method: str) -> bool:
-    """Return whether a method is only a bound to compare with."""
-    return STRATEGIES[method].is_reference

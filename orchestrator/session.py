@@ -12,9 +12,10 @@ from typing import Any
 
 from orchestrator.mirror import StudyMirror
 from orchestrator.run import Run
-from orchestrator.search import Outcome, PlannedTrial, SweepSearch
+from orchestrator.search import PlannedTrial, SweepSearch
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import STREAMS, Dataset, Phase, PhaseData, load_dataset
+from orchestrator.suggestion import Outcome
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
 
@@ -63,11 +64,11 @@ class Session:
         self.spec = spec
         self.run = run
         self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
+        hashes = fingerprints(self.datasets)
+        run.refuse_other_data(hashes)
         self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
-        self.search = SweepSearch(
-            spec, fingerprints(self.datasets), run.outcomes(), self._mirror.told if self._mirror else None
-        )
+        self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.told if self._mirror else None)
         self.progress = Progress(self.search.n_expected, self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()

@@ -11,9 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.search import Suggestion, describe
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Phase
+from orchestrator.suggestion import Suggestion, describe
 from orchestrator.summary import CellSummary, ScenarioSummary, n_kept, spread
 from orchestrator.tables import load_json
 
@@ -94,10 +94,15 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
             Text(name, style=style),
             Text(state, style="green" if feasible else "red"),
             *(with_spread(metric, suggestion, phase) for metric in columns(spec)),
-            f"{_SPLIT[phase]}, {len(suggestion.outcomes[phase])} seeds",
+            _measured_on(spec, suggestion, phase),
             _assignment(cell, suggestion),
         )
     return table
+
+
+def _measured_on(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> str:
+    n, n_all = len(suggestion.outcomes[phase]), len(spec.seeds.of(phase))
+    return f"{_SPLIT[phase]}, {n} seeds" if n == n_all else f"{_SPLIT[phase]}, {n} of {n_all} seeds"
 
 
 def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
@@ -116,25 +121,41 @@ def answer(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield the answer for one scenario in words."""
     for cell in scenario.vetoed:
         assert cell.chosen is not None
-        broken = [c for c in spec.constraints if c.margin(spread(cell.chosen, "confirm", c.metric).mean) < 0]
-        names = ", ".join(c.name for c in broken) or "every limit on every seed"
-        yield f"{cell.cell.method} did better on validation, but does not keep {names} on test."
-    best = scenario.best
+        lead = "did better on validation, but " if spec.seeds.of("search") else ""
+        yield f"{cell.cell.method} {lead}{_veto(spec, cell.chosen)} on test."
+    best, waiting = scenario.best, ", ".join(cell.cell.method for cell in scenario.unconfirmed)
     if best is not None and best.chosen is not None:
         assignment = _assignment(best, best.chosen)
         what = f" with {assignment}" if assignment else ""
         objective = with_spread(spec.objective, best.chosen, "confirm")
         yield f"Best feasible: {best.cell.method}{what}: {spec.objective} {objective} on test."
         yield from _margins(spec, best.chosen, "confirm")
+        if waiting:
+            yield f"Still to be confirmed on test, and perhaps better: {waiting}; run the same command again."
+        return
+    if waiting:
+        yield f"No answer yet: {waiting} is not confirmed on every test seed; run the same command again."
         return
     if scenario.nearest_miss is None:
-        yield "No method has a complete result yet; run the same command again."
+        n_failed = sum(cell.n_failed for cell in scenario.cells)
+        failed = f"{n_failed} trials failed, see show RUN --trials; " if n_failed else ""
+        yield f"No method has a complete result yet: {failed}run the same command again for those that are missing."
         return
     cell, suggestion, phase = scenario.nearest_miss
     assignment = _assignment(cell, suggestion)
     what = f" with {assignment}" if assignment else ""
     yield f"Nothing keeps the limits. Nearest miss: {cell.cell.method}{what}, on {_SPLIT[phase]}:"
     yield from _margins(spec, suggestion, phase)
+
+
+def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:
+    """Return why a suggestion cannot be recommended by what it did on the test split."""
+    violations = zip(spec.constraints, suggestion.violations("confirm", spec), strict=True)
+    broken = ", ".join(constraint.name for constraint, violation in violations if violation > 0)
+    if broken:
+        return f"does not keep {broken}" + (" on every seed" if spec.search.limits_hold_for == "every_seed" else "")
+    outcomes = suggestion.outcomes["confirm"].values()
+    return f"{sum(o.status != 'completed' for o in outcomes)} of its {len(outcomes)} trials failed"
 
 
 def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[str]:

@@ -31,9 +31,9 @@ class NodeResources:
 def share_slots(nodes: Sequence[NodeResources], requests: Sequence[ResolvedRequest]) -> Mapping[ResolvedRequest, int]:
     """Return how many trials of each request to have running at once.
 
-    Slots are dealt in turn, requests for GPUs first, until nothing more fits; a request without GPUs takes the node
-    with the fewest GPUs that has room, so that CPU trials do not take the CPUs that GPU trials need. Every request
-    that fits at all while others run is dealt its share.
+    Slots are dealt in turn, requests for GPUs first and large ones before small ones, until nothing more fits; a
+    request without GPUs takes the node with the fewest GPUs that has room, so that CPU trials do not take the CPUs that
+    GPU trials need. Every request that fits at all while others run is dealt its share.
 
     Args:
         nodes: what each node has in all.
@@ -41,7 +41,7 @@ def share_slots(nodes: Sequence[NodeResources], requests: Sequence[ResolvedReque
     """
     free = [[node.cpus, node.gpus] for node in nodes]
     slots = dict.fromkeys(requests, 0)
-    open_requests = sorted(requests, key=lambda r: -r.gpus)
+    open_requests = sorted(requests, key=lambda r: (-r.gpus, -r.cpus))
     while open_requests:
         for request in list(open_requests):
             room = [

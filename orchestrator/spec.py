@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.errors import SpecError
 from orchestrator.models import ModelSettings
+from orchestrator.specfaults import nearest as nearest
+from orchestrator.specfaults import remove_faulty, structural_faults
 from orchestrator.streams import Phase, StreamSettings
 from orchestrator.trialspec import TrialSpec, short_hash
 from search_spaces import Constraint, Range, SearchSpace, Value, space_of
@@ -139,7 +140,7 @@ class SweepSpec(_Frozen):
         SpecError: where anything is wrong, with every fault at once.
     """
 
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the run folder")
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
     scenarios: tuple[str, ...] = Field(("split-digits/task",), min_length=1, description="stream/incremental type")
     methods: tuple[str, ...] = Field(("naive", "joint", "ewc", "replay"), min_length=1, description="what is compared")
     limits: tuple[str, ...] = Field((), description="such as worst_forgetting <= 0.05; any metric or cost of a trial")
@@ -238,7 +239,9 @@ def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
     try:
         return _parse(copy.deepcopy(dict(content)))
     except RecursionError:
-        raise SpecError(["spec: expected mappings a few levels deep, got far more; see the README for the form"]) from None
+        raise SpecError(
+            ["spec: expected mappings a few levels deep, got far more; see the README for the form"]
+        ) from None
 
 
 def _parse(rest: dict[str, Any]) -> SweepSpec:
@@ -250,9 +253,8 @@ def _parse(rest: dict[str, Any]) -> SweepSpec:
             raise SpecError([*faults, *error.faults]) from None
         except ValidationError as error:
             # What is left without the broken entries is checked too, so that all faults are told at once.
-            faults = faults or _structural_faults(error)
-            places = [_path(one["loc"])[: -1 if one["type"] == "missing" else None] for one in error.errors()]
-            if not sum(_remove(rest, place) for place in places):
+            faults = faults or structural_faults(SweepSpec, error)
+            if not remove_faulty(rest, error):
                 raise SpecError(faults) from None
             continue
         if faults:
@@ -271,84 +273,13 @@ def read_spec(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError([f"{path}: expected a readable YAML file, got '{reason}'; check the path"]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises
         text = " ".join(str(error).split())
         raise SpecError([f"{path}: expected YAML, got {text}; mend that place"]) from error
     if content is None:
         return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+    if not isinstance(content, dict):
         raise SpecError(
             [f"{path}: expected a mapping of fields, got {type(content).__name__}; see --preset quickstart"]
         )
     return content
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the way out for an unknown name: the nearest known one, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"
-
-
-_TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "float", "str", "bool", "none"}
-
-
-def _path(location: tuple[int | str, ...]) -> list[int | str]:
-    """Return where an error is, without pydantic's names for the types that it tried."""
-    return [p for p in location if str(p) not in _TAGS and not str(p).startswith("literal[")]
-
-
-def _remove(content: dict[Any, Any], path: list[int | str]) -> bool:
-    """Delete the entry at `path`, or the innermost mapping's entry that leads to it; return whether there was one."""
-    owner, key = content, path[0] if path else ""
-    value: Any = content
-    for part in path:
-        if not isinstance(value, dict) or part not in value:
-            break
-        owner, key, value = value, part, value[part]
-    name = key if key in owner else next((one for one in owner if str(one) == str(key)), None)
-    if name is None:
-        return False
-    del owner[name]
-    return True
-
-
-def _structural_faults(error: ValidationError) -> list[str]:
-    """Return pydantic's errors in our form, one a place; what several types were tried for is joined by 'or'."""
-    rules: dict[str, list[str]] = {}
-    rest: dict[str, str] = {}
-    for one in error.errors(include_url=False):
-        path = _path(one["loc"])
-        where = ".".join(str(part) for part in path) or "spec"
-        owner = _model_at(SweepSpec, path[:-1])
-        if one["type"] == "extra_forbidden":
-            rule, value = "a known field", f"'{path[-1]}'"
-            way_out = nearest(str(path[-1]), owner.model_fields)
-        else:
-            rule = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            rule, value = rule[:1].lower() + rule[1:], _shown(one["input"])
-            field = owner.model_fields.get(str(path[-1])) if path else None
-            way_out = (field.description if field else None) or "see the README for the form of a spec"
-        rules.setdefault(where, []).append(rule)
-        rest.setdefault(where, f"got {value}; {way_out}")
-    return [f"{where}: expected {' or '.join(rules[where])}, {rest[where]}" for where in rules]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _model_at(model: type[BaseModel], path: list[Any]) -> type[BaseModel]:
-    """Return the model that `path` leads to; a part that is no field is the key of a mapping of models."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        found = _models_in(field.annotation) if field else []
-        model = found[0] if found else model
-    return model
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _models_in(argument)]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from orchestrator.metrics import METRICS
-from orchestrator.spec import Request, SweepSpec, nearest, split_scenario
+from orchestrator.spec import Request, SweepSpec, split_scenario
+from orchestrator.specfaults import nearest
 from orchestrator.streams import STREAMS, number_of_tasks, refused_type, stream_faults
 from search_spaces import Constraint, SpaceError, space_of
 from strategies import STRATEGIES
@@ -26,6 +27,9 @@ COSTS: dict[str, str] = {
 MEASURED_COSTS = ("seconds", "train_seconds", "evaluate_seconds", "peak_memory_bytes")
 LOWER_IS_BETTER = frozenset({"forgetting", "worst_forgetting", "worst_drop_since_learning", *COSTS})
 
+MOST_SEEDS = 10_000
+"""A count of seeds is at most this; a list may be as long as it likes."""
+
 _BOUNDS = {
     **dict.fromkeys(METRICS, (-1.0, 1.0)),
     **dict.fromkeys(COSTS, (0.0, float("inf"))),
@@ -38,9 +42,9 @@ def faults_of(spec: SweepSpec) -> list[str]:
     """Return everything that is wrong with a spec whose single fields have the right types."""
     faults = [*_names(spec), *_seeds(spec), *_resources(spec), *_limits(spec)]
     spaces = list(_spaces(spec))
-    names_are_known = not any(fault.startswith(("scenarios", "methods")) for fault in faults)
+    cells_are_known = not any(fault.startswith(("scenarios", "methods", "seeds")) for fault in faults)
     faults += [*spaces, *_streams(spec), *_refused(spec)]
-    if names_are_known and not spaces:
+    if cells_are_known and not spaces:
         faults += _cells(spec)
     return faults
 
@@ -60,6 +64,8 @@ def notes_of(spec: SweepSpec) -> list[str]:
         for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
         if metric in MEASURED_COSTS
     ]
+    used = {cell.stream for cell in spec.cells}
+    notes += [f"streams.{name} is not used: no scenario is cut from it" for name in spec.streams if name not in used]
     if spec.search.sampler == "random" and spec.limits:
         notes.append("search.sampler random ignores limits; tpe and gp search under them")
     return notes
@@ -94,15 +100,20 @@ def _names(spec: SweepSpec) -> Iterator[str]:
 
 
 def _seeds(spec: SweepSpec) -> Iterator[str]:
-    seeds = spec.seeds
+    seeds, wrong = spec.seeds, False
     for phase in ("search", "confirm"):
         value = getattr(seeds, phase)
-        values = value if isinstance(value, tuple) else (value,)
-        if any(v < 0 for v in values) or (isinstance(value, tuple) and len(set(value)) < len(value)):
-            yield f"seeds.{phase}: expected a count or distinct seeds >= 0, got {value}; mend the list"
-            return
+        if isinstance(value, int) and not 0 <= value <= MOST_SEEDS:
+            yield f"seeds.{phase}: expected a count in 0 … {MOST_SEEDS}, got {_number(value)}; change it"
+            wrong = True
+        elif isinstance(value, tuple) and not (len(set(value)) == len(value) and all(0 <= v < 2**63 for v in value)):
+            shown = ", ".join(map(_number, value))
+            yield f"seeds.{phase}: expected distinct seeds in 0 … 2^63 - 1, got [{shown}]; mend the list"
+            wrong = True
+    if wrong:
+        return
     if not seeds.of("confirm"):
-        yield f"seeds.confirm: expected at least 1 seed, got {seeds.confirm!r}; results come from the confirm phase"
+        yield "seeds.confirm: expected at least 1 seed, got none; results come from the confirm phase"
     shared = sorted(set(seeds.of("search")) & set(seeds.of("confirm")))
     if shared:
         yield (
@@ -113,21 +124,27 @@ def _seeds(spec: SweepSpec) -> Iterator[str]:
 
 def _resources(spec: SweepSpec) -> Iterator[str]:
     resources = spec.resources
-    for field, known in (("methods", STRATEGIES), ("scenarios", spec.scenarios)):
+    for field, known, whose in (
+        ("methods", STRATEGIES, "one of the"),
+        ("scenarios", spec.scenarios, "one of the sweep's"),
+    ):
         for name in getattr(resources, field):
             if name not in known:
-                yield (
-                    f"resources.{field}.{name}: expected one of the sweep's {field}, got '{name}'; "
-                    f"{nearest(name, known)}"
-                )
+                yield (f"resources.{field}.{name}: expected {whose} {field}, got '{name}'; {nearest(name, known)}")
     requests: list[tuple[str, Request]] = [("resources", resources)]
     requests += [(f"resources.methods.{name}", r) for name, r in resources.methods.items()]
     requests += [(f"resources.scenarios.{name}", r) for name, r in resources.scenarios.items()]
     for where, request in requests:
         if request.gpus is not None and request.gpus > 1 and not request.gpus.is_integer():
             yield f"{where}.gpus: expected a fraction up to 1 or a whole number, got {request.gpus:g}; round it"
-        if request.cpus == 0 and not request.gpus:
-            yield f"{where}.cpus: expected more than 0 where no GPU is asked for, got 0; use 1"
+    idle = []
+    for scenario, method in _pairs(spec):
+        resolved = resources.of(scenario, method)
+        if resolved.cpus == 0 and resolved.gpus == 0:
+            by_scenario = f"resources.scenarios.{scenario}" if scenario in resources.scenarios else "resources"
+            idle.append(f"resources.methods.{method}" if method in resources.methods else by_scenario)
+    for where in dict.fromkeys(idle):
+        yield f"{where}.cpus: expected more than 0 where no GPU is asked for, got 0; use 1"
 
 
 def _limits(spec: SweepSpec) -> Iterator[str]:
@@ -180,13 +197,10 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
 
 
 def _streams(spec: SweepSpec) -> Iterator[str]:
-    used = {split_scenario(scenario)[0] for scenario in spec.scenarios}
     for stream, settings in spec.streams.items():
         if stream not in STREAMS:
             yield f"streams.{stream}: expected a known stream, got '{stream}'; {nearest(stream, STREAMS)}"
             continue
-        if stream not in used:
-            yield f"streams.{stream}: expected one of the sweep's streams, got '{stream}'; {nearest(stream, used)}"
         for fault in stream_faults(stream, settings):
             yield f"streams.{stream}.{fault}"
 
@@ -204,14 +218,16 @@ def _refused(spec: SweepSpec) -> Iterator[str]:
 
 def _cells(spec: SweepSpec) -> Iterator[str]:
     cells = spec.cells
-    if not cells:
+    if not cells and spec.unsupported_cells == "skip":
         yield "methods: expected at least one that can do one of the scenarios, got none; add one"
-    if not spec.seeds.of("search") or spec.validation_share == 0:
+    if spec.seeds.of("search") and spec.validation_share == 0:
+        yield "validation_share: expected more than 0 with search seeds, got 0; raise it or set seeds.search to 0"
+    if not spec.seeds.of("search"):
         for method in dict.fromkeys(cell.method for cell in cells if cell.is_searched):
             searched = ", ".join(next(c for c in cells if c.method == method).space.distributions)
             yield (
                 f"spaces.{method}: expected nothing to search without a search phase, got {searched}; "
-                "fix each to a value, or give seeds.search and validation_share more than 0"
+                "fix each to a value, or give seeds.search more than 0"
             )
     wanted = {"objective": spec.objective} | {
         f"limits.{i}": text.split()[0] for i, text in enumerate(spec.limits) if text.split()
@@ -224,6 +240,10 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
                 yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs domain"
             elif needs_past and n_tasks == 1:
                 yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
+
+
+def _number(value: int) -> str:
+    return str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
 
 
 def _first(values: list[int], n: int = 5) -> str:

@@ -14,10 +14,10 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from orchestrator.metrics import METRICS
-from orchestrator.search import Outcome, Suggestion, rank
 from orchestrator.spec import Cell, SweepSpec
 from orchestrator.speccheck import COSTS
 from orchestrator.streams import Phase
+from orchestrator.suggestion import Outcome, Suggestion, rank
 from orchestrator.tables import load_json
 from search_spaces import Constraint
 from strategies import STRATEGIES
@@ -40,8 +40,9 @@ class Spread:
 
     @property
     def std(self) -> float:
-        """Return the sample standard deviation, NaN for fewer than two values."""
-        return stdev(self.values) if len(self.values) > 1 else math.nan
+        """Return the sample standard deviation, NaN for fewer than two values and where one is NaN."""
+        known = len(self.values) > 1 and all(map(math.isfinite, self.values))
+        return stdev(self.values) if known else math.nan
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class ScenarioSummary:
     cells: tuple[CellSummary, ...]
     best: CellSummary | None
     vetoed: tuple[CellSummary, ...]
+
+    @property
+    def unconfirmed(self) -> tuple[CellSummary, ...]:
+        """Return the cells that may still be recommended: chosen on validation, with test trials to come."""
+        return tuple(c for c in self.cells if c.chosen is not None and not c.is_complete and not c.is_reference)
 
     @property
     def nearest_miss(self) -> tuple[CellSummary, Suggestion, Phase] | None:
@@ -152,7 +158,8 @@ def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Sugges
         hyperparameters = load_json(row["hyperparameters"])
         fixed = {n: v for n, v in hyperparameters.items() if n not in cell.space.distributions}
         wanted = {n: v for n, v in expected.items() if n not in cell.space.distributions}
-        if row["seed"] not in seeds[phase] or fixed != wanted:
+        # An error is the machine's: its trial is run again, so it is not measured.
+        if row["status"] == "error" or row["seed"] not in seeds[phase] or fixed != wanted:
             continue
         suggestion = by_text.setdefault(row["hyperparameters"], Suggestion(int(row["suggestion"]), hyperparameters))
         values = {name: float(row[name]) for name in names}
@@ -170,7 +177,8 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
         if has_search and not chosen.is_feasible("search", spec):
             continue
         judged: Phase = "search" if has_search else "confirm"
-        candidates.append((rank(spec.objective, chosen.mean(judged, spec.objective)), cell))
+        value = chosen.mean(judged, spec.objective)
+        candidates.append((rank(spec.objective, value) if math.isfinite(value) else math.inf, cell))
     candidates.sort(key=lambda item: item[0])
     ordered = [cell for _, cell in candidates]
     feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("confirm", spec)]
@@ -180,12 +188,17 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
 
 
 def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Phase] | None:
+    has_search = bool(spec.seeds.of("search"))
     found: list[tuple[float, int, CellSummary, Suggestion, Phase]] = []
     for index, cell in enumerate(cells):
         if cell.is_reference:
             continue
-        # What was confirmed is judged on the test split, the rest on validation.
-        if cell.chosen is not None and cell.is_complete:
+        # What was confirmed is judged on the test split, the rest on validation; what is still to be confirmed misses
+        # nothing yet.
+        was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("search", spec))
+        if cell.chosen is not None and was_feasible:
+            if not cell.is_complete:
+                continue
             suggestion, phase = cell.chosen, "confirm"
         elif cell.nearest is not None:
             suggestion, phase = cell.nearest, "search"

@@ -17,7 +17,7 @@ from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ra
 
 import ray  # isort: skip
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -201,10 +201,9 @@ def run_on_ray(
     searcher = SweepSearcher(session, cluster)
     scratch = tempfile.mkdtemp(prefix="continual-sweep-")
     worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
+    worker.__qualname__ = SweepWorker.__qualname__  # the name that the dashboard shows
     tuner = tune.Tuner(
-        tune.with_resources(
-            worker, lambda config: PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
-        ),
+        worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=KeepWorkers(searcher.n_workers_wanted),
@@ -273,10 +272,6 @@ def export_metrics(session: Session, metrics: SweepMetrics) -> None:
         }
     )
     for cell in search.cells:
-        feasible = [s for s in cell.suggestions if s.is_feasible("search", session.spec)]
         best = cell.best_feasible()
-        metrics.cell(
-            cell.cell.name,
-            len(feasible),
-            best.mean("search", session.spec.objective) if best else None,
-        )
+        objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
+        metrics.cell(cell.cell.name, len(cell.feasible()), objective)

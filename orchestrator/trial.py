@@ -170,6 +170,10 @@ class _Run:
             self._load(checkpoint)
         if not self.n_correct:
             self.n_examples = [len(self._evaluation(task)) for task in range(self.stream.n_tasks)]
+            if 0 in self.n_examples:
+                raise ValueError(
+                    f"data: expected held-out examples of every task, got {self.n_examples}; raise validation_share"
+                )
             self._measure(-1, report)
         for index in range(self.next_task, self.stream.n_tasks):
             clock = time.perf_counter()

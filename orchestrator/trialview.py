@@ -9,6 +9,7 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.metrics import METRICS
 from orchestrator.run import Run
@@ -82,6 +83,6 @@ def render_trials(frame: pd.DataFrame, objective: str) -> Table:
             str(row["seed"]),
             row["status"],
             *(number(metric, row[metric]) for metric in metrics),
-            row["reason"] or row["hyperparameters"],
+            Text(row["reason"] or row["hyperparameters"]),  # an error's brackets are no markup
         )
     return table

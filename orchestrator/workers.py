@@ -30,6 +30,11 @@ WorkersWanted = Callable[[float, float], int]
 class SweepWorker(tune.Trainable):
     """A worker process: imports once, runs many trials, one a step."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """Return what a trial asks for."""
+        return PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
     def setup(
         self,
         config: dict[str, Any],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +124,15 @@ def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]
         raise SpaceError(f"expected low > 0 on a log scale, got {low:g}; raise low or drop log")
     if override.log and override.step is not None:
         raise SpaceError("expected log or step, got both; drop one of them")
-    if int in _types(field) and float not in _types(field):
+    whole = int in _types(field) and float not in _types(field)
+    if override.step is not None:
+        if whole and not override.step.is_integer():
+            raise SpaceError(f"expected a whole step, got {override.step:g}; {name} counts")
+        if not _on_grid(high, low, override.step):
+            raise SpaceError(
+                f"expected a step that leads from {low:g} to {high:g}, got {override.step:g}; change step or high"
+            )
+    if whole:
         return IntDistribution(int(low), int(high), log=override.log, step=int(override.step or 1))
     return FloatDistribution(float(low), float(high), log=override.log, step=override.step)
 
@@ -151,7 +160,14 @@ def _contains(distribution: BaseDistribution, value: Value) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return isinstance(value, int | float) and distribution.low <= value <= distribution.high
+    if not isinstance(value, int | float) or not distribution.low <= value <= distribution.high:
+        return False
+    return distribution.step is None or _on_grid(value, distribution.low, distribution.step)
+
+
+def _on_grid(value: float, low: float, step: float) -> bool:
+    n_steps = (value - low) / step
+    return abs(n_steps - round(n_steps)) < 1e-8
 
 
 _LIMIT = re.compile(
@@ -192,7 +208,7 @@ class Constraint:
             tolerance = float(match["tolerance"]) if match["tolerance"] else max(abs(limit) / 10, 1e-3)
             if limit == 0 and not match["tolerance"]:
                 tolerance = 0.01
-            if not tolerance > 0:
+            if not (tolerance > 0 and math.isfinite(limit) and math.isfinite(tolerance)):
                 raise ValueError
         except ValueError:
             raise SpaceError(
@@ -203,7 +219,7 @@ class Constraint:
     @property
     def name(self) -> str:
         """Return the limit as it is written, without its tolerance."""
-        return f"{self.metric} {self.operator} {self.limit:g}"
+        return f"{self.metric} {self.operator} {self.limit:.12g}"
 
     def margin(self, value: float) -> float:
         """Return how far `value` is inside of the limit, in the metric's unit; negative is a violation."""

@@ -72,7 +72,7 @@ class TaskData:
 class Hyperparameters(BaseModel):
     """Base of a method's hyper-parameters: frozen, with ranges that are checked on construction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NoHyperparameters(Hyperparameters):

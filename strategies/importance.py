@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.base import Batch
+from strategies.base import Batch, TrialDivergedError
 
 FisherKind = Literal["true", "empirical", "predicted"]
 
@@ -32,6 +32,9 @@ def fisher_diagonal(
         kind: where y comes from: `true` draws it from the model's own prediction, `empirical` takes the data's label,
             `predicted` the most likely label.
         generator: for `true`.
+
+    Raises:
+        TrialDivergedError: where no label can be drawn, because the logits are no longer finite.
 
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
     """
@@ -91,4 +94,6 @@ def _labels(logits: Tensor, labels: Tensor, kind: FisherKind, generator: torch.G
     if kind == "predicted":
         return logits.argmax(1)
     probabilities = logits.softmax(1).cpu()
+    if not bool(torch.isfinite(probabilities).all()):
+        raise TrialDivergedError("the logits of the Fisher samples overflow; lower the learning rate")
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)

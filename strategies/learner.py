@@ -88,13 +88,12 @@ class Learner:
         self.fit(data, self.settings.epochs, self.settings.iterations)
         for strategy in self.strategies:
             strategy.end_task(task)
-        self._check_parameters(task.index)
 
     def fit(self, data: TaskData, epochs: int, iterations: int | None = None) -> None:
         """Run the training steps of `epochs` passes over `data`, or of `iterations` steps where given.
 
         Raises:
-            TrialDivergedError: where the loss is no longer finite.
+            TrialDivergedError: where the loss or a parameter is no longer finite.
         """
         self.network.train()
         total = torch.zeros((), device=self.device)
@@ -103,6 +102,7 @@ class Learner:
             if step % _STEPS_BETWEEN_CHECKS == 0:
                 _check_finite(total, f"the training loss of task {data.index} by step {step}")
         _check_finite(total, f"the training loss of task {data.index}")
+        self._check_parameters(data.index)
 
     def step(self, batch: Batch) -> Tensor:
         """Take one optimizer step and return the loss on the batch, () float32."""
@@ -178,6 +178,7 @@ class Learner:
         new = self.network.add_heads(n_heads, self.device, self.generators.fresh)
         if new and self.optimizer is not None and self.settings.keep_optimizer:
             self.optimizer.param_groups[0]["params"].extend(new)
+            _start_momentum(self.optimizer, new)
 
     def _batches(self, data: TaskData, epochs: int, iterations: int | None) -> Iterator[Batch]:
         """Yield shuffled batches; an epoch passes once over the data, its last batch may be smaller."""
@@ -205,7 +206,9 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -
     rate, decay = settings.learning_rate, settings.weight_decay
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+            sgd = torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+            _start_momentum(sgd, parameters)
+            return sgd
         case "adam":
             return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         case "adamw":
@@ -214,6 +217,13 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -
             return torch.optim.RMSprop(
                 parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, foreach=True
             )
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Give SGD a momentum of 0 for `parameters`: its fused step wants one for all or for none of those it moves."""
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"]:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _check_finite(value: Tensor, what: str) -> None:

@@ -74,6 +74,8 @@ class Packnet(Strategy):
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
+        if learner.n_tasks > _FREE:
+            raise ValueError(f"packnet: expected at most {_FREE} tasks, got {learner.n_tasks}; shorten the stream")
         self._layers_now: dict[str, nn.Linear] = {}
         self._masks: dict[str, Tensor] = {}
         self._frozen: dict[str, Tensor] = {}
@@ -100,10 +102,9 @@ class Packnet(Strategy):
 
     def adjust_gradients(self) -> None:
         """Zero the gradients of frozen weights and drop those of frozen biases."""
-        for name, mask in self._masks.items():
-            layer = self._layers_now[name]
-            if layer.weight.grad is not None:
-                layer.weight.grad.mul_(mask)
+        for name, layer in self._layers_now.items():
+            if name in self._masks and layer.weight.grad is not None:
+                layer.weight.grad.mul_(self._masks[name])
             if name in self.state.biases:
                 layer.bias.grad = None
 

@@ -12,7 +12,7 @@ from strategies.network import ActiveOutputs
 class TrainingSettings(BaseModel):
     """How each task is trained; part of a trial's identity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(5, ge=1, description="passes over a task's training data")
     iterations: int | None = Field(None, ge=1, description="optimizer steps a task; replaces epochs where given")

@@ -1,0 +1,95 @@
+"""Workers that die: a trial is tried again, its row says so, and what cannot be saved is left to the next run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster import Cluster, connected
+from orchestrator.run import Run
+from orchestrator.session import Session
+from orchestrator.spec import SweepSpec, parse_spec
+from orchestrator.streams import PhaseData
+from orchestrator.sweep import MAX_RETRIES, run_on_ray
+from orchestrator.trial import Placement, TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with connected(None, 2) as connection:
+        yield connection
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    return parse_spec(
+        {
+            "methods": ["naive", "ewc"],
+            "seeds": {"search": 2, "confirm": 1},
+            "search": {"suggestions": 2, "batch": 2},
+            "model": {"hidden": [16]},
+            "training": {"epochs": 1},
+        }
+    )
+
+
+def dies_once(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
+    """Kill the worker at the first attempt of one trial."""
+    marker = checkpoint.with_suffix(".died")
+    if spec.method == "naive" and spec.phase == "confirm" and not marker.exists():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_trial(spec, data, placement, report, checkpoint)
+
+
+def always_dies(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
+    """Kill the worker at every attempt of one trial."""
+    if spec.method == "ewc" and spec.seed == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_trial(spec, data, placement, report, checkpoint)
+
+
+def test_a_trial_whose_worker_dies_is_tried_again(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", spec)
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_once)
+    trials = run.trials()
+    assert run.n_missing(spec) == 0
+    assert (trials["status"] == "completed").all()
+    retried = trials[trials["n_attempts"] == 2]
+    assert list(retried["method"] + retried["phase"]) == ["naiveconfirm"]
+
+
+def test_a_trial_that_always_kills_its_worker_is_an_error_that_the_next_run_tries_again(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    run = Run.create(tmp_path / "run", spec)
+    session = Session(spec, run, tmp_path)
+    run_on_ray(session, cluster, function=always_dies)
+    trials = run.trials()
+    lost = trials[trials["status"] == "error"]
+    assert set(lost["method"]) == {"ewc"}
+    assert lost["reason"].str.startswith("worker lost: ").all()
+    assert (lost["n_attempts"] == 1 + MAX_RETRIES).all()
+    assert lost["average_accuracy"].isna().all()
+    naive = trials[trials["method"] == "naive"]
+    assert (naive["status"] == "completed").all()
+    assert run.n_missing(spec) > 0
+    again = Session(spec, run, tmp_path)
+    run_on_ray(again, cluster)
+    assert run.n_missing(spec) == 0
+    assert (run.trials()["status"] == "completed").all()
+    assert not run.trials()["key"].duplicated().any()

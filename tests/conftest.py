@@ -1,0 +1,103 @@
+"""What all tests share: one thread, the real data where it is, and factories for specs, trials and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.spec import SweepSpec, parse_spec
+from orchestrator.streams import Dataset, load_dataset
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+SMALL: dict[str, Any] = {
+    "scenarios": ["split-digits/task"],
+    "methods": ["naive"],
+    "seeds": {"search": 2, "confirm": 2},
+    "search": {"suggestions": 4, "batch": 2},
+    "model": {"hidden": [16]},
+    "training": {"epochs": 1, "batch_size": 32},
+}
+"""A sweep whose trials take a fraction of a second."""
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """Return the folder with the real MNIST and Fashion-MNIST files, or skip."""
+    for name in ("MNIST", "FashionMNIST"):
+        if not (REAL_DATA / name / "raw" / "train-images-idx3-ubyte").is_file():
+            pytest.skip(f"the real {name} files are not in {REAL_DATA}")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits", Path("nowhere"))
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> MakeSpec:
+    """Return a function from changed fields to a valid sweep of small trials."""
+
+    def make(**fields: Any) -> SweepSpec:
+        return parse_spec(SMALL | fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trial(make_spec: MakeSpec, digits: Dataset) -> MakeTrial:
+    """Return a function to one trial; `fields` are those of the sweep that it belongs to."""
+
+    def make(
+        scenario: str = "split-digits/task",
+        method: str = "naive",
+        hyperparameters: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        phase: str = "confirm",
+        **fields: Any,
+    ) -> TrialSpec:
+        spec = make_spec(scenarios=[scenario], methods=[method], **fields)
+        return spec.trial(spec.cells[0], hyperparameters or {}, seed, phase, digits.fingerprint())  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_result() -> MakeResult:
+    """Return a function to the result of a trial that was never trained: R of 2 tasks as counts of 10 examples."""
+
+    def make(
+        spec: TrialSpec,
+        status: str = "completed",
+        rows: tuple[tuple[int | None, int | None], ...] = ((None, None), (9, None), (7, 8)),
+        costs: Mapping[str, float] | None = None,
+    ) -> TrialResult:
+        complete, started_at = status == "completed", "2026-01-02T03:04:05.678901+00:00"
+        return TrialResult(
+            spec.key,
+            status,  # type: ignore[arg-type]
+            "" if complete else "diverged: loss is nan",
+            [list(row) for row in rows] if complete else [],
+            [10, 10] if complete else [],
+            dict(costs or {"seconds": 1.5, "kept_bytes": 40.0, "n_parameters": 7.0}),
+            {"device": "cpu", "threads": 1, "started_at": started_at, "data_hash": spec.data_fingerprint},
+            {"naive": {"share": 0.5}} if complete else {},
+        )
+
+    return make

@@ -1,0 +1,94 @@
+"""What `methods` and `scenarios` list: everything that there is, and nothing else."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console, RenderableType
+
+from orchestrator.catalogue import render_methods, render_scenarios
+from orchestrator.metrics import METRICS
+from orchestrator.speccheck import COSTS, LOWER_IS_BETTER, TYPES
+from orchestrator.streams import STREAMS, StreamSettings
+from search_spaces import SPACES
+from strategies import STRATEGIES
+
+
+def text_of(content: RenderableType) -> str:
+    console = Console(file=StringIO(), width=240)
+    console.print(content)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[str, str]:
+    """Return the text about each method."""
+    text = text_of(render_methods())
+    starts = {name: text.index(f"{name}: {strategy.summary}") for name, strategy in STRATEGIES.items()}
+    ends = [*list(starts.values())[1:], len(text)]
+    return {name: text[start:end] for (name, start), end in zip(starts.items(), ends, strict=True)}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_each_method_is_listed_with_all_that_can_be_set(name: str, methods: dict[str, str]) -> None:
+    strategy, text = STRATEGIES[name], methods[name]
+    assert strategy.paper in text
+    for field_name, field in strategy.hyperparameter_class.model_fields.items():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [field_name])
+        assert line.split()[1] == str(field.default)
+        assert field.description
+        assert field.description.split()[0] in line
+    for searched in SPACES[name]:
+        line = next(line for line in text.splitlines() if line.split()[:1] == [searched])
+        assert "…" in line
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("kind", TYPES)
+def test_each_method_says_what_it_can_do(name: str, kind: str, methods: dict[str, str]) -> None:
+    strategy = STRATEGIES[name]
+    line = next(line.strip() for line in methods[name].splitlines() if line.strip().startswith(f"{kind}: "))
+    if kind in strategy.unsupported:
+        assert line == f"{kind}: no: {strategy.unsupported[kind]}"  # type: ignore[index]
+    elif kind in strategy.notes:
+        assert line == f"{kind}: yes, but {strategy.notes[kind]}"  # type: ignore[index]
+    else:
+        assert line == f"{kind}: yes"
+
+
+def test_ranges_and_choices_are_told(methods: dict[str, str]) -> None:
+    ewc = {line.split()[0]: line for line in methods["ewc"].splitlines() if line.split()}
+    assert "≥ 0" in ewc["penalty_weight"]
+    assert "0.1 … 1e+10, log scale" in ewc["penalty_weight"]
+    assert "> 0 and ≤ 1" in ewc["penalty_decay"]
+    assert "separate, online" in ewc["variant"]
+    packnet = {line.split()[0]: line for line in methods["packnet"].splitlines() if line.split()}
+    assert "0.4 … 0.95" in packnet["pruning_rate"]
+    assert "1 … 6" in packnet["post_prune_epochs"]
+
+
+def test_each_stream_is_listed_with_its_tasks_and_types() -> None:
+    lines = {line.split()[0]: line for line in text_of(render_scenarios()).splitlines() if line.split()}
+    for stream, (family, _) in STREAMS.items():
+        assert lines[stream].split()[1] == {"split": "5", "permuted": "10", "rotated": "5"}[family]
+        assert ("task, domain, class" in lines[stream]) == (family != "rotated")
+    assert "scikit-learn" in lines["split-digits"]
+
+
+def test_every_setting_metric_and_cost_is_listed_with_its_meaning() -> None:
+    text = text_of(render_scenarios())
+    facts = {name: field.description or "" for name, field in StreamSettings.model_fields.items()} | METRICS | COSTS
+    for name, meaning in facts.items():
+        assert any(name in line and meaning in line for line in text.splitlines()), name
+
+
+def test_every_cost_and_every_forgetting_is_better_low() -> None:
+    assert set(METRICS) - LOWER_IS_BETTER == {
+        "average_accuracy",
+        "learning_accuracy",
+        "backward_transfer",
+        "forward_transfer",
+    }
+    assert set(COSTS) <= LOWER_IS_BETTER
+    assert set(METRICS) | set(COSTS) >= LOWER_IS_BETTER

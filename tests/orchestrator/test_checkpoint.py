@@ -1,0 +1,185 @@
+"""Checkpoints: what comes back, what is refused, and that nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator import checkpoint as checkpoint_module
+from orchestrator import trial as trial_module
+from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.streams import Dataset
+from orchestrator.trial import run_trial
+from orchestrator.trialspec import TrialSpec
+
+CPU = torch.device("cpu")
+PAYLOAD = {"next_task": 2, "n_correct": [[None, 3], [4, 5]], "weights": {"a": torch.arange(6.0)}, "text": "x"}
+
+
+class Attack:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "c.pt"
+    save_checkpoint(path, "k", PAYLOAD)
+    loaded = load_checkpoint(path, "k", CPU)
+    assert loaded is not None
+    assert torch.equal(loaded.pop("weights")["a"], PAYLOAD["weights"]["a"])  # type: ignore[index]
+    assert loaded == {name: value for name, value in PAYLOAD.items() if name != "weights"}
+    assert [p.name for p in path.parent.iterdir()] == ["c.pt"], "no temporary file is left"
+
+
+def test_a_checkpoint_loads_without_unpickling_code(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", "k", PAYLOAD)
+    torch.load(tmp_path / "c.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_malicious_file_is_ignored_and_not_executed(tmp_path: Path, how: str) -> None:
+    path, trace = tmp_path / "c.pt", tmp_path / "executed"
+    content = {"magic": checkpoint_module._MAGIC, "key": "k", "payload": Attack(trace)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    assert load_checkpoint(path, "k", CPU) is None
+    assert not trace.exists()
+    if how == "torch":
+        torch.load(path, weights_only=False)
+        assert trace.exists(), "the attack would have worked"
+
+
+def test_an_absent_file_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "c.pt", "k", CPU) is None
+
+
+def test_another_trials_checkpoint_is_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", "k", PAYLOAD)
+    assert load_checkpoint(tmp_path / "c.pt", "other", CPU) is None
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"key": "k"}, {"magic": "something else", "key": "k", "payload": {}}])
+def test_a_foreign_file_is_none(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "c.pt")
+    assert load_checkpoint(tmp_path / "c.pt", "k", CPU) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_none(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, "k", PAYLOAD)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert load_checkpoint(path, "k", CPU) is None
+
+
+def test_a_folder_in_its_place_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path, "k", CPU) is None
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, "k", PAYLOAD)
+    before = path.read_bytes()
+    full = tmp_path / f".c.pt.{os.getpid()}.tmp"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        save_checkpoint(path, "k", PAYLOAD | {"next_task": 3})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_crash_before_the_rename_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, "k", PAYLOAD)
+
+    def crash(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, "k", PAYLOAD | {"next_task": 3})
+    loaded = load_checkpoint(path, "k", CPU)
+    assert loaded is not None
+    assert loaded["next_task"] == 2
+
+
+# In a trial.
+
+
+def spoil_nothing(path: Path) -> None:
+    path.unlink()
+
+
+def spoil_damaged(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def spoil_foreign(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"key": "f" * 16}, path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_nothing, spoil_damaged, spoil_foreign])
+def test_a_trial_starts_over_where_its_checkpoint_is_of_no_use(
+    make_trial: Callable[..., TrialSpec],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+) -> None:
+    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    spec, data = make_trial(method="replay"), digits.phase("confirm", 0.1)
+    path = tmp_path / "c.pt"
+
+    def stop(after: int, row: list[float]) -> None:
+        if after == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec, data, report=stop, checkpoint=path)
+    spoil(path)
+    told: list[int] = []
+    result = run_trial(spec, data, report=lambda after, row: told.append(after), checkpoint=path)
+    assert result.status == "completed"
+    assert told == [-1, 0, 1, 2, 3, 4]
+    assert result.n_correct == run_trial(spec, data).n_correct
+    assert not path.exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(
+    make_trial: Callable[..., TrialSpec], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    (tmp_path / f".c.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    result = run_trial(make_trial(), digits.phase("confirm", 0.1), checkpoint=tmp_path / "c.pt")
+    assert result.status == "error"
+    assert "No space left on device" in result.reason
+
+
+def test_checkpoints_are_not_written_more_often_than_asked(
+    make_trial: Callable[..., TrialSpec], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(trial_module, "save_checkpoint", lambda path, key, payload: written.append(1))
+    for seconds, expected in ((1000.0, 0), (0.0, 4)):
+        monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
+        written.clear()
+        run_trial(make_trial(), digits.phase("confirm", 0.1), checkpoint=tmp_path / "c.pt")
+        assert len(written) == expected, "none after the last task"

@@ -1,0 +1,126 @@
+"""The mirror of studies in an Optuna storage."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from orchestrator.errors import StorageError
+from orchestrator.mirror import StudyMirror
+from orchestrator.search import SweepSearch
+from orchestrator.spec import SweepSpec
+from orchestrator.suggestion import Outcome
+
+MakeSpec = Callable[..., SweepSpec]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    yield f"sqlite:///{tmp_path / 'studies.db'}"
+    gc.collect()
+
+
+@pytest.fixture
+def spec(make_spec: MakeSpec) -> SweepSpec:
+    return make_spec(methods=["naive", "ewc", "replay"], limits=["forgetting <= 0.1"])
+
+
+def search_with_mirror(
+    spec: SweepSpec, url: str, cached: dict[str, Outcome], stop_after: int = 10**6
+) -> dict[str, Outcome]:
+    """Run the search over fake outcomes, at most `stop_after` of them; seed 1 of every third suggestion fails."""
+    mirror = StudyMirror(url, spec)
+    search = SweepSearch(spec, {"digits": "f00d"}, cached, mirror.told)
+    known = dict(cached)
+    for _ in range(stop_after):
+        if search.is_finished:
+            break
+        planned = search.hand_out(search.waiting_requests()[0])
+        fails = planned.suggestion == 2 and planned.spec.seed == 1
+        outcome = Outcome(
+            "failed" if fails else "completed", {"average_accuracy": 0.5 + planned.suggestion / 100, "forgetting": 0.2}
+        )
+        known[planned.spec.key] = outcome
+        search.record(planned.spec.key, outcome)
+    mirror.close()
+    return known
+
+
+def studies(url: str) -> dict[str, list[optuna.trial.FrozenTrial]]:
+    storage = optuna.storages.get_storage(url)
+    summaries = optuna.get_all_study_summaries(storage)
+    return {s.study_name: optuna.load_study(study_name=s.study_name, storage=storage).get_trials() for s in summaries}
+
+
+def test_every_told_suggestion_arrives_once(spec: SweepSpec, url: str) -> None:
+    search_with_mirror(spec, url, {})
+    found = studies(url)
+    assert {name.partition(" split")[2] for name in found} == {"-digits/task ewc", "-digits/task replay"}
+    assert all(name.startswith(f"sweep {spec.content_hash()[:8]} ") for name in found)
+    for trials in found.values():
+        assert [t.number for t in trials] == [0, 1, 2, 3]
+        states = [t.state.name for t in trials]
+        assert states == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+        assert [t.value for t in trials] == [0.5, 0.51, None, 0.53]
+        assert trials[0].constraints == pytest.approx({"forgetting <= 0.1": 10.0})
+        assert trials[0].params
+
+
+@pytest.mark.parametrize("stop_after", [3, 9, 17])
+def test_a_resumed_search_adds_only_what_is_new(spec: SweepSpec, url: str, stop_after: int) -> None:
+    known = search_with_mirror(spec, url, {}, stop_after)
+    known = search_with_mirror(spec, url, known)
+    once = studies(url)
+    search_with_mirror(spec, url, known)
+    again = studies(url)
+    assert list(once) == list(again)
+    for name, trials in again.items():
+        assert [t.number for t in trials] == [0, 1, 2, 3]
+        assert [t.params for t in trials] == [t.params for t in once[name]]
+        assert len({tuple(t.params.items()) for t in trials}) == 4
+
+
+def test_another_spec_gets_studies_of_its_own(spec: SweepSpec, make_spec: MakeSpec, url: str) -> None:
+    search_with_mirror(spec, url, {})
+    search_with_mirror(make_spec(methods=["ewc"]), url, {})
+    assert len(studies(url)) == 3
+
+
+def test_direction_follows_the_objective(make_spec: MakeSpec, url: str) -> None:
+    search_with_mirror(make_spec(methods=["ewc"], objective="forgetting"), url, {})
+    (summary,) = optuna.get_all_study_summaries(url)
+    assert summary.direction.name == "MINIMIZE"
+
+
+def test_a_storage_that_cannot_be_opened_is_told(spec: SweepSpec) -> None:
+    for url in ("sqlite:////nonexistent/folder/x.db", "nonsense", "mysterydb://x"):
+        with pytest.raises(StorageError, match="--mirror-studies: expected an Optuna storage, got"):
+            StudyMirror(url, spec)
+
+
+def test_a_failing_copy_is_told_at_the_end_and_leaves_no_gap(
+    spec: SweepSpec, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap would shift the numbers of what follows, and a later run would copy some of it twice."""
+    real = optuna.Study.add_trial
+    calls: list[int] = []
+
+    def fail_once(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state.is_finished():  # and not one that the search itself enqueues
+            calls.append(trial.number)
+        if len(calls) == 2:
+            raise RuntimeError("database is locked")
+        real(study, trial)
+
+    monkeypatch.setattr(optuna.Study, "add_trial", fail_once)
+    with pytest.raises(StorageError, match=r"database is locked.*run the same command again"):
+        search_with_mirror(spec, url, {})
+    monkeypatch.undo()
+    search_with_mirror(spec, url, {})
+    for trials in studies(url).values():
+        assert [t.number for t in trials] == [0, 1, 2, 3]
+        assert len({tuple(t.params.items()) for t in trials}) == 4

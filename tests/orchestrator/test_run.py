@@ -1,0 +1,337 @@
+"""Run folders: whose they are, what they refuse, and what is read out of them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.run import Run
+from orchestrator.search import SweepSearch
+from orchestrator.spec import SweepSpec
+from orchestrator.streams import Dataset
+from orchestrator.tables import SCHEMAS, accuracy_rows, trial_row
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+
+
+def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
+    run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+
+
+@pytest.fixture
+def write(make_result: MakeResult) -> Callable[..., TrialSpec]:
+    """Return a function that writes a trial's rows as if it had run."""
+
+    def write(run: Run, spec: TrialSpec, status: str = "completed", **result: Any) -> TrialSpec:
+        record(run, spec, make_result(spec, status, **result))
+        return spec
+
+    return write
+
+
+# Creating.
+
+
+def test_a_new_run_keeps_its_resolved_spec(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(limits=["forgetting <= 0.1"], streams={"split-digits": {"n_tasks": 3}})
+    run = Run.create(tmp_path / "deep" / "run", spec)
+    assert [p.name for p in run.path.iterdir()] == ["spec.yaml"]
+    assert Run.open(run.path).spec == spec
+    content = yaml.safe_load((run.path / "spec.yaml").read_text())
+    assert content["search"]["sampler"] == "tpe", "defaults are stated too"
+    assert run.trials().empty
+    assert run.accuracy().empty
+    assert run.outcomes() == {}
+
+
+@pytest.mark.parametrize("stream", ["split-digits", "permuted-digits", "rotated-digits"])
+def test_the_same_spec_repeats_a_run(tmp_path: Path, make_spec: MakeSpec, stream: str) -> None:
+    spec = make_spec(scenarios=[f"{stream}/domain"], streams={stream: {"n_tasks": 3}})
+    Run.create(tmp_path, spec)
+    assert Run.create(tmp_path, spec).spec == spec
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"methods": ["naive", "ewc", "replay"]},
+        {"scenarios": ["split-digits/task", "split-digits/class", "permuted-digits/domain"]},
+        {"seeds": {"search": 5, "confirm": 9}},
+        {"search": {"suggestions": 40}},
+        {"limits": ["forgetting <= 0.2"], "objective": "learning_accuracy"},
+        {"spaces": {"ewc": {"penalty_weight": 5}}, "resources": {"cpus": 2}},
+    ],
+)
+def test_a_larger_spec_extends_a_run(tmp_path: Path, make_spec: MakeSpec, more: dict[str, Any]) -> None:
+    Run.create(tmp_path, make_spec(methods=["naive", "ewc"]))
+    larger = make_spec(**{"methods": ["naive", "ewc"]} | more)
+    assert Run.create(tmp_path, larger).spec == larger
+
+
+def test_an_empty_folder_and_the_remains_of_a_crash_are_taken(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / ".lock").write_text("123")
+    (tmp_path / ".spec.yaml.tmp").write_text("name: ha")
+    assert Run.create(tmp_path, make_spec()).spec == make_spec()
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunFolderError, match=r"run: expected an empty or a run folder, got .*thesis\.tex.*; choose"):
+        Run.create(tmp_path, make_spec())
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(RunFolderError, match=r"run: expected a folder, got the file '.*run'; choose another --run"):
+        Run.create(tmp_path / "run", make_spec())
+    with pytest.raises((RunFolderError, StorageError), match="run: expected a folder"):
+        Run.create(tmp_path / "run" / "inner", make_spec())
+
+
+DIFFERENT: list[tuple[dict[str, Any], list[str]]] = [
+    ({"name": "other"}, ["name: sweep -> other"]),
+    ({"model": {"hidden": [17]}}, ["model: ", "hidden=(17,)"]),
+    ({"training": {"epochs": 9}}, ["training: ", "epochs=9"]),
+    ({"validation_share": 0.3}, ["validation_share: 0.1 -> 0.3"]),
+    ({"streams": {"split-digits": {"n_tasks": 2}}}, ["streams.split-digits: ", "n_tasks=2"]),
+    ({"name": "b", "validation_share": 0.2, "model": {"hidden": [8]}}, ["name: ", "validation_share: ", "model: "]),
+]
+
+
+@pytest.mark.parametrize(("fields", "told"), DIFFERENT)
+def test_another_protocol_is_refused_with_each_field(
+    tmp_path: Path, make_spec: MakeSpec, fields: dict[str, Any], told: list[str]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    before = (tmp_path / "spec.yaml").read_bytes()
+    with pytest.raises(RunFolderError) as caught:
+        Run.create(tmp_path, make_spec(**fields))
+    message = str(caught.value)
+    assert all(part in message for part in told)
+    assert len(message.splitlines()) == len(fields) + 2, "no field that is equal is named"
+    assert "choose another --run" in message
+    assert (run.path / "spec.yaml").read_bytes() == before
+
+
+def test_rows_of_a_stream_that_was_left_out_for_a_while_are_still_protected(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    write(run, make_trial())
+    Run.create(tmp_path, make_spec(scenarios=["permuted-digits/domain"]))
+    Run.create(tmp_path, make_spec(scenarios=["rotated-digits/domain", "split-digits/class"]))
+    Run.create(tmp_path, make_spec(scenarios=["permuted-digits/domain"]))
+    with pytest.raises(RunFolderError, match=r"streams\.split-digits: .*n_tasks=2"):
+        Run.create(tmp_path, make_spec(streams={"split-digits": {"n_tasks": 2}}))
+
+
+def test_damaged_tables_and_newer_schemas_are_refused_before_anything_is_written(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    for table in ("trials", "accuracy"):
+        (run.path / table).mkdir()
+        path = run.path / table / "odd.parquet"
+        newer = SCHEMAS[table].with_metadata({b"continual_sweep_schema": b"7"})
+        pq.write_table(newer.empty_table(), path)
+        before = (tmp_path / "spec.yaml").read_bytes()
+        with pytest.raises(RunFolderError, match=r"odd\.parquet: .*newer version"):
+            Run.create(tmp_path, make_spec(methods=["naive", "ewc"]))
+        path.write_bytes(b"torn")
+        with pytest.raises(RunFolderError, match=r"odd\.parquet: .*damaged"):
+            Run.create(tmp_path, make_spec(methods=["naive", "ewc"]))
+        assert (tmp_path / "spec.yaml").read_bytes() == before
+        path.unlink()
+
+
+@pytest.mark.parametrize("content", ["name: [", "[1, 2]", "colour: red", "methods: [magic]", "\x00\x01"])
+def test_a_damaged_spec_is_told_with_its_file(tmp_path: Path, make_spec: MakeSpec, content: str) -> None:
+    (tmp_path / "spec.yaml").write_text(content)
+    for use in (lambda: Run.create(tmp_path, make_spec()), lambda: Run.open(tmp_path).spec):
+        with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run"):
+            use()
+
+
+def test_opening_what_is_no_run_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunFolderError, match=r"run: expected a run folder with spec\.yaml, got"):
+            Run.open(path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*Permission denied"):
+        Run.create(tmp_path / "run", make_spec())
+
+
+# Locking.
+
+
+def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path, make_spec())
+    with run.locked():
+        with pytest.raises(RunFolderError, match="no other sweep uses"), Run(tmp_path).locked():
+            pass
+        assert (tmp_path / "spec.yaml").exists()
+    with Run(tmp_path).locked():
+        pass
+
+
+def test_a_fault_inside_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path, make_spec())
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked():
+        pass
+
+
+def test_another_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path, make_spec())
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom orchestrator.run import Run\n"
+        "with Run(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match="no other sweep uses"), run.locked():
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        with run.locked():
+            pass
+
+
+# Reading.
+
+
+def test_outcomes_are_what_the_search_needs(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    good = write(run, make_trial())
+    bad = write(run, make_trial(seed=1), "failed", costs={"seconds": 2.0})
+    outcomes = run.outcomes()
+    assert outcomes.keys() == {good.key, bad.key}
+    assert outcomes[good.key].status == "completed"
+    assert outcomes[good.key].values["average_accuracy"] == 0.75
+    assert outcomes[good.key].values["kept_bytes"] == 40.0
+    assert outcomes[bad.key].status == "failed"
+    assert math.isnan(outcomes[bad.key].values["average_accuracy"])
+    assert math.isnan(outcomes[bad.key].values["kept_bytes"])
+    assert outcomes[bad.key].values["seconds"] == 2.0
+
+
+def test_the_trials_row_is_the_commit(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, spec = Run.create(tmp_path, make_spec()), make_trial()
+    written: list[str] = []
+
+    def fail(folder: Path, name: str, table: str, rows: list[Any]) -> None:
+        written.append(table)
+        if table == "accuracy":
+            raise StorageError("no space")
+
+    monkeypatch.setattr("orchestrator.run.write_rows", fail)
+    with pytest.raises(StorageError):
+        record(run, spec, make_result(spec))
+    assert written == ["accuracy"]
+    assert run.outcomes() == {}
+    monkeypatch.undo()
+    record(run, spec, make_result(spec))
+    assert set(run.outcomes()) == {spec.key}
+    assert len(run.accuracy()) == 3
+    assert run.matrix(spec.key).loc[0, 1] == 0.7
+
+
+def test_intransigence_needs_joint_on_the_same_seed_scenario_and_phase(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    ewc = write(run, make_trial(method="ewc"), rows=((None, None), (8, None), (3, 7)))
+    other_seed = write(run, make_trial(method="ewc", seed=1))
+    other_phase = write(run, make_trial(method="ewc", phase="search"))
+    other_scenario = write(run, make_trial("split-digits/class", "ewc"))
+    failed = write(run, make_trial(method="replay"), "failed")
+    assert run.trials()["intransigence"].isna().all()
+    joint = write(run, make_trial(method="joint"), rows=((None, None), (9, None), (9, 9)))
+    write(run, make_trial(method="joint", seed=1), "failed")
+    values = run.trials().set_index("key")["intransigence"]
+    assert values[ewc.key] == pytest.approx(((0.9 - 0.8) + (0.9 - 0.7)) / 2)
+    assert values[joint.key] == 0.0
+    for spec in (other_seed, other_phase, other_scenario, failed):
+        assert math.isnan(values[spec.key]), spec.cell
+
+
+def test_n_missing_counts_what_a_spec_lacks(
+    tmp_path: Path, make_spec: MakeSpec, digits: Dataset, write: Callable[..., TrialSpec]
+) -> None:
+    spec = make_spec(methods=["naive", "replay"])
+    run = Run.create(tmp_path, spec)
+    whole = (2 + 2) + (4 * 2 + 2)
+    assert run.n_missing(spec) == whole
+    search = SweepSearch(spec, {"digits": digits.fingerprint()}, {})
+    planned = list(search.waiting())
+    for n, trial in enumerate(planned, 1):
+        write_with_real_hash(run, trial.spec, write)
+        assert run.n_missing(spec) == whole - n
+    larger = make_spec(methods=["naive", "replay"], seeds={"search": 2, "confirm": 5})
+    assert run.n_missing(larger) == run.n_missing(spec) + 2 * 3
+
+
+def write_with_real_hash(run: Run, spec: TrialSpec, write: Callable[..., TrialSpec]) -> None:
+    """Write a row whose data hash is the trial's own."""
+    write(run, spec)
+    path = run.path / "trials" / f"{spec.key}.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("data_hash")
+    hashes = pa.array([spec.data_fingerprint] * len(table))
+    pq.write_table(table.set_column(place, table.schema.field(place), hashes), path)
+
+
+def test_an_error_of_the_machine_is_missing(
+    tmp_path: Path, make_spec: MakeSpec, digits: Dataset, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    write(run, make_trial(seed=0, phase="search"), "error")
+    assert run.n_missing(make_spec()) == 4
+    assert run.outcomes()[make_trial(seed=0, phase="search").key].status == "error"
+
+
+def test_checkpoints_are_named_by_key_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Run(Path("r")).checkpoint_path("abc") == tmp_path / "r" / "checkpoints" / "abc.pt"
+
+
+def test_tables_are_read_by_others(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    for seed in range(3):
+        write(run, make_trial(seed=seed))
+    assert len(pd.read_parquet(tmp_path / "trials")) == 3
+    assert len(pd.read_parquet(tmp_path / "accuracy")) == 9

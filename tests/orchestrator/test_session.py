@@ -1,0 +1,179 @@
+"""A session: rows first, then the search; and nothing at all where rows cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import DataError, StorageError
+from orchestrator.run import Run
+from orchestrator.search import PlannedTrial
+from orchestrator.session import Progress, Session, load_datasets, outcome_of, software_versions
+from orchestrator.spec import SweepSpec
+from orchestrator.streams import Dataset
+from orchestrator.trial import TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
+
+MakeSpec = Callable[..., SweepSpec]
+MakeResult = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def open_session(tmp_path: Path, make_spec: MakeSpec) -> Callable[..., Session]:
+    """Return a function that opens a session on one folder, as the sweep command does."""
+
+    def open_session(**options: Any) -> Session:
+        spec = make_spec(**options.pop("fields", {}))
+        return Session(spec, Run.create(tmp_path / "run", spec), tmp_path / "data", **options)
+
+    return open_session
+
+
+def hand_out(session: Session) -> TrialSpec:
+    return session.search.hand_out(session.search.waiting_requests()[0]).spec
+
+
+def test_rows_are_on_disk_before_the_search_and_the_listeners_hear_of_them(
+    open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def listener(session: Session, planned: PlannedTrial, result: TrialResult) -> None:
+        heard.append(f"{planned.spec.key} {result.status}")
+        assert set(session.run.outcomes()) == {planned.spec.key}
+        assert session.progress.n_done == 1
+
+    session = open_session(listeners=(listener,))
+    spec = hand_out(session)
+    record = session.search.record
+
+    def check(key: str, outcome: object) -> object:
+        assert set(session.run.outcomes()) == {key}
+        assert len(session.run.accuracy()) == 3
+        return record(key, outcome)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session.search, "record", check)
+    session.finish(make_result(spec), n_attempts=3)
+    assert heard == [f"{spec.key} completed"]
+    assert session.search.running == ()
+    (row,) = session.run.trials().to_dict("records")
+    assert row["n_attempts"] == 3
+    assert row["spec_hash"] == session.spec.content_hash()
+    assert {name: row[name] for name in software_versions()} == software_versions()
+    assert row["optuna_version"]
+
+
+@pytest.mark.parametrize("table", ["accuracy", "trials"])
+def test_where_rows_cannot_be_written_nothing_is_recorded(
+    open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    heard: list[object] = []
+    session = open_session(listeners=(lambda *event: heard.append(event),))
+    spec = hand_out(session)
+    real = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).parent.name == table:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(StorageError, match="No space left on device"):
+            session.finish(make_result(spec))
+    assert [trial.spec.key for trial in session.search.running] == [spec.key]
+    assert session.search.cells[0].n_recorded == 0
+    assert (session.progress.n_done, heard) == (0, [])
+    assert session.run.outcomes() == {}
+    session.finish(make_result(spec))
+    assert set(session.run.outcomes()) == {spec.key}
+    assert session.search.running == ()
+
+
+def test_another_run_finds_what_was_written(open_session: Callable[..., Session], make_result: MakeResult) -> None:
+    session = open_session()
+    assert (session.progress.n_expected, session.progress.n_cached) == (4, 0)
+    done = hand_out(session)
+    session.finish(make_result(done))
+    failed = hand_out(session)
+    session.finish(make_result(failed, "failed"))
+    erred = hand_out(session)
+    session.finish(make_result(erred, "error"))
+    assert (session.progress.n_done, session.progress.n_failed) == (3, 2)
+    again = open_session()
+    assert again.progress.n_cached == 2, "an error of the machine is tried again"
+    waiting = {trial.spec.key for trial in again.search.waiting()}
+    assert erred.key in waiting
+    assert not {done.key, failed.key} & waiting
+
+
+def test_a_result_from_the_tables_equals_a_live_one(
+    open_session: Callable[..., Session], make_result: MakeResult
+) -> None:
+    session = open_session()
+    result = make_result(hand_out(session), costs={"seconds": 0.1 + 0.2, "kept_bytes": 1e15 + 1, "n_parameters": 3.0})
+    session.finish(result)
+    stored, live = session.run.outcomes()[result.key], outcome_of(result)
+    assert stored.status == live.status
+    known = {name: value for name, value in live.values.items() if value == value}
+    assert {name: stored.values[name] for name in known} == known
+    assert all(stored.values[n] != stored.values[n] for n in stored.values.keys() - known.keys()), "else NaN"
+
+
+def test_a_whole_sweep_without_ray(open_session: Callable[..., Session], digits: Dataset) -> None:
+    """Real trials, one after the other."""
+    fields = {"methods": ["naive", "replay"], "search": {"suggestions": 2, "batch": 2}}
+    session = open_session(fields=fields)
+    while not session.search.is_finished:
+        spec = hand_out(session)
+        session.finish(run_trial(spec, session.phase_data(spec.dataset, spec.phase)))
+    session.close()
+    trials = session.run.trials()
+    assert (trials["status"] == "completed").all()
+    assert len(trials) == 4 + 2 * 2 + 2
+    assert len(session.run.accuracy()) == len(trials) * 15
+    assert set(trials["data_hash"]) == {digits.fingerprint()}
+    assert session.run.n_missing(session.spec) == 0
+    assert open_session(fields=fields).search.is_finished
+
+
+def test_trials_of_the_search_phase_are_not_handed_the_test_images(
+    open_session: Callable[..., Session], digits: Dataset
+) -> None:
+    session = open_session()
+    test = {image.tobytes() for image in digits.test_inputs}
+    seen = session.phase_data("digits", "search")
+    assert not test & {image.tobytes() for part in (seen.train_inputs, seen.evaluation_inputs) for image in part}
+    held_out = session.phase_data("digits", "confirm").evaluation_inputs
+    assert {image.tobytes() for image in held_out} == test
+
+
+def test_each_data_set_is_loaded_once_and_a_missing_one_is_told(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(scenarios=["split-digits/task", "permuted-digits/domain"])
+    assert list(load_datasets(spec, tmp_path)) == ["digits"]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no network in tests")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    with pytest.raises(DataError, match="data_dir: expected the files of mnist"):
+        load_datasets(make_spec(scenarios=["split-mnist/task", "split-digits/task"]), tmp_path)
+
+
+def test_progress_estimates_from_the_pace_since_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = Progress(n_expected=10, n_cached=0)
+    assert progress.seconds_left(0) is None
+    progress.first_end, progress.n_done = 100.0, 1
+    assert progress.seconds_left(1) is None, "one end is no pace"
+    progress.n_done = 5
+    monkeypatch.setattr(time, "monotonic", lambda: 108.0)
+    assert progress.seconds_left(6) == pytest.approx(8.0 / 4 * 4)
+    assert progress.seconds_left(12) == 0.0

@@ -1,0 +1,386 @@
+"""The tables' contract: exact schemas, durable writing, and reading that trusts nothing."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.metrics import METRICS
+from orchestrator.tables import (
+    SCHEMA_VERSION,
+    SCHEMAS,
+    accuracy_rows,
+    finite,
+    load_json,
+    matrix_of,
+    read_table,
+    trial_row,
+    write_rows,
+)
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+
+TRIALS = {
+    "key": "string",
+    "scenario": "string",
+    "stream": "string",
+    "incremental_type": "string",
+    "method": "string",
+    "phase": "string",
+    "suggestion": "int64",
+    "seed": "int64",
+    "hyperparameters": "string",
+    "status": "string",
+    "reason": "string",
+    "average_accuracy": "double",
+    "learning_accuracy": "double",
+    "backward_transfer": "double",
+    "forgetting": "double",
+    "worst_forgetting": "double",
+    "worst_drop_since_learning": "double",
+    "forward_transfer": "double",
+    "seconds": "double",
+    "train_seconds": "double",
+    "evaluate_seconds": "double",
+    "peak_memory_bytes": "double",
+    "n_parameters": "double",
+    "kept_bytes": "double",
+    "n_attempts": "int64",
+    "started_at": "timestamp[us, tz=UTC]",
+    "device": "string",
+    "device_name": "string",
+    "threads": "int64",
+    "host": "string",
+    "node_id": "string",
+    "process_id": "int64",
+    "code_revision": "string",
+    "package_version": "string",
+    "python_version": "string",
+    "torch_version": "string",
+    "ray_version": "string",
+    "optuna_version": "string",
+    "spec_hash": "string",
+    "data_hash": "string",
+    "details": "string",
+    "trial_spec": "string",
+}
+ACCURACY = {
+    "key": "string",
+    "scenario": "string",
+    "method": "string",
+    "phase": "string",
+    "suggestion": "int64",
+    "seed": "int64",
+    "after_task": "int64",
+    "task": "int64",
+    "accuracy": "double",
+    "n_correct": "int64",
+    "n_examples": "int64",
+}
+
+
+@pytest.mark.parametrize(("table", "columns"), [("trials", TRIALS), ("accuracy", ACCURACY)])
+def test_the_schema_is_a_contract(table: str, columns: dict[str, str]) -> None:
+    """Whoever reads the tables relies on it: change it only with SCHEMA_VERSION."""
+    assert {field.name: str(field.type) for field in SCHEMAS[table]} == columns
+    assert list(SCHEMAS[table].names) == list(columns)
+
+
+@pytest.fixture
+def spec(make_trial: MakeTrial) -> TrialSpec:
+    return make_trial(method="replay", hyperparameters={"buffer_size": 70})
+
+
+@pytest.fixture
+def row(spec: TrialSpec, make_result: MakeResult) -> dict[str, Any]:
+    return trial_row(spec, 3, make_result(spec), {"n_attempts": 2, "spec_hash": "abc"})
+
+
+def test_files_state_schema_and_version(tmp_path: Path, spec: TrialSpec, row: dict[str, Any]) -> None:
+    write_rows(tmp_path, spec.key, "trials", [row])
+    schema = pq.read_schema(tmp_path / f"{spec.key}.parquet")
+    assert schema.equals(SCHEMAS["trials"])
+    assert schema.metadata[b"continual_sweep_schema"] == str(SCHEMA_VERSION).encode() == b"1"
+
+
+def test_row_of_a_trial(tmp_path: Path, spec: TrialSpec, row: dict[str, Any]) -> None:
+    write_rows(tmp_path, spec.key, "trials", [row])
+    (read,) = read_table(tmp_path, "trials").to_dict("records")
+    assert read["key"] == spec.key
+    assert (read["scenario"], read["stream"], read["incremental_type"]) == ("split-digits/task", "split-digits", "task")
+    assert (read["method"], read["phase"], read["suggestion"], read["seed"]) == ("replay", "confirm", 3, 0)
+    assert (read["status"], read["reason"]) == ("completed", "")
+    assert read["average_accuracy"] == 0.75
+    assert read["forgetting"] == pytest.approx(0.2)
+    assert math.isnan(read["forward_transfer"])
+    assert (read["kept_bytes"], read["n_attempts"], read["spec_hash"]) == (40.0, 2, "abc")
+    assert read["started_at"] == pd.Timestamp("2026-01-02T03:04:05.678901+00:00")
+    assert load_json(read["hyperparameters"])["buffer_size"] == 70
+    assert load_json(read["details"]) == {"naive": {"share": 0.5}}
+    assert TrialSpec.model_validate_json(read["trial_spec"]) == spec
+    assert pd.isna(read["host"]), "what is not known is null"
+
+
+def test_a_failed_trial_has_a_row_with_its_reason(tmp_path: Path, spec: TrialSpec, make_result: MakeResult) -> None:
+    result = make_result(spec, "failed")
+    write_rows(tmp_path, spec.key, "trials", [trial_row(spec, 0, result, {})])
+    (read,) = read_table(tmp_path, "trials").to_dict("records")
+    assert (read["status"], read["reason"]) == ("failed", "diverged: loss is nan")
+    assert all(math.isnan(read[metric]) for metric in METRICS)
+    assert accuracy_rows(spec, 0, result) == []
+
+
+def test_rows_of_the_accuracy_matrix(spec: TrialSpec, make_result: MakeResult) -> None:
+    rows = accuracy_rows(spec, 3, make_result(spec))
+    cells = [(r["after_task"], r["task"], r["n_correct"], r["n_examples"], r["accuracy"]) for r in rows]
+    assert cells == [(0, 0, 9, 10, 0.9), (1, 0, 7, 10, 0.7), (1, 1, 8, 10, 0.8)], "what was not measured has no row"
+    domain = accuracy_rows(spec, 3, make_result(spec, rows=((1, 0), (9, 2), (7, 8))))
+    assert [(r["after_task"], r["task"], r["n_correct"]) for r in domain][:2] == [(-1, 0, 1), (-1, 1, 0)]
+    assert {tuple(r) for r in rows} == {tuple(ACCURACY)}
+
+
+def test_matrix_has_a_row_a_task_and_a_column_an_after(
+    tmp_path: Path, spec: TrialSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    other = make_trial(seed=1)
+    write_rows(tmp_path, "one", "accuracy", accuracy_rows(spec, 0, make_result(spec)))
+    write_rows(tmp_path, "two", "accuracy", accuracy_rows(other, 0, make_result(other, rows=((1, 0), (5, 2), (4, 8)))))
+    matrix = matrix_of(read_table(tmp_path, "accuracy"), spec.key)
+    assert matrix.index.name == "task"
+    assert matrix.columns.name == "after_task"
+    assert list(matrix.columns) == [0, 1]
+    assert matrix.loc[0, 0] == 0.9
+    assert matrix.loc[0, 1] == 0.7, "task 0 after task 1"
+    assert math.isnan(matrix.loc[1, 0]), "task 1 after task 0 was not measured"
+    assert list(matrix_of(read_table(tmp_path, "accuracy"), other.key).columns) == [-1, 0, 1]
+    assert matrix_of(read_table(tmp_path, "accuracy"), "unknown").empty
+
+
+# Writing.
+
+
+def test_other_tools_read_a_folder_at_any_moment(
+    tmp_path: Path, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    specs = [make_trial(seed=seed) for seed in range(3)]
+    folder = tmp_path / "accuracy"
+    for spec in specs:
+        write_rows(folder, spec.key, "accuracy", accuracy_rows(spec, 0, make_result(spec)))
+        write_rows(folder, spec.key, "accuracy", accuracy_rows(spec, 0, make_result(spec)))
+    (folder / ".0123.99.tmp").write_bytes(b"PAR1 half of a file that a dead process")
+    frame = pd.read_parquet(folder)
+    assert len(frame) == 9
+    assert not frame.duplicated(["key", "after_task", "task"]).any()
+    pd.testing.assert_frame_equal(
+        frame.sort_values(["key", "after_task", "task"], ignore_index=True),
+        read_table(folder, "accuracy").sort_values(["key", "after_task", "task"], ignore_index=True),
+    )
+
+
+def test_writing_twice_changes_nothing(tmp_path: Path, spec: TrialSpec, row: dict[str, Any]) -> None:
+    write_rows(tmp_path, spec.key, "trials", [row])
+    before = (tmp_path / f"{spec.key}.parquet").read_bytes()
+    write_rows(tmp_path, spec.key, "trials", [row])
+    assert [p.name for p in tmp_path.iterdir()] == [f"{spec.key}.parquet"], "and no temporary file is left"
+    assert (tmp_path / f"{spec.key}.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, spec: TrialSpec, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    write_rows(tmp_path, "t", "trials", [row])
+    before = (tmp_path / "t.parquet").read_bytes()
+
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, refuse)
+        with pytest.raises(StorageError, match=r"t\.parquet: expected .*No space left on device.*free space"):
+            write_rows(tmp_path, "t", "trials", [row | {"seed": 99}])
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+    assert (tmp_path / "t.parquet").read_bytes() == before
+    write_rows(tmp_path, "t", "trials", [row | {"seed": 99}])
+    assert read_table(tmp_path, "trials")["seed"].tolist() == [99]
+
+
+def test_a_really_full_device_is_a_storage_error(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / f".t.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_rows(tmp_path, "t", "trials", [row])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file(
+    tmp_path: Path, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path, "t", "trials", [row])
+
+    def crash(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            write_rows(tmp_path, "t", "trials", [row | {"seed": 99}])
+    assert read_table(tmp_path, "trials")["seed"].tolist() == [row["seed"]]
+    assert len(pd.read_parquet(tmp_path)) == 1
+
+
+def test_content_is_synced_before_it_gets_its_name(
+    tmp_path: Path, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        order.append("sync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_sync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        order.append("replace")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_rows(tmp_path, "t", "trials", [row])
+    assert order == [f"sync .t.{os.getpid()}.tmp", "replace", f"sync {tmp_path.name}"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "trials").write_text("a file")
+    with pytest.raises(StorageError, match="expected to be writable"):
+        write_rows(tmp_path / "trials", "t", "trials", [row])
+
+
+# Reading.
+
+
+@pytest.mark.parametrize("table", ["trials", "accuracy"])
+def test_an_absent_table_is_empty_with_all_columns(tmp_path: Path, table: str) -> None:
+    frame = read_table(tmp_path / "absent", table)
+    assert frame.empty
+    assert list(frame.columns) == SCHEMAS[table].names
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    newer = SCHEMAS["trials"].with_metadata({b"continual_sweep_schema": b"2"})
+    pq.write_table(pa.Table.from_pylist([row], schema=newer), tmp_path / "new.parquet")
+    with pytest.raises(RunFolderError, match=r"new\.parquet: expected schema version <= 1, got 2; .*upgrade"):
+        read_table(tmp_path, "trials")
+
+
+def write_damaged(path: Path, row: dict[str, Any]) -> None:
+    path.write_bytes(b"PAR1 no more than that")
+
+
+def write_truncated(path: Path, row: dict[str, Any]) -> None:
+    write_rows(path.parent, path.stem, "trials", [row])
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def write_empty(path: Path, row: dict[str, Any]) -> None:
+    path.write_bytes(b"")
+
+
+def write_flipped(path: Path, row: dict[str, Any]) -> None:
+    """Damage the data pages and leave the footer whole."""
+    write_rows(path.parent, path.stem, "trials", [row])
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 600 + content[604:])
+
+
+def write_foreign(path: Path, row: dict[str, Any]) -> None:
+    pd.DataFrame({"x": [1]}).to_parquet(path)
+
+
+def write_other_table(path: Path, row: dict[str, Any]) -> None:
+    write_rows(path.parent, path.stem, "accuracy", [])
+
+
+def write_without_version(path: Path, row: dict[str, Any]) -> None:
+    pq.write_table(pa.Table.from_pylist([row], schema=SCHEMAS["trials"].remove_metadata()), path)
+
+
+def write_other_types(path: Path, row: dict[str, Any]) -> None:
+    schema = SCHEMAS["trials"].set(7, pa.field("seed", pa.string(), nullable=False))
+    pq.write_table(pa.Table.from_pylist([row | {"seed": "zero"}], schema=schema), path)
+
+
+def write_bad_version(path: Path, row: dict[str, Any]) -> None:
+    schema = SCHEMAS["trials"].with_metadata({b"continual_sweep_schema": b"newest"})
+    pq.write_table(pa.Table.from_pylist([row], schema=schema), path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_damaged,
+        write_truncated,
+        write_empty,
+        write_flipped,
+        write_foreign,
+        write_other_table,
+        write_without_version,
+        write_other_types,
+        write_bad_version,
+    ],
+)
+def test_what_is_no_file_of_ours_is_refused_by_name(
+    tmp_path: Path, row: dict[str, Any], write: Callable[[Path, dict[str, Any]], None]
+) -> None:
+    write_rows(tmp_path, "good", "trials", [row])
+    write(tmp_path / "odd.parquet", row)
+    with pytest.raises(RunFolderError) as caught:
+        read_table(tmp_path, "trials")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'odd.parquet'}: expected ")
+    assert ", got " in message
+    assert "; " in message
+
+
+def test_a_folder_named_as_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "odd.parquet").mkdir()
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected"):
+        read_table(tmp_path, "trials")
+
+
+def test_extension_types_are_refused_before_anything_is_read(tmp_path: Path, row: dict[str, Any]) -> None:
+    """Their metadata may be code to whoever loads them."""
+    hidden = pa.field("seed", pa.int64(), nullable=False, metadata={b"ARROW:extension:name": b"ray.data.arrow_tensor"})
+    schema = SCHEMAS["trials"].set(7, hidden)
+    pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "odd.parquet")
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected a file of the table 'trials'"):
+        read_table(tmp_path, "trials")
+
+
+def test_columns_of_others_are_left_out(tmp_path: Path, row: dict[str, Any]) -> None:
+    """A file of this version with a column more, as a user might add."""
+    schema = SCHEMAS["trials"].append(pa.field("note", pa.string()))
+    pq.write_table(pa.Table.from_pylist([row | {"note": "x"}], schema=schema), tmp_path / "more.parquet")
+    assert list(read_table(tmp_path, "trials").columns) == list(TRIALS)
+
+
+@pytest.mark.parametrize(("text", "value"), [('{"a": 1}', {"a": 1}), ("", {}), (None, {}), (math.nan, {}), ("[1]", {})])
+def test_load_json(text: Any, value: dict[str, Any]) -> None:
+    assert load_json(text) == value
+
+
+def test_finite() -> None:
+    assert finite([1, 2.5])
+    for value in (math.nan, math.inf, None, "1"):
+        assert not finite([1.0, value])

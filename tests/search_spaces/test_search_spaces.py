@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
+
+from search_spaces import SPACES, TRAINING_KNOBS, Range, SearchSpace, SpaceError, build_space, space_of
+from strategies import STRATEGIES, TrainingSettings
+
+TRAINING = TrainingSettings(learning_rate=0.03, batch_size=16)
+
+
+def space(method: str, **overrides: Any) -> SearchSpace:
+    return space_of(method, overrides, TRAINING)
+
+
+def test_every_method_has_a_space_and_every_space_a_method() -> None:
+    assert SPACES.keys() == STRATEGIES.keys()
+
+
+@pytest.mark.parametrize("method", STRATEGIES)
+def test_every_distribution_lies_within_the_bounds_of_its_hyperparameter(method: str) -> None:
+    own = STRATEGIES[method].hyperparameter_class
+    for name, distribution in SPACES[method].items():
+        assert name in own.model_fields
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        for end in (distribution.low, distribution.high):
+            assert getattr(own(**{name: end}), name) == end
+        assert distribution.low < distribution.high
+
+
+@pytest.mark.parametrize("method", STRATEGIES)
+def test_what_is_sampled_from_a_space_can_be_trained_with(method: str) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        suggestion = study.ask(dict(SPACES[method])).params
+        assert STRATEGIES[method].hyperparameter_class(**suggestion).model_dump().items() >= suggestion.items()
+
+
+@pytest.mark.parametrize("method", STRATEGIES)
+def test_without_overrides_the_default_space_is_searched_from_the_defaults(method: str) -> None:
+    found = space(method)
+    defaults = STRATEGIES[method].hyperparameter_class().model_dump()
+
+    assert found.distributions == SPACES[method]
+    assert found.fixed == {}
+    assert found.start == {name: defaults[name] for name in SPACES[method]}
+
+
+def test_the_range_of_ewc_covers_the_literature_on_a_log_scale() -> None:
+    distribution = SPACES["ewc"]["penalty_weight"]
+
+    assert isinstance(distribution, FloatDistribution)
+    assert distribution.log
+    assert distribution.low <= 0.4
+    assert distribution.high >= 1e10
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "fixed"),
+    [
+        ("ewc", "penalty_weight", 3, 3.0),
+        ("ewc", "fisher", "empirical", "empirical"),
+        ("ewc", "fisher_samples", None, None),
+        ("replay", "buffer_size", 200.0, 200),
+        ("packnet", "pruning", "equal_share", "equal_share"),
+        ("naive", "learning_rate", 0.5, 0.5),
+        ("naive", "iterations", None, None),
+    ],
+)
+def test_a_value_fixes_a_hyperparameter(method: str, name: str, value: Any, fixed: Any) -> None:
+    found = space(method, **{name: value})
+
+    assert found.fixed == {name: fixed}
+    assert type(found.fixed[name]) is type(fixed)
+    assert found.distributions == {n: d for n, d in SPACES[method].items() if n != name}
+    assert name not in found.start
+
+
+def test_a_list_is_choices_in_their_order() -> None:
+    found = space("ewc", fisher_samples=[None, 100.0, 200], fisher=["true", "predicted"], batch_size=[8, 32])
+
+    assert found.distributions["fisher_samples"] == CategoricalDistribution([None, 100, 200])
+    assert found.distributions["fisher"] == CategoricalDistribution(["true", "predicted"])
+    assert found.distributions["batch_size"] == CategoricalDistribution([8, 32])
+    assert found.fixed == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "expected"),
+    [
+        ("replay_ratio", Range(low=0.2, high=0.6), FloatDistribution(0.2, 0.6)),
+        ("replay_ratio", Range(low=0.1, high=0.7, step=0.1), FloatDistribution(0.1, 0.7, step=0.1)),
+        ("replay_ratio", Range(low=0.5, high=0.5), FloatDistribution(0.5, 0.5)),
+        ("buffer_size", Range(low=10, high=1000, log=True), IntDistribution(10, 1000, log=True)),
+        ("buffer_size", Range(low=100, high=500, step=100), IntDistribution(100, 500, step=100)),
+        ("learning_rate", Range(low=1e-4, high=1e-1, log=True), FloatDistribution(1e-4, 1e-1, log=True)),
+        ("epochs", Range(low=1, high=9), IntDistribution(1, 9)),
+        ("iterations", Range(low=10, high=90), IntDistribution(10, 90)),
+    ],
+)
+def test_a_range_is_searched_in_the_type_of_its_hyperparameter(name: str, override: Range, expected: Any) -> None:
+    found = space("replay", **{name: override})
+
+    assert found.distributions[name] == expected
+    assert found.distributions.keys() == SPACES["replay"].keys() | {name}
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "start"),
+    [
+        ("replay", {}, {"replay_ratio": 0.5, "buffer_size": 500}),
+        ("replay", {"buffer_size": Range(low=10, high=100)}, {"replay_ratio": 0.5}),
+        ("replay", {"buffer_size": Range(low=500, high=900)}, {"replay_ratio": 0.5, "buffer_size": 500}),
+        ("replay", {"buffer_size": Range(low=10, high=610, step=100)}, {"replay_ratio": 0.5}),
+        ("replay", {"replay_ratio": Range(low=0.1, high=0.9, step=0.1)}, {"replay_ratio": 0.5, "buffer_size": 500}),
+        ("replay", {"replay_ratio": Range(low=0.1, high=0.7, step=0.3)}, {"buffer_size": 500}),
+        ("replay", {"replay_ratio": [0.1, 0.5], "buffer_size": [10]}, {"replay_ratio": 0.5}),
+        ("naive", {"learning_rate": Range(low=0.01, high=0.1)}, {"learning_rate": 0.03}),
+        ("naive", {"batch_size": [16, 32], "momentum": [0.0]}, {"batch_size": 16}),
+        ("naive", {"iterations": Range(low=1, high=9)}, {}),
+        ("naive", {"iterations": [None, 9]}, {"iterations": None}),
+    ],
+)
+def test_the_first_suggestion_is_the_defaults_that_can_be_suggested(
+    method: str, overrides: dict[str, Any], start: dict[str, Any]
+) -> None:
+    assert space(method, **overrides).start == start
+
+
+def test_optuna_takes_the_first_suggestion_as_it_is() -> None:
+    found = space("replay", learning_rate=Range(low=0.01, high=0.05, step=0.01), buffer=["reservoir", "class_balanced"])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(dict(found.start))
+
+    assert found.start.keys() == found.distributions.keys()
+    assert study.ask(dict(found.distributions)).params == found.start
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "override", "message"),
+    [
+        (
+            "replay",
+            "ratio",
+            0.5,
+            "expected a hyper-parameter, got 'ratio'; choose from: buffer_size, replay_ratio, buffer, "
+            + ", ".join(TRAINING_KNOBS),
+        ),
+        (
+            "naive",
+            "optimizer",
+            "adam",
+            f"expected a hyper-parameter, got 'optimizer'; choose from: {', '.join(TRAINING_KNOBS)}",
+        ),
+        ("replay", "replay_ratio", [], "expected at least one choice, got []; list the values to try"),
+        (
+            "replay",
+            "buffer",
+            Range(low=1, high=2),
+            "expected a value or a list of choices, got a range; buffer is no number",
+        ),
+        (
+            "replay",
+            "replay_ratio",
+            Range(low=0.9, high=0.1),
+            "expected low <= high, got low 0.9 and high 0.1; swap them",
+        ),
+        (
+            "replay",
+            "replay_ratio",
+            Range(low=0.0, high=0.5, log=True),
+            "expected low > 0 on a log scale, got 0; raise low or drop log",
+        ),
+        (
+            "replay",
+            "buffer_size",
+            Range(low=10, high=20, log=True, step=5),
+            "expected log or step, got both; drop one of them",
+        ),
+        ("replay", "buffer_size", Range(low=1, high=9, step=0.5), "expected a whole step, got 0.5; buffer_size counts"),
+        (
+            "replay",
+            "buffer_size",
+            Range(low=10, high=100, step=40),
+            "expected a step that leads from 10 to 100, got 40; change step or high",
+        ),
+        (
+            "replay",
+            "replay_ratio",
+            Range(low=0.1, high=0.6, step=0.3),
+            "expected a step that leads from 0.1 to 0.6, got 0.3; change step or high",
+        ),
+        (
+            "replay",
+            "replay_ratio",
+            1.5,
+            "expected less than or equal to 0.95, got 1.5; share of each training batch that is remembered",
+        ),
+        (
+            "replay",
+            "replay_ratio",
+            Range(low=0.5, high=0.99),
+            "expected less than or equal to 0.95, got 0.99; share of each training batch that is remembered",
+        ),
+        (
+            "replay",
+            "buffer_size",
+            [10, 10.5],
+            "expected a valid integer, got a number with a fractional part, got 10.5; "
+            "examples kept, all past tasks together",
+        ),
+        (
+            "replay",
+            "buffer",
+            "fifo",
+            "expected 'reservoir' or 'class_balanced', got 'fifo'; uniform over the stream, or an equal share a class",
+        ),
+        ("naive", "learning_rate", 0.0, "expected greater than 0, got 0.0; step size"),
+        (
+            "ewc",
+            "penalty_weight",
+            Range(low=1.0, high=float("inf")),
+            "expected a finite number, got inf; λ of the penalty",
+        ),
+    ],
+)
+def test_a_wrong_override_is_told_with_rule_value_and_way_out(
+    method: str, name: str, override: Any, message: str
+) -> None:
+    with pytest.raises(SpaceError) as error:
+        space(method, **{name: override})
+    assert str(error.value).startswith(message)
+
+
+def test_a_range_knows_its_fields() -> None:
+    with pytest.raises(ValidationError, match="step"):
+        Range(low=0, high=1, step=0)
+    with pytest.raises(ValidationError, match="width"):
+        Range(low=0, high=1, width=3)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="frozen"):
+        Range(low=0, high=1).low = 2  # type: ignore[misc]
+
+
+def test_building_a_space_leaves_the_defaults_alone() -> None:
+    defaults = dict(SPACES["replay"])
+    build_space(STRATEGIES["replay"].hyperparameter_class, SPACES["replay"], {"buffer_size": 7}, TRAINING)
+
+    assert SPACES["replay"] == defaults

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_worlds import KINDS, N_FEATURES, WIDTH, learn_tasks, make_layout, make_learner, make_network, make_task
+from torch.nn import functional as F
+
+from strategies import Generators, IncrementalType
+from strategies.network import ActiveOutputs, initialise_linear
+
+INPUTS = make_task(0).inputs
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["task", "class"])
+def test_growing_leaves_old_logits_bit_identical(kind: IncrementalType) -> None:
+    learner = learn_tasks(make_learner("naive", kind=kind), [0])
+    network = learner.network
+    before = network(INPUTS, 0, 1)
+
+    network.add_heads(3, CPU, Generators(9).fresh)
+
+    assert torch.equal(before, network(INPUTS, 0, 3)[:, :WIDTH])
+    assert torch.equal(before, network(INPUTS, 0, 1))
+
+
+def test_growing_returns_the_new_parameters_and_no_others() -> None:
+    network = make_network("class", n_heads=1)
+    new = network.add_heads(3, CPU, Generators(0).fresh)
+
+    assert [id(p) for p in new] == [id(p) for head in network.heads[1:] for p in head.parameters()]
+    assert network.add_heads(3, CPU, Generators(0).fresh) == []
+    assert network.add_heads(1, CPU, Generators(0).fresh) == []
+    assert len(network.heads) == 3
+
+
+def test_first_weights_of_a_head_do_not_depend_on_when_it_was_added() -> None:
+    at_once, one_by_one = make_network("class", n_heads=3), make_network("class", n_heads=1)
+    for n_heads in (2, 3):
+        one_by_one.add_heads(n_heads, CPU, Generators(0).fresh)
+
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(at_once.heads, one_by_one.heads, strict=True))
+    assert not torch.equal(at_once.heads[0].weight, at_once.heads[1].weight)
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("task", 6), ("domain", 2), ("class", 6)])
+def test_the_layout_counts_its_outputs(kind: IncrementalType, outputs: int) -> None:
+    assert make_layout(kind).n_outputs == outputs
+    assert make_layout(kind).n_tasks == 3
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("task", [0, 1, 2]), ("domain", [0, 0, 0]), ("class", [0, 1, 2])])
+def test_the_layout_names_the_head_of_a_task(kind: IncrementalType, heads: list[int]) -> None:
+    assert [make_layout(kind).head_of(task) for task in range(3)] == heads
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "n_seen", "expected"),
+    [
+        ("task", 0, 3, (0, 2)),
+        ("task", 2, 3, (4, 6)),
+        ("domain", 2, 3, (0, 2)),
+        ("class", 0, 1, (0, 2)),
+        ("class", 0, 2, (0, 4)),
+        ("class", 1, 3, (0, 6)),
+    ],
+)
+def test_inference_compares_the_outputs_that_the_type_allows(
+    kind: IncrementalType, task: int, n_seen: int, expected: tuple[int, int]
+) -> None:
+    network = make_network(kind, n_heads=1 if kind == "domain" else 3)
+    start, stop = network.layout.inference_range(task, n_seen)
+    logits = network(INPUTS, task, n_seen)
+    all_logits = network.outputs(network.backbone(INPUTS), len(network.heads))
+
+    assert (start, stop) == expected
+    assert torch.equal(logits, all_logits[:, start:stop])
+
+
+@pytest.mark.parametrize("active", ["seen", "all", "current"])
+def test_in_task_only_the_own_head_is_trained(active: ActiveOutputs) -> None:
+    network = make_network("task", n_heads=3)
+    logits, first = network.training_logits(INPUTS, 1, 3, active)
+
+    assert first == 2
+    assert torch.equal(logits, network.heads[1](network.backbone(INPUTS)))
+
+
+@pytest.mark.parametrize("active", ["seen", "all", "current"])
+@pytest.mark.parametrize("task_ids", [2, torch.arange(20) % 3])
+def test_in_domain_the_one_head_is_trained_whatever_the_task(
+    active: ActiveOutputs, task_ids: int | torch.Tensor
+) -> None:
+    network = make_network("domain", n_heads=1)
+    logits, first = network.training_logits(INPUTS, task_ids, 3, active)
+
+    assert first == 0
+    assert torch.equal(logits, network.heads[0](network.backbone(INPUTS)))
+
+
+@pytest.mark.parametrize(("active", "start", "stop"), [("seen", 0, 4), ("all", 0, 6), ("current", 2, 4)])
+def test_in_class_the_active_outputs_choose_what_competes(active: ActiveOutputs, start: int, stop: int) -> None:
+    network = make_network("class", n_heads=3)
+    logits, first = network.training_logits(INPUTS, 1, 2, active)
+    features = network.backbone(INPUTS)
+    all_logits = torch.cat([head(features) for head in network.heads], dim=1)
+
+    assert first == start
+    assert torch.equal(logits, all_logits[:, start:stop])
+
+
+@pytest.mark.parametrize("active", ["seen", "all"])
+def test_in_class_mixed_tasks_compete_over_every_active_output(active: ActiveOutputs) -> None:
+    network = make_network("class", n_heads=3)
+    mixed, first = network.training_logits(INPUTS, torch.arange(20) % 2, 2, active)
+
+    assert first == 0
+    assert torch.equal(mixed, network.training_logits(INPUTS, 1, 2, active)[0])
+
+
+@pytest.mark.parametrize(("kind", "active"), [("task", "seen"), ("class", "current")])
+def test_mixed_tasks_are_masked_to_the_outputs_of_their_own(kind: IncrementalType, active: ActiveOutputs) -> None:
+    network = make_network(kind, n_heads=3)
+    task_ids = torch.arange(20) % 2
+    logits, first = network.training_logits(INPUTS, task_ids, 2, active)
+
+    assert first == 0
+    assert logits.shape == (20, 4)
+    for row, task in enumerate(task_ids.tolist()):
+        own = network.heads[task](network.backbone(INPUTS[row : row + 1]))[0]
+        others = torch.cat([logits[row, : 2 * task], logits[row, 2 * task + 2 :]])
+        torch.testing.assert_close(logits[row, 2 * task : 2 * task + 2], own)
+        assert bool((others == -math.inf).all())
+
+
+def test_the_loss_of_mixed_tasks_is_the_mean_over_their_own_heads() -> None:
+    network = make_network("task", n_heads=3)
+    task_ids = torch.tensor([0, 2, 1, 2])
+    labels = torch.tensor([1, 4, 2, 5])
+    logits, first = network.training_logits(INPUTS[:4], task_ids, 3, "seen")
+    loss = F.cross_entropy(logits, labels - first)
+    gradient = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+
+    by_hand = sum(
+        -network.heads[t](network.backbone(x[None])).log_softmax(1)[0, y - 2 * t]
+        for x, t, y in zip(INPUTS[:4], task_ids.tolist(), labels.tolist(), strict=True)
+    )
+    expected = torch.autograd.grad(by_hand / 4, list(network.parameters()), allow_unused=True)
+    torch.testing.assert_close(loss, by_hand / 4)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_first_weights_lie_within_one_over_root_fan_in() -> None:
+    layer = torch.nn.Linear(16, 500)
+    initialise_linear(layer, torch.Generator().manual_seed(0))
+
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    assert 0.249 < float(weight.abs().max()) <= 0.25
+    assert 0.24 < float(bias.abs().max()) <= 0.25
+    assert abs(float(weight.mean())) < 0.01
+
+
+def test_a_task_yields_all_of_its_examples_in_order() -> None:
+    task = make_task(1)
+    batches = list(task.batches(8))
+
+    assert [len(batch.labels) for batch in batches] == [8, 8, 4]
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), task.inputs)
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), task.labels)
+    assert {batch.task_ids for batch in batches} == {1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_feed_every_head(kind: IncrementalType) -> None:
+    network = make_network(kind, n_heads=1)
+
+    assert network.backbone(INPUTS).shape == (20, N_FEATURES)
+    assert network.heads[0].in_features == N_FEATURES
