@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,9 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["mlp"] = Field("mlp", description="a multi-layer perceptron with ReLU")
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="width of each hidden layer")
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        (256, 256), min_length=1, max_length=100, description="width of each hidden layer"
+    )
 
 
 def build_network(

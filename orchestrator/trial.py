@@ -107,10 +107,12 @@ def run_trial(
         checkpoint: file that a stopped trial continues from; deleted at the end.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
-    reset_peak_memory(placement)
     status: Status = "completed"
     reason, run = "", None
     try:
+        if placement.device == "cuda" and not torch.cuda.is_available():
+            raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
+        reset_peak_memory(placement)
         run = _Run(spec, data, placement)
         run.execute(report, checkpoint)
     except TrialDivergedError as error:
@@ -274,9 +276,13 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}{where}"
 
 
+def _on_gpu(placement: Placement) -> bool:
+    return placement.device == "cuda" and torch.cuda.is_available()
+
+
 def reset_peak_memory(placement: Placement) -> None:
     """Forget the peak of earlier trials of this process, where the system can."""
-    if placement.device.startswith("cuda"):
+    if _on_gpu(placement):
         torch.cuda.reset_peak_memory_stats()
         return
     try:
@@ -287,7 +293,7 @@ def reset_peak_memory(placement: Placement) -> None:
 
 def peak_memory_bytes(placement: Placement) -> int:
     """Return the peak memory of the trial: of the device on a GPU, else of the process."""
-    if placement.device.startswith("cuda"):
+    if _on_gpu(placement):
         return int(torch.cuda.max_memory_allocated())
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -300,10 +306,9 @@ def peak_memory_bytes(placement: Placement) -> int:
 
 def provenance(placement: Placement) -> dict[str, Any]:
     """Return where a trial ran and with which versions."""
-    cuda = placement.device.startswith("cuda")
     return {
         "device": placement.device,
-        "device_name": torch.cuda.get_device_name() if cuda else _cpu_name(),
+        "device_name": torch.cuda.get_device_name() if _on_gpu(placement) else _cpu_name(),
         "threads": placement.threads,
         "host": socket.gethostname(),
         "process_id": os.getpid(),

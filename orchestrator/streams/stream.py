@@ -32,7 +32,9 @@ class StreamSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_tasks: int | None = Field(None, ge=1, description="number of tasks; by default as many as the classes give, or 5")
+    n_tasks: int | None = Field(
+        None, ge=1, le=1000, description="number of tasks; by default as many as the classes give, or 5"
+    )
     classes_per_task: int = Field(2, ge=1, description="split: classes of each task")
     class_order: Literal["fixed", "shuffled"] | tuple[int, ...] = Field(
         "fixed", description="split: ascending, shuffled by the trial's seed, or a list of classes"

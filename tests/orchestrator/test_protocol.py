@@ -183,6 +183,16 @@ def test_the_search_phase_is_measured_on_the_validation_split(make_trial: MakeTr
     assert sum(result.n_examples) == len(digits.phase("search", 0.1).evaluation_labels)
 
 
+def test_a_gpu_that_is_not_there_is_the_machines_error(make_trial: MakeTrial, digits: Dataset) -> None:
+    trial = make_trial()
+    result = run_trial(trial, digits.phase(trial.phase, 0.1), Placement("cuda"))
+    if torch.cuda.is_available():
+        assert result.status == "completed"
+    else:
+        assert result.status == "error"
+        assert "no GPU that torch can use" in result.reason
+
+
 def test_without_held_out_examples_nothing_is_measured(make_trial: MakeTrial, digits: Dataset) -> None:
     # No sweep asks for this: a spec with search seeds and no validation data is refused.
     result = run(make_trial(phase="search").model_copy(update={"validation_share": 0.0}), digits)
