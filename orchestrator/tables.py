@@ -8,9 +8,7 @@ the trial's key, so writing a trial twice changes nothing.
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +158,23 @@ def write_rows(folder: Path, name: str, table: str, rows: list[dict[str, Any]]) 
     target = folder / f"{name}.parquet"
     temporary = folder / f".{name}.{os.getpid()}.tmp"
     content = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
-    sink = pa.BufferOutputStream()
-    pq.write_table(content, sink, compression="zstd")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(target, temporary, sink.getvalue().to_pybytes())
+        replace_file(target, temporary, encode(content))
     except OSError as error:
         raise StorageError(
             f"{target}: expected to be writable, got '{error.strerror}'; free space or mend permissions and run the "
             "same command again: what is complete is kept"
         ) from error
+
+
+def encode(content: pa.Table) -> bytes:
+    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `read_file`)."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, content.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(content)
+        writer.add_key_value_metadata(content.schema.metadata or {})
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def replace_file(target: Path, temporary: Path, content: bytes) -> None:
@@ -210,15 +215,16 @@ def read_file(path: Path, table: str) -> pa.Table:
         RunFolderError: as for `read_table`.
     """
     try:
+        _refuse_arrow_schema(path)
         content = pq.ParquetFile(path)
         schema = content.schema_arrow
-        version = int((schema.metadata or {}).get(_VERSION_FIELD, b"0"))
+        version = int((content.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
         if version > SCHEMA_VERSION:
             raise RunFolderError(
                 f"{path}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer "
                 "version: upgrade this package to read it"
             )
-        if version == 0 or not set(SCHEMAS[table].names) <= set(schema.names) or _has_extension(schema):
+        if version == 0 or not set(SCHEMAS[table].names) <= set(schema.names):
             raise RunFolderError(
                 f"{path}: expected a file of the table '{table}', got other columns; move it out of the run folder"
             )
@@ -231,11 +237,23 @@ def read_file(path: Path, table: str) -> pa.Table:
         ) from error
 
 
-def _has_extension(schema: pa.Schema) -> bool:
-    return any(
-        isinstance(field.type, pa.BaseExtensionType) or (field.metadata and b"ARROW:extension:name" in field.metadata)
-        for field in schema
-    )
+def _refuse_arrow_schema(path: Path) -> None:
+    """Refuse a file with a stored Arrow schema, from its raw footer, before Arrow sees it.
+
+    Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
+    which unpickle it. Our files store no Arrow schema, so one that does is not ours.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        length = int.from_bytes(file.read(8)[:4], "little")
+        file.seek(max(size - 8 - length, 0))
+        footer = file.read(length)
+    if b"ARROW:schema" in footer:
+        raise RunFolderError(
+            f"{path}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
+            "move it out of the run folder"
+        )
 
 
 def matrix_of(accuracy: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -248,8 +266,3 @@ def load_json(text: Any) -> dict[str, Any]:
     """Return the mapping in a JSON column."""
     value = json.loads(text) if isinstance(text, str) and text else {}
     return value if isinstance(value, dict) else {}
-
-
-def finite(values: Iterable[Any]) -> bool:
-    """Return whether every value is a finite number."""
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

@@ -147,6 +147,7 @@ def test_a_diverging_suggestion_is_a_failed_row_and_the_sweep_goes_on(sweep: Swe
     spec = SMALL | {
         "scenarios": ["split-digits/task"],
         "methods": ["naive", "ewc"],
+        "limits": [],
         # A step of 100 with weight decay multiplies the weights by -99.
         "spaces": {"ewc": {"learning_rate": [0.01, 100.0], "weight_decay": 1.0, "penalty_weight": 1.0}},
     }
