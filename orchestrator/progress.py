@@ -74,19 +74,19 @@ class ProgressDisplay:
         now = time.monotonic()
         if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self.say(self._line(session))
+            # The slot that the trial held is taken again at once.
+            self.say(self._line(session, len(session.search.running) + (session.search.n_waiting > 0)))
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def _line(self, session: Session) -> str:
-        progress, search = session.progress, session.search
-        finished = self._n_finished(session)
-        n_running = len(search.running) + (search.n_waiting > 0)  # the slot that just became free is taken again
+    def _line(self, session: Session, n_running: int) -> str:
+        progress = session.progress
+        n_recorded, n_unknown = self._counts(session)
         return (
-            f"{finished}/{progress.n_expected} trials done, {n_running} running, {progress.n_failed} failed, "
-            f"{_time_left(progress.seconds_left(finished))}"
+            f"{n_recorded}/{n_recorded + n_unknown} trials done, {n_running} running, {progress.n_failed} failed, "
+            f"{_time_left(progress.seconds_left(n_unknown))}"
         )
 
     def _render(self) -> RenderableType:
@@ -101,11 +101,13 @@ class ProgressDisplay:
             shown = (
                 number(session.spec.objective, best.mean(search.judged_phase, session.spec.objective)) if best else "–"
             )
-            trials = f"{search.n_recorded}/{search.n_expected}"
+            trials = f"{search.n_recorded}/{search.n_recorded + search.n_unknown}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
-        done = self._n_finished(session)
-        bar = ProgressBar(total=max(session.progress.n_expected, 1), completed=done, width=60)
-        return Group(table, bar, Text(self._line(session)))
+        n_recorded, n_unknown = self._counts(session)
+        bar = ProgressBar(total=max(n_recorded + n_unknown, 1), completed=n_recorded, width=40)
+        footer = Table.grid(padding=(0, 2))
+        footer.add_row(bar, Text(self._line(session, len(session.search.running))))
+        return Group(table, footer)
 
     @staticmethod
     def _verdict(search: CellSearch) -> str:
@@ -113,8 +115,12 @@ class ProgressDisplay:
             return "confirmed" if search.chosen is not None else "nothing feasible"
         if search.is_blocked:
             return "interrupted by an error; run again"
-        return "confirming" if search.chosen is not None and search.cell.is_searched else "searching"
+        if not search.cell.is_searched:
+            return "measuring"
+        return "searching" if search.chosen is None else "confirming"
 
     @staticmethod
-    def _n_finished(session: Session) -> int:
-        return session.progress.n_cached + session.progress.n_done
+    def _counts(session: Session) -> tuple[int, int]:
+        """Return how many results are there, and how many may still come: none for what nothing feasible cancels."""
+        cells = session.search.cells
+        return sum(cell.n_recorded for cell in cells), sum(cell.n_unknown for cell in cells)

@@ -24,18 +24,16 @@ from orchestrator.trial import TrialResult
 class Progress:
     """What a display shows of a running sweep."""
 
-    n_expected: int
     n_cached: int
     n_done: int = 0
     n_failed: int = 0
     first_end: float | None = None
 
-    def seconds_left(self, n_finished: int) -> float | None:
+    def seconds_left(self, n_to_do: int) -> float | None:
         """Return an estimate from the pace since the first trial ended, or None before the second."""
         if self.first_end is None or self.n_done < 2:
             return None
-        pace = (time.monotonic() - self.first_end) / (self.n_done - 1)
-        return pace * max(self.n_expected - n_finished, 0)
+        return (time.monotonic() - self.first_end) / (self.n_done - 1) * n_to_do
 
 
 Listener = Callable[["Session", PlannedTrial, TrialResult], None]
@@ -69,7 +67,7 @@ class Session:
         self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
         self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.told if self._mirror else None)
-        self.progress = Progress(self.search.n_expected, self.search.n_cached)
+        self.progress = Progress(self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()
 

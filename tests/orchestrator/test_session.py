@@ -98,7 +98,7 @@ def test_where_rows_cannot_be_written_nothing_is_recorded(
 
 def test_another_run_finds_what_was_written(open_session: Callable[..., Session], make_result: MakeResult) -> None:
     session = open_session()
-    assert (session.progress.n_expected, session.progress.n_cached) == (4, 0)
+    assert (session.search.n_expected, session.progress.n_cached) == (4, 0)
     done = hand_out(session)
     session.finish(make_result(done))
     failed = hand_out(session)
@@ -169,11 +169,11 @@ def test_each_data_set_is_loaded_once_and_a_missing_one_is_told(
 
 
 def test_progress_estimates_from_the_pace_since_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = Progress(n_expected=10, n_cached=0)
-    assert progress.seconds_left(0) is None
+    progress = Progress(n_cached=0)
+    assert progress.seconds_left(10) is None
     progress.first_end, progress.n_done = 100.0, 1
-    assert progress.seconds_left(1) is None, "one end is no pace"
+    assert progress.seconds_left(9) is None, "one end is no pace"
     progress.n_done = 5
     monkeypatch.setattr(time, "monotonic", lambda: 108.0)
-    assert progress.seconds_left(6) == pytest.approx(8.0 / 4 * 4)
-    assert progress.seconds_left(12) == 0.0
+    assert progress.seconds_left(4) == pytest.approx(8.0 / 4 * 4)
+    assert progress.seconds_left(0) == 0.0
