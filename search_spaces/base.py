@@ -89,6 +89,9 @@ def build_space(
             distributions[name] = _distribution(owner, name, override)
         else:
             fixed[name] = _checked(owner, name, override)
+    own = {name: value for name, value in fixed.items() if name in hyperparameters.model_fields}
+    for name in hyperparameters(**own).unused() - overrides.keys():
+        distributions.pop(name, None)
     own_defaults = hyperparameters().model_dump() | training.model_dump(include=set(TRAINING_KNOBS))
     start = {
         name: own_defaults[name]

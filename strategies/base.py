@@ -74,6 +74,10 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def unused(self) -> frozenset[str]:
+        """Return the hyper-parameters that these values leave without effect, so that they are not searched."""
+        return frozenset()
+
 
 class NoHyperparameters(Hyperparameters):
     """A method with nothing to set."""

@@ -40,6 +40,10 @@ class PacknetHyperparameters(Hyperparameters):
     )
     post_prune_epochs: int = Field(3, ge=0, description="epochs of retraining after pruning")
 
+    def unused(self) -> frozenset[str]:
+        """Return `pruning_rate` where every task has an equal share."""
+        return frozenset({"pruning_rate"}) if self.pruning == "equal_share" else frozenset()
+
 
 @dataclass
 class PacknetState:

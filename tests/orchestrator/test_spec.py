@@ -192,7 +192,7 @@ def test_split_mnist_is_what_its_comments_say() -> None:
     assert (training.epochs, training.batch_size, training.optimizer) == (5, 64, "sgd")
     assert (training.learning_rate, training.momentum) == (0.01, 0.9)
     fixed = {cell.method: dict(cell.space.fixed) for cell in spec.cells}
-    assert fixed["packnet"] == {"pruning": "equal_share", "pruning_rate": 0.75, "post_prune_epochs": 3}
+    assert fixed["packnet"] == {"pruning": "equal_share", "post_prune_epochs": 3}
     assert fixed["ewc"] == {"penalty_weight": 0.4, "fisher_samples": 200}
     assert fixed["replay"] == {"buffer_size": 500, "replay_ratio": 0.5}
 

@@ -60,6 +60,12 @@ def test_the_range_of_ewc_covers_the_literature_on_a_log_scale() -> None:
     assert distribution.high >= 1e10
 
 
+def test_what_a_fixed_value_leaves_without_effect_is_not_searched_unless_asked_for() -> None:
+    assert set(space("packnet", pruning="equal_share").distributions) == {"post_prune_epochs"}
+    asked = space("packnet", pruning="equal_share", pruning_rate=Range(low=0.5, high=0.6))
+    assert set(asked.distributions) == {"post_prune_epochs", "pruning_rate"}
+
+
 @pytest.mark.parametrize(
     ("method", "name", "value", "fixed"),
     [
@@ -67,7 +73,7 @@ def test_the_range_of_ewc_covers_the_literature_on_a_log_scale() -> None:
         ("ewc", "fisher", "empirical", "empirical"),
         ("ewc", "fisher_samples", None, None),
         ("replay", "buffer_size", 200.0, 200),
-        ("packnet", "pruning", "equal_share", "equal_share"),
+        ("packnet", "pruning", "constant", "constant"),
         ("naive", "learning_rate", 0.5, 0.5),
         ("naive", "iterations", None, None),
     ],
