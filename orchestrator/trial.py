@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -295,12 +296,10 @@ def peak_memory_bytes(placement: Placement) -> int:
     """Return the peak memory of the trial: of the device on a GPU, else of the process."""
     if _on_gpu(placement):
         return int(torch.cuda.max_memory_allocated())
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

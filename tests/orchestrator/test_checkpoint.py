@@ -44,7 +44,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 def test_a_checkpoint_loads_without_unpickling_code(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.pt", "k", PAYLOAD)
-    torch.load(tmp_path / "c.pt", weights_only=True)
+    loaded = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert loaded["key"] == "k"
+    assert torch.equal(loaded["payload"]["weights"]["a"], PAYLOAD["weights"]["a"])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("how", ["torch", "pickle"])
