@@ -285,6 +285,9 @@ def show(
         console.print(render_trials(frame, opened.spec.objective))
         return
     console.print(render_summary(opened.spec, summarise(opened.spec, frame)))
+    n_missing = opened.n_missing(opened.spec)
+    if n_missing:
+        console.print(f"{n_missing} trials are missing: what is shown is not final. Run the sweep again to go on.")
 
 
 @app.command()

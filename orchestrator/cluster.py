@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ import ray  # noqa: E402
 from ray.util.metrics import Gauge  # noqa: E402
 
 NAMESPACE = "continual-sweep"
+_SECONDS_TO_REACH = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Cluster:
             return
         faults = [
             f"resources: expected a request that some node can serve, got {request.cpus:g} CPUs and {request.gpus:g} "
-            f"GPUs a trial; the nodes have {_listed(nodes)}: lower --cpus-per-trial or --gpus-per-trial, or join a "
-            "larger cluster with --address"
+            f"GPUs a trial; the nodes have {_listed(nodes)}: lower it (--cpus-per-trial, --gpus-per-trial, or "
+            "resources.methods and resources.scenarios in the spec), or join a larger cluster with --address"
             for request in dict.fromkeys(requests)
             if not any(node.fits(request) for node in nodes)
         ]
@@ -95,6 +97,8 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
     if ray.is_initialized():
         yield Cluster(False, _dashboard())
         return
+    if address is not None:
+        _reach(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     try:
@@ -117,6 +121,20 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
         yield Cluster(address is None, _dashboard())
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes and say nothing."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # 'auto' and other words are Ray's to resolve
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_REACH).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--address: expected a running Ray cluster, got '{address}' ({error}); start one with "
+            "'ray start --head', or leave it out"
+        ) from error
 
 
 def _dashboard() -> str:

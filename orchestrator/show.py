@@ -129,6 +129,8 @@ def answer(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         what = f" with {assignment}" if assignment else ""
         objective = with_spread(spec.objective, best.chosen, "confirm")
         yield f"Best feasible: {best.cell.method}{what}: {spec.objective} {objective} on test."
+        if spec.seeds.of("search"):
+            yield f"  chosen on validation, where it had {with_spread(spec.objective, best.chosen, 'search')}"
         yield from _margins(spec, best.chosen, "confirm")
         if waiting:
             yield f"Still to be confirmed on test, and perhaps better: {waiting}; run the same command again."

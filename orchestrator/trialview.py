@@ -14,6 +14,8 @@ from rich.text import Text
 from orchestrator.metrics import METRICS
 from orchestrator.run import Run
 from orchestrator.show import number, render_matrix
+from orchestrator.suggestion import describe
+from orchestrator.tables import load_json
 from orchestrator.trial import Report, TrialResult
 
 
@@ -72,6 +74,7 @@ def render_trials(frame: pd.DataFrame, objective: str) -> Table:
     metrics = list(dict.fromkeys([objective, *list(METRICS)[:1], "worst_forgetting"]))
     for column in ("key", "scenario", "method", "phase", "#", "seed", "status", *metrics, "hyper-parameters"):
         table.add_column(column)
+    varied = _varied(frame)
     ordered = frame.sort_values(["scenario", "method", "phase", "suggestion", "seed"])
     for row in ordered.to_dict("records"):
         table.add_row(
@@ -83,6 +86,23 @@ def render_trials(frame: pd.DataFrame, objective: str) -> Table:
             str(row["seed"]),
             row["status"],
             *(number(metric, row[metric]) for metric in metrics),
-            Text(row["reason"] or row["hyperparameters"]),  # an error's brackets are no markup
+            Text(row["reason"] or _differing(row, varied)),  # an error's brackets are no markup
         )
     return table
+
+
+def _varied(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return for each method the hyper-parameters that are not the same in all of its trials."""
+    varied = {}
+    for method, texts in frame.groupby("method")["hyperparameters"]:
+        assignments = [load_json(text) for text in texts.unique()]
+        names = assignments[0] if len(assignments) > 1 else {}
+        varied[str(method)] = [n for n in names if any(a.get(n) != names[n] for a in assignments)]
+    return varied
+
+
+def _differing(row: dict[Any, Any], varied: dict[str, list[str]]) -> str:
+    """Return a trial's hyper-parameters: those that vary first."""
+    values = load_json(row["hyperparameters"])
+    names = [*varied[row["method"]], *(name for name in values if name not in varied[row["method"]])]
+    return ", ".join(f"{name} {describe(values[name])}" for name in names if name in values)

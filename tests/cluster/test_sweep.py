@@ -178,3 +178,10 @@ def test_a_recorded_trial_repeated_alone_is_bit_equal(undisturbed: Path) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bit-equal" in done.stdout
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep(SMALL, tmp_path / "run", "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "expected a running Ray cluster, got '127.0.0.1:1'" in done.stderr
+    assert "Traceback" not in done.stderr
