@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
 from orchestrator.streams import STREAMS, Dataset, load_dataset
 from orchestrator.trial import Placement, Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
-from strategies import STRATEGIES
+from strategies import STRATEGIES, MethodError, find_method
 
 if TYPE_CHECKING:
     from orchestrator.progress import ProgressDisplay
@@ -58,7 +58,27 @@ def load_spec(
         content = read_spec(PRESETS / f"{name}.yaml")
     for path, value in (overrides or {}).items():
         _override(content, path, value)
+    methods = content.get("methods")
+    load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
     return parse_spec(content)
+
+
+def load_plugins(names: Iterable[str]) -> None:
+    """Import the methods that are written `module:Class` among `names`, because the user wrote them.
+
+    Whatever else reads a spec or a run folder knows such names only after this, and never imports them.
+
+    Raises:
+        SpecError: where one of them cannot be imported or is no strategy.
+    """
+    faults = []
+    for name in names:
+        try:
+            STRATEGIES.load_plugin(name)
+        except MethodError as error:
+            faults.append(f"methods.{name}: {error}")
+    if faults:
+        raise SpecError(faults)
 
 
 def run_sweep(
@@ -191,7 +211,7 @@ def recorded_trial(run: Run, key: str) -> tuple[TrialSpec, dict[str, Any]]:
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
     spec = TrialSpec.model_validate_json(str(row["trial_spec"]))
-    versions = {method: STRATEGIES[method].version for method in spec.strategy_versions if method in STRATEGIES}
+    versions = find_method(spec.method).versions
     if versions != spec.strategy_versions or spec.protocol_version != PROTOCOL_VERSION:
         raise RunFolderError(
             f"trial: expected strategy versions {versions} and protocol {PROTOCOL_VERSION}, got "

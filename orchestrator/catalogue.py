@@ -15,8 +15,8 @@ from orchestrator.metrics import METRICS
 from orchestrator.speccheck import COSTS, TYPES
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
 from orchestrator.suggestion import describe
-from search_spaces import SPACES
-from strategies import STRATEGIES, Strategy
+from search_spaces import default_space
+from strategies import STRATEGIES, Strategy, find_method
 
 
 def render_methods() -> RenderableType:
@@ -29,7 +29,7 @@ def render_methods() -> RenderableType:
         parts += [Text(f"  {kind}: {_ability(strategy, kind)}") for kind in TYPES]
         fields = strategy.hyperparameter_class.model_fields
         if fields:
-            parts.append(_hyperparameters(fields, SPACES.get(name, {})))
+            parts.append(_hyperparameters(fields, default_space(find_method(name))))
         parts.append(Text(""))
     return Group(*parts)
 

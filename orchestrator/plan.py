@@ -15,7 +15,7 @@ from orchestrator.models import build_network
 from orchestrator.search import SweepSearch
 from orchestrator.spec import Cell, SweepSpec
 from orchestrator.streams import STREAMS, Dataset, Stream, number_of_tasks
-from strategies import STRATEGIES, Generators, Learner, NoHyperparameters
+from strategies import STRATEGIES, Generators, Learner, NoHyperparameters, find_method
 
 _CALIBRATION_SECONDS = 0.4
 
@@ -127,8 +127,5 @@ def naive_seconds(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
 
 
 def _relative_cost(spec: SweepSpec, cell: Cell) -> float:
-    strategy = STRATEGIES[cell.method]
-    values = strategy.hyperparameter_class().model_dump() | dict(cell.space.fixed)
-    own = {name: value for name, value in values.items() if name in strategy.hyperparameter_class.model_fields}
     n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream))
-    return strategy.relative_cost(strategy.hyperparameter_class(**own), spec.training, n_tasks)
+    return find_method(cell.method).relative_cost(cell.space.fixed, spec.training, n_tasks)

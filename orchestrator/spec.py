@@ -19,7 +19,7 @@ from orchestrator.specfaults import remove_faulty, structural_faults
 from orchestrator.streams import Phase, StreamSettings
 from orchestrator.trialspec import TrialSpec, short_hash
 from search_spaces import Constraint, Range, SearchSpace, Value, space_of
-from strategies import STRATEGIES, IncrementalType, TrainingSettings
+from strategies import IncrementalType, TrainingSettings, find_method
 
 FIRST_CONFIRM_SEED = 1000
 """A count of confirm seeds starts here, a count of search seeds at 0, so that counts never overlap below 1000."""
@@ -149,7 +149,7 @@ class SweepSpec(_Frozen):
     search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
         default_factory=dict,
-        description="method -> hyper-parameter -> a value, a list of choices or {low, high, log}",
+        description="method, all, or SCENARIO METHOD -> hyper-parameter -> a value, choices or {low, high, log}",
     )
     model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
@@ -178,16 +178,17 @@ class SweepSpec(_Frozen):
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell that runs, scenario by scenario."""
         return tuple(
-            Cell(stream, kind, method, space_of(method, self.overrides(method), self.training))
+            Cell(stream, kind, method, space_of(find_method(method), self.overrides(scenario, method), self.training))
             for scenario in self.scenarios
             for stream, kind in [split_scenario(scenario)]
             for method in self.methods
-            if kind not in STRATEGIES[method].unsupported
+            if kind not in find_method(method).unsupported
         )
 
-    def overrides(self, method: str) -> dict[str, Any]:
-        """Return the entries of `spaces` for `method`, those under `all` first."""
-        return {**self.spaces.get("all", {}), **self.spaces.get(method, {})}
+    def overrides(self, scenario: str, method: str) -> dict[str, Any]:
+        """Return the entries of `spaces` for a cell: those under `all`, under the method, and under the cell's name."""
+        keys = ("all", method, f"{scenario} {method}")
+        return {name: entry for key in keys for name, entry in self.spaces.get(key, {}).items()}
 
     def stream_settings(self, stream: str) -> StreamSettings:
         """Return how `stream` is cut."""
@@ -197,22 +198,20 @@ class SweepSpec(_Frozen):
         self, cell: Cell, hyperparameters: Mapping[str, Value], seed: int, phase: Phase, fingerprint: str
     ) -> TrialSpec:
         """Return the fully resolved trial for one suggestion, seed and phase of `cell`."""
-        strategy = STRATEGIES[cell.method]
+        method = find_method(cell.method)
         return TrialSpec(
             stream=cell.stream,
             incremental_type=cell.incremental_type,
             stream_settings=self.stream_settings(cell.stream),
             method=cell.method,
-            hyperparameters=strategy.hyperparameter_class().model_dump()
-            | dict(cell.space.fixed)
-            | dict(hyperparameters),
+            hyperparameters=method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters),
             model=self.model,
             training=self.training,
             seed=seed,
             phase=phase,
             validation_share=self.validation_share,
             data_fingerprint=fingerprint,
-            strategy_versions={cell.method: strategy.version},
+            strategy_versions=method.versions,
         )
 
     def content_hash(self) -> str:

@@ -9,8 +9,8 @@ from orchestrator.metrics import METRICS
 from orchestrator.spec import Request, SweepSpec, split_scenario
 from orchestrator.specfaults import nearest
 from orchestrator.streams import STREAMS, number_of_tasks, refused_type, stream_faults
-from search_spaces import Constraint, SpaceError, space_of
-from strategies import STRATEGIES
+from search_spaces import Constraint, SpaceError, default_space, space_of
+from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
 
 TYPES = ("task", "domain", "class")
 
@@ -54,11 +54,11 @@ def notes_of(spec: SweepSpec) -> list[str]:
     notes = []
     for scenario, method in _pairs(spec):
         kind = split_scenario(scenario)[1]
-        strategy = STRATEGIES[method]
-        if kind in strategy.unsupported:
-            notes.append(f"{scenario} {method} is left out: {strategy.unsupported[kind]}")
-        elif kind in strategy.notes:
-            notes.append(f"{scenario} {method}: {strategy.notes[kind]}")
+        found = find_method(method)
+        if kind in found.unsupported:
+            notes.append(f"{scenario} {method} is left out: {found.unsupported[kind]}")
+        elif kind in found.notes:
+            notes.append(f"{scenario} {method}: {found.notes[kind]}")
     notes += [
         f"{metric} is measured, so the search is repeatable from its tables but not from the spec alone"
         for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
@@ -91,8 +91,14 @@ def _names(spec: SweepSpec) -> Iterator[str]:
         elif stream in STREAMS and (reason := refused_type(stream, kind)):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
-        if method not in STRATEGIES:
-            yield f"methods.{index}: expected a known method, got '{method}'; {nearest(method, STRATEGIES)}"
+        if fault := _method_fault(method):
+            yield f"methods.{index}: {fault}"
+    same: dict[tuple[str, ...], str] = {}
+    for index, method in enumerate(spec.methods):
+        parts = () if _method_fault(method) else tuple(find_method(method).parts)
+        first = same.setdefault(parts, method) if parts else method
+        if first != method:
+            yield f"methods.{index}: expected each combination once, got '{first}' and '{method}'; drop one of the two"
     for field in ("scenarios", "methods"):
         values = getattr(spec, field)
         for value in dict.fromkeys(v for v in values if values.count(v) > 1):
@@ -125,7 +131,7 @@ def _seeds(spec: SweepSpec) -> Iterator[str]:
 def _resources(spec: SweepSpec) -> Iterator[str]:
     resources = spec.resources
     for field, known, whose in (
-        ("methods", STRATEGIES, "one of the"),
+        ("methods", {*STRATEGIES, *spec.methods}, "one of the"),
         ("scenarios", spec.scenarios, "one of the sweep's"),
     ):
         for name in getattr(resources, field):
@@ -181,18 +187,37 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
             yield f"limits.{index}: expected limits that can both hold, got '{one.name}' and '{other.name}'; widen one"
 
 
+def _method_fault(name: str) -> str | None:
+    """Return why `name` is no method, or None."""
+    try:
+        default_space(find_method(name))
+    except UnknownMethodError as error:
+        return f"{error}; {nearest(error.part, STRATEGIES)}"
+    except (MethodError, SpaceError) as error:
+        return str(error)
+    return None
+
+
 def _spaces(spec: SweepSpec) -> Iterator[str]:
-    for method, entries in spec.spaces.items():
-        if method != "all" and method not in STRATEGIES:
-            yield f"spaces.{method}: expected a known method or 'all', got '{method}'; {nearest(method, STRATEGIES)}"
+    cells = {f"{scenario} {method}": method for scenario, method in _pairs(spec)}
+    for key, entries in spec.spaces.items():
+        target = cells.get(key, key)
+        if key != "all" and (" " in key and key not in cells):
+            yield (
+                f"spaces.{key}: expected a method, 'all', or one of the sweep's scenarios with one of its methods, got "
+                f"'{key}'; {nearest(key, cells)}"
+            )
             continue
-        for target in spec.methods if method == "all" else [method]:
-            for name, entry in entries.items() if target in STRATEGIES else ():
+        if key != "all" and (fault := _method_fault(target)):
+            yield f"spaces.{key}: {fault}"
+            continue
+        for method in spec.methods if key == "all" else [target]:
+            for name, entry in entries.items() if _method_fault(method) is None else ():
                 try:
-                    space_of(target, {name: entry}, spec.training)
+                    space_of(find_method(method), {name: entry}, spec.training)
                 except SpaceError as error:
-                    yield f"spaces.{method}.{name}: {error}"
-                    if method == "all":
+                    yield f"spaces.{key}.{name}: {error}"
+                    if key == "all":
                         return
 
 
@@ -208,11 +233,18 @@ def _streams(spec: SweepSpec) -> Iterator[str]:
 def _refused(spec: SweepSpec) -> Iterator[str]:
     for scenario, method in _pairs(spec):
         kind = split_scenario(scenario)[1]
-        reason = STRATEGIES[method].unsupported.get(kind) if method in STRATEGIES else None
+        reason = None if _method_fault(method) else find_method(method).unsupported.get(kind)
         if reason and spec.unsupported_cells == "refuse":
             yield (
                 f"methods.{method}: expected a method that can do {scenario}, got {method}: {reason}; drop one of the "
                 "two, or set unsupported_cells: skip"
+            )
+    for method in spec.methods:
+        reason = None if _method_fault(method) else find_method(method).unsupported_models.get(spec.model.name)
+        if reason:
+            yield (
+                f"methods.{method}: expected a method that can train {spec.model.name}, got {method}: {reason}; "
+                "drop it or choose another model"
             )
 
 

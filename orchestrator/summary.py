@@ -20,7 +20,7 @@ from orchestrator.streams import Phase
 from orchestrator.suggestion import Outcome, Suggestion, rank
 from orchestrator.tables import load_json
 from search_spaces import Constraint
-from strategies import STRATEGIES
+from strategies import find_method
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class CellSummary:
     @property
     def is_reference(self) -> bool:
         """Return whether the method is only a bound."""
-        return STRATEGIES[self.cell.method].is_reference
+        return find_method(self.cell.method).is_reference
 
     def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
         """Return what was searched or fixed by the spec, with the suggestion's values."""
@@ -152,7 +152,7 @@ def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Sugges
     names = [*METRICS, *COSTS]
     by_text: dict[str, Suggestion] = {}
     seeds: dict[Phase, set[int]] = {phase: set(spec.seeds.of(phase)) for phase in ("search", "confirm")}
-    expected = {**STRATEGIES[cell.method].hyperparameter_class().model_dump(), **cell.space.fixed}
+    expected = {**find_method(cell.method).hyperparameter_class().model_dump(), **cell.space.fixed}
     for row in rows.sort_values(["suggestion", "phase", "seed"]).to_dict("records"):
         phase: Phase = row["phase"]
         hyperparameters = load_json(row["hyperparameters"])

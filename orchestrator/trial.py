@@ -165,10 +165,12 @@ class _Run:
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
         self._cache: dict[int, TaskData] = {}
         self._cached_bytes = 0
+        self._checkpoint: Path | None = None
+        self._saved = self._trained = 0.0
 
     def execute(self, report: Report | None, checkpoint: Path | None) -> None:
         """Train task by task and measure R, from the checkpoint where there is one."""
-        saved = time.perf_counter()
+        self._checkpoint, self._saved = checkpoint, time.perf_counter()
         if checkpoint is not None:
             self._load(checkpoint)
         if not self.n_correct:
@@ -179,15 +181,27 @@ class _Run:
                 )
             self._measure(-1, report)
         for index in range(self.next_task, self.stream.n_tasks):
-            clock = time.perf_counter()
-            self.learner.learn(self.stream.train(index))
-            self.seconds["train_seconds"] += time.perf_counter() - clock
+            self._trained = time.perf_counter()
+            self.learner.learn(self.stream.train(index), self._save_when_due)
+            self._count_training()
             self._measure(index, report)
             self.next_task = index + 1
-            due = time.perf_counter() - saved >= SECONDS_BETWEEN_CHECKPOINTS
-            if checkpoint is not None and due and self.next_task < self.stream.n_tasks:
-                self._save(checkpoint)
-                saved = time.perf_counter()
+            if self.next_task < self.stream.n_tasks:
+                self._save_when_due()
+
+    def _count_training(self) -> None:
+        now = time.perf_counter()
+        self.seconds["train_seconds"] += now - self._trained
+        self._trained = now
+
+    def _save_when_due(self) -> None:
+        """Write the checkpoint where the last one is old enough; called between two steps and between two tasks."""
+        if self._checkpoint is None or time.perf_counter() - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        if self.learner.inside_task:
+            self._count_training()
+        self._save(self._checkpoint)
+        self._saved = time.perf_counter()
 
     def costs(self, seconds: float) -> dict[str, float]:
         """Return the cost columns."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.models import ModelSettings
 from orchestrator.streams import STREAMS, Phase, StreamSettings
 from search_spaces import TRAINING_KNOBS, Value
-from strategies import STRATEGIES, Hyperparameters, IncrementalType, Strategy, TrainingSettings
+from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
 
 PROTOCOL_VERSION = 1
 """Raised whenever the results of the protocol itself change: streams, models, training step, evaluation."""
@@ -88,9 +88,7 @@ class TrialSpec(BaseModel):
 
     def methods(self) -> list[tuple[type[Strategy], Hyperparameters]]:
         """Return the strategy classes with this trial's hyper-parameters."""
-        strategy = STRATEGIES[self.method]
-        own = {n: v for n, v in self.hyperparameters.items() if n in strategy.hyperparameter_class.model_fields}
-        return [(strategy, strategy.hyperparameter_class(**own))]
+        return find_method(self.method).split(self.hyperparameters)
 
     def resolved_training(self) -> TrainingSettings:
         """Return the training settings with the suggestion's overrides applied."""

@@ -20,6 +20,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 from orchestrator.streams import PhaseData
 from orchestrator.trial import Placement, TrialResult, run_trial, warm_up
 from orchestrator.trialspec import TrialSpec
+from strategies import STRATEGIES
 
 TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Path], TrialResult]
 
@@ -53,6 +54,7 @@ class SweepWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run the whole trial and return its result as JSON text."""
         spec = TrialSpec.model_validate_json(self.config["trial"])
+        STRATEGIES.load_plugin(spec.method)  # the driver's user named it
         placement = Placement(self.config["device"], self.config["threads"])
         torch.set_num_threads(placement.threads)
         data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])

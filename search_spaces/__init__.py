@@ -16,8 +16,9 @@ from search_spaces.base import (
     SpaceError,
     Value,
     build_space,
+    parse_distributions,
 )
-from strategies import STRATEGIES, TrainingSettings
+from strategies import Method, TrainingSettings
 
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "naive": {},
@@ -29,13 +30,26 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""
 
 
-def space_of(method: str, overrides: Mapping[str, Any], training: TrainingSettings) -> SearchSpace:
+def default_space(method: Method) -> dict[str, BaseDistribution]:
+    """Return what is searched for `method` unless a spec says otherwise: the union over its parts.
+
+    Raises:
+        SpaceError: where the search space of a strategy from elsewhere is wrong.
+    """
+    parts = {
+        part: SPACES[part] if part in SPACES else parse_distributions(cls.hyperparameter_class, cls.search_space)
+        for part, cls in method.parts.items()
+    }
+    return {name: parts[part][own] for name, (part, own) in method.names.items() if own in parts[part]}
+
+
+def space_of(method: Method, overrides: Mapping[str, Any], training: TrainingSettings) -> SearchSpace:
     """Return the search space of `method` after the spec's overrides.
 
     Raises:
         SpaceError: where an override is wrong.
     """
-    return build_space(STRATEGIES[method].hyperparameter_class, SPACES.get(method, {}), overrides, training)
+    return build_space(method, default_space(method), overrides, training)
 
 
 __all__ = [
@@ -47,5 +61,6 @@ __all__ = [
     "SpaceError",
     "Value",
     "build_space",
+    "default_space",
     "space_of",
 ]

@@ -17,7 +17,7 @@ from optuna.distributions import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from strategies import Hyperparameters, TrainingSettings
+from strategies import Hyperparameters, Method, TrainingSettings
 
 Value = float | int | str | bool | None
 """A value of a hyper-parameter, as it stands in a spec and in a table."""
@@ -63,8 +63,26 @@ class SpaceError(ValueError):
     """One entry of `spaces` is wrong; the message is a rule, the value and a way out."""
 
 
+def parse_distributions(
+    hyperparameters: type[Hyperparameters], entries: Mapping[str, Any]
+) -> dict[str, BaseDistribution]:
+    """Return the distributions of a space in the form of a spec: name -> a list of choices or {low, high, log}.
+
+    Raises:
+        SpaceError: where an entry is wrong.
+    """
+    found = {}
+    for name, entry in entries.items():
+        try:
+            value = list(entry) if isinstance(entry, list | tuple) else Range.model_validate(entry)
+        except ValidationError:
+            raise SpaceError(f"expected choices or {{low, high, log}} for {name}, got {entry!r}; mend it") from None
+        found[name] = _distribution(_owner(name, hyperparameters), name, value)
+    return found
+
+
 def build_space(
-    hyperparameters: type[Hyperparameters],
+    method: Method,
     defaults: Mapping[str, BaseDistribution],
     overrides: Mapping[str, Any],
     training: TrainingSettings,
@@ -72,7 +90,7 @@ def build_space(
     """Return the space of a method after the spec's overrides.
 
     Args:
-        hyperparameters: the method's hyper-parameter class.
+        method: whose.
         defaults: what is searched unless overridden.
         overrides: name -> a value (fixes it), a list (choices) or a `Range`.
         training: the training settings, for the defaults of training knobs.
@@ -80,6 +98,7 @@ def build_space(
     Raises:
         SpaceError: where a name is unknown or a value is outside of what the method allows.
     """
+    hyperparameters = method.hyperparameter_class
     distributions = dict(defaults)
     fixed: dict[str, Value] = {}
     for name, override in overrides.items():
@@ -90,7 +109,7 @@ def build_space(
         else:
             fixed[name] = _checked(owner, name, override)
     own = {name: value for name, value in fixed.items() if name in hyperparameters.model_fields}
-    for name in hyperparameters(**own).unused() - overrides.keys():
+    for name in method.unused(own) - overrides.keys():
         distributions.pop(name, None)
     own_defaults = hyperparameters().model_dump() | training.model_dump(include=set(TRAINING_KNOBS))
     start = {

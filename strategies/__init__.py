@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from strategies.base import (
     Batch,
+    Forward,
     Hyperparameters,
     NoHyperparameters,
     Strategy,
@@ -13,6 +14,7 @@ from strategies.base import (
 from strategies.ewc import Ewc
 from strategies.joint import Joint
 from strategies.learner import Learner
+from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
 from strategies.packnet import Packnet
@@ -20,16 +22,30 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in (Naive, Joint, Ewc, Replay, Packnet)}
-"""Every method by name, in the order in which it is listed to users."""
+STRATEGIES = Registry((Naive, Joint, Replay, Ewc, Packnet))
+"""Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
+examples first, then penalties, projections of the gradient, and what freezes."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method that `name` stands for: a strategy, a combination, or one from another package.
+
+    Raises:
+        MethodError: where a part is unknown, or parts cannot be combined.
+    """
+    return STRATEGIES.method(name)
+
 
 __all__ = [
     "STRATEGIES",
     "Batch",
+    "Forward",
     "Generators",
     "Hyperparameters",
     "IncrementalType",
     "Learner",
+    "Method",
+    "MethodError",
     "Network",
     "NoHyperparameters",
     "OutputLayout",
@@ -37,5 +53,7 @@ __all__ = [
     "TaskData",
     "TrainingSettings",
     "TrialDivergedError",
+    "UnknownMethodError",
     "derive_seed",
+    "find_method",
 ]

@@ -6,6 +6,7 @@ below in a fixed order. Seams add up, so a list of strategies is a strategy (`re
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,11 +33,45 @@ class Batch:
         inputs: (B, *S) float32.
         labels: output index of each example, (B,) int64.
         task_ids: the task of the whole batch, or one a row, (B,) int64.
+        rows: the first examples of a training batch are new: their rows in the task's training data, (n_new,) int64.
+            Examples after those are remembered. None where the batch was not drawn from a task.
     """
 
     inputs: Tensor
     labels: Tensor
     task_ids: int | Tensor
+    rows: Tensor | None = None
+
+    @property
+    def n_new(self) -> int:
+        """Return how many examples, the first ones, belong to the present task's data."""
+        return 0 if self.rows is None else self.rows.shape[0]
+
+    def with_remembered(self, past: Batch) -> Batch:
+        """Return this batch followed by the remembered examples `past`, each with its own task."""
+        n_own, n_past = self.labels.shape[0], past.labels.shape[0]
+        ids = torch.cat([_one_a_row(self.task_ids, n_own, self.labels), _one_a_row(past.task_ids, n_past, past.labels)])
+        inputs, labels = torch.cat([self.inputs, past.inputs]), torch.cat([self.labels, past.labels])
+        return Batch(inputs, labels, ids, self.rows)
+
+
+def _one_a_row(task_ids: int | Tensor, n: int, like: Tensor) -> Tensor:
+    return task_ids if isinstance(task_ids, Tensor) else like.new_full((n,), task_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What the network made of a training batch, with its graph.
+
+    Args:
+        features: output of the backbone, (B, n_features) float32.
+        logits: those that take part in the loss, (B, C) float32, -inf where an output does not compete for a row.
+        first: output index of the logits' first column.
+    """
+
+    features: Tensor
+    logits: Tensor
+    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +96,7 @@ class TaskData:
     def take(self, rows: Tensor) -> Batch:
         """Return the examples `rows` (B,) int64 as a batch."""
         ids = self.task_ids if isinstance(self.task_ids, int) else self.task_ids.index_select(0, rows)
-        return Batch(self.inputs.index_select(0, rows), self.labels.index_select(0, rows), ids)
+        return Batch(self.inputs.index_select(0, rows), self.labels.index_select(0, rows), ids, rows)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all examples in order, `size` at a time."""
@@ -92,7 +127,8 @@ class Strategy:
     """A continual-learning method, or one part of a combination.
 
     Subclasses declare the class attributes and fill the seams that they need; every seam has a neutral default.
-    Whatever must survive a restart lives in `self.state`, one dataclass of tensors, numbers, lists and dicts of them.
+    Whatever must survive a restart lives in `self.state`, one dataclass of tensors, numbers, lists and dicts of them:
+    a trial may stop between any two steps. What can be computed from it again is rebuilt in `prepare`.
 
     Args:
         learner: the training loop, with `network`, `optimizer`, `generators`, `settings`, `layout` and `device`.
@@ -110,8 +146,18 @@ class Strategy:
     """Incremental types that the method cannot do, each with the reason."""
     notes: ClassVar[Mapping[IncrementalType, str]] = {}
     """Incremental types on which it runs but is known to do badly, each with the reason."""
+    unsupported_models: ClassVar[Mapping[str, str]] = {}
+    """Models that the method cannot train, by name, each with the reason."""
     is_reference: ClassVar[bool] = False
     """True for bounds that are shown beside the methods but never recommended (`joint`)."""
+    owns: ClassVar[str] = ""
+    """What only one part of a combination may decide, such as 'the parameters'; empty for what composes with all."""
+    alone: ClassVar[str] = ""
+    """Why the method is no part of any combination; empty where it can be."""
+    naive_at: ClassVar[Mapping[str, Any]] = {}
+    """Hyper-parameters at which a run equals a naive one bit for bit; empty where there are none."""
+    search_space: ClassVar[Mapping[str, Any]] = {}
+    """What is searched, for methods from elsewhere: name -> a list of choices or {low, high, log}, as in a spec."""
 
     def __init__(self, learner: Learner, hyperparameters: Hyperparameters) -> None:
         self.learner = learner
@@ -121,7 +167,10 @@ class Strategy:
     # The seams, in the order in which a task meets them.
 
     def begin_task(self, task: TaskData) -> None:
-        """Prepare for `task`; its heads exist, its optimizer does not yet."""
+        """Change state for `task`, once; its heads exist, its optimizer does not yet."""
+
+    def prepare(self, task: TaskData) -> None:
+        """Rebuild what follows from the state and is not in it: after `begin_task`, and after a stop inside `task`."""
 
     def training_data(self, task: TaskData) -> TaskData:
         """Return what to train on at `task`."""
@@ -131,15 +180,19 @@ class Strategy:
         """Return `batch` with remembered examples added."""
         return batch
 
-    def penalty(self, batch: Batch, logits: Tensor) -> Tensor | None:
+    def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
+        """Return the loss () float32 that takes the place of cross-entropy, or None."""
+        return None
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return a term () float32 to add to the loss, or None."""
         return None
 
     def adjust_gradients(self) -> None:
         """Change the gradients of the network in place, after `backward` and before the step."""
 
-    def after_step(self, batch: Batch) -> None:
-        """Act after an optimizer step."""
+    def after_step(self, batch: Batch, forward: Forward) -> None:
+        """Act after an optimizer step; `forward` is what the step began with."""
 
     def end_task(self, task: TaskData) -> None:
         """Consolidate `task` before it is evaluated."""
@@ -168,8 +221,11 @@ class Strategy:
         return {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace `state` by one that `state_dict` returned."""
-        self.state = self.state_class(**state)
+        """Replace `state` by a copy of one that `state_dict` returned.
+
+        Called before the network's parameters are loaded, so that modules that the method adds to it can be added here.
+        """
+        self.state = self.state_class(**copy.deepcopy(state))
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

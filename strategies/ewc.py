@@ -47,6 +47,7 @@ class Ewc(Strategy):
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
     hyperparameter_class = EwcHyperparameters
     state_class = QuadraticState
+    naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {
         "class": "known to sit at the naive level: nothing separates classes of different tasks"
     }
@@ -60,7 +61,7 @@ class Ewc(Strategy):
         n = max(self.state.n_consolidated - 1, 0)
         return float(self.hyperparameters.penalty_weight * self.hyperparameters.penalty_decay**n)
 
-    def begin_task(self, task: TaskData) -> None:
+    def prepare(self, task: TaskData) -> None:
         """Make the pull ready for this task's λ."""
         parameters = dict(self.learner.network.named_parameters())
         self._pull = QuadraticPull(self.state, parameters, self.penalty_weight(), self.learner.settings.learning_rate)

@@ -28,6 +28,7 @@ class Joint(Strategy):
     summary = "trains from scratch on all tasks so far, with the same epochs; the ceiling"
     state_class = JointState
     is_reference = True
+    alone = "it forgets nothing, since it trains on all tasks again"
 
     def begin_task(self, task: TaskData) -> None:
         """Forget the network and begin again from its first weights."""

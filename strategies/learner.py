@@ -1,24 +1,43 @@
 """The one training step, and the life of a task around it.
 
-Order of a task: `begin_task`, fresh optimizer, steps, `end_task`. Order of a step: extend the batch, logits, loss and
-penalties, backward, adjust gradients, clip, optimizer, after-step. No strategy changes either order.
+Order of a task: `begin_task`, `prepare`, optimizer, steps, `end_task`. Order of a step: extend the batch, logits, loss
+and penalties, backward, adjust gradients, clip, optimizer, after-step. No strategy changes either order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.base import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
 from strategies.network import Network, OutputLayout
 from strategies.seeds import Generators
 from strategies.settings import TrainingSettings
 
 _STEPS_BETWEEN_CHECKS = 500
+
+
+@dataclass
+class Progress:
+    """How far the training of a task has come.
+
+    Args:
+        n_steps: optimizer steps taken.
+        loss: sum of the losses up to the last check that they are finite.
+        order: position of the batches' generator before the present pass was shuffled, uint8.
+    """
+
+    n_steps: int = 0
+    loss: float = 0.0
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
 
 class Learner:
@@ -53,6 +72,9 @@ class Learner:
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
             self._grow(len(set(self.layout.ranges)))
         self.strategies = [strategy(self, hyperparameters) for strategy, hyperparameters in methods]
+        self._progress: Progress | None = None
+        self.in_last_pass = False
+        self._losses = self._filling("classification_loss")
         self._penalties = self._filling("penalty")
         self._extenders = self._filling("extend_batch")
         self._adjusters = self._filling("adjust_gradients")
@@ -68,24 +90,40 @@ class Learner:
         """Return the number of tasks of the stream."""
         return self.layout.n_tasks
 
+    @property
+    def inside_task(self) -> bool:
+        """Return whether the training of a task has begun and not ended."""
+        return self._progress is not None
+
     # A task.
 
-    def learn(self, task: TaskData) -> None:
-        """Train on `task` and consolidate it.
+    def learn(self, task: TaskData, between_steps: Callable[[], None] | None = None) -> None:
+        """Train on `task` and consolidate it, from where it stopped if a stop inside of it was loaded.
+
+        Args:
+            task: the training examples.
+            between_steps: called after every step of the training (not of what consolidation may train on top), when
+                `state_dict` may be taken.
 
         Raises:
             TrialDivergedError: where the loss or a parameter is no longer finite.
         """
-        self.n_seen = task.index + 1
-        self._grow(self.layout.head_of(task.index) + 1)
+        resumed = self._progress is not None
+        if not resumed:
+            self.n_seen = task.index + 1
+            self._grow(self.layout.head_of(task.index) + 1)
+            for strategy in self.strategies:
+                strategy.begin_task(task)
+            self._progress = Progress()
         data = task
         for strategy in self.strategies:
-            strategy.begin_task(task)
+            strategy.prepare(task)
         for strategy in self.strategies:
             data = strategy.training_data(data)
-        if self.optimizer is None or not self.settings.keep_optimizer:
-            self.reset_optimizer()
-        self.fit(data, self.settings.epochs, self.settings.iterations)
+        self._renew_optimizer(keep_state=resumed or self.settings.keep_optimizer)
+        assert self._progress is not None
+        self._fit(data, self.settings.epochs, self.settings.iterations, self._progress, between_steps)
+        self._progress = None
         for strategy in self.strategies:
             strategy.end_task(task)
 
@@ -95,13 +133,40 @@ class Learner:
         Raises:
             TrialDivergedError: where the loss or a parameter is no longer finite.
         """
+        self._fit(data, epochs, iterations, Progress(), None)
+
+    def _fit(
+        self,
+        data: TaskData,
+        epochs: int,
+        iterations: int | None,
+        progress: Progress,
+        between_steps: Callable[[], None] | None,
+    ) -> None:
+        """Go on from `progress`. A pass goes once over the shuffled data; its last batch may be smaller."""
         self.network.train()
-        total = torch.zeros((), device=self.device)
-        for step, batch in enumerate(self._batches(data, epochs, iterations), 1):
-            total += self.step(batch)
-            if step % _STEPS_BETWEEN_CHECKS == 0:
-                _check_finite(total, f"the training loss of task {data.index} by step {step}")
-        _check_finite(total, f"the training loss of task {data.index}")
+        n_a_pass = math.ceil(len(data) / self.settings.batch_size)
+        n_steps = epochs * n_a_pass if iterations is None else iterations
+        last_pass = max(n_steps // n_a_pass - 1, 0)
+        generator = self.generators["batches"]
+        total = torch.tensor(progress.loss, device=self.device)
+        while progress.n_steps < n_steps:
+            n_passes, n_done = divmod(progress.n_steps, n_a_pass)
+            if n_done == 0:
+                progress.order = generator.get_state()
+            else:
+                generator.set_state(progress.order)
+            order = torch.randperm(len(data), generator=generator).to(self.device)
+            left = n_steps - n_passes * n_a_pass
+            for rows in torch.split(order, self.settings.batch_size)[n_done:left]:
+                self.in_last_pass = progress is self._progress and n_passes == last_pass
+                total += self.step(data.take(rows))
+                progress.n_steps += 1
+                if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
+                    progress.loss = _finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
+                if between_steps is not None:
+                    between_steps()
+        _finite(total, f"the training loss of task {data.index}")
         self._check_parameters(data.index)
 
     def step(self, batch: Batch) -> Tensor:
@@ -110,12 +175,10 @@ class Learner:
         for strategy in self._extenders:
             batch = strategy.extend_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        logits, first = self.network.training_logits(
-            batch.inputs, batch.task_ids, self.n_seen, self.settings.active_outputs
-        )
-        loss = F.cross_entropy(logits, batch.labels - first if first else batch.labels)
+        forward = self._forward(batch)
+        loss = self._classification_loss(batch, forward)
         for strategy in self._penalties:
-            penalty = strategy.penalty(batch, logits)
+            penalty = strategy.penalty(batch, forward)
             if penalty is not None:
                 loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,8 +188,24 @@ class Learner:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_gradient_norm)
         self.optimizer.step()
         for strategy in self._after:
-            strategy.after_step(batch)
+            strategy.after_step(batch, forward)
         return loss.detach()
+
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy () float32 of `batch` under the present network, with its graph."""
+        return _cross_entropy(batch, self._forward(batch))
+
+    def _forward(self, batch: Batch) -> Forward:
+        features = self.network.backbone(batch.inputs)
+        active = self.settings.active_outputs
+        return Forward(features, *self.network.training_outputs(features, batch.task_ids, self.n_seen, active))
+
+    def _classification_loss(self, batch: Batch, forward: Forward) -> Tensor:
+        for strategy in self._losses:
+            loss = strategy.classification_loss(batch, forward)
+            if loss is not None:
+                return loss
+        return _cross_entropy(batch, forward)
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, task: int) -> Tensor:
@@ -140,8 +219,8 @@ class Learner:
     # The parts.
 
     def reset_optimizer(self) -> None:
-        """Start a fresh optimizer over every parameter that the network has now."""
-        self.optimizer = make_optimizer(list(self.network.parameters()), self.settings)
+        """Start a fresh optimizer over every parameter of the network that may be trained now."""
+        self.optimizer = make_optimizer([p for p in self.network.parameters() if p.requires_grad], self.settings)
 
     def start_from_scratch(self) -> None:
         """Replace the network by the untrained one that the trial began with, with as many heads as it has now."""
@@ -151,54 +230,62 @@ class Learner:
         self.optimizer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that must survive a restart at a task boundary, loadable with `weights_only=True`."""
+        """Return everything that must survive a restart, loadable with `weights_only=True`.
+
+        At a task boundary, or inside a task between two steps. The tensors are the live ones: save or copy them before
+        training goes on.
+        """
+        keep = self._progress is not None or self.settings.keep_optimizer
         return {
             "n_seen": self.n_seen,
             "n_heads": len(self.network.heads),
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer and self.settings.keep_optimizer else None,
+            "optimizer": self._optimizer_state() if self.optimizer and keep else None,
             "generators": self.generators.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
+            "progress": dataclasses.asdict(self._progress) if self._progress else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, as if there had been no stop."""
+        """Continue from what `state_dict` returned, as if there had been no stop; `learn` the same task next."""
         self.n_seen = state["n_seen"]
+        for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
+            strategy.load_state_dict(strategy_state)
         self._grow(state["n_heads"])
         self.network.load_state_dict(state["network"])
         if state["optimizer"] is not None:
             self.reset_optimizer()
             assert self.optimizer is not None
-            self.optimizer.load_state_dict(state["optimizer"])
+            parameters = dict(self.network.named_parameters())
+            for name, own in state["optimizer"].items():
+                self.optimizer.state[parameters[name]] = copy.deepcopy(own)
         self.generators.load_state_dict(state["generators"])
-        for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
-            strategy.load_state_dict(strategy_state)
+        self._progress = Progress(**state["progress"]) if state["progress"] else None
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """Return the optimizer's state by the name of the parameter, whatever order it holds them in."""
+        assert self.optimizer is not None
+        state = self.optimizer.state
+        return {name: dict(state[p]) for name, p in self.network.named_parameters() if p in state}
+
+    def _renew_optimizer(self, keep_state: bool) -> None:
+        """Start an optimizer over what may be trained now; with `keep_state`, go on from the old one's state."""
+        old = self.optimizer
+        self.reset_optimizer()
+        assert self.optimizer is not None
+        for parameter in self.optimizer.param_groups[0]["params"] if old and keep_state else ():
+            if old is not None and parameter in old.state:
+                self.optimizer.state[parameter] = old.state[parameter]
 
     def _grow(self, n_heads: int) -> None:
-        new = self.network.add_heads(n_heads, self.device, self.generators.fresh)
-        if new and self.optimizer is not None and self.settings.keep_optimizer:
-            self.optimizer.param_groups[0]["params"].extend(new)
-            _start_momentum(self.optimizer, new)
-
-    def _batches(self, data: TaskData, epochs: int, iterations: int | None) -> Iterator[Batch]:
-        """Yield shuffled batches; an epoch passes once over the data, its last batch may be smaller."""
-        generator = self.generators["batches"]
-        remaining = iterations
-        epoch = 0
-        while (epoch < epochs) if remaining is None else (remaining > 0):
-            order = torch.randperm(len(data), generator=generator).to(self.device)
-            rows = torch.split(order, self.settings.batch_size)
-            for chosen in rows if remaining is None else rows[:remaining]:
-                yield data.take(chosen)
-            epoch += 1
-            remaining = None if remaining is None else remaining - len(rows)
+        self.network.add_heads(n_heads, self.device, self.generators.fresh)
 
     def _filling(self, seam: str) -> list[Strategy]:
         return [s for s in self.strategies if getattr(type(s), seam) is not getattr(Strategy, seam)]
 
     def _check_parameters(self, task: int) -> None:
         for name, parameter in self.network.named_parameters():
-            _check_finite(parameter.detach().sum(), f"parameter {name} after task {task}")
+            _finite(parameter.detach().sum(), f"parameter {name} after task {task}")
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -226,6 +313,14 @@ def _start_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Parame
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _check_finite(value: Tensor, what: str) -> None:
-    if not torch.isfinite(value):
-        raise TrialDivergedError(f"{what} is {value.item()}; lower the learning rate or the method's strength")
+def _cross_entropy(batch: Batch, forward: Forward) -> Tensor:
+    labels = batch.labels - forward.first if forward.first else batch.labels
+    return F.cross_entropy(forward.logits, labels)
+
+
+def _finite(value: Tensor, what: str) -> float:
+    """Return the number, or raise where it is none."""
+    number = value.item()
+    if not math.isfinite(number):
+        raise TrialDivergedError(f"{what} is {number}; lower the learning rate or the method's strength")
+    return number

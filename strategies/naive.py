@@ -10,3 +10,4 @@ class Naive(Strategy):
 
     name = "naive"
     summary = "fine-tunes on each task in turn; the floor"
+    alone = "it adds nothing"

@@ -130,7 +130,12 @@ class Network(nn.Module):
         Returns:
             Logits (B, C) float32, with -inf where an output does not take part for a row, and the first output.
         """
-        features = self.backbone(inputs)
+        return self.training_outputs(self.backbone(inputs), task_ids, n_seen, active)
+
+    def training_outputs(
+        self, features: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
+    ) -> tuple[Tensor, int]:
+        """Return the same as `training_logits`, from features (B, n_features)."""
         kind = self.layout.incremental_type
         if kind == "domain":
             return self.outputs(features, 1), 0

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from strategies.base import Batch, Hyperparameters, Strategy, TaskData
+from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData
 from strategies.network import initialise_linear
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Packnet(Strategy):
     paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
     hyperparameter_class = PacknetHyperparameters
     state_class = PacknetState
+    alone = "it decides which weights each task may use, and no other part may move them"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its weights, and a single head would change under it",
         "class": "it must know the task at inference to choose its weights",
@@ -94,15 +95,18 @@ class Packnet(Strategy):
         return float(self.hyperparameters.pruning_rate)
 
     def begin_task(self, task: TaskData) -> None:
-        """Give the task every free weight, drawn anew after task 0."""
-        for name, layer in self._layers().items():
+        """Draw every free weight anew after task 0."""
+        for name, layer in self._layers().items() if task.index > 0 else ():
             free = self.state.owner[name] == _FREE
-            if task.index > 0:
-                fresh = nn.Linear(layer.in_features, layer.out_features, bias=False)
-                initialise_linear(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
-                with torch.no_grad():
-                    layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
-            self._train_only(name, layer, free)
+            fresh = nn.Linear(layer.in_features, layer.out_features, bias=False)
+            initialise_linear(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
+            with torch.no_grad():
+                layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
+
+    def prepare(self, task: TaskData) -> None:
+        """Let the task train every free weight."""
+        for name, layer in self._layers().items():
+            self._train_only(name, layer, self.state.owner[name] == _FREE)
 
     def adjust_gradients(self) -> None:
         """Zero the gradients of frozen weights and drop those of frozen biases."""
@@ -113,7 +117,7 @@ class Packnet(Strategy):
                 layer.bias.grad = None
 
     @torch.no_grad()
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch, forward: Forward) -> None:
         """Put frozen values back where the optimizer moves weights even at zero gradient.
 
         Momentum kept from an earlier task and weight decay do; a fresh optimizer without decay moves by exactly 0.

@@ -5,9 +5,9 @@ Source: Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486 (reservoir and balan
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 
 from strategies.base import Batch, Hyperparameters, Strategy, TaskData
@@ -39,21 +39,14 @@ class Replay(Strategy):
     paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
     hyperparameter_class = ReplayHyperparameters
     state_class = BufferState
+    naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""
         n = n_remembered(self.learner.settings.batch_size, self.hyperparameters.replay_ratio)
         if n == 0 or len(self.state) == 0:
             return batch
-        past = draw(self.state, n, self.learner.generators["replay"])
-        ids = batch.task_ids
-        new_ids = torch.full_like(batch.labels, ids) if isinstance(ids, int) else ids
-        assert isinstance(past.task_ids, torch.Tensor)
-        return Batch(
-            torch.cat([batch.inputs, past.inputs]),
-            torch.cat([batch.labels, past.labels]),
-            torch.cat([new_ids, past.task_ids]),
-        )
+        return batch.with_remembered(draw(self.state, n, self.learner.generators["replay"]))
 
     def end_task(self, task: TaskData) -> None:
         """Offer the task's examples to the buffer, each once."""

@@ -8,13 +8,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from pydantic import ValidationError
 
 from search_spaces import SPACES, TRAINING_KNOBS, Range, SearchSpace, SpaceError, build_space, space_of
-from strategies import STRATEGIES, TrainingSettings
+from strategies import STRATEGIES, TrainingSettings, find_method
 
 TRAINING = TrainingSettings(learning_rate=0.03, batch_size=16)
 
 
 def space(method: str, **overrides: Any) -> SearchSpace:
-    return space_of(method, overrides, TRAINING)
+    return space_of(find_method(method), overrides, TRAINING)
 
 
 def test_every_method_has_a_space_and_every_space_a_method() -> None:
@@ -254,6 +254,6 @@ def test_a_range_knows_its_fields() -> None:
 
 def test_building_a_space_leaves_the_defaults_alone() -> None:
     defaults = dict(SPACES["replay"])
-    build_space(STRATEGIES["replay"].hyperparameter_class, SPACES["replay"], {"buffer_size": 7}, TRAINING)
+    build_space(find_method("replay"), SPACES["replay"], {"buffer_size": 7}, TRAINING)
 
     assert SPACES["replay"] == defaults

@@ -81,7 +81,7 @@ def test_a_step_follows_the_gradient_of_loss_plus_penalty(kind: IncrementalType)
     used = {n: p for n, p in theta.items() if not (kind == "task" and "heads.0" in n)}
     expected = torch.autograd.grad(loss + penalty, list(used.values()))
 
-    learner.strategies[0].begin_task(task)
+    learner.strategies[0].prepare(task)
     learner.step(task.take(torch.arange(N_EXAMPLES)))
 
     found = gradients_of(learner)

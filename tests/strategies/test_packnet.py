@@ -19,7 +19,7 @@ from tiny_worlds import (
 )
 from torch import Tensor
 
-from strategies import Batch, Learner, TaskData
+from strategies import Batch, Forward, Learner, TaskData
 from strategies.network import initialise_linear
 from strategies.packnet import Packnet, PacknetHyperparameters
 
@@ -96,7 +96,9 @@ def test_a_layer_of_which_no_weight_survived_trains_all_of_them_in_the_next_task
     learner = make_learner("packnet", hyperparameters={"pruning_rate": 0.95}, widths=(8, 1))
     learn_tasks(learner, [0])
     task = make_task(0)
-    learner.strategies[0].begin_task(TaskData(1, task.inputs, task.labels, 0))
+    second = TaskData(1, task.inputs, task.labels, 0)
+    learner.strategies[0].begin_task(second)
+    learner.strategies[0].prepare(second)
     learner.reset_optimizer()
     drawn = weights(learner)["backbone.2"]
     torch.nn.init.constant_(_linears(learner)["backbone.2"].bias, 10.0)
@@ -161,8 +163,8 @@ def test_freed_weights_are_zero_while_the_survivors_retrain(
     retraining: list[tuple[int, dict[str, Tensor]]] = []
     after_step = Packnet.after_step
 
-    def noting(self: Packnet, batch: Batch) -> None:
-        after_step(self, batch)
+    def noting(self: Packnet, batch: Batch, forward: Forward) -> None:
+        after_step(self, batch, forward)
         assert isinstance(batch.task_ids, int)
         if any(bool((owner == batch.task_ids).any()) for owner in self.state.owner.values()):
             retraining.append((batch.task_ids, weights(self.learner)))
@@ -254,6 +256,7 @@ def test_freed_weights_are_drawn_anew_for_the_next_task() -> None:
     learner = learn_tasks(packnet(), [0])
     before, owner = weights(learner), owners(learner)
     learner.strategies[0].begin_task(make_task(1))
+    learner.strategies[0].prepare(make_task(1))
 
     for name, values in weights(learner).items():
         free = owner[name] == FREE
