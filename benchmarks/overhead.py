@@ -12,12 +12,13 @@ import ray  # isort: skip
 from ray import tune
 
 from orchestrator.cluster import connected
+from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
 from orchestrator.spec import parse_spec
 from orchestrator.streams import PhaseData
 from orchestrator.sweep import run_on_ray
-from orchestrator.trial import Placement, TrialResult
+from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
 
 _SLOTS = 2

@@ -11,12 +11,13 @@ import torch
 
 from orchestrator.errors import DataError, RunFolderError, SpecError
 from orchestrator.plan import CellPlan, plan_sweep
+from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.search import SweepSearch
 from orchestrator.session import Listener, Session, fingerprints, load_datasets
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
 from orchestrator.streams import STREAMS, Dataset, load_dataset
-from orchestrator.trial import Placement, Report, TrialResult, run_trial
+from orchestrator.trial import Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
 from strategies import STRATEGIES, MethodError, find_method
 

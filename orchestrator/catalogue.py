@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.metrics import METRICS
+from orchestrator.metrics import DERIVED, METRICS
 from orchestrator.speccheck import COSTS, TYPES
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
 from orchestrator.suggestion import describe
@@ -40,7 +40,7 @@ def render_scenarios() -> RenderableType:
     for column in ("stream", "tasks", "incremental types", "data set"):
         table.add_column(column)
     for name, (_, dataset) in STREAMS.items():
-        kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)  # type: ignore[arg-type]
+        kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)
         n_tasks = str(number_of_tasks(name, StreamSettings()))
         table.add_row(name, n_tasks, kinds, DATASETS[dataset].source)
     abilities = Table(box=box.SIMPLE_HEAD)
@@ -60,6 +60,8 @@ def render_scenarios() -> RenderableType:
         settings,
         Text("\nMetrics and costs, for limits and the objective", style="bold"),
         _facts(METRICS | COSTS),
+        Text("\nIn the tables beside them, and not for limits", style="bold"),
+        _facts(DERIVED),
     )
 
 

@@ -11,10 +11,27 @@ import typer
 import yaml
 
 from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
+from orchestrator.options import (
+    DATA_DIR,
+    ConfirmSeeds,
+    Cpus,
+    DataDir,
+    Gpus,
+    Limit,
+    Methods,
+    Plugins,
+    Preset,
+    RunOption,
+    Scenarios,
+    SearchSeeds,
+    Setting,
+    SpecFile,
+    Suggestions,
+)
 
 if TYPE_CHECKING:
+    from orchestrator.provenance import Placement
     from orchestrator.spec import SweepSpec
-    from orchestrator.trial import Placement
 
 EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
@@ -31,29 +48,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="The sweep's spec.")]
-Preset = Annotated[
-    str | None, typer.Option(help="A spec that comes with the package: quickstart (default), split-mnist.")
-]
-RunOption = Annotated[Path | None, typer.Option("--run", help="The run folder.  [default: runs/NAME]")]
-DataDir = Annotated[
-    Path,
-    typer.Option(envvar="CONTINUAL_SWEEP_DATA", help="Where torchvision's data sets are, or are downloaded to once."),
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override any field, such as training.epochs=3."),
-]
-Scenarios = Annotated[str | None, typer.Option(help="Override scenarios, separated by commas.")]
-Methods = Annotated[str | None, typer.Option(help="Override methods, separated by commas.")]
-Limit = Annotated[list[str] | None, typer.Option(help="Override limits, such as 'worst_forgetting <= 0.05'.")]
-Suggestions = Annotated[int | None, typer.Option(help="Override the budget of each searched cell.")]
-SearchSeeds = Annotated[int | None, typer.Option(help="Override the number of search seeds.")]
-ConfirmSeeds = Annotated[int | None, typer.Option(help="Override the number of confirm seeds.")]
-Cpus = Annotated[float | None, typer.Option(help="Override the CPUs of a trial.")]
-Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; fractions share one.")]
-_DATA_DIR = Path("~/.cache/continual-sweep")
 
 
 def _overrides(settings: list[str] | None, options: dict[str, Any], option: str = "--set") -> dict[str, Any]:
@@ -113,7 +107,7 @@ def sweep(
     spec: SpecFile = None,
     preset: Preset = None,
     run: RunOption = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     scenarios: Scenarios = None,
     methods: Methods = None,
     limit: Limit = None,
@@ -163,7 +157,7 @@ def plan(
     spec: SpecFile = None,
     preset: Preset = None,
     run: RunOption = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     scenarios: Scenarios = None,
     methods: Methods = None,
     limit: Limit = None,
@@ -204,24 +198,26 @@ def trial(
     ] = "confirm",
     spec: Annotated[Path | None, typer.Option(help="Take model, training and streams from this spec.")] = None,
     preset: Preset = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     settings: Setting = None,
     source: Annotated[
         tuple[Path, str] | None, typer.Option("--from", metavar="RUN KEY", help="Repeat a trial of a run.")
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it runs.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    plugins: Plugins = None,
 ) -> None:
     """Run one trial in this process, without Ray; or repeat one of a run and compare."""
     import torch
 
     from orchestrator import api
+    from orchestrator.provenance import Placement
     from orchestrator.show import make_console
-    from orchestrator.trial import Placement
     from orchestrator.trialview import print_result, reporter
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError(["--device: expected a device of this machine, got 'cuda', which torch does not find; use cpu"])
+    api.load_plugins(plugins or [])
     if source is not None:
         _repeat(source[0], source[1], data_dir, Placement(device, threads))
         return
@@ -262,6 +258,7 @@ def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     trial: Annotated[str | None, typer.Option(metavar="KEY", help="Show this trial's accuracy matrix.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
+    plugins: Plugins = None,
 ) -> None:
     """Show the answer of a run, or one of its trials, from its tables alone."""
     from orchestrator import api
@@ -269,6 +266,7 @@ def show(
     from orchestrator.summary import summarise
     from orchestrator.trialview import render_trials
 
+    api.load_plugins(plugins or [])
     console = make_console()
     opened = api.open_run(run)
     frame = opened.trials()

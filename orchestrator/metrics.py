@@ -24,6 +24,12 @@ METRICS: dict[str, str] = {
 }
 """Metrics of a trial, with their meaning in words."""
 
+DERIVED: dict[str, str] = {
+    "intransigence": "mean gap to `joint` right after each task; known once joint has ended on the same seed and phase",
+    "chance_accuracy": "average accuracy of the best answer that ignores the input",
+}
+"""Columns beside the metrics that nothing is searched under."""
+
 
 @dataclass(frozen=True)
 class AccuracyMatrix:

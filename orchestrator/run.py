@@ -20,7 +20,7 @@ from orchestrator.spec import SweepSpec, parse_spec, read_spec
 from orchestrator.speccheck import COSTS
 from orchestrator.streams import STREAMS, StreamSettings
 from orchestrator.suggestion import Outcome
-from orchestrator.tables import load_json, matrix_of, read_table, replace_file, write_rows
+from orchestrator.tables import fill_values, load_json, matrix_of, read_table, replace_file, write_rows
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
@@ -122,6 +122,19 @@ class Run:
         frame = read_table(self.path / "trials", "trials")
         frame["intransigence"] = self._intransigence(frame)
         return frame
+
+    def fill_intransigence(self) -> None:
+        """Write the intransigence of every row whose `joint` has ended since the row was written.
+
+        Raises:
+            StorageError: where a file cannot be written; it is then filled by the next run.
+        """
+        frame = read_table(self.path / "trials", "trials")
+        values = self._intransigence(frame)
+        new = np.isfinite(values) & frame["intransigence"].isna().to_numpy()
+        fill_values(
+            self.path / "trials", "trials", "intransigence", dict(zip(frame.loc[new, "key"], values[new], strict=True))
+        )
 
     def accuracy(self) -> pd.DataFrame:
         """Return the accuracy table: a row a measured cell of R."""

@@ -101,7 +101,8 @@ class Session:
         self._listeners.append(listener)
 
     def close(self) -> None:
-        """Finish what is written beside the tables."""
+        """Write what is known only at the end: intransigence, which compares with `joint`, and the studies' mirror."""
+        self.run.fill_intransigence()
         if self._mirror is not None:
             self._mirror.close()
 

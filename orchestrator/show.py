@@ -119,6 +119,12 @@ def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
 
 def answer(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield the answer for one scenario in words."""
+    for cell in scenario.cells:
+        if cell.is_reference and cell.is_at_chance:
+            yield (
+                f"Warning: even {cell.cell.method} is at chance (best constant answer: {cell.chance_accuracy:.3f}): "
+                "nothing was learned here, so these rows say nothing about methods; check the data and the training."
+            )
     for cell in scenario.vetoed:
         assert cell.chosen is not None
         lead = "did better on validation, but " if spec.seeds.of("search") else ""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from orchestrator.metrics import METRICS
+from orchestrator.metrics import DERIVED, METRICS
 from orchestrator.spec import Request, SweepSpec, split_scenario
 from orchestrator.specfaults import nearest
 from orchestrator.streams import STREAMS, number_of_tasks, refused_type, stream_faults
 from search_spaces import Constraint, SpaceError, default_space, space_of
-from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
+from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
 
-TYPES = ("task", "domain", "class")
+TYPES: tuple[IncrementalType, ...] = ("task", "domain", "class")
 
 COSTS: dict[str, str] = {
     "kept_bytes": "bytes that the method keeps besides the network: buffers, importances, masks",
@@ -156,7 +156,7 @@ def _resources(spec: SweepSpec) -> Iterator[str]:
 def _limits(spec: SweepSpec) -> Iterator[str]:
     known = METRICS | COSTS
     if spec.objective not in known:
-        yield f"objective: expected a metric or a cost, got '{spec.objective}'; {nearest(spec.objective, known)}"
+        yield f"objective: expected a metric or a cost, got '{spec.objective}'; {_way_out(spec.objective)}"
     constraints: list[tuple[int, Constraint]] = []
     for index, text in enumerate(spec.limits):
         where = f"limits.{index}"
@@ -166,9 +166,7 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
             yield f"{where}: {error}"
             continue
         if constraint.metric not in known:
-            yield (
-                f"{where}: expected a metric or a cost, got '{constraint.metric}'; {nearest(constraint.metric, known)}"
-            )
+            yield (f"{where}: expected a metric or a cost, got '{constraint.metric}'; {_way_out(constraint.metric)}")
             continue
         constraints.append((index, constraint))
         low, high = _BOUNDS[constraint.metric]
@@ -196,6 +194,12 @@ def _method_fault(name: str) -> str | None:
     except (MethodError, SpaceError) as error:
         return str(error)
     return None
+
+
+def _way_out(metric: str) -> str:
+    if metric in DERIVED:
+        return "it is known only after the search; read it in the tables"
+    return nearest(metric, METRICS | COSTS)
 
 
 def _spaces(spec: SweepSpec) -> Iterator[str]:

@@ -22,6 +22,8 @@ from orchestrator.tables import load_json
 from search_spaces import Constraint
 from strategies import find_method
 
+_LEAST_ABOVE_CHANCE = 0.01
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -56,6 +58,7 @@ class CellSummary:
         n_suggestions: suggestions that every search seed has measured.
         n_failed: trials that failed or erred.
         is_complete: whether every confirm seed of the chosen suggestion is there.
+        chance_accuracy: average accuracy of the best answer that ignores the input.
     """
 
     cell: Cell
@@ -64,6 +67,19 @@ class CellSummary:
     n_suggestions: int
     n_failed: int
     is_complete: bool
+    chance_accuracy: float = math.nan
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Return whether its accuracy is not above that of the best constant answer, as far as its seeds can tell."""
+        if self.chosen is None:
+            return False
+        for phase in ("confirm", "search"):
+            values = Spread(tuple(self.chosen.values(phase, "average_accuracy")))
+            if values.values:
+                error = 2 * values.std / math.sqrt(len(values.values)) if math.isfinite(values.std) else 0.0
+                return values.mean - self.chance_accuracy <= max(error, _LEAST_ABOVE_CHANCE)
+        return False
 
     @property
     def is_reference(self) -> bool:
@@ -144,6 +160,7 @@ def _cell_summary(spec: SweepSpec, cell: Cell, trials: pd.DataFrame) -> CellSumm
         len(measured),
         int((rows["status"] != "completed").sum()),
         chosen is not None and set(chosen.outcomes["confirm"]) == confirm_seeds,
+        float(rows["chance_accuracy"].mean()),
     )
 
 

@@ -8,7 +8,9 @@ the trial's key, so writing a trial twice changes nothing.
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ TRIALS_SCHEMA = pa.schema(
         pa.field("status", _TEXT, nullable=False),
         pa.field("reason", _TEXT, nullable=False),
         *(pa.field(metric, _REAL) for metric in METRICS),
+        pa.field("intransigence", _REAL),
+        pa.field("chance_accuracy", _REAL),
         pa.field("seconds", _REAL),
         pa.field("train_seconds", _REAL),
         pa.field("evaluate_seconds", _REAL),
@@ -67,7 +71,8 @@ TRIALS_SCHEMA = pa.schema(
     ],
     metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
 )
-"""Metrics are NaN where the trial did not complete; `hyperparameters`, `details` and `trial_spec` are JSON."""
+"""Metrics are NaN where the trial did not complete, `intransigence` also until `joint` has ended on the same seed and
+phase; `hyperparameters`, `details` and `trial_spec` are JSON."""
 
 ACCURACY_SCHEMA = pa.schema(
     [
@@ -108,6 +113,8 @@ def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance:
         **result.costs,
         **result.metrics(),
         "key": spec.key,
+        "intransigence": math.nan,
+        "chance_accuracy": result.chance_accuracy,
         "scenario": spec.scenario,
         "stream": spec.stream,
         "incremental_type": spec.incremental_type,
@@ -155,17 +162,33 @@ def write_rows(folder: Path, name: str, table: str, rows: list[dict[str, Any]]) 
     Raises:
         StorageError: where the system refuses (no space, no permission); nothing half-written is left in sight.
     """
-    target = folder / f"{name}.parquet"
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
-    content = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
+    _replace_table(folder / f"{name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+
+
+def _replace_table(target: Path, content: pa.Table) -> None:
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, temporary, encode(content))
     except OSError as error:
         raise StorageError(
             f"{target}: expected to be writable, got '{error.strerror}'; free space or mend permissions and run the "
             "same command again: what is complete is kept"
         ) from error
+
+
+def fill_values(folder: Path, table: str, column: str, values: Mapping[str, float]) -> None:
+    """Set `column` of the rows with the given keys; every file is replaced at once and durably.
+
+    Raises:
+        StorageError: where the system refuses; files are as they were or complete.
+    """
+    for key, value in values.items():
+        target = folder / f"{key}.parquet"
+        content = read_file(target, table)
+        index = content.schema.get_field_index(column)
+        filled = content.set_column(index, content.schema.field(index), pa.array([value] * len(content), _REAL))
+        _replace_table(target, filled)
 
 
 def encode(content: pa.Table) -> bytes:

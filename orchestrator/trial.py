@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import os
-import platform
-import resource
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +17,7 @@ import torch
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
 from orchestrator.metrics import METRICS, AccuracyMatrix, compute_metrics
 from orchestrator.models import build_network
+from orchestrator.provenance import Placement, peak_memory_bytes, provenance, reset_peak_memory
 from orchestrator.streams import PhaseData, Stream
 from orchestrator.trialspec import TrialSpec
 from strategies import Generators, Learner, TaskData, TrialDivergedError
@@ -39,19 +34,6 @@ _EVALUATION_CACHE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a trial runs; no part of its identity, recorded in its row.
-
-    Args:
-        device: `cpu` or `cuda`.
-        threads: CPU threads.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-
-
-@dataclass(frozen=True)
 class TrialResult:
     """What a trial leaves: counts, costs and provenance; plain JSON, so that it travels anywhere.
 
@@ -64,6 +46,8 @@ class TrialResult:
         costs: column of the trials table -> number.
         provenance: column of the trials table -> text, number or None.
         details: what the method reports of itself.
+        chance_accuracy: mean over tasks of the accuracy of the best answer that ignores the input; None where the
+            trial did not complete.
     """
 
     key: str
@@ -74,6 +58,7 @@ class TrialResult:
     costs: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    chance_accuracy: float | None = None
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -94,7 +79,7 @@ class TrialResult:
 def run_trial(
     spec: TrialSpec,
     data: PhaseData,
-    placement: Placement = Placement(),
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
     checkpoint: Path | None = None,
 ) -> TrialResult:
@@ -135,6 +120,7 @@ def run_trial(
         costs | {"peak_memory_bytes": float(peak_memory_bytes(placement))},
         provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
         run.details() if complete and run else {},
+        run.chance_accuracy() if complete and run else None,
     )
 
 
@@ -214,6 +200,15 @@ class _Run:
             "kept_bytes": float(sum(strategy.kept_bytes() for strategy in self.learner.strategies)),
         }
 
+    def chance_accuracy(self) -> float:
+        """Return the average accuracy of the best constant answer; one a task where the task is known."""
+        n_tasks, n_outputs = self.stream.n_tasks, self.stream.layout.n_outputs
+        labels = [self._evaluation(task).labels for task in range(n_tasks)]
+        shares = torch.stack([torch.bincount(of, minlength=n_outputs) / len(of) for of in labels])
+        if self.spec.incremental_type == "task":
+            return float(shares.max(1).values.mean())
+        return float(shares.mean(0).max())
+
     def details(self) -> dict[str, Any]:
         """Return what the strategies report of themselves."""
         return {s.name: facts for s in self.learner.strategies if (facts := s.report())}
@@ -289,53 +284,3 @@ def _describe(error: BaseException) -> str:
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}{where}"
-
-
-def _on_gpu(placement: Placement) -> bool:
-    return placement.device == "cuda" and torch.cuda.is_available()
-
-
-def reset_peak_memory(placement: Placement) -> None:
-    """Forget the peak of earlier trials of this process, where the system can."""
-    if _on_gpu(placement):
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # the peak of the process so far is then an upper bound
-
-
-def peak_memory_bytes(placement: Placement) -> int:
-    """Return the peak memory of the trial: of the device on a GPU, else of the process."""
-    if _on_gpu(placement):
-        return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def provenance(placement: Placement) -> dict[str, Any]:
-    """Return where a trial ran and with which versions."""
-    return {
-        "device": placement.device,
-        "device_name": torch.cuda.get_device_name() if _on_gpu(placement) else _cpu_name(),
-        "threads": placement.threads,
-        "host": socket.gethostname(),
-        "process_id": os.getpid(),
-        "torch_version": torch.__version__,
-        "python_version": platform.python_version(),
-    }
-
-
-@cache
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        return platform.machine()
-    return platform.machine()

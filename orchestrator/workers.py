@@ -17,8 +17,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
+from orchestrator.provenance import Placement
 from orchestrator.streams import PhaseData
-from orchestrator.trial import Placement, TrialResult, run_trial, warm_up
+from orchestrator.trial import TrialResult, run_trial, warm_up
 from orchestrator.trialspec import TrialSpec
 from strategies import STRATEGIES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution
 
 from search_spaces import ewc, packnet, replay
@@ -52,6 +53,12 @@ def space_of(method: Method, overrides: Mapping[str, Any], training: TrainingSet
     return build_space(method, default_space(method), overrides, training)
 
 
+def sample(space: Mapping[str, BaseDistribution], n: int, seed: int) -> list[dict[str, Any]]:
+    """Return `n` suggestions drawn at random from `space`."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [study.ask(dict(space)).params for _ in range(n)]
+
+
 __all__ = [
     "SPACES",
     "TRAINING_KNOBS",
@@ -62,5 +69,6 @@ __all__ = [
     "Value",
     "build_space",
     "default_space",
+    "sample",
     "space_of",
 ]

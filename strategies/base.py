@@ -150,6 +150,8 @@ class Strategy:
     """Models that the method cannot train, by name, each with the reason."""
     is_reference: ClassVar[bool] = False
     """True for bounds that are shown beside the methods but never recommended (`joint`)."""
+    never_forgets: ClassVar[bool] = False
+    """True where the logits of an old task are bit-identical after every later one; the conformance suite holds it."""
     owns: ClassVar[str] = ""
     """What only one part of a combination may decide, such as 'the parameters'; empty for what composes with all."""
     alone: ClassVar[str] = ""

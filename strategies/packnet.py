@@ -71,6 +71,7 @@ class Packnet(Strategy):
     paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
     hyperparameter_class = PacknetHyperparameters
     state_class = PacknetState
+    never_forgets = True
     alone = "it decides which weights each task may use, and no other part may move them"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its weights, and a single head would change under it",

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster import Cluster, connected
+from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import PhaseData
 from orchestrator.sweep import MAX_RETRIES, run_on_ray
-from orchestrator.trial import Placement, TrialResult, run_trial
+from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 
 pytestmark = [

@@ -18,8 +18,9 @@ import torch
 
 from orchestrator import trial as trial_module
 from orchestrator.metrics import METRICS
+from orchestrator.provenance import Placement
 from orchestrator.streams import Dataset, load_dataset
-from orchestrator.trial import Placement, TrialResult, run_trial
+from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 from strategies import STRATEGIES, TrialDivergedError
 from strategies.naive import Naive

@@ -139,7 +139,7 @@ def test_parts_are_frozen() -> None:
 
 
 def test_presets_are_listed() -> None:
-    assert preset_names() == ["quickstart", "split-mnist"]
+    assert preset_names() == ["quickstart", "split-mnist", "split-mnist-hsu", "split-mnist-van-de-ven"]
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -52,6 +52,8 @@ TRIALS = {
     "worst_forgetting": "double",
     "worst_drop_since_learning": "double",
     "forward_transfer": "double",
+    "intransigence": "double",
+    "chance_accuracy": "double",
     "seconds": "double",
     "train_seconds": "double",
     "evaluate_seconds": "double",

@@ -1,0 +1,122 @@
+"""`python -m benchmarks.published`: published numbers beside ours, from real data, as a Markdown table.
+
+Every preset runs as an ordinary sweep in a run folder, so what is complete is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator import load_spec, open_run, run_sweep
+from orchestrator.progress import ProgressDisplay
+from orchestrator.show import make_console
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed number.
+
+    Args:
+        table: which table of which source.
+        preset: what repeats it.
+        scenario: as in a spec.
+        method: as in a spec.
+        metric: a column of the trials table.
+        value: the printed mean, a share.
+        tolerance: how far our mean may be from it, two-sided: twice the printed standard deviation of runs, where a
+            single run of theirs would be ordinary; or 0.010 where none is printed.
+    """
+
+    table: str
+    preset: str
+    scenario: str
+    method: str
+    metric: str
+    value: float
+    tolerance: float
+
+
+def _hsu(kind: str, method: str, mean: float, std: float) -> Published:
+    scenario = f"split-mnist/{kind}"
+    return Published("b", "split-mnist-hsu", scenario, method, "average_accuracy", mean / 100, 2 * std / 100)
+
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("a", "split-mnist", "split-mnist/task", "naive", "average_accuracy", 0.977, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "naive", "backward_transfer", -0.024, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "ewc", "average_accuracy", 0.974, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "ewc", "backward_transfer", -0.029, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "replay", "average_accuracy", 0.994, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "replay", "backward_transfer", -0.003, 0.010),
+    Published("a", "split-mnist", "split-mnist/task", "packnet", "forgetting", 0.0, 0.0),
+    _hsu("task", "naive", 93.46, 2.01),
+    _hsu("task", "ewc", 97.70, 0.81),
+    _hsu("task", "lwf", 99.60, 0.03),
+    _hsu("task", "replay", 99.40, 0.08),
+    _hsu("task", "joint", 99.52, 0.16),
+    _hsu("domain", "naive", 55.16, 1.38),
+    _hsu("domain", "ewc", 58.85, 2.59),
+    _hsu("domain", "lwf", 71.02, 1.26),
+    _hsu("domain", "replay", 95.16, 0.49),
+    _hsu("domain", "joint", 98.59, 0.15),
+    _hsu("class", "naive", 19.71, 0.08),
+    _hsu("class", "ewc", 19.80, 0.05),
+    _hsu("class", "lwf", 24.17, 0.33),
+    _hsu("class", "replay", 90.78, 0.85),
+    _hsu("class", "joint", 97.53, 0.30),
+    Published("c", "split-mnist-van-de-ven", "split-mnist/class", "naive", "average_accuracy", 0.1989, 2 * 0.0002),
+)
+"""Tables (a): a public article's single run; (b): Hsu et al. 2018, arXiv 1810.12488; (c): van de Ven et al. 2022,
+Nature Machine Intelligence 4, 1185."""
+
+HEADER = (
+    "| table | scenario | method | metric | published | ours, mean ± std | seeds | difference | tolerance | verdict |"
+)
+RULE = "|" + "---|" * 10
+
+
+def row_of(published: Published, trials: pd.DataFrame) -> str:
+    """Return a printed number as a row of the Markdown table, beside ours from the confirm phase of `trials`."""
+    here = (trials["scenario"] == published.scenario) & (trials["method"] == published.method)
+    values = trials.loc[here & (trials["phase"] == "confirm"), published.metric].dropna().tolist()
+    p = published
+    if not values:
+        return f"| {p.table} | {p.scenario} | {p.method} | {p.metric} | {p.value:.4f} | – | 0 | – | – | not run |"
+    mean = statistics.fmean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    difference = mean - p.value
+    verdict = "within" if abs(difference) <= p.tolerance else "**outside**"
+    return (
+        f"| {p.table} | {p.scenario} | {p.method} | {p.metric} | {p.value:.4f} | {mean:.4f} ± {spread:.4f} | "
+        f"{len(values)} | {difference:+.4f} | {p.tolerance:.4f} | {verdict} |"
+    )
+
+
+def main() -> int:
+    """Run what is missing, print the table, and return 0 unless a row could not be run."""
+    parser = argparse.ArgumentParser(prog="benchmarks.published", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
+    parser.add_argument("--runs", type=Path, default=Path("runs/conformance"), help="where the run folders are")
+    parser.add_argument("--seeds", type=int, help="fewer seeds than the presets have, for a quick look")
+    parser.add_argument("--num-cpus", type=int, help="CPUs to use; all by default")
+    options = parser.parse_args()
+    overrides = {"seeds.confirm": options.seeds} if options.seeds else {}
+    frames = {}
+    for preset in dict.fromkeys(published.preset for published in PUBLISHED):
+        spec, folder = load_spec(preset=preset, overrides=overrides), options.runs / preset
+        with ProgressDisplay(make_console()) as display:
+            run_sweep(spec, folder, options.data_dir, num_cpus=options.num_cpus, display=display)
+        frames[preset] = open_run(folder).trials()
+    rows = [row_of(published, frames[published.preset]) for published in PUBLISHED]
+    print("\n".join([HEADER, RULE, *rows]))
+    return int(any("not run" in row for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
