@@ -6,7 +6,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tiny_worlds import (
-    N_BACKBONE_BIASES,
     N_BACKBONE_WEIGHTS,
     learn_tasks,
     make_backbone,
@@ -317,12 +316,12 @@ def test_more_tasks_than_owners_are_refused() -> None:
         make_learner("packnet", n_tasks=256)
 
 
-def test_kept_bytes_are_an_owner_a_weight_and_the_first_biases() -> None:
+def test_kept_bytes_are_an_owner_a_weight() -> None:
     learner = packnet()
     assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS
     for task in range(3):
         learn_tasks(learner, [task])
-        assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS + 4 * N_BACKBONE_BIASES
+        assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS
 
 
 def test_the_cost_counts_the_retraining() -> None:
