@@ -88,10 +88,17 @@ class Network(nn.Module):
         """Set training mode, or evaluation mode where `mode` is False; frozen norms stay in evaluation mode."""
         super().train(mode)
         if mode and self.frozen_norms:
-            for module in self.backbone.modules():
-                if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False)):
-                    module.train(False)
+            for norm in self.running_norms():
+                norm.train(False)
         return self
+
+    def running_norms(self) -> list[nn.Module]:
+        """Return the backbone's modules with running statistics: buffers that are named `running_…`, as BatchNorm's."""
+        return [
+            module
+            for module in self.backbone.modules()
+            if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+        ]
 
     def add_heads(
         self, n_heads: int, device: torch.device, fresh: Callable[[str], torch.Generator]

@@ -63,7 +63,8 @@ class Packnet(Strategy):
     Inference on task k uses the weights of tasks ≤ k and zero for all others, so its logits never change again. The
     weights shared out are those of `nn.Linear` and `nn.Conv2d` layers. All else in the backbone freezes after task 0,
     biases and norms with their running statistics; heads are per task and outside. Differs: freed weights are drawn
-    anew for the next task, where the paper's code leaves them at zero.
+    anew for the next task, where the paper's code leaves them at zero. With norms that have running statistics they
+    stay at zero here too: the frozen statistics fit the pruned network, and drawn weights made training diverge.
     """
 
     name = "packnet"
@@ -96,12 +97,13 @@ class Packnet(Strategy):
         return float(self.hyperparameters.pruning_rate)
 
     def begin_task(self, task: TaskData) -> None:
-        """Give the task every free weight, drawn anew after task 0, when all that has no owners freezes."""
+        """Give the task every free weight, drawn anew or zero after task 0, when all that has no owners freezes."""
         self.learner.network.frozen_norms = task.index > 0
+        is_drawn = task.index > 0 and not self.learner.network.running_norms()
         self._others_now = self._others() if task.index > 0 else []
         for name, layer in self._layers().items():
             free = self.state.owner[name] == _FREE
-            if task.index > 0:
+            if is_drawn:
                 fresh = copy.deepcopy(layer).cpu()
                 initialise_layer(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
                 with torch.no_grad():

@@ -144,6 +144,31 @@ def test_a_convolution_is_pruned_by_magnitude_and_redrawn_where_it_is_free() -> 
     assert torch.equal(layer.weight[~free], before[~free])
 
 
+def test_freed_weights_begin_at_zero_where_norms_are_frozen() -> None:
+    learner = packnet("residual")
+    learner.learn(make_images(0))
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    learner.strategies[0].begin_task(make_images(1))
+
+    assert same(before, dict(learner.network.state_dict()))
+    for name, owner in learner.strategies[0].state.owner.items():
+        assert bool((before[f"{name}.weight"][owner == FREE] == 0).all())
+
+
+def test_weights_that_begin_at_zero_are_learned() -> None:
+    learner = packnet("residual", {"pruning_rate": 0.5, "post_prune_epochs": 1}, epochs=30)
+    for task in range(N_TASKS):
+        learner.learn(make_images(task))
+    for task in range(N_TASKS):
+        data = make_images(task)
+        assert (logits_of(learner, task).argmax(1) + 2 * task == data.labels).float().mean() >= 0.9
+    owned = {
+        name: learner.network.get_submodule(name).weight[owner == 1]
+        for name, owner in learner.strategies[0].state.owner.items()
+    }
+    assert all(bool((values != 0).any()) for values in owned.values())
+
+
 def test_norms_follow_the_batch_in_the_first_task_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, bool, bool]] = []
     after_step = Packnet.after_step
