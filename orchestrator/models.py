@@ -95,7 +95,7 @@ class ModelSettings(BaseModel):
         name = info.data["name"]
         defaults = MODELS.get(name, _OWN_CLASS)
         if info.field_name not in defaults and value is not None:
-            raise ValueError(f"no {info.field_name} with model.name {name}")
+            raise ValueError(f"no {info.field_name} (or null) with model.name {name}")
         return defaults.get(info.field_name) if value is None else value
 
     @model_serializer(mode="wrap")

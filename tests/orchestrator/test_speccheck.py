@@ -244,9 +244,13 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
     "field of another model": (
         {"model": {"name": "cnn", "width": 20}},
         "model.width",
-        "expected no width with model.name cnn, got 20; channels of the first stage",
+        "expected no width (or null) with model.name cnn, got 20; channels of the first stage",
     ),
-    "options of no class": ({"model": {"options": {"depth": 2}}}, "model.options", "no options with model.name mlp"),
+    "options of no class": (
+        {"model": {"options": {"depth": 2}}},
+        "model.options",
+        "no options (or null) with model.name mlp",
+    ),
     "options that are not finite": (
         {"model": {"name": "a.b:C", "options": {"x": math.inf}}},
         "model.options.x",
