@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from orchestrator.errors import DataError, RunFolderError, SpecError
+from orchestrator.models import MODELS, model_faults
 from orchestrator.plan import CellPlan, plan_sweep
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
@@ -61,7 +62,11 @@ def load_spec(
         _override(content, path, value)
     methods = content.get("methods")
     load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
-    return parse_spec(content)
+    spec = parse_spec(content)
+    faults = model_faults(spec.model)
+    if faults:
+        raise SpecError(faults)
+    return spec
 
 
 def load_plugins(names: Iterable[str]) -> None:
@@ -197,8 +202,13 @@ def single_trial(
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
 
 
-def recorded_trial(run: Run, key: str) -> tuple[TrialSpec, dict[str, Any]]:
+def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[TrialSpec, dict[str, Any]]:
     """Return the spec and the row of a trial in a run; a key may be shortened as long as it is unique.
+
+    Args:
+        run: the run.
+        key: the trial's key.
+        plugins: the `module:Class` that the user allows to be imported; one that only the run names is refused.
 
     Raises:
         RunFolderError: where there is no such trial, or its spec is of other versions of the code.
@@ -212,7 +222,16 @@ def recorded_trial(run: Run, key: str) -> tuple[TrialSpec, dict[str, Any]]:
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
     spec = TrialSpec.model_validate_json(str(row["trial_spec"]))
-    versions = find_method(spec.method).versions
+    load_plugins(name for name in plugins if name != spec.model.name)
+    if spec.model.name not in MODELS and spec.model.name not in plugins:
+        raise RunFolderError(
+            f"trial: expected a model of this package, got '{spec.model.name}', code that the run names; "
+            f"to import it, pass --plugin {spec.model.name}"
+        )
+    try:
+        versions = find_method(spec.method).versions
+    except MethodError as error:
+        raise RunFolderError(f"trial: {error}") from error
     if versions != spec.strategy_versions or spec.protocol_version != PROTOCOL_VERSION:
         raise RunFolderError(
             f"trial: expected strategy versions {versions} and protocol {PROTOCOL_VERSION}, got "

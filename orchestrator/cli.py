@@ -217,9 +217,8 @@ def trial(
 
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError(["--device: expected a device of this machine, got 'cuda', which torch does not find; use cpu"])
-    api.load_plugins(plugins or [])
     if source is not None:
-        _repeat(source[0], source[1], data_dir, Placement(device, threads))
+        _repeat(source[0], source[1], data_dir, Placement(device, threads), plugins or [])
         return
     if scenario is None or method is None:
         raise SpecError(
@@ -239,14 +238,14 @@ def trial(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def _repeat(run: Path, key: str, data_dir: Path, placement: Placement) -> None:
+def _repeat(run: Path, key: str, data_dir: Path, placement: Placement, plugins: list[str]) -> None:
     """Run a trial of a run again and say whether it gives the same."""
     from orchestrator import api
     from orchestrator.show import make_console
     from orchestrator.trialview import compare, reporter
 
     console, opened = make_console(), api.open_run(run)
-    recorded, row = api.recorded_trial(opened, key)
+    recorded, row = api.recorded_trial(opened, key, plugins)
     console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
     result = api.run_one(recorded, data_dir, placement, reporter(console))
     if not compare(console, opened, row, result):

@@ -22,6 +22,10 @@ class SpecError(OrchestratorError):
         super().__init__(f"the spec has {count}:\n" + "\n".join(f"  {fault}" for fault in self.faults))
 
 
+class ModelError(OrchestratorError):
+    """A model cannot be imported, built, or used on a stream's examples."""
+
+
 class DataError(OrchestratorError):
     """A data set is missing or damaged."""
 

@@ -1,28 +1,139 @@
-"""Models by name: a backbone without heads, sized for a stream."""
+"""Models by name: a backbone without heads, sized for a stream; ours, or a user's own class."""
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-from typing import Annotated, Literal
+import importlib
+import re
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from torch import nn
 
+from orchestrator.backbones import SlimResNet18, build_cnn, build_mlp
+from orchestrator.errors import ModelError
 from strategies import Network, OutputLayout
-from strategies.network import initialise_linear
+
+Widths = tuple[Annotated[int, Field(ge=1, le=65536)], ...]
+
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (256, 256)},
+    "cnn": {"channels": (32, 64), "hidden": (256,)},
+    "resnet18": {"width": 20},
+}
+"""The models that come with the package: name -> the fields that belong to it, with their defaults."""
+
+_OWN_CLASS: dict[str, Any] = {"options": {}}
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+_OWN_NAME = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*:{_IDENTIFIER}"
+_NAME = rf"^(?:{'|'.join(MODELS)}|{_OWN_NAME})$"
 
 
 class ModelSettings(BaseModel):
-    """Which model is trained; part of a trial's identity."""
+    """Which model is trained; part of a trial's identity.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field that is left out takes the default of its model. A field of another model is refused where it is set, is
+    None, and is left out of what is written, so that it has no part in a trial's key.
+    """
 
-    name: Literal["mlp"] = Field("mlp", description="a multi-layer perceptron with ReLU")
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        (256, 256), min_length=1, max_length=100, description="width of each hidden layer"
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(
+        "mlp",
+        description="mlp, cnn (convolutions, then an MLP), resnet18 (slim, for small images) or your own module:Class",
+        json_schema_extra={"pattern": _NAME},
     )
+    hidden: Widths | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        validate_default=True,
+        description="width of each hidden linear layer; mlp (256, 256 by default) and cnn (256)",
+    )
+    channels: Widths | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        validate_default=True,
+        description="output channels of each convolution, before 2x2 max-pooling; cnn only (32, 64 by default)",
+    )
+    width: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        validate_default=True,
+        description="channels of the first stage, doubled in each of the three others; resnet18 only (20 by default)",
+    )
+    options: dict[str, JsonValue] | None = Field(
+        None,
+        validate_default=True,
+        description="keyword arguments of your own class, after the input shape; module:Class only",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if not re.fullmatch(_NAME, name):
+            raise ValueError(f"{', '.join(MODELS)} or module:Class")
+        return name
+
+    @field_validator("hidden", "channels", "width", "options")
+    @classmethod
+    def _belongs(cls, value: Any, info: ValidationInfo) -> Any:
+        if "name" not in info.data:
+            return value  # the name is at fault, and told
+        assert info.field_name is not None
+        name = info.data["name"]
+        defaults = MODELS.get(name, _OWN_CLASS)
+        if info.field_name not in defaults and value is not None:
+            raise ValueError(f"no {info.field_name} (or null) with model.name {name}")
+        return defaults.get(info.field_name) if value is None else value
+
+    @model_serializer(mode="wrap")
+    def _own_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Return the fields of this model, for messages."""
+        return [(name, value) for name, value in super().__repr_args__() if value is not None]
+
+    @property
+    def is_own_class(self) -> bool:
+        """Return whether the model is a class of the user's."""
+        return self.name not in MODELS
+
+
+def load_model_class(name: str) -> type[nn.Module]:
+    """Import `module:Class` and return the class.
+
+    This runs the module's code, so nothing that only reads a spec or a run folder may call it.
+
+    Raises:
+        ModelError: where it cannot be imported or is no `nn.Module`.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # whatever a user's module raises at its top
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"model.name: expected a class that can be imported, got '{name}' ({type(error).__name__}: {reason}); "
+            "mend it, or put its folder on PYTHONPATH on every machine"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ModelError(
+            f"model.name: expected a subclass of torch.nn.Module, got '{name}', {_kind(found)}; name the class"
+        )
+    return found
 
 
 def build_network(
@@ -38,11 +149,119 @@ def build_network(
         input_shape: shape of one example, without the batch.
         layout: which outputs belong to which task.
         generator: for the initial weights.
+
+    Raises:
+        ModelError: where the model cannot be built, or not for this shape.
     """
-    widths = [math.prod(input_shape), *settings.hidden]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in pairwise(widths):
-        linear = nn.Linear(fan_in, fan_out)
-        initialise_linear(linear, generator)
-        layers += [linear, nn.ReLU()]
-    return Network(nn.Sequential(*layers), widths[-1], layout)
+    return Network(*_build_backbone(settings, input_shape, generator), layout)
+
+
+def input_shape_fault(settings: ModelSettings, input_shape: tuple[int, ...]) -> str | None:
+    """Return why the model cannot take examples of this shape, or None where it can; the user's own class may be any.
+
+    The slim ResNet-18 divides height and width by 8, rounding up. Its last maps must have more than one pixel:
+    BatchNorm has no variance for a batch of one example otherwise.
+    """
+    if settings.name not in ("cnn", "resnet18"):
+        return None
+    smallest = 9 if settings.name == "resnet18" else 2 ** len(settings.channels or ())
+    shown = "x".join(map(str, input_shape)) or "a single number"
+    if len(input_shape) != 3:
+        return (
+            f"model.name: expected examples (channels, height, width) for {settings.name}, got {shown}; "
+            "use mlp or a stream of images"
+        )
+    if min(input_shape[1:]) < smallest:
+        way_out = "use streams.STREAM.padding or " + ("cnn" if settings.name == "resnet18" else "fewer channels")
+        return (
+            f"model.name: expected images of {smallest}x{smallest} pixels or more for {settings.name}, got {shown}; "
+            + way_out
+        )
+    return None
+
+
+def model_faults(settings: ModelSettings, input_shape: tuple[int, ...] | None = None) -> list[str]:
+    """Return what is wrong with a model, to be told before anything starts; imports a user's own class.
+
+    Args:
+        settings: which model.
+        input_shape: shape of one example, where it is known already; the class is then built and given two zeros.
+    """
+    try:
+        if settings.is_own_class:
+            load_model_class(settings.name)
+        if input_shape is not None:
+            fault = input_shape_fault(settings, input_shape)
+            if fault is not None:
+                return [fault]
+            if settings.is_own_class:
+                _check_own(settings, input_shape)
+    except ModelError as error:
+        return [str(error)]
+    return []
+
+
+def _build_backbone(
+    settings: ModelSettings, input_shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    fault = input_shape_fault(settings, input_shape)
+    if fault is not None:
+        raise ModelError(fault)
+    match settings.name:
+        case "mlp":
+            return build_mlp(input_shape, settings.hidden or (), generator)
+        case "cnn":
+            return build_cnn(input_shape, settings.channels or (), settings.hidden or (), generator)
+        case "resnet18":
+            resnet = SlimResNet18(input_shape[0], settings.width or 0, generator)
+            return resnet, resnet.n_features
+    return _build_own(settings, input_shape, generator)
+
+
+def _build_own(
+    settings: ModelSettings, input_shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    """Return the user's model and its number of features; torch's CPU generator is seeded for it and then put back."""
+    own = load_model_class(settings.name)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            backbone = own(input_shape, **(settings.options or {}))
+        except Exception as error:  # whatever a user's class raises
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"model.options: expected arguments that {settings.name} can be built with for examples of shape "
+                f"{input_shape}, got {settings.options} ({type(error).__name__}: {reason}); mend them or the class"
+            ) from error
+    n_features = getattr(backbone, "n_features", None)
+    if not isinstance(n_features, int) or isinstance(n_features, bool) or n_features < 1:
+        raise ModelError(
+            f"model.name: expected {settings.name} to have n_features, a whole number of 1 or more, got "
+            f"{n_features!r}; set self.n_features in the class"
+        )
+    return backbone, n_features
+
+
+def _check_own(settings: ModelSettings, input_shape: tuple[int, ...]) -> None:
+    """Build the user's model and check the features of two examples.
+
+    Raises:
+        ModelError: where they are not (2, n_features) float32.
+    """
+    backbone, n_features = _build_own(settings, input_shape, torch.Generator().manual_seed(0))
+    rule = f"model.name: expected {settings.name} to map {(2, *input_shape)} float32 to (2, {n_features}) float32"
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            features = backbone.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:  # whatever a user's forward raises
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{rule}, got {type(error).__name__}: {reason}; mend its forward") from error
+    if not isinstance(features, torch.Tensor):
+        raise ModelError(f"{rule}, got {_kind(features)}; mend its forward")
+    if features.shape != (2, n_features) or features.dtype != torch.float32:
+        raise ModelError(f"{rule}, got {tuple(features.shape)} {features.dtype}; mend its forward")
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"

@@ -31,6 +31,8 @@ Cpus = Annotated[float | None, typer.Option(help="Override the CPUs of a trial."
 Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; fractions share one.")]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="MODULE:CLASS", help="Import this method, which the run names. It runs its code."),
+    typer.Option(
+        "--plugin", metavar="MODULE:CLASS", help="Import this method or model, which the run names: its code runs."
+    ),
 ]
 DATA_DIR = Path("~/.cache/continual-sweep")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.errors import ModelError
 from orchestrator.metrics import METRICS, AccuracyMatrix, compute_metrics
 from orchestrator.models import build_network
 from orchestrator.provenance import Placement, peak_memory_bytes, provenance, reset_peak_memory
@@ -103,7 +104,7 @@ def run_trial(
         run.execute(report, checkpoint)
     except TrialDivergedError as error:
         status, reason = "failed", f"diverged: {error}"
-    except (MemoryError, OSError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+    except (MemoryError, OSError, ModelError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
         status, reason = "error", _describe(error)
     except Exception as error:
         status, reason = "error" if _is_out_of_memory(error) else "failed", _describe(error)

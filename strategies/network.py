@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,13 @@ class Network(nn.Module):
         backbone: maps inputs (B, *S) float32 to features (B, n_features) float32.
         n_features: width of the features.
         layout: which outputs belong to which task.
+
+    Attributes:
+        frozen_norms: where True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
+            evaluation mode, so that training neither uses a batch's statistics nor changes the running ones.
     """
 
+    frozen_norms: bool = False
     _bounds: Tensor
 
     def __init__(self, backbone: nn.Module, n_features: int, layout: OutputLayout) -> None:
@@ -78,6 +83,22 @@ class Network(nn.Module):
         self.layout = layout
         self.heads = nn.ModuleList()
         self.register_buffer("_bounds", torch.tensor(layout.ranges), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, or evaluation mode where `mode` is False; frozen norms stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_norms:
+            for norm in self.running_norms():
+                norm.train(False)
+        return self
+
+    def running_norms(self) -> list[nn.Module]:
+        """Return the backbone's modules with running statistics: buffers that are named `running_…`, as BatchNorm's."""
+        return [
+            module
+            for module in self.backbone.modules()
+            if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+        ]
 
     def add_heads(
         self, n_heads: int, device: torch.device, fresh: Callable[[str], torch.Generator]
@@ -94,7 +115,7 @@ class Network(nn.Module):
         for index in range(len(self.heads), n_heads):
             start, stop = self.layout.ranges[index]
             head = nn.Linear(self.n_features, stop - start)
-            initialise_linear(head, fresh(f"init/head/{index}"))
+            initialise_layer(head, fresh(f"init/head/{index}"))
             head.to(device)
             self.heads.append(head)
             new.extend(head.parameters())
@@ -150,9 +171,12 @@ class Network(nn.Module):
         return logits.masked_fill(inactive, -math.inf), 0
 
 
-def initialise_linear(layer: nn.Linear, generator: torch.Generator) -> None:
-    """Draw weights and bias uniformly in ±1/sqrt(fan_in), PyTorch's default, from `generator` (CPU layers only)."""
-    bound = 1.0 / math.sqrt(layer.in_features)
+def initialise_layer(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+    """Draw weights, then bias, uniformly in ±1/sqrt(fan_in), PyTorch's default, from `generator` (CPU layers only).
+
+    The fan-in of a convolution is its input channels per group times the pixels of its kernel.
+    """
+    bound = 1.0 / math.sqrt(layer.weight[0].numel())
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         if layer.bias is not None:

@@ -5,6 +5,7 @@ Source: Mallya & Lazebnik 2018, arXiv 1711.05769, section 3.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData
-from strategies.network import initialise_linear
+from strategies.network import initialise_layer
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
@@ -47,23 +48,23 @@ class PacknetHyperparameters(Hyperparameters):
 
 @dataclass
 class PacknetState:
-    """Who owns what.
+    """Who owns what; all that has no owners lives in the network and freezes after task 0.
 
     Args:
         owner: layer name -> owner of each weight, tensor of the weight's shape, uint8; 255 is free.
-        biases: layer name -> bias as it was after task 0, (O,) float32.
     """
 
     owner: dict[str, Tensor] = field(default_factory=dict)
-    biases: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Packnet(Strategy):
     """Train the free weights, keep the largest for the task, free the rest, retrain what was kept, freeze it.
 
     Inference on task k uses the weights of tasks ≤ k and zero for all others, so its logits never change again. The
-    backbone's biases freeze after task 0; heads are per task and outside. Differs: freed weights are drawn anew for the
-    next task, where the paper's code leaves them at zero.
+    weights shared out are those of `nn.Linear` and `nn.Conv2d` layers. All else in the backbone freezes after task 0,
+    biases and norms with their running statistics; heads are per task and outside. Differs: freed weights are drawn
+    anew for the next task, where the paper's code leaves them at zero. With norms that have running statistics they
+    stay at zero here too: the frozen statistics fit the pruned network, and drawn weights made training diverge.
     """
 
     name = "packnet"
@@ -82,7 +83,8 @@ class Packnet(Strategy):
         super().__init__(learner, hyperparameters)
         if learner.n_tasks > _FREE:
             raise ValueError(f"packnet: expected at most {_FREE} tasks, got {learner.n_tasks}; shorten the stream")
-        self._layers_now: dict[str, nn.Linear] = {}
+        self._layers_now: dict[str, nn.Linear | nn.Conv2d] = {}
+        self._others_now: list[nn.Parameter] = []
         self._masks: dict[str, Tensor] = {}
         self._frozen: dict[str, Tensor] = {}
         for name, layer in self._layers().items():
@@ -96,26 +98,31 @@ class Packnet(Strategy):
         return float(self.hyperparameters.pruning_rate)
 
     def begin_task(self, task: TaskData) -> None:
-        """Draw every free weight anew after task 0."""
-        for name, layer in self._layers().items() if task.index > 0 else ():
+        """Draw every free weight anew after task 0, or leave it at zero where norms are frozen."""
+        if task.index == 0 or self.learner.network.running_norms():
+            return
+        for name, layer in self._layers().items():
             free = self.state.owner[name] == _FREE
-            fresh = nn.Linear(layer.in_features, layer.out_features, bias=False)
-            initialise_linear(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
+            fresh = copy.deepcopy(layer).cpu()
+            initialise_layer(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
             with torch.no_grad():
                 layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
 
     def prepare(self, task: TaskData) -> None:
-        """Let the task train every free weight."""
+        """Let the task train every free weight; after task 0 all that has no owners is frozen."""
+        self.learner.network.frozen_norms = task.index > 0
+        self._others_now = self._others() if task.index > 0 else []
         for name, layer in self._layers().items():
             self._train_only(name, layer, self.state.owner[name] == _FREE)
 
     def adjust_gradients(self) -> None:
-        """Zero the gradients of frozen weights and drop those of frozen biases."""
-        for name, layer in self._layers_now.items():
-            if name in self._masks and layer.weight.grad is not None:
-                layer.weight.grad.mul_(self._masks[name])
-            if name in self.state.biases:
-                layer.bias.grad = None
+        """Zero the gradients of frozen weights and drop those of all else that is frozen: no optimizer moves it."""
+        for name, mask in self._masks.items():
+            gradient = self._layers_now[name].weight.grad
+            if gradient is not None:
+                gradient.mul_(mask)
+        for parameter in self._others_now:
+            parameter.grad = None
 
     @torch.no_grad()
     def after_step(self, batch: Batch, forward: Forward) -> None:
@@ -129,8 +136,6 @@ class Packnet(Strategy):
         for name, mask in self._masks.items():
             layer = self._layers_now[name]
             torch.where(mask.bool(), layer.weight, self._frozen[name], out=layer.weight.data)
-            if name in self.state.biases:
-                layer.bias.copy_(self.state.biases[name])
 
     def end_task(self, task: TaskData) -> None:
         """Prune per layer by magnitude among the weights that were free, retrain the survivors, freeze them."""
@@ -151,10 +156,6 @@ class Packnet(Strategy):
             self.learner.reset_optimizer()
             self.learner.fit(task, self.hyperparameters.post_prune_epochs)
             self.learner.optimizer = None
-        if task.index == 0:
-            for name, layer in self._layers().items():
-                if layer.bias is not None:
-                    self.state.biases[name] = layer.bias.detach().clone()
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, task: int) -> Tensor:
@@ -182,7 +183,7 @@ class Packnet(Strategy):
             return 1.5
         return float(1.1 * (1 + hyperparameters.post_prune_epochs / settings.epochs))
 
-    def _train_only(self, name: str, layer: nn.Linear, trainable: Tensor) -> None:
+    def _train_only(self, name: str, layer: nn.Linear | nn.Conv2d, trainable: Tensor) -> None:
         """Let steps change `trainable` weights (bool, of the weight's shape) of a layer and no others."""
         self._layers_now[name] = layer
         self._masks.pop(name, None)
@@ -190,10 +191,17 @@ class Packnet(Strategy):
             self._masks[name] = trainable.float()
             self._frozen[name] = layer.weight.detach().clone()
 
-    def _layers(self) -> dict[str, nn.Linear]:
-        """Return the layers that tasks share, by their name in the network."""
-        return {
-            f"backbone.{name}": module
-            for name, module in self.learner.network.backbone.named_modules()
-            if isinstance(module, nn.Linear)
-        }
+    def _layers(self) -> dict[str, nn.Linear | nn.Conv2d]:
+        """Return the layers whose weights are shared out, by their name in the network; a tied weight counts once."""
+        layers: dict[str, nn.Linear | nn.Conv2d] = {}
+        own = {id(parameter) for parameter in self.learner.network.backbone.parameters()}
+        for name, module in self.learner.network.backbone.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and id(module.weight) in own:
+                own.remove(id(module.weight))
+                layers[f"backbone.{name}" if name else "backbone"] = module
+        return layers
+
+    def _others(self) -> list[nn.Parameter]:
+        """Return the backbone's parameters that are no shared-out weights: biases, norms and whatever else it has."""
+        shared = {id(layer.weight) for layer in self._layers().values()}
+        return [parameter for parameter in self.learner.network.backbone.parameters() if id(parameter) not in shared]

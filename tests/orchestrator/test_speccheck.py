@@ -240,7 +240,23 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
     "share nan": ({"validation_share": math.nan}, "validation_share", "finite"),
     "learning rate 0": ({"training": {"learning_rate": 0}}, "training.learning_rate", "greater than 0"),
     "no layers": ({"model": {"hidden": []}}, "model.hidden", "at least 1 of them"),
-    "unknown model": ({"model": {"name": "cnn"}}, "model.name", "expected 'mlp', got 'cnn'"),
+    "unknown model": ({"model": {"name": "cn"}}, "model.name", "expected mlp, cnn, resnet18 or module:Class, got 'cn'"),
+    "field of another model": (
+        {"model": {"name": "cnn", "width": 20}},
+        "model.width",
+        "expected no width (or null) with model.name cnn, got 20; channels of the first stage",
+    ),
+    "options of no class": (
+        {"model": {"options": {"depth": 2}}},
+        "model.options",
+        "no options (or null) with model.name mlp",
+    ),
+    "options that are not finite": (
+        {"model": {"name": "a.b:C", "options": {"x": math.inf}}},
+        "model.options.x",
+        "expected a finite number",
+    ),
+    "no channels": ({"model": {"name": "cnn", "channels": []}}, "model.channels", "at least 1 of them"),
     "deeply nested": (deep(3000), "spec", "a few levels deep"),
 }
 

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from tiny_worlds import KINDS, N_FEATURES, WIDTH, learn_tasks, make_layout, make_learner, make_network, make_task
+from torch import nn
 from torch.nn import functional as F
 
-from strategies import Generators, IncrementalType
-from strategies.network import ActiveOutputs, initialise_linear
+from strategies import Generators, IncrementalType, Network
+from strategies.network import ActiveOutputs, initialise_layer
 
 INPUTS = make_task(0).inputs
 CPU = torch.device("cpu")
@@ -154,7 +155,7 @@ def test_the_loss_of_mixed_tasks_is_the_mean_over_their_own_heads() -> None:
 
 def test_first_weights_lie_within_one_over_root_fan_in() -> None:
     layer = torch.nn.Linear(16, 500)
-    initialise_linear(layer, torch.Generator().manual_seed(0))
+    initialise_layer(layer, torch.Generator().manual_seed(0))
 
     weight, bias = layer.weight.detach(), layer.bias.detach()
     assert 0.249 < float(weight.abs().max()) <= 0.25
@@ -178,3 +179,39 @@ def test_features_feed_every_head(kind: IncrementalType) -> None:
 
     assert network.backbone(INPUTS).shape == (20, N_FEATURES)
     assert network.heads[0].in_features == N_FEATURES
+
+
+def test_a_convolutions_bound_counts_the_pixels_of_its_kernel() -> None:
+    """3 input channels in 1 group and a kernel of 4 x 4: 48 values, so ±1/sqrt(48); in 3 groups 16, so ±¼."""
+    for groups, bound in ((1, 48**-0.5), (3, 0.25)):
+        layer = nn.Conv2d(3, 300, 4, groups=groups)
+        initialise_layer(layer, torch.Generator().manual_seed(0))
+        for values in (layer.weight, layer.bias):
+            assert values is not None
+            assert 0.97 * bound < values.abs().max() <= bound
+    again = nn.Conv2d(3, 300, 4, groups=3)
+    initialise_layer(again, torch.Generator().manual_seed(0))
+    assert torch.equal(again.weight, layer.weight)
+
+
+def test_a_layer_without_a_bias_is_drawn_alike() -> None:
+    layers = [nn.Linear(5, 4), nn.Linear(5, 4, bias=False)]
+    for layer in layers:
+        initialise_layer(layer, torch.Generator().manual_seed(0))
+    assert torch.equal(layers[0].weight, layers[1].weight)
+
+
+def test_frozen_norms_keep_their_statistics_in_training() -> None:
+    backbone = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.LayerNorm(4))
+    network = Network(backbone, 4, make_layout("task"))
+    modes = []
+    for frozen in (False, True, False):
+        network.frozen_norms = frozen
+        assert network.train() is network
+        modes.append([module.training for module in backbone])
+        before = backbone[1].running_mean.clone()
+        network.backbone(torch.ones(3, 4))
+        assert torch.equal(backbone[1].running_mean, before) == frozen
+    assert modes == [[True] * 4, [True, False, True, True], [True] * 4]
+    network.frozen_norms = True
+    assert not any(module.training for module in network.eval().modules())

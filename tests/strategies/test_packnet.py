@@ -6,7 +6,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tiny_worlds import (
-    N_BACKBONE_BIASES,
     N_BACKBONE_WEIGHTS,
     learn_tasks,
     make_backbone,
@@ -20,7 +19,7 @@ from tiny_worlds import (
 from torch import Tensor
 
 from strategies import Batch, Forward, Learner, TaskData
-from strategies.network import initialise_linear
+from strategies.network import initialise_layer
 from strategies.packnet import Packnet, PacknetHyperparameters
 
 FREE = 255
@@ -261,7 +260,7 @@ def test_freed_weights_are_drawn_anew_for_the_next_task() -> None:
     for name, values in weights(learner).items():
         free = owner[name] == FREE
         drawn = torch.nn.Linear(values.shape[1], values.shape[0], bias=False)
-        initialise_linear(drawn, learner.generators.fresh(f"packnet/1/{name}"))
+        initialise_layer(drawn, learner.generators.fresh(f"packnet/1/{name}"))
         assert bool((before[name][free] == 0).all())
         assert torch.equal(values[free], drawn.weight.detach()[free])
         assert torch.equal(values[~free], before[name][~free])
@@ -320,12 +319,12 @@ def test_more_tasks_than_owners_are_refused() -> None:
         make_learner("packnet", n_tasks=256)
 
 
-def test_kept_bytes_are_an_owner_a_weight_and_the_first_biases() -> None:
+def test_kept_bytes_are_an_owner_a_weight() -> None:
     learner = packnet()
     assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS
     for task in range(3):
         learn_tasks(learner, [task])
-        assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS + 4 * N_BACKBONE_BIASES
+        assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS
 
 
 def test_the_cost_counts_the_retraining() -> None:

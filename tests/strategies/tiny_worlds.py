@@ -20,7 +20,7 @@ from strategies import (
     TaskData,
     TrainingSettings,
 )
-from strategies.network import initialise_linear
+from strategies.network import initialise_layer
 
 N_INPUTS, N_HIDDEN, N_FEATURES, WIDTH = 4, 6, 5, 2
 N_EXAMPLES = 20
@@ -49,7 +49,7 @@ def make_backbone(generator: torch.Generator, widths: tuple[int, ...] = (N_HIDDE
     fan_in = N_INPUTS
     for fan_out in widths:
         linear = nn.Linear(fan_in, fan_out)
-        initialise_linear(linear, generator)
+        initialise_layer(linear, generator)
         layers += [linear, nn.ReLU()]
         fan_in = fan_out
     return nn.Sequential(*layers)

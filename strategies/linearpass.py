@@ -1,0 +1,97 @@
+"""Inputs and output gradients of every `nn.Linear` in one pass, and whether they tell each example's gradient."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def only_linear(network: nn.Module) -> bool:
+    """Return whether every trainable parameter is the weight or the bias of one plain `nn.Linear`."""
+    every = list(network.named_parameters(remove_duplicate=False))
+    trainable = {name for name, parameter in every if parameter.requires_grad}
+    own = {
+        f"{name}.{part}" if name else part
+        for name, module in network.named_modules()
+        if type(module) is nn.Linear
+        for part, _ in module.named_parameters(recurse=False)
+        if part in ("weight", "bias")
+    }
+    return trainable <= own and len({id(parameter) for _, parameter in every}) == len(every)
+
+
+def uses_in_graph(output: Tensor) -> Counter[Tensor]:
+    """Return how often each leaf that requires a gradient is used on the way to `output`."""
+    uses: Counter[Tensor] = Counter()
+    seen: set[Any] = set()
+    waiting: list[Any] = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            if hasattr(following, "variable"):
+                uses[following.variable] += 1
+            else:
+                waiting.append(following)
+    return uses
+
+
+class LinearPass:
+    """What the `nn.Linear` layers of a network saw in one forward pass."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, list[tuple[nn.Linear, Tensor, Tensor, int, int]]] = {}
+
+    def remember(self, name: str, layer: nn.Linear, inputs: Tensor, output: Tensor) -> None:
+        """Note one call of a layer."""
+        call = (layer, inputs.detach(), output, inputs._version, output._version)
+        self._calls.setdefault(name, []).append(call)
+
+    def are_all_of(self, logits: Tensor) -> bool:
+        """Return whether the layers' inputs and output gradients tell each example's gradient.
+
+        They do where each layer was called at most once, with a row an example, where nothing was changed in place
+        afterwards, and where no parameter is used on the way to `logits` (B, C) but by those calls.
+        """
+        expected: Counter[Tensor] = Counter()
+        for calls in self._calls.values():
+            if len(calls) > 1:
+                return False
+            layer, inputs, output, *versions = calls[0]
+            if inputs.dim() != 2 or len(inputs) != len(logits) or [inputs._version, output._version] != versions:
+                return False
+            expected.update(layer.parameters())
+        return uses_in_graph(logits) == expected
+
+    def gradients(self, loss: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return by layer its inputs (B, I) and the gradient of `loss` with respect to its outputs (B, O)."""
+        calls = {name: calls[0] for name, calls in self._calls.items()}
+        deltas = torch.autograd.grad(loss, [call[2] for call in calls.values()])
+        return {name: (call[1], delta) for (name, call), delta in zip(calls.items(), deltas, strict=True)}
+
+
+@contextmanager
+def linear_pass(network: nn.Module) -> Iterator[LinearPass]:
+    """Watch the `nn.Linear` layers of `network` within the block."""
+    watched = LinearPass()
+    hooks = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+
+            def remember(layer: nn.Module, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                assert isinstance(layer, nn.Linear)
+                watched.remember(name, layer, args[0], output)
+
+            hooks.append(module.register_forward_hook(remember))
+    try:
+        yield watched
+    finally:
+        for hook in hooks:
+            hook.remove()
