@@ -18,10 +18,11 @@ from orchestrator.plan import CellPlan, naive_seconds, plan_sweep
 from orchestrator.planview import render_plan
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec
-from orchestrator.streams import Dataset
+from orchestrator.streams import Dataset, load_dataset
 from orchestrator.suggestion import Outcome
 
 MakeSpec = Callable[..., SweepSpec]
+DIGITS = load_dataset("digits", Path("nowhere"))
 
 FIELDS: dict[str, Any] = {
     "methods": ["naive", "ewc"],
@@ -68,7 +69,7 @@ def plans(spec: SweepSpec, outcomes: Mapping[str, Outcome], seconds: float = 4.0
     ]
     trials = pd.DataFrame(rows, columns=["key", "scenario", "method", "status", "seconds"])
     fed = SweepSearch(spec, {"digits": "f00d"}, outcomes)
-    return {p.cell.method: p for p in plan_sweep(spec, fed, trials, {"digits": None})}  # type: ignore[dict-item]
+    return {p.cell.method: p for p in plan_sweep(spec, fed, trials, {"digits": DIGITS})}
 
 
 def counts(plan: CellPlan) -> tuple[int, int, int, int]:
