@@ -66,8 +66,8 @@ def render_scenarios() -> RenderableType:
         Text(EXAMPLE),
         Text(
             "A folder holds FOLDER/CLASS/IMAGE, cut into tasks by class, or FOLDER/TASK/CLASS/IMAGE; a table is "
-            "Parquet or CSV with a column of classes (label) and one of tasks (task), or is cut by class too. Tasks that share "
-            "a class have no class type."
+            "Parquet or CSV with a column of classes (label) and one of tasks (task), or is cut by class too. Tasks "
+            "that share a class have no class type."
         ),
         Text("\nWhich method runs on which incremental type", style="bold"),
         abilities,

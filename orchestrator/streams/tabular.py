@@ -197,13 +197,23 @@ def _tasks(
     return list(tasks), [shown(value) for value in values]
 
 
+def _times(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column of ISO 8601 dates or times, which are text in a CSV file, as times; any other as it is."""
+    if pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return column
+    try:
+        return pd.to_datetime(column, format="ISO8601")
+    except ValueError:
+        return column
+
+
 def _stages(
     where: str, settings: StreamSettings, frames: Sequence[pd.DataFrame], n_tasks: int
 ) -> tuple[list[Labels | None], list[str]]:
     """Return the stage (N,) int64 of each row of each table, and the first value of each stage as its name."""
     place = where.replace("n_tasks", "task")
     columns = [
-        _values(place, frame[settings.task], getattr(settings, path))
+        _values(place, _times(frame[settings.task]), getattr(settings, path))
         for path, frame in zip(_paths(settings), frames, strict=True)
     ]
     kinds = {order(value)[0] for _, values in columns for value in values}
@@ -211,7 +221,7 @@ def _stages(
     if len(kinds) > 1 or not is_ordered(first):
         raise DataError(
             f"{where}: expected to be left out where the task column is of text, got {n_tasks} and column "
-            f"'{settings.task}' with '{shown(first)}'; drop n_tasks, or save the column as numbers or times"
+            f"'{settings.task}' with '{shown(first)}'; drop n_tasks, or save the column as numbers or ISO 8601 times"
         )
     keys = [np.array([order(value)[1] for value in values])[codes] for codes, values in columns]
     ranked = np.argsort(keys[0], kind="stable")
