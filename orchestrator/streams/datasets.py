@@ -109,7 +109,7 @@ class Dataset:
         if inputs.ndim == 4:
             channels = [inputs[:, channel] / maximum for channel in range(inputs.shape[1])]
             means, stds = ([getattr(c, name)(dtype=np.float64) for c in channels] for name in ("mean", "std"))
-            return _per_channel(means), np.where(_per_channel(stds) > 0, _per_channel(stds), np.float32(1))
+            return _per_channel(means), _per_channel([std if std > 1e-6 else 1 for std in stds])
         is_number = np.arange(inputs.shape[1]) < self.facts.n_numbers
         mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
         scaled = is_number & (std > 0)

@@ -151,7 +151,9 @@ def write_mnist(root: Path, name: str = "MNIST") -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
 def test_torchvision_files_are_read_as_they_are(tmp_path: Path, downloads: list[str], name: str, folder: str) -> None:
     write_mnist(tmp_path, folder)
     dataset = load_dataset(name, tmp_path)
