@@ -108,12 +108,18 @@ def _validation_faults(spec: SweepSpec, stream: str, dataset: Dataset) -> Iterat
     if not spec.seeds.of("search") or not spec.validation_share:
         return
     facts, chosen = dataset.facts, dataset.validation_rows(spec.validation_share)
-    given = dataset.train_tasks
-    numbers, names, what = (
-        (dataset.train_labels, facts.class_names, "class") if given is None else (given, facts.task_names, "task")
-    )
-    for index in np.flatnonzero(np.bincount(numbers[chosen], minlength=len(names)) == 0):
-        yield (
-            f"streams.{stream}: expected 2 training examples or more of a class in each {what}, for training and "
-            f"validation, got 1 in {what} '{names[index]}'; add examples or set seeds.search to 0"
-        )
+    order = spec.stream_settings(stream).class_order
+    if dataset.train_tasks is None:
+        numbers, names, rule = dataset.train_labels, facts.class_names, "of each class"
+        used = order if isinstance(order, tuple) else range(facts.n_classes)
+        what = "class"
+    else:
+        numbers, names, rule = dataset.train_tasks, facts.task_names, "of a class in each task"
+        used, what = range(len(names)), "task"
+    held_out = np.bincount(numbers[chosen], minlength=len(names))
+    for index in used:
+        if not held_out[index]:
+            yield (
+                f"streams.{stream}: expected 2 training examples or more {rule}, for training and validation, got 1 in "
+                f"{what} '{names[index]}'; add examples or set seeds.search to 0"
+            )

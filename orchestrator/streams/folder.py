@@ -48,10 +48,8 @@ def load_folder(stream: str, settings: StreamSettings) -> Dataset:
     has_tasks = parts[0][0].task is not None
     tasks = sorted({example.task or "" for example in parts[0]}, key=natural) if has_tasks else None
     classes = sorted({example.label for part in parts for example in part}, key=natural)
-    labels = [np.array([classes.index(e.label) for e in part], dtype=np.int64) for part in parts]
-    numbers = [
-        None if tasks is None else np.array([tasks.index(e.task or "") for e in part], dtype=np.int64) for part in parts
-    ]
+    labels = [_indices(classes, [example.label for example in part]) for part in parts]
+    numbers = [None if tasks is None else _indices(tasks, [e.task or "" for e in part]) for part in parts]
     facts = DatasetFacts(tuple(classes), (), 255, f"'{root}'", tuple(tasks or ()))
     place = f"{where} '{root}'"
     if len(parts) == 1:
@@ -74,6 +72,12 @@ def load_folder(stream: str, settings: StreamSettings) -> Dataset:
     test = held_out_rows(strata(labels[0], numbers[0]), settings.test_share)
     cut = (None, None) if numbers[0] is None else (numbers[0][~test], numbers[0][test])
     return Dataset(stream, inputs[~test], labels[0][~test], inputs[test], labels[0][test], facts, *cut)
+
+
+def _indices(names: list[str], found: list[str]) -> NDArray[np.int64]:
+    """Return the place (N,) int64 of each found name among `names`."""
+    place = {name: index for index, name in enumerate(names)}
+    return np.array([place[name] for name in found], dtype=np.int64)
 
 
 def _parts(where: str, root: Path, settings: StreamSettings) -> list[list[_Example]]:

@@ -13,7 +13,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 def natural(text: str) -> tuple[Any, ...]:
     """Return a key that sorts 'task2' before 'task10'."""
     parts = _DIGITS.split(text)
-    return (*((int(part) if at % 2 else part.casefold()) for at, part in enumerate(parts)), text)
+    return tuple(int(part) if at % 2 else part.casefold() for at, part in enumerate(parts)), text
 
 
 def is_ordered(value: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,9 +19,9 @@ from orchestrator.streams.facts import DATASETS, DatasetFacts
 from strategies import IncrementalType
 
 Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"]
-Side = Annotated[int, Field(ge=1, le=4096)]
 
 MOST_TASKS = 1000
+LARGEST_SIDE = 4096
 TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
 
 
@@ -49,7 +49,7 @@ class StreamSettings(BaseModel):
     noise_seed: int = Field(0, ge=0, description="noisy: which noise")
     rotation: float = Field(45.0, gt=0, lt=360, description="clean-rotated-noisy: degrees of its second task")
     folder: str | None = Field(None, description="own images: FOLDER/CLASS/*.png, or FOLDER/TASK/CLASS/*.png")
-    image_size: Side | tuple[Side, Side] | None = Field(
+    image_size: int | tuple[int, int] | None = Field(
         None, description="folder: images are resized to this side, or [height, width]"
     )
     table: str | None = Field(None, description="own table: a Parquet or CSV file, a row an example")
@@ -210,6 +210,9 @@ def _own_faults(stream: str, family: Family, settings: StreamSettings) -> Iterat
     if family == "folder":
         if not settings.folder:
             yield "folder: expected the path of a folder, got ''; write it"
+        sides = settings.image_size if isinstance(settings.image_size, tuple) else (settings.image_size or 1,)
+        if settings.image_size == 0 or not all(1 <= side <= LARGEST_SIDE for side in sides):
+            yield f"image_size: expected 1 … {LARGEST_SIDE} pixels a side, got {settings.image_size}; change it"
         return
     for name in ("table", "test_table"):
         path = getattr(settings, name)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from orchestrator.errors import DataError
 from orchestrator.streams import Dataset, StreamSettings, load_stream
+from orchestrator.streams.order import natural
 
 
 def write_image(path: Path, value: int = 0, size: tuple[int, int] = (4, 4), mode: str = "L") -> None:
@@ -46,6 +47,18 @@ def faults(root: Path, **settings: Any) -> tuple[str, ...]:
 
 def values(inputs: Any) -> list[int]:
     return [int(image.flat[0]) for image in inputs]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["task10", "task", "task2", "Task1"], ["task", "Task1", "task2", "task10"]),
+        (["10", "9", "a", "1a", ""], ["", "1a", "9", "10", "a"]),
+        (["a1b2", "a1b10", "a1"], ["a1", "a1b2", "a1b10"]),
+    ],
+)
+def test_natural_order(names: list[str], expected: list[str]) -> None:
+    assert sorted(names, key=natural) == expected
 
 
 def test_a_folder_a_class_in_the_natural_order_of_names(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from orchestrator.session import Session
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import Dataset, DatasetFacts, Stream, StreamSettings
 from orchestrator.trial import run_trial
-from strategies import IncrementalType
+from strategies import STRATEGIES, IncrementalType
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("## Your own data")[1].split("\n## ")[0]
@@ -172,8 +172,10 @@ def test_labels_and_heads_of_given_tasks(
             assert len(part) == 2 * len(expected)
 
 
-@pytest.mark.parametrize("kind", ["task", "domain"])
-@pytest.mark.parametrize("method", ["naive", "joint", "ewc", "replay"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(kind, name) for kind in ("task", "domain") for name, m in STRATEGIES.items() if kind not in m.unsupported],
+)
 def test_methods_learn_tasks_of_other_sizes_and_widths(kind: str, method: str) -> None:
     streams = {"own": OWN.model_dump() | {"table": "a.csv"}}
     spec = parse_spec(SMALL | {"streams": streams, "methods": [method], "scenarios": [f"own/{kind}"]})
@@ -219,6 +221,10 @@ def test_a_head_of_one_output_is_refused() -> None:
         ({"churn": {"table": "a.csv"}}, "streams.churn.label: expected the column of the classes"),
         ({"churn": {"table": "a.xlsx", "label": "y"}}, "streams.churn.table: expected a file ending in .parquet"),
         ({"churn": {"table": "", "label": "y"}}, "streams.churn.table: expected a file ending in"),
+        ({"p": {"folder": "a", "image_size": "big"}}, "streams.p.image_size: expected a whole number or a list, got 'big'"),
+        ({"p": {"folder": "a", "image_size": [3]}}, "streams.p.image_size"),
+        ({"p": {"folder": "a", "image_size": 0}}, "streams.p.image_size: expected 1 … 4096 pixels a side, got 0"),
+        ({"p": {"folder": "a", "image_size": [8, 5000]}}, "streams.p.image_size: expected 1 … 4096 pixels a side, got"),
         ({"churn": {"folder": ""}}, "streams.churn.folder: expected the path of a folder"),
         (churn(folder="data/photos"), "streams.churn.table: expected to be left out"),
         (churn(padding=2), "streams.churn.padding: expected to be left out, got 2; it belongs to"),
@@ -290,6 +296,18 @@ def test_settings_of_classes_are_refused_for_folders_of_tasks(data: Path) -> Non
     os.rename(data / "2024", data / "photos" / "2024")
     (fault,) = asked("photos", streams={"photos": {"folder": "data/photos", "image_size": 8, "n_tasks": 2}})
     assert fault.startswith("streams.photos.n_tasks: expected to be left out where 'data/photos' has a folder for each")
+
+
+def test_a_class_with_nothing_to_validate_on_is_told_where_it_is_used() -> None:
+    pd.DataFrame({"x": range(14), "y": [*"aaaaabbbbbccdd"]}).to_csv("few.csv", index=False)
+    few = {"table": "few.csv", "label": "y", "classes_per_task": 1}
+    told = asked("churn", streams={"few": few}, scenarios=["few/class"])
+    assert [fault.split("got ")[1] for fault in told] == [
+        "1 in class 'c'; add examples or set seeds.search to 0",
+        "1 in class 'd'; add examples or set seeds.search to 0",
+    ]
+    without = {"few": few | {"class_order": [0, 1]}}
+    load_datasets(example("churn", streams=without, scenarios=["few/class"]), Path())
 
 
 def test_a_task_with_nothing_to_validate_on_is_told() -> None:
