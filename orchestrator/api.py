@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from orchestrator.datacheck import load_datasets
 from orchestrator.errors import DataError, RunFolderError, SpecError
 from orchestrator.models import MODELS, model_faults
-from orchestrator.plan import CellPlan, plan_sweep
+from orchestrator.planning import CellPlan, plan_sweep
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.search import SweepSearch
-from orchestrator.session import Listener, Session, fingerprints, load_datasets
+from orchestrator.session import Listener, Session, fingerprints
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
-from orchestrator.streams import STREAMS, Dataset, load_dataset
+from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
 from orchestrator.trial import Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
 from strategies import STRATEGIES, MethodError, find_method
@@ -168,17 +169,27 @@ def run_one(
     data_dir: str | Path = DEFAULT_DATA_DIR,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
+    streams: Mapping[str, StreamSettings] | None = None,
 ) -> TrialResult:
     """Run one trial in this process, without Ray and without writing anything.
+
+    Args:
+        spec: the trial.
+        data_dir: where torchvision's data sets are, or are downloaded to.
+        placement: where it runs.
+        report: is told each row of the accuracy matrix.
+        streams: those of the sweep's spec, which say where a user's own data are; a trial does not.
 
     Raises:
         DataError: where the data set is missing, damaged, or not the one that the spec was made for.
     """
-    dataset = _dataset(spec.dataset, data_dir)
+    settings = (streams or {}).get(spec.stream, spec.stream_settings)
+    dataset = load_stream(spec.stream, settings, Path(data_dir))
     if dataset.fingerprint() != spec.data_fingerprint:
         raise DataError(
             f"data: expected the {spec.dataset} that the trial was made for (hash {spec.data_fingerprint}), got "
-            f"{dataset.fingerprint()}; give the same files with --data-dir"
+            f"{dataset.fingerprint()}; give the same files "
+            + ("with --data-dir" if spec.stream in STREAMS else f"under streams.{spec.stream}")
         )
     torch.set_num_threads(placement.threads)
     return run_trial(spec, dataset.phase(spec.phase, spec.validation_share), placement, report)
@@ -198,7 +209,7 @@ def single_trial(
         spec.model_dump(mode="json") | {"spaces": {spec.cells[0].method: dict(hyperparameters)}, "limits": []}
     )
     cell = fixed.cells[0]
-    dataset = _dataset(STREAMS[cell.stream][1], data_dir)
+    dataset = load_datasets(fixed, Path(data_dir))[dataset_of(cell.stream)]
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
 
 
@@ -238,10 +249,6 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
             f"{spec.strategy_versions} and {spec.protocol_version}; check out revision '{row['code_revision']}'"
         )
     return spec, row
-
-
-def _dataset(name: str, data_dir: str | Path) -> Dataset:
-    return load_dataset(name, Path(data_dir).expanduser().absolute())
 
 
 def _override(content: dict[str, Any], path: str, value: Any) -> None:

@@ -18,6 +18,14 @@ from orchestrator.suggestion import describe
 from search_spaces import default_space
 from strategies import STRATEGIES, Strategy, find_method
 
+EXAMPLE = """\
+streams:
+  photos: {folder: data/photos, image_size: 32, classes_per_task: 2}
+  churn: {table: data/churn.csv, label: churned, task: quarter, drop: [customer_id]}
+scenarios: [photos/class, churn/domain]
+"""
+"""How a spec names a user's own data."""
+
 
 def render_methods() -> RenderableType:
     """Return every method with its hyper-parameters, ranges, search space and incremental types."""
@@ -53,7 +61,14 @@ def render_scenarios() -> RenderableType:
     return Group(
         Text("A scenario is STREAM/TYPE, such as split-mnist/class.", style="bold"),
         table,
-        Text("rotated streams have no class type: a rotated image keeps its class, so no task brings new ones."),
+        Text("rotated and noisy streams have no class type: an image keeps its class, so no task brings new ones."),
+        Text("\nYour own data: name a folder of images or a table, then use that name in scenarios", style="bold"),
+        Text(EXAMPLE),
+        Text(
+            "A folder holds FOLDER/CLASS/IMAGE, cut into tasks by class, or FOLDER/TASK/CLASS/IMAGE; a table is "
+            "Parquet or CSV with a column of classes (label) and one of tasks (task), or is cut by class too. Tasks "
+            "that share a class have no class type."
+        ),
         Text("\nWhich method runs on which incremental type", style="bold"),
         abilities,
         Text("\nSettings of a stream, under streams.NAME in a spec", style="bold"),
@@ -105,5 +120,5 @@ def _distribution(distribution: BaseDistribution) -> str:
 def _facts(facts: dict[str, str]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, meaning in facts.items():
-        table.add_row(name, meaning)
+        table.add_row(name, Text(meaning))
     return table

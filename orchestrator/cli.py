@@ -232,7 +232,7 @@ def trial(
         raise SpecError(["validation_share: expected more than 0 for --phase search, got 0; set it"])
     resolved = api.single_trial(loaded, _overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
     console = make_console()
-    result = api.run_one(resolved, data_dir, Placement(device, threads), reporter(console))
+    result = api.run_one(resolved, data_dir, Placement(device, threads), reporter(console), loaded.streams)
     print_result(console, result)
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)
@@ -247,7 +247,7 @@ def _repeat(run: Path, key: str, data_dir: Path, placement: Placement, plugins: 
     console, opened = make_console(), api.open_run(run)
     recorded, row = api.recorded_trial(opened, key, plugins)
     console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
-    result = api.run_one(recorded, data_dir, placement, reporter(console))
+    result = api.run_one(recorded, data_dir, placement, reporter(console), opened.spec.streams)
     if not compare(console, opened, row, result):
         raise typer.Exit(EXIT_DIFFERENT)
 

@@ -27,7 +27,16 @@ class ModelError(OrchestratorError):
 
 
 class DataError(OrchestratorError):
-    """A data set is missing or damaged."""
+    """Data are missing or damaged; holds every fault at once.
+
+    Args:
+        faults: one message a fault, in the form of `SpecError`'s.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        lines = "".join(f"\n  {fault}" for fault in faults)
+        super().__init__(faults[0] if len(faults) == 1 else f"the data have {len(faults)} faults:{lines}")
 
 
 class RunFolderError(OrchestratorError):

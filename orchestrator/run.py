@@ -18,7 +18,7 @@ from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, read_spec
 from orchestrator.speccheck import COSTS
-from orchestrator.streams import STREAMS, StreamSettings
+from orchestrator.streams import STREAMS, StreamSettings, dataset_of
 from orchestrator.suggestion import Outcome
 from orchestrator.tables import fill_values, load_json, matrix_of, read_table, replace_file, write_rows
 
@@ -100,11 +100,12 @@ class Run:
         """
         frame = read_table(self.path / "trials", "trials")
         for stream, recorded in set(zip(frame["stream"], frame["data_hash"], strict=True)):
-            dataset = STREAMS[stream][1] if stream in STREAMS else ""
+            dataset = dataset_of(stream)
             if fingerprints.get(dataset, recorded) != recorded:
+                place = "with --data-dir" if stream in STREAMS else f"under streams.{stream}"
                 raise RunFolderError(
                     f"run: expected the {dataset} data of the trials in '{self.path}' (hash {recorded}), got "
-                    f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
+                    f"{fingerprints[dataset]}; give the same files {place}, or choose another --run"
                 )
 
     @cached_property
@@ -158,8 +159,8 @@ class Run:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         frame = read_table(self.path / "trials", "trials")
         hashes = dict(zip(frame["stream"], frame["data_hash"], strict=True))
-        known = {STREAMS[stream][1]: value for stream, value in hashes.items() if stream in STREAMS}
-        fingerprints = {STREAMS[cell.stream][1]: "" for cell in spec.cells} | known
+        known = {dataset_of(stream): value for stream, value in hashes.items()}
+        fingerprints = {dataset_of(cell.stream): "" for cell in spec.cells} | known
         search = SweepSearch(spec, fingerprints, self.outcomes())
         return sum(cell.n_unknown for cell in search.cells)
 
@@ -206,10 +207,10 @@ class Run:
         old = self.spec
         fields = ("name", "model", "training", "validation_share")
         differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}
-        cut = {s.partition("/")[0]: old.stream_settings(s.partition("/")[0]) for s in old.scenarios}
+        cut = {s.partition("/")[0]: old.stream_settings(s.partition("/")[0]).without_paths() for s in old.scenarios}
         cut |= self._recorded_streams()  # rows of streams that the last spec had left out are there too
         streams = cut.keys() & {s.partition("/")[0] for s in spec.scenarios}
-        differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s)) for s in sorted(streams)}
+        differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s).without_paths()) for s in sorted(streams)}
         changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
         if changes:
             raise RunFolderError(

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from orchestrator.spec import Cell, ResolvedRequest, SweepSpec
 from orchestrator.speccheck import LOWER_IS_BETTER
-from orchestrator.streams import STREAMS, Phase
+from orchestrator.streams import Phase, dataset_of
 from orchestrator.suggestion import Outcome, Suggestion, rank
 from orchestrator.trialspec import TrialSpec
 from strategies import derive_seed
@@ -219,7 +219,7 @@ class SweepSearch:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
-        self.cells = [CellSearch(spec, cell, fingerprints[STREAMS[cell.stream][1]], told) for cell in spec.cells]
+        self.cells = [CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], told) for cell in spec.cells]
         self.n_cached = 0
         self._known = {key: outcome for key, outcome in cached.items() if outcome.status != "error"}
         self._by_name = {search.cell.name: search for search in self.cells}

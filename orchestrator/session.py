@@ -10,11 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator.datacheck import load_datasets
 from orchestrator.mirror import StudyMirror
 from orchestrator.run import Run
 from orchestrator.search import PlannedTrial, SweepSearch
 from orchestrator.spec import SweepSpec
-from orchestrator.streams import STREAMS, Dataset, Phase, PhaseData, load_dataset
+from orchestrator.streams import Dataset, Phase, PhaseData
 from orchestrator.suggestion import Outcome
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
@@ -110,16 +111,6 @@ class Session:
 def outcome_of(result: TrialResult) -> Outcome:
     """Return what the search needs of a result."""
     return Outcome(result.status, result.metrics() | result.costs)
-
-
-def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
-    """Return every data set of the sweep by name.
-
-    Raises:
-        DataError: where one is missing or damaged.
-    """
-    names = dict.fromkeys(STREAMS[cell.stream][1] for cell in spec.cells)
-    return {name: load_dataset(name, data_dir.expanduser().absolute()) for name in names}
 
 
 def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:

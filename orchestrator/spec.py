@@ -153,7 +153,9 @@ class SweepSpec(_Frozen):
     )
     model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
-    streams: dict[str, StreamSettings] = Field(default_factory=dict, description="stream -> how it is cut into tasks")
+    streams: dict[str, StreamSettings] = Field(
+        default_factory=dict, description="stream -> how it is cut into tasks; own data too"
+    )
     validation_share: float = Field(0.1, ge=0, le=0.9, description="share of the training data held out in search")
     unsupported_cells: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with a method on an incremental type that it cannot do"
@@ -202,7 +204,7 @@ class SweepSpec(_Frozen):
         return TrialSpec(
             stream=cell.stream,
             incremental_type=cell.incremental_type,
-            stream_settings=self.stream_settings(cell.stream),
+            stream_settings=self.stream_settings(cell.stream).without_paths(),
             method=cell.method,
             hyperparameters=method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters),
             model=self.model,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from orchestrator.metrics import DERIVED, METRICS
-from orchestrator.spec import Request, SweepSpec, split_scenario
+from orchestrator.spec import Cell, Request, SweepSpec, split_scenario
 from orchestrator.specfaults import nearest
-from orchestrator.streams import STREAMS, number_of_tasks, refused_type, stream_faults
+from orchestrator.streams import STREAMS, known_streams, number_of_tasks, refused_type, stream_faults
 from search_spaces import Constraint, SpaceError, default_space, space_of
 from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
 
@@ -78,17 +78,18 @@ def _pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
 
 
 def _names(spec: SweepSpec) -> Iterator[str]:
+    streams = known_streams(spec.streams)
     for index, scenario in enumerate(spec.scenarios):
         where = f"scenarios.{index}"
         stream, kind = split_scenario(scenario)
         if "/" not in scenario:
             yield f"{where}: expected STREAM/TYPE, got '{scenario}'; for example split-digits/class"
             continue
-        if stream not in STREAMS:
-            yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, STREAMS)}"
+        if stream not in streams:
+            yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, streams)}"
         if kind not in TYPES:
             yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {nearest(kind, TYPES)}"
-        elif stream in STREAMS and (reason := refused_type(stream, kind)):
+        elif stream in streams and (reason := refused_type(stream, kind)):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
         if fault := _method_fault(method):
@@ -227,8 +228,11 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
 
 def _streams(spec: SweepSpec) -> Iterator[str]:
     for stream, settings in spec.streams.items():
-        if stream not in STREAMS:
-            yield f"streams.{stream}: expected a known stream, got '{stream}'; {nearest(stream, STREAMS)}"
+        if stream not in known_streams(spec.streams):
+            yield (
+                f"streams.{stream}: expected a known stream, or own data with folder or table, got '{stream}'; "
+                f"{nearest(stream, STREAMS)}"
+            )
             continue
         for fault in stream_faults(stream, settings):
             yield f"streams.{stream}.{fault}"
@@ -265,17 +269,22 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
                 f"spaces.{method}: expected nothing to search without a search phase, got {searched}; "
                 "fix each to a value, or give seeds.search more than 0"
             )
+    for cell in {cell.scenario: cell for cell in cells}.values():
+        if cell.stream in STREAMS:  # how many tasks a user's own data have is known when they are read
+            yield from metric_faults(spec, cell, number_of_tasks(cell.stream, spec.stream_settings(cell.stream)))
+
+
+def metric_faults(spec: SweepSpec, cell: Cell, n_tasks: int) -> Iterator[str]:
+    """Yield the metrics that the spec asks for and that a cell of so many tasks does not have."""
     wanted = {"objective": spec.objective} | {
         f"limits.{i}": text.split()[0] for i, text in enumerate(spec.limits) if text.split()
     }
     for where, metric in wanted.items():
-        for cell in {cell.scenario: cell for cell in cells}.values():
-            needs_past = metric in METRICS and metric not in ("average_accuracy", "learning_accuracy")
-            n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream))
-            if metric == "forward_transfer" and cell.incremental_type != "domain":
-                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs domain"
-            elif needs_past and n_tasks == 1:
-                yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
+        needs_past = metric in METRICS and metric not in ("average_accuracy", "learning_accuracy")
+        if metric == "forward_transfer" and cell.incremental_type != "domain":
+            yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs domain"
+        elif needs_past and n_tasks == 1:
+            yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
 
 
 def _number(value: int) -> str:

@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"
 
 
-_TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "float", "str", "bool", "none"}
+_TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "tuple[int, int]", "float", "str", "bool", "none"}
 
 
 def _path(one: Any) -> list[int | str]:

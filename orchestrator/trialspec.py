@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.models import ModelSettings
-from orchestrator.streams import STREAMS, Phase, StreamSettings
+from orchestrator.streams import Phase, StreamSettings, dataset_of
 from search_spaces import TRAINING_KNOBS, Value
 from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
 
@@ -37,7 +37,7 @@ class TrialSpec(BaseModel):
     Args:
         stream: name of the stream.
         incremental_type: what is known at inference.
-        stream_settings: how the data set is cut.
+        stream_settings: how the data set is cut; the paths of a user's own data are blank.
         method: name of the method.
         hyperparameters: the suggestion: every hyper-parameter of the method, and training settings that it overrides.
         model: which model.
@@ -84,7 +84,7 @@ class TrialSpec(BaseModel):
     @property
     def dataset(self) -> str:
         """Return the name of the data set."""
-        return STREAMS[self.stream][1]
+        return dataset_of(self.stream)
 
     def methods(self) -> list[tuple[type[Strategy], Hyperparameters]]:
         """Return the strategy classes with this trial's hyper-parameters."""

@@ -1,51 +1,19 @@
-"""Data sets as arrays: loading, the validation split, and what a trial of each phase is handed."""
+"""Data sets as arrays: the validation split, and what a trial of each phase is handed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import DataError
+from orchestrator.streams.facts import DatasetFacts
 
 Phase = Literal["search", "confirm"]
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is known about a data set without reading it.
-
-    Args:
-        n_classes: number of classes.
-        shape: (height, width) of an image.
-        maximum: largest pixel value.
-        source: what it is and where it comes from, for users.
-    """
-
-    n_classes: int
-    shape: tuple[int, int]
-    maximum: int
-    source: str
-
-
-_TORCHVISION_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-
-DATASETS: dict[str, DatasetFacts] = {
-    "digits": DatasetFacts(10, (8, 8), 16, "1,797 handwritten digits, bundled with scikit-learn"),
-    "mnist": DatasetFacts(10, (28, 28), 255, "70,000 handwritten digits, torchvision"),
-    "fashion-mnist": DatasetFacts(10, (28, 28), 255, "70,000 articles of clothing, torchvision"),
-}
+Inputs = NDArray[np.uint8] | NDArray[np.float32]
+Statistic = float | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,22 +21,27 @@ class PhaseData:
     """The arrays that trials of one phase are handed, and no others.
 
     Args:
-        train_inputs: (N, H, W) uint8.
+        train_inputs: grey images (N, H, W) uint8, colour images (N, 3, H, W) uint8, or a table's rows (N, F) float32.
         train_labels: classes, (N,) int64.
-        evaluation_inputs: (M, H, W) uint8; the validation split in `search`, the test split in `confirm`.
+        evaluation_inputs: (M, …) likewise; the validation split in `search`, the test split in `confirm`.
         evaluation_labels: (M,) int64.
-        maximum: largest pixel value.
-        mean: mean of the training pixels divided by `maximum`; the same for both phases.
-        std: their standard deviation.
+        facts: what else is known of the data set.
+        mean: mean of the training inputs divided by the largest pixel value, the same for both phases: one number for
+            grey images, (3, 1, 1) float32 for colours, (F,) float32 for a table, where it is 0 for what is no number.
+        std: their standard deviation, likewise; 1 where nothing varies.
+        train_tasks: task of each training example (N,) int64 where the data come cut into tasks.
+        evaluation_tasks: (M,) int64 likewise.
     """
 
-    train_inputs: NDArray[np.uint8]
+    train_inputs: Inputs
     train_labels: NDArray[np.int64]
-    evaluation_inputs: NDArray[np.uint8]
+    evaluation_inputs: Inputs
     evaluation_labels: NDArray[np.int64]
-    maximum: int
-    mean: float
-    std: float
+    facts: DatasetFacts
+    mean: Statistic
+    std: Statistic
+    train_tasks: NDArray[np.int64] | None = None
+    evaluation_tasks: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,112 +49,95 @@ class Dataset:
     """A whole data set; stays with the driver.
 
     Args:
-        name: its name in scenarios.
-        train_inputs: (N, H, W) uint8.
+        name: its name: that of the built-in one, or of the stream of a user's own data.
+        train_inputs: (N, …), as in `PhaseData`.
         train_labels: (N,) int64.
-        test_inputs: (M, H, W) uint8.
+        test_inputs: (M, …), likewise.
         test_labels: (M,) int64.
+        facts: what else is known of it.
+        train_tasks: task of each training example (N,) int64 where the data come cut into tasks.
+        test_tasks: (M,) int64 likewise.
     """
 
     name: str
-    train_inputs: NDArray[np.uint8]
+    train_inputs: Inputs
     train_labels: NDArray[np.int64]
-    test_inputs: NDArray[np.uint8]
+    test_inputs: Inputs
     test_labels: NDArray[np.int64]
+    facts: DatasetFacts
+    train_tasks: NDArray[np.int64] | None = None
+    test_tasks: NDArray[np.int64] | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of every array, 16 hexadecimal digits."""
         digest = hashlib.sha256()
-        for array in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels):
-            digest.update(str((array.shape, array.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(array).data)
+        arrays = (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels)
+        for array in (*arrays, self.train_tasks, self.test_tasks):
+            if array is not None:
+                digest.update(str((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     def phase(self, phase: Phase, validation_share: float) -> PhaseData:
         """Return what trials of `phase` see.
 
-        `search` trains on the training examples less a stratified validation split, the same for every trial, and is
-        evaluated on that split; `confirm` trains on all training examples and is evaluated on the test split.
+        `search` trains on the training examples less a validation split, stratified by class and given task, the same
+        for every trial, and is evaluated on that split; `confirm` trains on all training examples and is evaluated on
+        the test split.
         """
-        facts = DATASETS[self.name]
-        pixels = self.train_inputs / np.float32(facts.maximum)
-        train, labels = self.train_inputs, self.train_labels
-        held_out, held_out_labels = self.test_inputs, self.test_labels
+        mean, std = self._statistics()
+        train, labels, tasks = self.train_inputs, self.train_labels, self.train_tasks
+        held_out, held_out_labels, held_out_tasks = self.test_inputs, self.test_labels, self.test_tasks
         if phase == "search":
-            chosen = validation_rows(self.train_labels, validation_share)
+            chosen = self.validation_rows(validation_share)
             held_out, held_out_labels = train[chosen], labels[chosen]
             train, labels = train[~chosen], labels[~chosen]
-        mean, std = float(pixels.mean()), float(pixels.std())
-        return PhaseData(train, labels, held_out, held_out_labels, facts.maximum, mean, std)
+            if tasks is not None:
+                tasks, held_out_tasks = tasks[~chosen], tasks[chosen]
+        return PhaseData(train, labels, held_out, held_out_labels, self.facts, mean, std, tasks, held_out_tasks)
+
+    def validation_rows(self, share: float) -> NDArray[np.bool_]:
+        """Return which training rows (N,) the `search` phase holds out."""
+        return held_out_rows(strata(self.train_labels, self.train_tasks), share)
+
+    def _statistics(self) -> tuple[Statistic, Statistic]:
+        """Return mean and standard deviation of the training inputs in [0, 1]."""
+        inputs, maximum = self.train_inputs, np.float32(self.facts.maximum)
+        if inputs.ndim == 3:
+            pixels = inputs / maximum
+            return float(pixels.mean()), float(pixels.std()) or 1.0
+        if inputs.ndim == 4:
+            channels = [inputs[:, channel] / maximum for channel in range(inputs.shape[1])]
+            means, stds = ([getattr(c, name)(dtype=np.float64) for c in channels] for name in ("mean", "std"))
+            return _per_channel(means), _per_channel([std if std > 1e-6 else 1 for std in stds])
+        is_number = np.arange(inputs.shape[1]) < self.facts.n_numbers
+        mean, std = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+        scaled = is_number & (std > 0)
+        return np.where(is_number, mean, 0).astype(np.float32), np.where(scaled, std, 1).astype(np.float32)
 
 
-def validation_rows(labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Return which rows (N,) are held out: round(share · n) of each class, at least 1 where share > 0."""
-    generator = np.random.default_rng(0)
-    chosen = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        chosen[rows[: max(round(share * len(rows)), 1 if share > 0 else 0)]] = True
-    return chosen
+def _per_channel(values: list[Any]) -> NDArray[np.float32]:
+    return np.array(values, dtype=np.float32)[:, None, None]
 
 
-@cache
-def load_dataset(name: str, data_dir: Path) -> Dataset:
-    """Return the data set `name`, read from `data_dir` or downloaded into it once.
+def strata(labels: NDArray[np.int64], tasks: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return a number (N,) for each example that tells its task and class."""
+    return labels if tasks is None or not len(labels) else tasks * (labels.max() + 1) + labels
 
-    Raises:
-        DataError: where it is missing and cannot be downloaded, or damaged.
+
+def held_out_rows(kinds: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+    """Return which rows (N,) are held out: round(share · n) of each kind, at least 1 where share > 0, but never all.
+
+    Args:
+        kinds: the class of each row, or its task and class, (N,) int64.
+        share: in [0, 1).
     """
-    if name == "digits":
-        return _load_digits()
-    from torchvision import datasets
-
-    return _load_torchvision(name, data_dir, {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name])
-
-
-def _load_digits() -> Dataset:
-    """Return scikit-learn's digits with a fixed stratified fifth of each class as the test split."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    inputs, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-    test = validation_rows(labels, 0.2)
-    return Dataset("digits", inputs[~test], labels[~test], inputs[test], labels[test])
-
-
-def _load_torchvision(name: str, data_dir: Path, source: Callable[..., Any]) -> Dataset:
-    folder = data_dir / source.__name__ / "raw"
-    where = f"data_dir: expected the files of {name} in '{folder}'"
-    missing = [file for file in _TORCHVISION_FILES if not (folder / file).is_file()]
-    if missing:
-        try:
-            source(data_dir, download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{where}, got no {', '.join(missing)} and the download failed ({_reason(error)}); "
-                "pass --data-dir FOLDER with torchvision's layout, or connect and run again"
-            ) from error
-    try:
-        splits = [source(data_dir, train=train) for train in (True, False)]
-    except Exception as error:
-        raise DataError(f"{where}, got a damaged file ({_reason(error)}); delete the folder and run again") from error
-    arrays = [np.asarray(part) for split in splits for part in (split.data, split.targets)]
-    _check_arrays(name, where, arrays)
-    train_inputs, train_labels, test_inputs, test_labels = arrays
-    return Dataset(name, train_inputs, train_labels.astype(np.int64), test_inputs, test_labels.astype(np.int64))
-
-
-def _reason(error: Exception) -> str:
-    """Return what an error says in one short line; its kind where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _check_arrays(name: str, where: str, arrays: list[NDArray[Any]]) -> None:
-    facts = DATASETS[name]
-    for inputs, labels in (arrays[:2], arrays[2:]):
-        present = np.unique(labels).tolist()
-        if inputs.shape != (len(labels), *facts.shape) or present != list(range(facts.n_classes)):
-            raise DataError(
-                f"{where}, got images of shape {inputs.shape}, {len(labels)} labels and classes {present}; "
-                "the files are damaged: delete the folder and run again"
-            )
+    generator = np.random.default_rng(0)
+    chosen = np.zeros(len(kinds), dtype=bool)
+    order = np.argsort(kinds, kind="stable")
+    starts = np.flatnonzero(np.diff(kinds[order])) + 1
+    for members in np.split(order, starts) if len(order) else []:
+        rows = generator.permutation(members)
+        n_rows = max(round(share * len(rows)), 1 if share > 0 else 0)
+        chosen[rows[: min(n_rows, len(rows) - 1)]] = True
+    return chosen

@@ -5,10 +5,12 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
+import yaml
 from rich.console import Console, RenderableType
 
-from orchestrator.catalogue import render_methods, render_scenarios
+from orchestrator.catalogue import EXAMPLE, render_methods, render_scenarios
 from orchestrator.metrics import METRICS
+from orchestrator.spec import parse_spec
 from orchestrator.speccheck import COSTS, LOWER_IS_BETTER, TYPES
 from orchestrator.streams import STREAMS, StreamSettings
 from search_spaces import SPACES
@@ -71,9 +73,18 @@ def test_ranges_and_choices_are_told(methods: dict[str, str]) -> None:
 def test_each_stream_is_listed_with_its_tasks_and_types() -> None:
     lines = {line.split()[0]: line for line in text_of(render_scenarios()).splitlines() if line.split()}
     for stream, (family, _) in STREAMS.items():
-        assert lines[stream].split()[1] == {"split": "5", "permuted": "10", "rotated": "5"}[family]
-        assert ("task, domain, class" in lines[stream]) == (family != "rotated")
+        n_tasks = {"split": 5, "permuted": 10, "rotated": 5, "noisy": 5, "clean-rotated-noisy": 3}[family]
+        assert lines[stream].split()[1] == str(50 if stream == "split-cifar100" else n_tasks)
+        assert ("task, domain, class" in lines[stream]) == (family in ("split", "permuted"))
     assert "scikit-learn" in lines["split-digits"]
+
+
+def test_one_learns_how_to_name_own_data() -> None:
+    text = text_of(render_scenarios())
+    for line in EXAMPLE.splitlines():
+        assert line in text
+    spec = parse_spec(yaml.safe_load(EXAMPLE) | {"methods": ["naive"]})
+    assert [s.folder or s.table for s in spec.streams.values()] == ["data/photos", "data/churn.csv"]
 
 
 def test_every_setting_metric_and_cost_is_listed_with_its_meaning() -> None:

@@ -316,7 +316,7 @@ def test_other_scenarios_may_leave_settings_of_a_stream_unused(planned: Callable
 
 def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("orchestrator.plan.naive_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("orchestrator.planning.naive_seconds", lambda *_: 1.0)
     code, out, err = cli(
         "plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", "--workers", "2"
     )

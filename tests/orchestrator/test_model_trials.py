@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.api import plan, run_one
 from orchestrator.errors import ModelError
-from orchestrator.plan import naive_seconds
+from orchestrator.planning import naive_seconds
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
 from orchestrator.trial import TrialResult, run_trial

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.datacheck import load_datasets
 from orchestrator.errors import DataError, StorageError
 from orchestrator.run import Run
 from orchestrator.search import PlannedTrial
-from orchestrator.session import Progress, Session, load_datasets, outcome_of, software_versions
+from orchestrator.session import Progress, Session, outcome_of, software_versions
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
 from orchestrator.trial import TrialResult, run_trial

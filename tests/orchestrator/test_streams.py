@@ -17,8 +17,10 @@ from torchvision.transforms.functional import rotate
 from orchestrator.errors import DataError
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import (
+    DATASETS,
     STREAMS,
     Dataset,
+    DatasetFacts,
     PhaseData,
     Stream,
     StreamSettings,
@@ -27,7 +29,7 @@ from orchestrator.streams import (
     refused_type,
     stream_faults,
 )
-from orchestrator.streams.datasets import validation_rows
+from orchestrator.streams.datasets import held_out_rows
 from strategies import IncrementalType, derive_seed
 
 CPU = torch.device("cpu")
@@ -57,7 +59,7 @@ def distinct_dataset(n: int = 200) -> Dataset:
     assert len({image.tobytes() for image in inputs}) == n + 50
     labels = np.minimum(generator.geometric(0.25, n + 50) - 1, 9).astype(np.int64)
     labels[:10] = labels[n : n + 10] = np.arange(10)
-    return Dataset("digits", inputs[:n], labels[:n], inputs[n:], labels[n:])
+    return Dataset("digits", inputs[:n], labels[:n], inputs[n:], labels[n:], DATASETS["digits"])
 
 
 def contents(inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> set[bytes]:
@@ -98,11 +100,11 @@ def test_confirm_phase_trains_on_all_training_data_and_is_tested_on_the_test_spl
 
 def test_validation_split_is_the_same_every_time_and_no_global_state_moves_it() -> None:
     labels = distinct_dataset().train_labels
-    first = validation_rows(labels, 0.3)
+    first = held_out_rows(labels, 0.3)
     np.random.seed(123)  # noqa: NPY002 (the point of the test)
     torch.manual_seed(5)
-    np.testing.assert_array_equal(first, validation_rows(labels, 0.3))
-    assert not validation_rows(labels, 0.0).any()
+    np.testing.assert_array_equal(first, held_out_rows(labels, 0.3))
+    assert not held_out_rows(labels, 0.0).any()
 
 
 def test_statistics_are_those_of_all_training_pixels_in_both_phases() -> None:
@@ -149,7 +151,9 @@ def write_mnist(root: Path, name: str = "MNIST") -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
 def test_torchvision_files_are_read_as_they_are(tmp_path: Path, downloads: list[str], name: str, folder: str) -> None:
     write_mnist(tmp_path, folder)
     dataset = load_dataset(name, tmp_path)
@@ -271,18 +275,20 @@ def test_real_mnist(mnist_dir: Path, downloads: list[str]) -> None:
 
 # Streams.
 
+FACTS = DatasetFacts(tuple("0123456789"), (1, 8, 8), 255, "images of a test")
+
 
 def numbered(n: int = 20) -> PhaseData:
     """Return images whose pixel i has the value i (of 255), so that a permutation can be read off; labels 0 … 9."""
     inputs = np.tile(np.arange(64, dtype=np.uint8).reshape(8, 8), (n, 1, 1))
     labels = np.arange(n, dtype=np.int64) % 10
-    return PhaseData(inputs, labels, inputs[:10], labels[:10], 255, 0.25, 0.5)
+    return PhaseData(inputs, labels, inputs[:10], labels[:10], FACTS, 0.25, 0.5)
 
 
 def random_images(n: int = 30) -> PhaseData:
     inputs = np.random.default_rng(3).integers(0, 256, (n, 8, 8), dtype=np.uint8)
     labels = np.arange(n, dtype=np.int64) % 10
-    return PhaseData(inputs, labels, inputs[:10], labels[:10], 255, 0.25, 0.5)
+    return PhaseData(inputs, labels, inputs[:10], labels[:10], FACTS, 0.25, 0.5)
 
 
 def stream_of(
@@ -332,7 +338,7 @@ def task_classes(stream: Stream, data: PhaseData) -> list[list[int]]:
 def class_images(n: int = 40) -> PhaseData:
     labels = np.arange(n, dtype=np.int64) % 10
     inputs = np.broadcast_to(labels[:, None, None], (n, 8, 8)).astype(np.uint8)
-    return PhaseData(inputs, labels, inputs[:10], labels[:10], 255, 0.0, 1.0)
+    return PhaseData(inputs, labels, inputs[:10], labels[:10], FACTS, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -468,7 +474,7 @@ def test_many_rows_are_made_as_few_are() -> None:
     few = random_images(30)
     many = PhaseData(
         np.tile(few.train_inputs, (300, 1, 1)), np.tile(few.train_labels, 300), few.evaluation_inputs,
-        few.evaluation_labels, 255, 0.25, 0.5,
+        few.evaluation_labels, FACTS, 0.25, 0.5,
     )  # fmt: skip
     expected = stream_of("permuted-digits", data=few, n_tasks=2).train(1).inputs
     images = stream_of("permuted-digits", data=many, n_tasks=2).train(1).inputs
@@ -511,7 +517,7 @@ def test_faults_of_settings(stream: str, settings: dict[str, Any], place: str) -
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_resolved_spec_states_defaults_of_all_families_and_is_read_back(name: str) -> None:
-    content = {"scenarios": [f"{name}/domain"], "methods": ["naive"], "streams": {name: {"n_tasks": 2}}}
+    content = {"scenarios": [f"{name}/domain"], "methods": ["naive"], "streams": {name: {"n_tasks": 3}}}
     spec = parse_spec(content)
     assert isinstance(spec, SweepSpec)
     assert parse_spec(spec.model_dump(mode="json")) == spec

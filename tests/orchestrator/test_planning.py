@@ -12,16 +12,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from orchestrator import plan as plan_module
+from orchestrator import planning as planning_module
 from orchestrator.api import Plan
-from orchestrator.plan import CellPlan, naive_seconds, plan_sweep
+from orchestrator.planning import CellPlan, naive_seconds, plan_sweep
 from orchestrator.planview import render_plan
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec
-from orchestrator.streams import Dataset
+from orchestrator.streams import Dataset, load_dataset
 from orchestrator.suggestion import Outcome
 
 MakeSpec = Callable[..., SweepSpec]
+DIGITS = load_dataset("digits", Path("nowhere"))
 
 FIELDS: dict[str, Any] = {
     "methods": ["naive", "ewc"],
@@ -34,7 +35,7 @@ GOOD = {"average_accuracy": 0.9, "worst_forgetting": 0.0}
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "naive_seconds", lambda spec, cell, dataset: 2.0)
+    monkeypatch.setattr(planning_module, "naive_seconds", lambda spec, cell, dataset: 2.0)
 
 
 def run_trials(spec: SweepSpec, n_trials: int, values: Mapping[str, float] = GOOD) -> dict[str, Outcome]:
@@ -68,7 +69,7 @@ def plans(spec: SweepSpec, outcomes: Mapping[str, Outcome], seconds: float = 4.0
     ]
     trials = pd.DataFrame(rows, columns=["key", "scenario", "method", "status", "seconds"])
     fed = SweepSearch(spec, {"digits": "f00d"}, outcomes)
-    return {p.cell.method: p for p in plan_sweep(spec, fed, trials, {"digits": None})}  # type: ignore[dict-item]
+    return {p.cell.method: p for p in plan_sweep(spec, fed, trials, {"digits": DIGITS})}
 
 
 def counts(plan: CellPlan) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ import torch
 from orchestrator.models import build_network
 from orchestrator.search import SweepSearch
 from orchestrator.spec import Cell, SweepSpec
-from orchestrator.streams import STREAMS, Dataset, Stream, number_of_tasks
+from orchestrator.streams import Dataset, Stream, dataset_of, number_of_tasks
 from strategies import STRATEGIES, Generators, Learner, NoHyperparameters, find_method
 
 _CALIBRATION_SECONDS = 0.4
@@ -80,9 +80,9 @@ def plan_sweep(
         seconds = float(measured.mean()) if len(measured) else math.nan
         if not len(measured) and n_ready + n_later:
             if cell.scenario not in step_seconds:
-                dataset = datasets[STREAMS[cell.stream][1]]
-                step_seconds[cell.scenario] = naive_seconds(spec, cell, dataset)
-            seconds = step_seconds[cell.scenario] * _relative_cost(spec, cell)
+                step_seconds[cell.scenario] = naive_seconds(spec, cell, datasets[dataset_of(cell.stream)])
+            relative = _relative_cost(spec, cell, datasets[dataset_of(cell.stream)])
+            seconds = step_seconds[cell.scenario] * relative
         plans.append(CellPlan(cell, n_done, n_ready, n_later, again[cell.name], seconds, bool(len(measured))))
     return plans
 
@@ -126,6 +126,6 @@ def naive_seconds(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
     return 1.1 * seconds_a_step * steps_a_task * stream.n_tasks  # a tenth for evaluation
 
 
-def _relative_cost(spec: SweepSpec, cell: Cell) -> float:
-    n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream))
+def _relative_cost(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
+    n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), dataset.facts)
     return find_method(cell.method).relative_cost(cell.space.fixed, spec.training, n_tasks)

@@ -1,0 +1,53 @@
+"""What is known about a data set beside its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_TEN = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What streams need to know of a data set beside its arrays; a user's own data are asked when they are read.
+
+    Args:
+        class_names: name of each class, in the order of the labels 0 … n_classes - 1.
+        shape: of one example: (channels, height, width) of an image, (features,) of a table's row.
+        maximum: largest pixel value; 1 for a table, whose numbers are scaled to [0, 1] when it is read.
+        source: what it is and where it comes from, for users.
+        task_names: name of each task where the data come cut into tasks, in order; else empty.
+        task_classes: classes of each of these tasks, ascending.
+        n_numbers: features of a table that are numbers, the first ones; the others are 0 or 1 and left as they are.
+    """
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    maximum: int
+    source: str
+    task_names: tuple[str, ...] = ()
+    task_classes: tuple[tuple[int, ...], ...] = ()
+    n_numbers: int = 0
+
+    @property
+    def n_classes(self) -> int:
+        """Return the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def tasks_share_no_class(self) -> bool:
+        """Return whether every class belongs to one given task only."""
+        return sum(map(len, self.task_classes)) == len({c for classes in self.task_classes for c in classes})
+
+
+DATASETS: dict[str, DatasetFacts] = {
+    "digits": DatasetFacts(_TEN, (1, 8, 8), 16, "1,797 handwritten digits, bundled with scikit-learn"),
+    "mnist": DatasetFacts(_TEN, (1, 28, 28), 255, "70,000 handwritten digits, torchvision"),
+    "fashion-mnist": DatasetFacts(_TEN, (1, 28, 28), 255, "70,000 articles of clothing, torchvision"),
+    "kmnist": DatasetFacts(_TEN, (1, 28, 28), 255, "70,000 handwritten Japanese characters, torchvision"),
+    "cifar10": DatasetFacts(_TEN, (3, 32, 32), 255, "60,000 colour photographs of 10 classes, torchvision"),
+    "cifar100": DatasetFacts(
+        tuple(map(str, range(100))), (3, 32, 32), 255, "60,000 colour photographs of 100 classes, torchvision"
+    ),
+}
+"""The data sets that need nothing of the user's, by name."""
