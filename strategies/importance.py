@@ -52,6 +52,39 @@ def fisher_diagonal(
     return {name: total / n_examples for name, total in sums.items()}
 
 
+def output_sensitivity(
+    network: nn.Module, batches: list[Batch], logits_of: Callable[[Batch], tuple[Tensor, int]]
+) -> dict[str, Tensor]:
+    """Return the importance of MAS, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
+
+    The mean over examples of the absolute gradient of ½‖f(x)‖², with f the logits that take part; labels are not used.
+    Parameters that take no part in the logits are absent.
+
+    Args:
+        network: the model, in evaluation mode; every parameter that takes part belongs to an `nn.Linear`.
+        batches: the examples.
+        logits_of: maps a batch to logits (B, C), -inf where an output takes no part, and the output index of column 0.
+
+    Raises:
+        TrialDivergedError: where a logit is no longer finite.
+
+    Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 3 and 4. Differs: ½ before the squared norm, which halves Ω.
+    """
+    n_examples = sum(batch.labels.shape[0] for batch in batches)
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+
+        def half_squared_norms(batch: Batch = batch) -> Tensor:
+            logits, _ = logits_of(batch)
+            if not bool((torch.isfinite(logits) | torch.isneginf(logits)).all()):
+                raise TrialDivergedError("the logits of the examples overflow; lower the learning rate")
+            return 0.5 * logits.masked_fill(torch.isneginf(logits), 0.0).square().sum()
+
+        for name, magnitudes in _summed_gradients(network, half_squared_norms, torch.abs).items():
+            sums[name] = sums[name] + magnitudes if name in sums else magnitudes
+    return {name: total / n_examples for name, total in sums.items()}
+
+
 def squared_gradients(network: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
     """Return the sum over examples of each example's squared gradient, parameter name -> tensor of its shape.
 
@@ -63,6 +96,13 @@ def squared_gradients(network: nn.Module, loss: Callable[[], Tensor]) -> dict[st
     gradient is δ_n a_nᵀ, so the sum of squares is (δ²)ᵀ(a²): one backward pass for the whole batch.
     Source: Goodfellow 2015, arXiv 1510.01799.
     """
+    return _summed_gradients(network, loss, torch.square)
+
+
+def _summed_gradients(
+    network: nn.Module, loss: Callable[[], Tensor], magnitude: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the sum over examples of each gradient's `magnitude` (square or absolute value); frozen layers apart."""
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     hooks = []
@@ -70,7 +110,8 @@ def squared_gradients(network: nn.Module, loss: Callable[[], Tensor]) -> dict[st
         if isinstance(module, nn.Linear):
 
             def remember(_: nn.Module, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
-                inputs[name], outputs[name] = args[0].detach(), output
+                if output.requires_grad:
+                    inputs[name], outputs[name] = args[0].detach(), output
 
             hooks.append(module.register_forward_hook(remember))
     try:
@@ -79,13 +120,13 @@ def squared_gradients(network: nn.Module, loss: Callable[[], Tensor]) -> dict[st
         for hook in hooks:
             hook.remove()
     deltas = torch.autograd.grad(total, list(outputs.values()))
-    squares: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for name, delta in zip(outputs, deltas, strict=True):
-        squared = delta.square()
-        squares[f"{name}.weight"] = squared.T @ inputs[name].square()
+        each = magnitude(delta)
+        sums[f"{name}.weight"] = each.T @ magnitude(inputs[name])
         if network.get_submodule(name).bias is not None:
-            squares[f"{name}.bias"] = squared.sum(0)
-    return squares
+            sums[f"{name}.bias"] = each.sum(0)
+    return sums
 
 
 def _labels(logits: Tensor, labels: Tensor, kind: FisherKind, generator: torch.Generator) -> Tensor:

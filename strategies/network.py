@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +67,13 @@ class Network(nn.Module):
         backbone: maps inputs (B, *S) float32 to features (B, n_features) float32.
         n_features: width of the features.
         layout: which outputs belong to which task.
+
+    Attributes:
+        frozen_norms: where True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
+            evaluation mode, so that training neither uses a batch's statistics nor changes the running ones.
     """
 
+    frozen_norms: bool = False
     _bounds: Tensor
 
     def __init__(self, backbone: nn.Module, n_features: int, layout: OutputLayout) -> None:
@@ -78,6 +83,15 @@ class Network(nn.Module):
         self.layout = layout
         self.heads = nn.ModuleList()
         self.register_buffer("_bounds", torch.tensor(layout.ranges), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, or evaluation mode where `mode` is False; frozen norms stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_norms:
+            for module in self.backbone.modules():
+                if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False)):
+                    module.train(False)
+        return self
 
     def add_heads(
         self, n_heads: int, device: torch.device, fresh: Callable[[str], torch.Generator]

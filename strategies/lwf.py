@@ -1,0 +1,123 @@
+"""Learning without forgetting.
+
+Source: Li & Hoiem 2017, arXiv 1606.09282, section 3, Eq. 2 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData
+
+if TYPE_CHECKING:
+    from strategies.network import IncrementalType
+
+_TEACHER_BATCH = 1024
+
+
+class LwfHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    distillation_weight: float = Field(1.0, ge=0, description="λ of the old outputs' loss beside cross-entropy")
+    temperature: float = Field(2.0, gt=0, le=100, description="T that softens both distributions; its loss is times T²")
+
+    def unused(self) -> frozenset[str]:
+        """Return `temperature` where nothing is distilled."""
+        return frozenset({"temperature"}) if self.distillation_weight == 0 else frozenset()
+
+
+@dataclass
+class LwfState:
+    """What the teacher says about the present task's data.
+
+    Args:
+        targets: its softened probabilities of the outputs that it knew, (N, C_old) float32 in 0 … 1, a row an example
+            of the task; each head's sum to 1 in `task`, all of them in the other types. None in task 0 and between
+            tasks.
+    """
+
+    targets: Tensor | None = None
+
+
+class Lwf(Strategy):
+    """Keep the old outputs on the *new* inputs as the model before the task had them.
+
+    The loss is λT² times the cross-entropy of softmax(z/T) against the teacher's, the mean over the batch's new
+    examples. In `task` it is summed over the old heads, as section 3 does and Hsu et al. 2018 (arXiv 1810.12488) do up
+    to a common factor of the whole loss; in `class` one softmax goes over all old outputs, in `domain` over the one
+    head. The teacher never changes within a task and the inputs are not augmented, so it is asked once a task.
+
+    Differs: T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the gradient's scale; no warm-up of
+    the new head alone.
+    """
+
+    name = "lwf"
+    summary = "keeps the old outputs on new inputs as they were before the task, by distillation"
+    paper = "Li & Hoiem 2017, arXiv 1606.09282"
+    hyperparameter_class = LwfHyperparameters
+    state_class = LwfState
+    naive_at: ClassVar[Mapping[str, Any]] = {"distillation_weight": 0.0}
+    notes: ClassVar[Mapping[IncrementalType, str]] = {
+        "class": "known to do little better than naive: new inputs say little about classes of earlier tasks"
+    }
+
+    def begin_task(self, task: TaskData) -> None:
+        """Ask the teacher, the network as it is now, about all of the task's inputs."""
+        if task.index == 0 or self.hyperparameters.distillation_weight == 0:
+            return
+        network = self.learner.network
+        network.eval()
+        with torch.no_grad():
+            outputs = [
+                network.outputs(network.backbone(inputs), self._n_old_heads(task.index))
+                for inputs in torch.split(task.inputs, _TEACHER_BATCH)
+            ]
+        self.state.targets = self._log_probabilities(torch.cat(outputs), task.index).exp_()
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
+        """Return λT² Σ -p log q, the mean over the new examples (Eq. 2 to 4)."""
+        targets: Tensor | None = self.state.targets
+        if targets is None or batch.rows is None:
+            return None
+        task = self.learner.n_seen - 1
+        logits = self._old_logits(forward, batch.n_new, task, targets.shape[1])
+        log_probabilities = self._log_probabilities(logits, task)
+        loss = -(targets.index_select(0, batch.rows) * log_probabilities).sum() / batch.n_new
+        strength: float = self.hyperparameters.distillation_weight * self.hyperparameters.temperature**2
+        return strength * loss
+
+    def end_task(self, task: TaskData) -> None:
+        """Forget the teacher."""
+        self.state.targets = None
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
+        """Return 1 and the loss over the old outputs."""
+        return 1.2
+
+    def _n_old_heads(self, task: int) -> int:
+        return 1 if self.learner.layout.incremental_type == "domain" else task
+
+    def _old_logits(self, forward: Forward, n_new: int, task: int, n_old: int) -> Tensor:
+        """Return the new examples' logits (n_new, C_old) of the outputs that the teacher knew."""
+        kind = self.learner.layout.incremental_type
+        if kind == "domain" or (kind == "class" and self.learner.settings.active_outputs != "current"):
+            return forward.logits[:n_new, :n_old]
+        return self.learner.network.outputs(forward.features[:n_new], self._n_old_heads(task))
+
+    def _log_probabilities(self, logits: Tensor, task: int) -> Tensor:
+        """Return log softmax(z/T) of old logits (B, C_old), one softmax a head in `task` and one in all otherwise."""
+        softened = logits / self.hyperparameters.temperature
+        if self.learner.layout.incremental_type != "task":
+            return F.log_softmax(softened, dim=1)
+        widths = [stop - start for start, stop in self.learner.layout.ranges[:task]]
+        if len(set(widths)) == 1:
+            return F.log_softmax(softened.unflatten(1, (task, widths[0])), dim=2).flatten(1)
+        return torch.cat([F.log_softmax(head, dim=1) for head in torch.split(softened, widths, dim=1)], dim=1)
