@@ -28,8 +28,8 @@ class Freeze(Strategy):
 
     A layer is a module with a weight matrix or kernel, in order of definition; what follows it with vectors only (a
     norm) belongs to it. More layers than there are means all; heads always train. Frozen parameters are not in the
-    optimizer, so neither weight decay nor kept momentum moves them. Running statistics of norms are fixed in the whole
-    backbone as soon as a frozen layer has some, since those above a frozen one would else be the only ones to drift.
+    optimizer, so neither weight decay nor kept momentum moves them. As soon as a frozen layer has running statistics
+    (BatchNorm), those of the whole backbone are fixed, since `Network.frozen_norms` is one switch.
     """
 
     name = "freeze"

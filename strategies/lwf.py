@@ -50,12 +50,15 @@ class Lwf(Strategy):
     """Keep the old outputs on the *new* inputs as the model before the task had them.
 
     The loss is λT² times the cross-entropy of softmax(z/T) against the teacher's, the mean over the batch's new
-    examples. In `task` it is summed over the old heads, as section 3 does and Hsu et al. 2018 (arXiv 1810.12488) do up
-    to a common factor of the whole loss; in `class` one softmax goes over all old outputs, in `domain` over the one
-    head. The teacher never changes within a task and the inputs are not augmented, so it is asked once a task.
+    examples. In `task` it is summed over the old heads, as in section 3; Hsu et al. 2018 (arXiv 1810.12488) do the same
+    up to a common factor of the whole loss. In `domain` the softmax goes over the one head. In `class` it goes over the
+    outputs that compete in the loss, the teacher giving 0 to those that it did not know, as Hsu et al. do: else
+    cross-entropy would push all old outputs down together, which a softmax over them alone cannot see, and the result
+    is naive's. With `active_outputs: current` old and new do not compete, as in the paper, and it goes over the old
+    ones. The teacher never changes within a task and the inputs are not augmented, so it is asked once a task.
 
     Differs: T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the gradient's scale; no warm-up of
-    the new head alone.
+    the new head alone; in `class` the loss over all that competes.
     """
 
     name = "lwf"
@@ -65,7 +68,7 @@ class Lwf(Strategy):
     state_class = LwfState
     naive_at: ClassVar[Mapping[str, Any]] = {"distillation_weight": 0.0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {
-        "class": "known to do little better than naive: new inputs say little about classes of earlier tasks"
+        "class": "known to do little better than naive, unless `active_outputs` is current: old and new outputs compete"
     }
 
     def begin_task(self, task: TaskData) -> None:
@@ -86,9 +89,7 @@ class Lwf(Strategy):
         targets: Tensor | None = self.state.targets
         if targets is None or batch.rows is None:
             return None
-        task = self.learner.n_seen - 1
-        logits = self._old_logits(forward, batch.n_new, task, targets.shape[1])
-        log_probabilities = self._log_probabilities(logits, task)
+        log_probabilities = self._student(forward, batch.n_new, targets.shape[1])
         loss = -(targets.index_select(0, batch.rows) * log_probabilities).sum() / batch.n_new
         strength: float = self.hyperparameters.distillation_weight * self.hyperparameters.temperature**2
         return strength * loss
@@ -105,12 +106,13 @@ class Lwf(Strategy):
     def _n_old_heads(self, task: int) -> int:
         return 1 if self.learner.layout.incremental_type == "domain" else task
 
-    def _old_logits(self, forward: Forward, n_new: int, task: int, n_old: int) -> Tensor:
-        """Return the new examples' logits (n_new, C_old) of the outputs that the teacher knew."""
+    def _student(self, forward: Forward, n_new: int, n_old: int) -> Tensor:
+        """Return the new examples' log probabilities (n_new, C_old) of the outputs that the teacher knew."""
         kind = self.learner.layout.incremental_type
         if kind == "domain" or (kind == "class" and self.learner.settings.active_outputs != "current"):
-            return forward.logits[:n_new, :n_old]
-        return self.learner.network.outputs(forward.features[:n_new], self._n_old_heads(task))
+            return F.log_softmax(forward.logits[:n_new] / self.hyperparameters.temperature, dim=1)[:, :n_old]
+        task = self.learner.n_seen - 1
+        return self._log_probabilities(self.learner.network.outputs(forward.features[:n_new], task), task)
 
     def _log_probabilities(self, logits: Tensor, task: int) -> Tensor:
         """Return log softmax(z/T) of old logits (B, C_old), one softmax a head in `task` and one in all otherwise."""
