@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,9 +28,14 @@ class LwfHyperparameters(Hyperparameters):
     distillation_weight: float = Field(1.0, ge=0, description="λ of the old outputs' loss beside cross-entropy")
     temperature: float = Field(2.0, gt=0, le=100, description="T that softens both distributions; its loss is times T²")
 
+    new_outputs: Literal["at_zero", "left_out"] = Field(
+        "at_zero",
+        description="`class` only, where new outputs compete with old ones: in the softmax with a target of 0, or not",
+    )
+
     def unused(self) -> frozenset[str]:
-        """Return `temperature` where nothing is distilled."""
-        return frozenset({"temperature"}) if self.distillation_weight == 0 else frozenset()
+        """Return all else where nothing is distilled."""
+        return frozenset({"temperature", "new_outputs"}) if self.distillation_weight == 0 else frozenset()
 
 
 @dataclass
@@ -52,10 +57,11 @@ class Lwf(Strategy):
     The loss is λT² times the cross-entropy of softmax(z/T) against the teacher's, the mean over the batch's new
     examples. In `task` it is summed over the old heads, as in section 3; Hsu et al. 2018 (arXiv 1810.12488) do the same
     up to a common factor of the whole loss. In `domain` the softmax goes over the one head. In `class` it goes over the
-    outputs that compete in the loss, the teacher giving 0 to those that it did not know, as Hsu et al. do: else
-    cross-entropy would push all old outputs down together, which a softmax over them alone cannot see, and the result
-    is naive's. With `active_outputs: current` old and new do not compete, as in the paper, and it goes over the old
-    ones. The teacher never changes within a task and the inputs are not augmented, so it is asked once a task.
+    outputs that compete in the loss, the teacher giving 0 to those that it did not know (`at_zero`), as Hsu et al. do:
+    over the old ones alone (`left_out`) it cannot see that cross-entropy pushes them all down together, and unless
+    replay prevents that the result is naive's. With `active_outputs: current` old and new do not compete, as in the
+    paper, and it always goes over the old ones. The teacher never changes within a task and the inputs are not
+    augmented, so it is asked once a task.
 
     Differs: T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the gradient's scale; no warm-up of
     the new head alone; in `class` the loss over all that competes.
@@ -108,9 +114,11 @@ class Lwf(Strategy):
 
     def _student(self, forward: Forward, n_new: int, n_old: int) -> Tensor:
         """Return the new examples' log probabilities (n_new, C_old) of the outputs that the teacher knew."""
-        kind = self.learner.layout.incremental_type
-        if kind == "domain" or (kind == "class" and self.learner.settings.active_outputs != "current"):
-            return F.log_softmax(forward.logits[:n_new] / self.hyperparameters.temperature, dim=1)[:, :n_old]
+        kind, active = self.learner.layout.incremental_type, self.learner.settings.active_outputs
+        if kind == "domain" or (kind == "class" and active != "current"):
+            left_out = self.hyperparameters.new_outputs == "left_out"
+            logits = forward.logits[:n_new, : n_old if left_out else None]
+            return F.log_softmax(logits / self.hyperparameters.temperature, dim=1)[:, :n_old]
         task = self.learner.n_seen - 1
         return self._log_probabilities(self.learner.network.outputs(forward.features[:n_new], task), task)
 

@@ -147,15 +147,19 @@ def test_in_domain_the_penalty_is_over_the_one_head_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("active", "expected"),
+    ("active", "new_outputs", "expected"),
     [
-        ("seen", 0.5 * 3 * LN2 + 0.5 * (3 * LN2 - LN3)),  # 1/8, 3/8, 1/4, 1/4
-        ("current", 0.5 * 2 * LN2 + 0.5 * (2 * LN2 - LN3)),  # 1/4, 3/4
+        ("seen", "at_zero", 0.5 * 3 * LN2 + 0.5 * (3 * LN2 - LN3)),  # 1/8, 3/8, 1/4, 1/4
+        ("seen", "left_out", 0.5 * 2 * LN2 + 0.5 * (2 * LN2 - LN3)),  # 1/4, 3/4
+        ("current", "at_zero", 0.5 * 2 * LN2 + 0.5 * (2 * LN2 - LN3)),
+        ("current", "left_out", 0.5 * 2 * LN2 + 0.5 * (2 * LN2 - LN3)),
     ],
 )
-def test_in_class_the_penalty_is_over_the_outputs_that_compete_by_hand(active: str, expected: float) -> None:
-    learner = lwf("class", {"active_outputs": active}, distillation_weight=2.0, temperature=2.0)
-    speaking(learner, [0.0, 2 * LN3], [2 * LN2, 2 * LN2])
+def test_in_class_the_penalty_is_over_the_outputs_that_compete_by_hand(
+    active: str, new_outputs: str, expected: float
+) -> None:
+    own = {"distillation_weight": 2.0, "temperature": 2.0, "new_outputs": new_outputs}
+    learner = speaking(lwf("class", {"active_outputs": active}, **own), [0.0, 2 * LN3], [2 * LN2, 2 * LN2])
 
     found = penalty_of(learner, torch.randn(3, 5), 1, [[0.5, 0.5]] * 3)
     assert found == pytest.approx(8 * expected, rel=1e-5)
@@ -240,8 +244,8 @@ def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: d
     assert same(resumed.state_dict(), straight.state_dict())
 
 
-def test_without_distillation_the_temperature_has_no_effect() -> None:
-    assert LwfHyperparameters(distillation_weight=0).unused() == {"temperature"}
+def test_without_distillation_nothing_else_has_an_effect() -> None:
+    assert LwfHyperparameters(distillation_weight=0).unused() == {"temperature", "new_outputs"}
     assert LwfHyperparameters().unused() == set()
 
 

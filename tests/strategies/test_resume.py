@@ -13,6 +13,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("naive", {}),
     ("joint", {}),
     ("lwf", {"temperature": 3.0}),
+    ("lwf", {"new_outputs": "left_out"}),
     ("si", {"penalty_weight": 2.0}),
     ("mas", {"importance_samples": 7}),
     ("ewc", {"fisher_samples": 7}),
