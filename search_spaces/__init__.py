@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, packnet, replay
+from search_spaces import ewc, freeze, lwf, mas, packnet, replay, si
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -24,8 +24,12 @@ from strategies import Method, TrainingSettings
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "naive": {},
     "joint": {},
-    "ewc": ewc.SPACE,
     "replay": replay.SPACE,
+    "lwf": lwf.SPACE,
+    "si": si.SPACE,
+    "mas": mas.SPACE,
+    "ewc": ewc.SPACE,
+    "freeze": freeze.SPACE,
     "packnet": packnet.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""

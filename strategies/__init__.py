@@ -12,8 +12,11 @@ from strategies.base import (
     TrialDivergedError,
 )
 from strategies.ewc import Ewc
+from strategies.freeze import Freeze
 from strategies.joint import Joint
 from strategies.learner import Learner
+from strategies.lwf import Lwf
+from strategies.mas import Mas
 from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
@@ -21,8 +24,9 @@ from strategies.packnet import Packnet
 from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
+from strategies.si import Si
 
-STRATEGIES = Registry((Naive, Joint, Replay, Ewc, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, Lwf, Si, Mas, Ewc, Freeze, Packnet))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

@@ -12,10 +12,16 @@ from strategies import STRATEGIES, IncrementalType, Learner
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("naive", {}),
     ("joint", {}),
+    ("lwf", {"temperature": 3.0}),
+    ("lwf", {"new_outputs": "left_out"}),
+    ("si", {"penalty_weight": 2.0}),
+    ("mas", {"importance_samples": 7}),
     ("ewc", {"fisher_samples": 7}),
     ("ewc", {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5}),
     ("replay", {"buffer_size": 9}),
     ("replay", {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3}),
+    ("freeze", {"frozen_layers": 1}),
+    ("freeze", {"frozen_layers": 9}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
 ]
