@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, generative_replay, packnet, replay
+from search_spaces import ewc, generative_replay, packnet, pnn, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -27,6 +27,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "replay": replay.SPACE,
     "generative-replay": generative_replay.SPACE,
     "packnet": packnet.SPACE,
+    "pnn": pnn.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""
 

@@ -19,11 +19,12 @@ from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
 from strategies.packnet import Packnet
+from strategies.pnn import Pnn
 from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Ewc, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Ewc, Packnet, Pnn))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

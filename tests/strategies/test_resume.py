@@ -19,6 +19,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("generative-replay", {"latent_size": 3, "hidden_size": 8, "pool_size": 30}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
+    ("pnn", {}),
 ]
 CASES = [
     pytest.param(method, own, kind, id=f"{method}-{'-'.join(map(str, own.values()))}-{kind}")
