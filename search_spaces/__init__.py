@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, generative_replay, packnet, pnn, replay
+from search_spaces import ewc, generative_replay, icarl, packnet, pnn, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -26,6 +26,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "ewc": ewc.SPACE,
     "replay": replay.SPACE,
     "generative-replay": generative_replay.SPACE,
+    "icarl": icarl.SPACE,
     "packnet": packnet.SPACE,
     "pnn": pnn.SPACE,
 }

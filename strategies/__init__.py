@@ -13,6 +13,7 @@ from strategies.base import (
 )
 from strategies.ewc import Ewc
 from strategies.generative_replay import GenerativeReplay
+from strategies.icarl import Icarl
 from strategies.joint import Joint
 from strategies.learner import Learner
 from strategies.methods import Method, MethodError, Registry, UnknownMethodError
@@ -24,7 +25,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Ewc, Packnet, Pnn))
+STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Icarl, Ewc, Packnet, Pnn))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 
