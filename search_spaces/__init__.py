@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, generative_replay, icarl, packnet, pnn, replay
+from search_spaces import ewc, generative_replay, icarl, packnet, pnn, replay, supsup
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -29,6 +29,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "icarl": icarl.SPACE,
     "packnet": packnet.SPACE,
     "pnn": pnn.SPACE,
+    "supsup": supsup.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""
 

@@ -24,8 +24,9 @@ from strategies.pnn import Pnn
 from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
+from strategies.supsup import Supsup
 
-STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Icarl, Ewc, Packnet, Pnn))
+STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Icarl, Ewc, Packnet, Pnn, Supsup))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

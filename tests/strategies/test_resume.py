@@ -21,6 +21,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
     ("pnn", {}),
+    ("supsup", {"kept_share": 0.4}),
 ]
 CASES = [
     pytest.param(method, own, kind, id=f"{method}-{'-'.join(map(str, own.values()))}-{kind}")
