@@ -27,6 +27,9 @@ class IcarlHyperparameters(Hyperparameters):
     """What can be set."""
 
     buffer_size: int = Field(2000, ge=1, description="exemplars kept, all classes together: K of the paper")
+    temperature: float = Field(
+        1.0, ge=1, le=100, description="divides the old network's outputs before their sigmoid; 1 is the paper's"
+    )
 
 
 @dataclass
@@ -50,7 +53,10 @@ class Icarl(Strategy):
     Features are L2-normalised wherever exemplars and means are concerned, and averages of them again (section 2.2).
     The memory is exactly divided: ⌊K / classes seen⌋ exemplars a class. In `task` only the task's classes are compared.
     The loss is algorithm 3 over all outputs seen, in both types and whatever outputs are active for other methods.
-    Differs: features are those of the network alone, never averaged over flipped images.
+    A network that is sure of its few classes is as sure of inputs that are none of them, and the targets of new
+    examples then hold their features near old ones: `temperature` softens that. van de Ven & Tolias 2019, arXiv
+    1904.07734, have 2 in their code. Differs: features are those of the network alone, never averaged over flipped
+    images.
     """
 
     name = "icarl"
@@ -81,7 +87,10 @@ class Icarl(Strategy):
         network = self.learner.network.eval()
         data = self.training_data(task)
         self.state.targets = torch.cat(
-            [network.outputs(network.backbone(b.inputs), n_past).sigmoid() for b in data.batches(_ROWS)]
+            [
+                network.outputs(network.backbone(batch.inputs), n_past).div(self.hyperparameters.temperature).sigmoid()
+                for batch in data.batches(_ROWS)
+            ]
         )
 
     def training_data(self, task: TaskData) -> TaskData:

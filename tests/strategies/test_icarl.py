@@ -25,8 +25,9 @@ from strategies.icarl import Icarl, IcarlHyperparameters, IcarlState, herd
 TYPES: tuple[IncrementalType, ...] = ("task", "class")
 
 
-def icarl(kind: IncrementalType = "class", size: int = 13, **training: Any) -> Learner:
-    return make_learner("icarl", kind=kind, hyperparameters={"buffer_size": size}, **training)
+def icarl(kind: IncrementalType = "class", size: int = 13, temperature: float = 1.0, **training: Any) -> Learner:
+    own = {"buffer_size": size, "temperature": temperature}
+    return make_learner("icarl", kind=kind, hyperparameters=own, **training)
 
 
 def state_of(learner: Learner) -> IcarlState:
@@ -57,11 +58,12 @@ def test_herding_chooses_what_brings_the_mean_closest_example_by_example() -> No
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_loss_equals_algorithm_3_by_hand(kind: IncrementalType) -> None:
-    learner = learn_tasks(icarl(kind), [0])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_loss_equals_algorithm_3_by_hand(kind: IncrementalType, temperature: float) -> None:
+    learner = learn_tasks(icarl(kind, temperature=temperature), [0])
     task = make_task(1, kind)
     method = learner.strategies[0]
-    old = learner.network.outputs(learner.network.backbone(task.inputs[:2]), 1).sigmoid().tolist()
+    old = (learner.network.outputs(learner.network.backbone(task.inputs[:2]), 1) / temperature).sigmoid().tolist()
     learner.n_seen = 2
     learner.network.add_heads(2, learner.device, learner.generators.fresh)
     method.begin_task(task)
