@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, freeze, lwf, mas, packnet, replay, si
+from search_spaces import ewc, freeze, generative_replay, icarl, lwf, mas, packnet, pnn, replay, si, supsup
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -30,7 +30,11 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "mas": mas.SPACE,
     "ewc": ewc.SPACE,
     "freeze": freeze.SPACE,
+    "generative-replay": generative_replay.SPACE,
+    "icarl": icarl.SPACE,
     "packnet": packnet.SPACE,
+    "pnn": pnn.SPACE,
+    "supsup": supsup.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""
 

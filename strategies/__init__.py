@@ -13,6 +13,8 @@ from strategies.base import (
 )
 from strategies.ewc import Ewc
 from strategies.freeze import Freeze
+from strategies.generative_replay import GenerativeReplay
+from strategies.icarl import Icarl
 from strategies.joint import Joint
 from strategies.learner import Learner
 from strategies.lwf import Lwf
@@ -21,12 +23,14 @@ from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
 from strategies.packnet import Packnet
+from strategies.pnn import Pnn
 from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 from strategies.si import Si
+from strategies.supsup import Supsup
 
-STRATEGIES = Registry((Naive, Joint, Replay, Lwf, Si, Mas, Ewc, Freeze, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Icarl, Lwf, Si, Mas, Ewc, Freeze, Packnet, Pnn, Supsup))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

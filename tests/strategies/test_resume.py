@@ -22,8 +22,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("replay", {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3}),
     ("freeze", {"frozen_layers": 1}),
     ("freeze", {"frozen_layers": 9}),
+    ("generative-replay", {"latent_size": 3, "hidden_size": 8, "pool_size": 30}),
+    ("icarl", {"buffer_size": 13, "temperature": 2.0}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
+    ("pnn", {}),
+    ("supsup", {"kept_share": 0.4}),
 ]
 CASES = [
     pytest.param(method, own, kind, id=f"{method}-{'-'.join(map(str, own.values()))}-{kind}")
