@@ -23,8 +23,8 @@ from strategies import Method, TrainingSettings
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "naive": {},
     "joint": {},
-    "ewc": ewc.SPACE,
     "replay": replay.SPACE,
+    "ewc": ewc.SPACE,
     "packnet": packnet.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""

@@ -16,6 +16,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ewc", {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5}),
     ("replay", {"buffer_size": 9}),
     ("replay", {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3}),
+    ("replay", {"buffer_size": 9, "memory_batch_size": 3}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
 ]
