@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, packnet, replay
+from search_spaces import der, ewc, packnet, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -24,6 +24,8 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "naive": {},
     "joint": {},
     "replay": replay.SPACE,
+    "der": der.SPACE,
+    "der++": der.PLUS_PLUS_SPACE,
     "ewc": ewc.SPACE,
     "packnet": packnet.SPACE,
 }

@@ -11,6 +11,7 @@ from strategies.base import (
     TaskData,
     TrialDivergedError,
 )
+from strategies.der import Der, DerPlusPlus
 from strategies.ewc import Ewc
 from strategies.joint import Joint
 from strategies.learner import Learner
@@ -22,7 +23,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, Ewc, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Ewc, Packnet))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

@@ -17,6 +17,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("replay", {"buffer_size": 9}),
     ("replay", {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3}),
     ("replay", {"buffer_size": 9, "memory_batch_size": 3}),
+    ("der", {"buffer_size": 9}),
+    ("der++", {"buffer_size": 30, "memory_batch_size": 3}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
 ]
