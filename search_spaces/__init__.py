@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import der, ewc, packnet, replay
+from search_spaces import der, ewc, mer, packnet, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -26,6 +26,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "replay": replay.SPACE,
     "der": der.SPACE,
     "der++": der.PLUS_PLUS_SPACE,
+    "mer": mer.SPACE,
     "ewc": ewc.SPACE,
     "packnet": packnet.SPACE,
 }

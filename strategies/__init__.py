@@ -15,6 +15,7 @@ from strategies.der import Der, DerPlusPlus
 from strategies.ewc import Ewc
 from strategies.joint import Joint
 from strategies.learner import Learner
+from strategies.mer import Mer
 from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
@@ -23,7 +24,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Ewc, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Mer, Ewc, Packnet))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 
