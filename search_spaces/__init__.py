@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import der, ewc, mer, packnet, replay
+from search_spaces import agem, der, ewc, mer, packnet, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -28,6 +28,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "der++": der.PLUS_PLUS_SPACE,
     "mer": mer.SPACE,
     "ewc": ewc.SPACE,
+    "agem": agem.SPACE,
     "packnet": packnet.SPACE,
 }
 """Default distributions by method; a method that is missing here searches nothing unless a spec says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from strategies.agem import Agem
 from strategies.base import (
     Batch,
     Forward,
@@ -24,7 +25,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Mer, Ewc, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Mer, Ewc, Agem, Packnet))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 
