@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search_spaces import agem, der, ewc, mer, packnet, replay
+from search_spaces import agem, der, ewc, gem, mer, packnet, replay
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -28,6 +28,7 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "der++": der.PLUS_PLUS_SPACE,
     "mer": mer.SPACE,
     "ewc": ewc.SPACE,
+    "gem": gem.SPACE,
     "agem": agem.SPACE,
     "packnet": packnet.SPACE,
 }

@@ -14,6 +14,7 @@ from strategies.base import (
 )
 from strategies.der import Der, DerPlusPlus
 from strategies.ewc import Ewc
+from strategies.gem import Gem
 from strategies.joint import Joint
 from strategies.learner import Learner
 from strategies.mer import Mer
@@ -25,7 +26,7 @@ from strategies.replay import Replay
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
 
-STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Mer, Ewc, Agem, Packnet))
+STRATEGIES = Registry((Naive, Joint, Replay, Der, DerPlusPlus, Mer, Ewc, Gem, Agem, Packnet))
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

@@ -20,6 +20,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("der", {"buffer_size": 9}),
     ("der++", {"buffer_size": 30, "memory_batch_size": 3}),
     ("mer", {"buffer_size": 9, "reptile_steps": 4}),
+    ("gem", {"buffer_size": 9}),
+    ("gem", {"buffer_size": 30, "memory_batch_size": 4}),
     ("agem", {"buffer_size": 9, "memory_batch_size": 5}),
     ("packnet", {"post_prune_epochs": 1, "pruning_rate": 0.5}),
     ("packnet", {"post_prune_epochs": 0, "pruning": "equal_share"}),
