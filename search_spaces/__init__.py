@@ -8,7 +8,23 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search_spaces import ewc, freeze, generative_replay, icarl, lwf, mas, packnet, pnn, replay, si, supsup
+from search_spaces import (
+    agem,
+    der,
+    ewc,
+    freeze,
+    gem,
+    generative_replay,
+    icarl,
+    lwf,
+    mas,
+    mer,
+    packnet,
+    pnn,
+    replay,
+    si,
+    supsup,
+)
 from search_spaces.base import (
     TRAINING_KNOBS,
     Constraint,
@@ -25,13 +41,18 @@ SPACES: dict[str, dict[str, BaseDistribution]] = {
     "naive": {},
     "joint": {},
     "replay": replay.SPACE,
+    "generative-replay": generative_replay.SPACE,
+    "der": der.SPACE,
+    "der++": der.PLUS_PLUS_SPACE,
+    "mer": mer.SPACE,
+    "icarl": icarl.SPACE,
     "lwf": lwf.SPACE,
     "si": si.SPACE,
     "mas": mas.SPACE,
     "ewc": ewc.SPACE,
+    "gem": gem.SPACE,
+    "agem": agem.SPACE,
     "freeze": freeze.SPACE,
-    "generative-replay": generative_replay.SPACE,
-    "icarl": icarl.SPACE,
     "packnet": packnet.SPACE,
     "pnn": pnn.SPACE,
     "supsup": supsup.SPACE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from strategies.agem import Agem
 from strategies.base import (
     Batch,
     Forward,
@@ -11,14 +12,17 @@ from strategies.base import (
     TaskData,
     TrialDivergedError,
 )
+from strategies.der import Der, DerPlusPlus
 from strategies.ewc import Ewc
 from strategies.freeze import Freeze
+from strategies.gem import Gem
 from strategies.generative_replay import GenerativeReplay
 from strategies.icarl import Icarl
 from strategies.joint import Joint
 from strategies.learner import Learner
 from strategies.lwf import Lwf
 from strategies.mas import Mas
+from strategies.mer import Mer
 from strategies.methods import Method, MethodError, Registry, UnknownMethodError
 from strategies.naive import Naive
 from strategies.network import IncrementalType, Network, OutputLayout
@@ -30,7 +34,28 @@ from strategies.settings import TrainingSettings
 from strategies.si import Si
 from strategies.supsup import Supsup
 
-STRATEGIES = Registry((Naive, Joint, Replay, GenerativeReplay, Icarl, Lwf, Si, Mas, Ewc, Freeze, Packnet, Pnn, Supsup))
+STRATEGIES = Registry(
+    (
+        Naive,
+        Joint,
+        Replay,
+        GenerativeReplay,
+        Der,
+        DerPlusPlus,
+        Mer,
+        Icarl,
+        Lwf,
+        Si,
+        Mas,
+        Ewc,
+        Gem,
+        Agem,
+        Freeze,
+        Packnet,
+        Pnn,
+        Supsup,
+    )
+)
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
 

@@ -49,21 +49,35 @@ def draw(state: BufferState, n: int, generator: torch.Generator) -> Batch:
     )
 
 
-def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator: torch.Generator) -> None:
-    """Offer every example of `task` once, so that each example of the stream so far is kept with equal probability.
+def reservoir_slots(n_offered: int, n: int, capacity: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return where the next `n` examples of a stream go, so that each example so far is kept with equal probability.
+
+    Args:
+        n_offered: examples of the stream before these.
+        n: examples offered now.
+        capacity: slots in all.
+        generator: draws one number an example.
+
+    Returns:
+        The slots to write, (m,) int64 ascending, m ≤ n, and which of the n goes into each, (m,) int64.
 
     Source: Vitter 1985, algorithm R: example i (from 0) takes slot i while there is room, then slot ⌊u(i + 1)⌋ if
     that is a slot.
     """
-    n = len(task)
-    positions = state.n_offered + np.arange(n)
+    positions = n_offered + np.arange(n)
     uniform = torch.rand(n, generator=generator, dtype=torch.float64).numpy()
     slots = np.where(positions < capacity, positions, np.floor(uniform * (positions + 1)).astype(np.int64))
     kept = np.flatnonzero(slots < capacity)
     # Of several examples that took one slot, the last stays.
     slot, last = np.unique(slots[kept][::-1], return_index=True)
-    rows = torch.from_numpy(kept[::-1][last].copy()).to(task.labels.device)
-    _write(state, torch.from_numpy(slot).to(task.labels.device), task.take(rows), task.index)
+    return torch.from_numpy(slot), torch.from_numpy(kept[::-1][last].copy())
+
+
+def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator: torch.Generator) -> None:
+    """Offer every example of `task` once, to a uniform sample of the stream so far (`reservoir_slots`)."""
+    n, device = len(task), task.labels.device
+    slots, rows = reservoir_slots(state.n_offered, n, capacity, generator)
+    write(state, slots.to(device), task.take(rows.to(device)), task.index)
     state.n_offered += n
 
 
@@ -135,13 +149,17 @@ def _append(state: BufferState, batch: Batch, task: int) -> None:
         state.task_ids = torch.cat([state.task_ids, ids])
 
 
-def _write(state: BufferState, slots: Tensor, batch: Batch, task: int) -> None:
-    """Put the examples of `batch` into `slots` (ascending); slots past the end extend the buffer."""
-    old = slots < len(state)
-    if state.inputs is not None and state.labels is not None and state.task_ids is not None:
-        state.inputs[slots[old]] = batch.inputs[old]
-        state.labels[slots[old]] = batch.labels[old]
-        state.task_ids[slots[old]] = _task_ids(batch, task)[old]
-    new = ~old
-    ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[new]
-    _append(state, Batch(batch.inputs[new], batch.labels[new], ids), task)
+def write(state: BufferState, slots: Tensor, batch: Batch, task: int) -> None:
+    """Put the examples of `batch` into `slots` (m,) int64 ascending; slots past the end extend the buffer."""
+    state.inputs = put(state.inputs, slots, batch.inputs)
+    state.task_ids = put(state.task_ids, slots, _task_ids(batch, task))
+    state.labels = put(state.labels, slots, batch.labels)
+
+
+def put(held: Tensor | None, slots: Tensor, values: Tensor) -> Tensor:
+    """Return `held` (n, *S) with `values` (m, *S) in `slots` (m,) int64 ascending; slots past the end extend it."""
+    if held is None:
+        return values.clone()
+    old = slots < held.shape[0]
+    held[slots[old]] = values[old]
+    return torch.cat([held, values[~old]]) if not bool(old.all()) else held

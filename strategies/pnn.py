@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.base import Strategy, TaskData
+from strategies.network import initialise_layer
 
 if TYPE_CHECKING:
     from strategies.learner import Learner

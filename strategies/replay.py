@@ -19,7 +19,20 @@ class ReplayHyperparameters(Hyperparameters):
 
     buffer_size: int = Field(500, ge=1, description="examples kept, all past tasks together")
     replay_ratio: float = Field(0.5, ge=0, le=0.95, description="share of each training batch that is remembered")
+    memory_batch_size: int | None = Field(
+        None, ge=1, description="remembered examples a step; replaces replay_ratio where given"
+    )
     buffer: BufferKind = Field("reservoir", description="uniform over the stream, or an equal share a class")
+
+    def unused(self) -> frozenset[str]:
+        """Return `replay_ratio` where the number of remembered examples is given."""
+        return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
+
+    def n_remembered(self, batch_size: int) -> int:
+        """Return how many remembered examples join `batch_size` new ones."""
+        if self.memory_batch_size is not None:
+            return self.memory_batch_size
+        return n_remembered(batch_size, self.replay_ratio)
 
 
 def n_remembered(batch_size: int, replay_ratio: float) -> int:
@@ -43,7 +56,7 @@ class Replay(Strategy):
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""
-        n = n_remembered(self.learner.settings.batch_size, self.hyperparameters.replay_ratio)
+        n = self.hyperparameters.n_remembered(self.learner.settings.batch_size)
         if n == 0 or len(self.state) == 0:
             return batch
         return batch.with_remembered(draw(self.state, n, self.learner.generators["replay"]))
@@ -55,6 +68,9 @@ class Replay(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 / (1 - ρ) for the tasks after the first."""
-        more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
+        """Return 1 / (1 - ρ), or 1 and the share that the remembered examples add, for the tasks after the first."""
+        if hyperparameters.memory_batch_size is not None:
+            more = hyperparameters.memory_batch_size / settings.batch_size
+        else:
+            more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
         return float(1 + more * (n_tasks - 1) / n_tasks)

@@ -154,8 +154,8 @@ def test_optuna_takes_the_first_suggestion_as_it_is() -> None:
             "replay",
             "ratio",
             0.5,
-            "expected a hyper-parameter, got 'ratio'; choose from: buffer_size, replay_ratio, buffer, "
-            + ", ".join(TRAINING_KNOBS),
+            "expected a hyper-parameter, got 'ratio'; choose from: buffer_size, replay_ratio, memory_batch_size, "
+            "buffer, " + ", ".join(TRAINING_KNOBS),
         ),
         (
             "naive",

@@ -7,8 +7,16 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from strategies import TaskData
-from strategies.memory import BufferState, _equal_shares, draw, offer_class_balanced, offer_reservoir
+from strategies import Batch, TaskData
+from strategies.memory import (
+    BufferState,
+    _equal_shares,
+    draw,
+    offer_class_balanced,
+    offer_reservoir,
+    reservoir_slots,
+    write,
+)
 
 Offer = Callable[[BufferState, TaskData, int, torch.Generator], None]
 OFFERS = [offer_reservoir, offer_class_balanced]
@@ -185,3 +193,20 @@ def test_only_the_given_generator_decides(offer: Offer) -> None:
 
     assert numbers_in(filled(offer, tasks, 10, seed=3)) == one
     assert numbers_in(filled(offer, tasks, 10, seed=4)) != one
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_a_stream_in_batches_is_sampled_uniformly_too(size: int) -> None:
+    counts: Counter[int] = Counter()
+    task = stream([12])[0]
+    for seed in range(500):
+        state, generator = BufferState(), torch.Generator().manual_seed(seed)
+        for batch in task.batches(size):
+            slots, rows = reservoir_slots(state.n_offered, len(batch.labels), 4, generator)
+            assert slots.tolist() == sorted(set(slots.tolist()))
+            write(state, slots, Batch(batch.inputs[rows], batch.labels[rows], 0), 0)
+            state.n_offered += len(batch.labels)
+        assert len(state) == 4
+        counts.update(numbers_in(state))
+
+    assert p_value([counts[i] for i in range(12)], n_runs=500, capacity=4) > 1e-3

@@ -87,6 +87,16 @@ def test_later_batches_are_new_examples_followed_by_remembered_ones() -> None:
         assert set(batch.task_ids[-12:].tolist()) == {0}
 
 
+def test_a_given_number_of_remembered_examples_replaces_the_ratio() -> None:
+    assert [len(b.labels) for b in watched([0, 1], memory_batch_size=3)] == [8 + 3, 8 + 3, 4 + 3] * 2
+    assert ReplayHyperparameters(memory_batch_size=3).unused() == {"replay_ratio"}
+    assert ReplayHyperparameters().unused() == frozenset()
+    equal = [learn_tasks(replay(**own), range(3)) for own in ({"memory_batch_size": 8}, {"replay_ratio": 0.5})]
+    assert same(parameters_of(equal[0]), parameters_of(equal[1]))
+    given = ReplayHyperparameters(memory_batch_size=24)
+    assert Replay.relative_cost(given, equal[0].settings, n_tasks=4) == pytest.approx((1 + 3 * 4) / 4)
+
+
 def test_remembered_examples_are_those_of_past_tasks_with_their_labels() -> None:
     past = {
         tuple(x): (y, task)
