@@ -185,7 +185,8 @@ class Learner:
         for strategy in self._adjusters:
             strategy.adjust_gradients()
         if self.settings.clip_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_gradient_norm)
+            moved = self.optimizer.param_groups[0]["params"]
+            nn.utils.clip_grad_norm_(moved, self.settings.clip_gradient_norm)
         self.optimizer.step()
         for strategy in self._after:
             strategy.after_step(batch, forward)

@@ -17,7 +17,7 @@ from strategies.network import initialise_layer
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
-    from strategies.network import IncrementalType, initialise_layer
+    from strategies.network import IncrementalType
 
 Weighted = nn.Linear | nn.Conv2d
 
