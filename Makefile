@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 
-.PHONY: sweep test check lint bench clean
+.PHONY: sweep test check lint bench conformance clean
 
 # The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
 sweep: $(READY)
@@ -25,6 +25,11 @@ lint: $(READY)
 DATA ?= $(HOME)/.cache/continual-sweep
 bench: $(READY)
 	$(RUN) -m benchmarks --data-dir $(DATA)
+
+# Every method against its invariants, then published numbers beside ours on real data (about 40 minutes on 2 cores).
+conformance: $(READY)
+	$(RUN) -m pytest tests/conformance
+	$(RUN) -m benchmarks.published --data-dir $(DATA)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

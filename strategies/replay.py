@@ -52,7 +52,7 @@ class Replay(Strategy):
     paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
     hyperparameter_class = ReplayHyperparameters
     state_class = BufferState
-    naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}
+    naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""

@@ -27,7 +27,7 @@ from orchestrator.speccheck import TYPES
 from orchestrator.streams import Dataset, load_dataset
 from orchestrator.trial import TrialResult, run_trial
 from search_spaces import default_space, sample
-from strategies import Learner, TaskData, find_method
+from strategies import Batch, Forward, Learner, TaskData, find_method
 from strategies.quadratic import QuadraticState, penalty_value
 
 
@@ -150,6 +150,77 @@ def its_reservoir_counts_examples_once(case: Case) -> None:
         if hasattr(strategy.state, "n_offered"):
             n_stream = sum(len(case.task(index)) for index in range(N_TASKS))
             assert strategy.state.n_offered == n_stream, "each example offered once"
+
+
+def its_stored_logits_are_those_of_insertion(case: Case) -> None:
+    """Where logits are stored with remembered examples: they are those of the step that saw the example last."""
+    learner = case.learner()
+    seen: dict[tuple[float, ...], torch.Tensor] = {}
+    for strategy in learner.strategies:
+        if not hasattr(strategy.state, "logits"):
+            continue
+        after_step = strategy.after_step
+
+        def note(batch: Batch, forward: Forward, after_step: Any = after_step) -> None:
+            if learner.in_last_pass:
+                for row in range(batch.n_new):
+                    key = tuple(batch.inputs[row].flatten().tolist())
+                    seen[key] = forward.logits[row].detach().clone()
+            after_step(batch, forward)
+
+        strategy.after_step = note  # type: ignore[method-assign]
+        case.learn(learner, range(N_TASKS))
+        state = strategy.state
+        assert len(state.labels) > 0, "some remembered examples"
+        for inputs, logits, task in zip(state.inputs, state.logits, state.task_ids.tolist(), strict=True):
+            first = 0 if case.kind == "class" else case.layout.ranges[task][0]
+            expected = seen[tuple(inputs.flatten().tolist())]
+            assert equal(logits[first : first + len(expected)], expected), "the logits of the step that stored it"
+
+
+def its_steps_oppose_no_memory(case: Case) -> None:
+    """Where gradients are projected: no step raises the loss on the remembered batches that it was compared with.
+
+    Beyond 1e-6 of the two gradients' norms, at any step; and some step was projected.
+    """
+    learner = case.learner()
+    learner.settings = learner.settings.model_copy(update={"momentum": 0.0})
+    compared: list[Batch] = []
+    cross_entropy, n_projected = learner.cross_entropy, 0
+
+    def note(batch: Batch) -> torch.Tensor:
+        compared.append(batch)
+        return cross_entropy(batch)
+
+    def gradients(loss: torch.Tensor) -> torch.Tensor:
+        found = torch.autograd.grad(loss, list(learner.network.parameters()), allow_unused=True)
+        every = zip(found, learner.network.parameters(), strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in every]).double()
+
+    learner.cross_entropy = note  # type: ignore[method-assign]
+    for strategy in learner.strategies:
+        adjust = strategy.adjust_gradients
+
+        def check(adjust: Any = adjust) -> None:
+            nonlocal n_projected
+            compared.clear()
+            before = _gradient_of(learner)
+            adjust()
+            step = _gradient_of(learner)
+            n_projected += not torch.equal(before, step)
+            for batch in compared:
+                memory = gradients(cross_entropy(batch))
+                least = -1e-6 * float(step.norm() * memory.norm())
+                assert float(step @ memory) >= least, "a step that opposes no remembered batch"
+
+        strategy.adjust_gradients = check  # type: ignore[method-assign]
+    case.learn(learner, range(N_TASKS))
+    assert n_projected > 0, "some gradient that was projected"
+
+
+def _gradient_of(learner: Learner) -> torch.Tensor:
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in learner.network.parameters()]
+    return torch.cat([part.flatten() for part in parts]).double()
 
 
 def its_pull_rests_at_the_anchor(case: Case) -> None:

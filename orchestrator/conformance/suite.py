@@ -74,6 +74,14 @@ class MethodConformance:
     def test_its_reservoir_counts_examples_once(self, case: Case) -> None:
         checks.its_reservoir_counts_examples_once(case)
 
+    def test_its_stored_logits_are_those_of_insertion(self, case: Case) -> None:
+        checks.its_stored_logits_are_those_of_insertion(case)
+
+    def test_its_steps_oppose_no_memory(self, case: Case) -> None:
+        if "the direction of the gradient" not in {part.owns for part in find_method(self.method).parts.values()}:
+            pytest.skip(f"{self.method} projects no gradients")
+        checks.its_steps_oppose_no_memory(case)
+
     def test_its_pull_rests_at_the_anchor(self, case: Case) -> None:
         checks.its_pull_rests_at_the_anchor(case)
 

@@ -12,6 +12,7 @@ import torch
 from orchestrator import trial as trial_module
 from orchestrator.conformance import Case, checks
 from strategies import Learner, TaskData, ewc
+from strategies.der import Der
 from strategies.ewc import Ewc
 from strategies.packnet import Packnet
 from strategies.replay import Replay
@@ -117,6 +118,38 @@ def a_buffer_over_capacity(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replay, "end_task", wrong)
 
 
+def stale_logits(patch: pytest.MonkeyPatch) -> None:
+    """Leave the logits of a slot as they were when another example takes it."""
+    from strategies import der
+
+    put = der.put
+
+    def wrong(old: torch.Tensor | None, slots: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        before = None if old is None else old.clone()
+        result = put(old, slots, new)
+        if before is not None:
+            result[: len(before)] = before
+        return result
+
+    patch.setattr(der, "put", wrong)
+
+
+def logits_of_the_present_model(patch: pytest.MonkeyPatch) -> None:
+    """Renew the stored logits at the end of a task."""
+
+    def wrong(self: Der, task: TaskData) -> None:
+        with torch.no_grad():
+            self.state.logits += 0.01
+
+    patch.setattr(Der, "end_task", wrong)
+
+
+def a_projection_that_is_left_out(patch: pytest.MonkeyPatch) -> None:
+    from strategies import gem
+
+    patch.setattr(gem, "project", lambda gradients, margin: False)
+
+
 def an_anchor_from_before_the_task(patch: pytest.MonkeyPatch) -> None:
     end = Ewc.end_task
 
@@ -139,6 +172,9 @@ PLANTED: list[tuple[Plant, Callable[[Case], Any], Case]] = [
     (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, Case("naive", "task")),
     (a_method_that_does_nothing, checks.is_not_naive, Case("replay", "class", SMALL)),
     (a_buffer_over_capacity, checks.its_buffer_stays_within_capacity, Case("replay", "class", SMALL)),
+    (stale_logits, checks.its_stored_logits_are_those_of_insertion, Case("der", "class", SMALL)),
+    (logits_of_the_present_model, checks.its_stored_logits_are_those_of_insertion, Case("der", "task", SMALL)),
+    (a_projection_that_is_left_out, checks.its_steps_oppose_no_memory, Case("gem", "class", {"buffer_size": 30})),
     (an_anchor_from_before_the_task, checks.its_pull_rests_at_the_anchor, Case("ewc", "task")),
 ]
 
