@@ -153,8 +153,8 @@ class Strategy:
     never_forgets: ClassVar[bool] = False
     """True where the logits of an old task are bit-identical after every later one; the conformance suite holds it."""
     owns: ClassVar[str] = ""
-    """What only one part of a combination may decide, such as 'the direction of the gradient' (which the conformance suite
-    holds to oppose no remembered batch); empty for what composes with all."""
+    """What only one part of a combination may decide, such as 'the direction of the gradient' (which the conformance
+    suite holds to oppose no remembered batch); empty for what composes with all."""
     alone: ClassVar[str] = ""
     """Why the method is no part of any combination; empty where it can be."""
     naive_at: ClassVar[Mapping[str, Any]] = {}
