@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from orchestrator.compaction import Compacted, is_worth_it
+from orchestrator.compaction import compact as compact_tables
 from orchestrator.datacheck import load_datasets
-from orchestrator.errors import DataError, RunFolderError, SpecError
+from orchestrator.errors import DataError, RunFolderError, SpecError, StorageError
 from orchestrator.models import MODELS, model_faults
 from orchestrator.planning import CellPlan, plan_sweep
 from orchestrator.provenance import Placement
@@ -18,6 +20,7 @@ from orchestrator.run import Run
 from orchestrator.search import SweepSearch
 from orchestrator.session import Listener, Session, fingerprints
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
+from orchestrator.storage import DEFAULT_ROOT, join
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
 from orchestrator.trial import Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
@@ -96,26 +99,29 @@ def run_sweep(
     num_cpus: int | None = None,
     mirror: str | None = None,
     display: ProgressDisplay | None = None,
+    storage: str | Path | None = None,
 ) -> Run:
     """Run, finish or extend a sweep and return its run folder.
 
     Args:
         spec: what to run.
-        run: the run folder; `runs/NAME` by default. What its tables hold already is not trained again.
+        run: the run folder, a path or a URI of an object store; `runs/NAME` by default. What its tables hold already
+            is not trained again.
         data_dir: where torchvision's data sets are, or are downloaded to.
         address: of a running Ray cluster; an embedded one by default.
         num_cpus: CPUs of the embedded cluster; all by default.
         mirror: URL of an Optuna storage that studies are copied to.
         display: shows progress.
+        storage: the path or URI in which the run folder lies as NAME, where `run` is not given.
 
     Raises:
         OrchestratorError: for whatever the user can mend; complete trials are kept.
         KeyboardInterrupt: at the second interrupt.
     """
-    target = Path(run) if run is not None else default_run(spec)
-    Run(target).check(spec)
-    with Run(target).locked():
-        opened = Run.create(target, spec)
+    folder = Run(run_place(spec, run, storage))
+    folder.check(spec)
+    with folder.locked():
+        opened = Run.create(folder.storage, spec)
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners)
         if not session.search.is_finished:
@@ -123,12 +129,36 @@ def run_sweep(
 
             launch(session, address, num_cpus, display)
         session.close()
+        if is_worth_it(opened.storage):
+            try:
+                compact_tables(opened.storage)
+            except StorageError as error:  # the sweep is complete all the same
+                if display:
+                    display.say(str(error))
     return opened
 
 
-def default_run(spec: SweepSpec) -> Path:
-    """Return the run folder of a spec where none is named."""
-    return Path("runs") / spec.name
+def compact(run: str | Path) -> list[Compacted]:
+    """Merge the small files of a run's tables into few; readers see each row once before, during and after.
+
+    Raises:
+        RunFolderError: where there is no such run, a sweep uses it, or it lies in an object store.
+        StorageError: where the system refuses; no row is lost.
+    """
+    opened = Run.open(run)
+    with opened.locked():
+        return compact_tables(opened.storage)
+
+
+def run_place(spec: SweepSpec, run: str | Path | None = None, storage: str | Path | None = None) -> str | Path:
+    """Return the run folder of a spec: `run`, or NAME in `storage`, or else in `runs`.
+
+    Raises:
+        RunFolderError: where both are given.
+    """
+    if run is not None and storage is not None:
+        raise RunFolderError("--storage: expected --run or --storage, got both; drop one")
+    return run if run is not None else join(storage if storage is not None else DEFAULT_ROOT, spec.name)
 
 
 @dataclass(frozen=True)
@@ -136,23 +166,27 @@ class Plan:
     """What a sweep would do.
 
     Args:
-        run: its run folder.
+        run: its run folder, as it is shown.
         cells: the plan of each cell.
     """
 
-    run: Path
+    run: str | Path
     cells: tuple[CellPlan, ...]
 
 
-def plan(spec: SweepSpec, run: str | Path | None = None, data_dir: str | Path = DEFAULT_DATA_DIR) -> Plan:
+def plan(
+    spec: SweepSpec,
+    run: str | Path | None = None,
+    data_dir: str | Path = DEFAULT_DATA_DIR,
+    storage: str | Path | None = None,
+) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
-    target = Path(run) if run is not None else default_run(spec)
-    folder = Run(target)
+    folder = Run(run_place(spec, run, storage))
     folder.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
     folder.refuse_other_data(fingerprints(datasets))
     search = SweepSearch(spec, fingerprints(datasets), folder.outcomes())
-    return Plan(target, tuple(plan_sweep(spec, search, folder.trials(), datasets)))
+    return Plan(folder.where, tuple(plan_sweep(spec, search, folder.trials(), datasets)))
 
 
 def open_run(path: str | Path) -> Run:
@@ -228,7 +262,7 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
     rows = trials[trials["key"].str.startswith(key)]
     if len(rows) != 1:
         raise RunFolderError(
-            f"trial: expected the key of one trial of '{run.path}', got '{key}' which fits {len(rows)}; "
+            f"trial: expected the key of one trial of '{run.where}', got '{key}' which fits {len(rows)}; "
             "see the column 'key' of the trials table"
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}

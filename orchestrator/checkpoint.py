@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from orchestrator.storage import StoredFile, stored_file
+
 _MAGIC = "continual-sweep checkpoint 1"
 
 
-def save_checkpoint(path: Path, key: str, payload: dict[str, Any]) -> None:
+def save_checkpoint(path: Path | StoredFile, key: str, payload: dict[str, Any]) -> None:
     """Write `payload` (tensors, numbers, strings, lists and dicts) for the trial `key`, atomically.
 
     Raises:
@@ -20,23 +22,18 @@ def save_checkpoint(path: Path, key: str, payload: dict[str, Any]) -> None:
     """
     content = io.BytesIO()  # straight into a file, torch turns a full disk into a RuntimeError
     torch.save({"magic": _MAGIC, "key": key, "payload": payload}, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.getbuffer())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    file = stored_file(path)
+    file.storage.write(file.name, content.getbuffer(), "checkpoint", durable=False)
 
 
-def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
+def load_checkpoint(path: Path | StoredFile, key: str, device: torch.device) -> dict[str, Any] | None:
     """Return the payload saved for the trial `key`, or None where there is none that can be used.
 
     A damaged or foreign file is none: the trial then starts from its beginning, which costs time and nothing else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file = stored_file(path)
+        content = torch.load(io.BytesIO(file.storage.read(file.name)), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except Exception:
@@ -45,6 +42,13 @@ def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any
         return None
     payload: dict[str, Any] = content["payload"]
     return _to_device(payload, device) if device.type != "cpu" else payload
+
+
+def delete_checkpoint(path: Path | StoredFile) -> None:
+    """Delete a checkpoint where there is one; where the system refuses it stays, and is of no use to anyone."""
+    file = stored_file(path)
+    with suppress(OSError):
+        file.storage.delete(file.name)
 
 
 def _to_device(payload: dict[str, Any], device: torch.device) -> dict[str, Any]:

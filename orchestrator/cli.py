@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-import yaml
 
 from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
 from orchestrator.options import (
@@ -21,12 +20,16 @@ from orchestrator.options import (
     Methods,
     Plugins,
     Preset,
+    RunArgument,
     RunOption,
     Scenarios,
     SearchSeeds,
     Setting,
     SpecFile,
+    StorageOption,
     Suggestions,
+    parse_overrides,
+    split,
 )
 
 if TYPE_CHECKING:
@@ -50,30 +53,6 @@ app = typer.Typer(
 )
 
 
-def _overrides(settings: list[str] | None, options: dict[str, Any], option: str = "--set") -> dict[str, Any]:
-    """Return field path -> value from `--set` (or another option) and the options with names of their own."""
-    form = "FIELD=VALUE" if option == "--set" else "NAME=VALUE"
-    found = {path: value for path, value in options.items() if value is not None}
-    faults = []
-    for setting in settings or []:
-        path, equals, text = setting.partition("=")
-        try:
-            if not equals or not all(path.split(".")):
-                raise ValueError
-            found[path.strip()] = yaml.safe_load(text)
-        except Exception:  # beside its own errors, PyYAML lets through whatever a bad tag raises
-            shown = setting if len(setting) <= 80 else setting[:77] + "..."
-            example = "training.epochs=3" if option == "--set" else "penalty_weight=10"
-            faults.append(f"{option}: expected {form}, got '{shown}'; for example {example}")
-    if faults:
-        raise SpecError(faults)
-    return found
-
-
-def _split(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",") if part.strip()] if text is not None else None
-
-
 def _load(
     spec: Path | None,
     preset: str | None,
@@ -90,8 +69,8 @@ def _load(
     from orchestrator.api import load_spec
 
     options = {
-        "scenarios": _split(scenarios),
-        "methods": _split(methods),
+        "scenarios": split(scenarios),
+        "methods": split(methods),
         "limits": limit or None,
         "search.suggestions": suggestions,
         "seeds.search": search_seeds,
@@ -99,7 +78,7 @@ def _load(
         "resources.cpus": cpus,
         "resources.gpus": gpus,
     }
-    return load_spec(spec, preset, _overrides(settings, options))
+    return load_spec(spec, preset, parse_overrides(settings, options))
 
 
 @app.command()
@@ -107,6 +86,7 @@ def sweep(
     spec: SpecFile = None,
     preset: Preset = None,
     run: RunOption = None,
+    storage: StorageOption = None,
     data_dir: DataDir = DATA_DIR,
     scenarios: Scenarios = None,
     methods: Methods = None,
@@ -141,11 +121,11 @@ def sweep(
     for note in notes_of(loaded):
         console.print(f"note: {note}", markup=False)
     with ProgressDisplay(console) as display:
-        finished = api.run_sweep(loaded, run, data_dir, address, num_cpus, mirror_studies, display)
+        finished = api.run_sweep(loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage)
     trials = finished.trials()
     summaries = summarise(loaded, trials)
     console.print(render_summary(loaded, summaries))
-    console.print(f"Tables: {finished.path}/trials and {finished.path}/accuracy (Parquet)", markup=False)
+    console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)", markup=False)
     n_missing = finished.n_missing(loaded)
     if n_missing:
         console.print(f"{n_missing} trials are missing: run the same command again to go on.")
@@ -157,6 +137,7 @@ def plan(
     spec: SpecFile = None,
     preset: Preset = None,
     run: RunOption = None,
+    storage: StorageOption = None,
     data_dir: DataDir = DATA_DIR,
     scenarios: Scenarios = None,
     methods: Methods = None,
@@ -182,7 +163,7 @@ def plan(
     console = make_console()
     for note in notes_of(loaded):
         console.print(f"note: {note}", markup=False)
-    console.print(render_plan(loaded, api.plan(loaded, run, data_dir), workers))
+    console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers))
 
 
 @app.command()
@@ -201,7 +182,7 @@ def trial(
     data_dir: DataDir = DATA_DIR,
     settings: Setting = None,
     source: Annotated[
-        tuple[Path, str] | None, typer.Option("--from", metavar="RUN KEY", help="Repeat a trial of a run.")
+        tuple[str, str] | None, typer.Option("--from", metavar="RUN KEY", help="Repeat a trial of a run.")
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it runs.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -226,11 +207,11 @@ def trial(
         )
     # What a sweep is asked beyond its trials (limits, seeds, resources) says nothing about one trial.
     single = {"scenarios": [scenario], "methods": [method], "limits": [], "seeds": {}, "resources": {}}
-    overrides = _overrides(settings, single | {"unsupported_cells": "refuse"})
+    overrides = parse_overrides(settings, single | {"unsupported_cells": "refuse"})
     loaded = api.load_spec(spec, preset, overrides)
     if phase == "search" and loaded.validation_share == 0:
         raise SpecError(["validation_share: expected more than 0 for --phase search, got 0; set it"])
-    resolved = api.single_trial(loaded, _overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
+    resolved = api.single_trial(loaded, parse_overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
     console = make_console()
     result = api.run_one(resolved, data_dir, Placement(device, threads), reporter(console), loaded.streams)
     print_result(console, result)
@@ -238,7 +219,7 @@ def trial(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def _repeat(run: Path, key: str, data_dir: Path, placement: Placement, plugins: list[str]) -> None:
+def _repeat(run: str, key: str, data_dir: Path, placement: Placement, plugins: list[str]) -> None:
     """Run a trial of a run again and say whether it gives the same."""
     from orchestrator import api
     from orchestrator.show import make_console
@@ -254,7 +235,7 @@ def _repeat(run: Path, key: str, data_dir: Path, placement: Placement, plugins: 
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: RunArgument,
     trial: Annotated[str | None, typer.Option(metavar="KEY", help="Show this trial's accuracy matrix.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
     plugins: Plugins = None,
@@ -285,6 +266,15 @@ def show(
     n_missing = opened.n_missing(opened.spec)
     if n_missing:
         console.print(f"{n_missing} trials are missing: what is shown is not final. Run the sweep again to go on.")
+
+
+@app.command()
+def compact(run: RunArgument) -> None:
+    """Merge the many small files of a run's tables into few; who reads them meanwhile sees each row once."""
+    from orchestrator import api
+
+    for done in api.compact(run):
+        print(f"{done.table}: {done.n_before} files, now {done.n_after}")
 
 
 @app.command()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,58 +12,79 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
+from orchestrator.faultpoints import reached
 from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import SweepSearch
-from orchestrator.spec import SweepSpec, parse_spec, read_spec
+from orchestrator.spec import SweepSpec, parse_spec, parse_yaml
 from orchestrator.speccheck import COSTS
+from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, is_own, open_storage
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of
 from orchestrator.suggestion import Outcome
-from orchestrator.tables import fill_values, load_json, matrix_of, read_table, replace_file, write_rows
-
-SPEC_FILE = "spec.yaml"
-LOCK_FILE = ".lock"
-_TEMPORARY_SPEC = f".{SPEC_FILE}.tmp"
+from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_table, write_rows
 
 
 class Run:
     """A run folder that exists.
 
     Args:
-        path: the folder.
+        place: the folder, on a disk or in an object store.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.storage = open_storage(place)
+
+    @property
+    def where(self) -> str:
+        """Return how the folder is shown."""
+        return self.storage.where
+
+    @property
+    def path(self) -> Path:
+        """Return the folder on this machine.
+
+        Raises:
+            StorageError: where the run lies in an object store.
+        """
+        if self.storage.path is None:
+            raise StorageError(f"run.path: expected a run on a disk, got '{self.where}'; use trials() and accuracy()")
+        return self.storage.path
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """Return the run in `path`.
+    def open(cls, place: Place) -> Run:
+        """Return the run in `place`.
 
         Raises:
             RunFolderError: where the folder is missing or holds no run.
+            StorageError: where the storage cannot be reached.
         """
-        path = Path(path)
-        if not (path / SPEC_FILE).is_file():
+        run = cls(place)
+        try:
+            found = SPEC_FILE in run.storage.names()
+        except NotADirectoryError:
+            found = False
+        except OSError as error:
+            raise _unreachable(run.where, error) from error
+        if not found:
             raise RunFolderError(
-                f"run: expected a run folder with {SPEC_FILE}, got '{path}'; give the folder that a sweep printed"
+                f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'; give the folder that a sweep printed"
             )
-        return cls(path)
+        return run
 
     @classmethod
-    def create(cls, path: Path, spec: SweepSpec) -> Run:
-        """Return the run in `path` for `spec`: a new one, or an old one that `spec` repeats or extends.
+    def create(cls, place: Place, spec: SweepSpec) -> Run:
+        """Return the run in `place` for `spec`: a new one, or an old one that `spec` repeats or extends.
 
         Raises:
             RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
             StorageError: where it cannot be written.
         """
-        cls(path).check(spec)
+        run = cls(place)
+        run.check(spec)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / SPEC_FILE, path / _TEMPORARY_SPEC, spec.to_yaml().encode())
+            run.storage.write(SPEC_FILE, spec.to_yaml().encode(), "spec")
         except OSError as error:
-            raise _unwritable(path, error) from error
-        return cls(path)
+            raise _unwritable(run.where, error) from error
+        return cls(run.storage)  # afresh: `run` remembers the spec of before
 
     def check(self, spec: SweepSpec) -> None:
         """Refuse a folder that `spec` cannot be run in, without writing anything.
@@ -73,17 +92,17 @@ class Run:
         Raises:
             RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
         """
-        path = self.path
         try:
-            if path.exists() and not path.is_dir():
-                raise RunFolderError(f"run: expected a folder, got the file '{path}'; choose another --run")
-            own = (LOCK_FILE, _TEMPORARY_SPEC)
-            entries = [p.name for p in path.iterdir() if p.name not in own] if path.exists() else []
+            entries = [name for name in self.storage.names() if not is_own(name)]
+        except NotADirectoryError as error:
+            raise RunFolderError(
+                f"run: expected a folder, got the file '{self.where}'; choose another --run"
+            ) from error
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _unreachable(self.where, error) from error
         if entries and SPEC_FILE not in entries:
             raise RunFolderError(
-                f"run: expected an empty or a run folder, got '{path}' with '{entries[0]}' in it; choose another"
+                f"run: expected an empty or a run folder, got '{self.where}' with '{entries[0]}' in it; choose another"
             )
         if entries:
             self.refuse_unlike(spec)
@@ -98,29 +117,30 @@ class Run:
         Raises:
             RunFolderError: naming the data set and both hashes.
         """
-        frame = read_table(self.path / "trials", "trials")
+        frame = self._table("trials")
         for stream, recorded in set(zip(frame["stream"], frame["data_hash"], strict=True)):
             dataset = dataset_of(stream)
             if fingerprints.get(dataset, recorded) != recorded:
                 place = "with --data-dir" if stream in STREAMS else f"under streams.{stream}"
                 raise RunFolderError(
-                    f"run: expected the {dataset} data of the trials in '{self.path}' (hash {recorded}), got "
+                    f"run: expected the {dataset} data of the trials in '{self.where}' (hash {recorded}), got "
                     f"{fingerprints[dataset]}; give the same files {place}, or choose another --run"
                 )
 
     @cached_property
     def spec(self) -> SweepSpec:
         """Return the resolved spec."""
+        where = self.storage.describe(SPEC_FILE)
         try:
-            return parse_spec(read_spec(self.path / SPEC_FILE))
+            return parse_spec(parse_yaml(self.storage.read(SPEC_FILE), where))
+        except OSError as error:
+            raise _unreachable(where, error) from error
         except OrchestratorError as error:
-            raise RunFolderError(
-                f"{self.path / SPEC_FILE}: expected the spec of a run, got one with faults: {error}"
-            ) from error
+            raise RunFolderError(f"{where}: expected the spec of a run, got one with faults: {error}") from error
 
     def trials(self) -> pd.DataFrame:
         """Return the trials table, with `intransigence` where the sweep has `joint` on the same seed and phase."""
-        frame = read_table(self.path / "trials", "trials")
+        frame = self._table("trials")
         frame["intransigence"] = self._intransigence(frame)
         return frame
 
@@ -130,34 +150,38 @@ class Run:
         Raises:
             StorageError: where a file cannot be written; it is then filled by the next run.
         """
-        frame = read_table(self.path / "trials", "trials")
+        frame = self._table("trials")
         values = self._intransigence(frame)
         new = np.isfinite(values) & frame["intransigence"].isna().to_numpy()
-        fill_values(
-            self.path / "trials", "trials", "intransigence", dict(zip(frame.loc[new, "key"], values[new], strict=True))
-        )
+        filled = dict(zip(frame.loc[new, "key"], values[new], strict=True))
+        fill_values(self.storage.folder("trials"), "trials", "intransigence", filled)
 
     def accuracy(self) -> pd.DataFrame:
         """Return the accuracy table: a row a measured cell of R."""
-        return read_table(self.path / "accuracy", "accuracy")
+        return self._table("accuracy")
 
     def matrix(self, key: str) -> pd.DataFrame:
         """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN where not measured."""
         return matrix_of(self.accuracy(), key)
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Return what the search needs of every trial in the tables, by key."""
-        frame = read_table(self.path / "trials", "trials")
+        """Return what the search needs of every trial in the tables, by key.
+
+        A trial that completed and has lost its accuracy rows, with a damaged file that was deleted, is not there: it is
+        run again.
+        """
+        frame, measured = self._table("trials"), set(self._table("accuracy")["key"])
         names = [*METRICS, *COSTS]
         values = frame[names].to_numpy(dtype=float)
         return {
             key: Outcome(status, dict(zip(names, row, strict=True)))
             for key, status, row in zip(frame["key"], frame["status"], values.tolist(), strict=True)
+            if status != "completed" or key in measured
         }
 
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
-        frame = read_table(self.path / "trials", "trials")
+        frame = self._table("trials")
         hashes = dict(zip(frame["stream"], frame["data_hash"], strict=True))
         known = {dataset_of(stream): value for stream, value in hashes.items()}
         fingerprints = {dataset_of(cell.stream): "" for cell in spec.cells} | known
@@ -167,35 +191,33 @@ class Run:
     def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
         if accuracy:
-            write_rows(self.path / "accuracy", key, "accuracy", accuracy)
-        write_rows(self.path / "trials", key, "trials", [row])
+            write_rows(self.storage.folder("accuracy"), key, "accuracy", accuracy)
+        reached("trial.measured")
+        write_rows(self.storage.folder("trials"), key, "trials", [row])
+        reached("trial.committed")
 
-    def checkpoint_path(self, key: str) -> Path:
-        """Return where the trial `key` keeps its checkpoint while it runs."""
-        return (self.path / "checkpoints" / f"{key}.pt").absolute()
+    def checkpoint_path(self, key: str) -> str:
+        """Return the path or URI where the trial `key` keeps its checkpoint while it runs, on whichever worker."""
+        return self.storage.folder(CHECKPOINTS).address(f"{key}.pt")
+
+    def _table(self, table: str) -> pd.DataFrame:
+        return read_table(self.storage.folder(table), table)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run folder for this process; a lock of a dead process does not block.
+        """Hold the run folder for this process, and remove what dead ones left; a lock of theirs does not block.
 
         Raises:
             RunFolderError: where another sweep holds it.
+            StorageError: where it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / LOCK_FILE).touch()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        with open(self.path / LOCK_FILE, "w") as file:
+        with ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(self.storage.locked())
+                self.storage.tidy()
             except OSError as error:
-                raise RunFolderError(
-                    f"run: expected a folder that no other sweep uses, got '{self.path}'; wait for it or choose "
-                    "another --run"
-                ) from error
-            file.write(str(os.getpid()))
-            file.flush()
+                raise _unwritable(self.where, error) from error
+            forget_homes()
             yield
 
     def refuse_unlike(self, spec: SweepSpec) -> None:
@@ -214,14 +236,14 @@ class Run:
         changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
         if changes:
             raise RunFolderError(
-                f"run: expected a spec that repeats or extends the run in '{self.path}', got other\n"
+                f"run: expected a spec that repeats or extends the run in '{self.where}', got other\n"
                 + "\n".join(changes)
                 + "\nits rows could not be compared with those that are there; choose another --run or name"
             )
 
     def _recorded_streams(self) -> dict[str, Any]:
         """Return how each stream that has rows is cut."""
-        frame = read_table(self.path / "trials", "trials").drop_duplicates("stream")
+        frame = self._table("trials").drop_duplicates("stream")
         settings = {stream: load_json(text) for stream, text in zip(frame["stream"], frame["trial_spec"], strict=True)}
         return {s: StreamSettings.model_validate(spec["stream_settings"]) for s, spec in settings.items()}
 
@@ -240,7 +262,14 @@ class Run:
         return np.array(values, dtype=float)
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
+def _unwritable(where: str, error: OSError) -> StorageError:
     return StorageError(
-        f"run: expected a folder that can be written, got '{path}' ({error.strerror}); choose another --run"
+        f"run: expected a folder that can be written, got '{where}' ({error.strerror}); choose another --run"
+    )
+
+
+def _unreachable(where: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"run: expected a folder that can be read, got '{where}' ({error.strerror}); mend permissions or the "
+        "connection, or choose another --run"
     )

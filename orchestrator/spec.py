@@ -270,17 +270,33 @@ def read_spec(path: Path) -> dict[str, Any]:
         SpecError: where the file is missing, no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError([f"{path}: expected a readable YAML file, got '{reason}'; check the path"]) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error.strerror or str(error)) from error
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
+    """Return the mapping in the YAML file that is shown as `where`.
+
+    Raises:
+        SpecError: where it is no YAML, or no mapping.
+    """
+    try:
+        fields = yaml.safe_load(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _unreadable(where, str(error)) from error
     except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises
         text = " ".join(str(error).split())
-        raise SpecError([f"{path}: expected YAML, got {text}; mend that place"]) from error
-    if content is None:
+        raise SpecError([f"{where}: expected YAML, got {text}; mend that place"]) from error
+    if fields is None:
         return {}
-    if not isinstance(content, dict):
+    if not isinstance(fields, dict):
         raise SpecError(
-            [f"{path}: expected a mapping of fields, got {type(content).__name__}; see --preset quickstart"]
+            [f"{where}: expected a mapping of fields, got {type(fields).__name__}; see --preset quickstart"]
         )
-    return content
+    return fields
+
+
+def _unreadable(where: str, reason: str) -> SpecError:
+    return SpecError([f"{where}: expected a readable YAML file, got '{reason}'; check the path"])

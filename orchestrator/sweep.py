@@ -151,7 +151,7 @@ class SweepSearcher(Searcher):
             "gpus": planned.request.gpus,
             "device": planned.request.device,
             "threads": planned.request.threads,
-            "checkpoint": str(self.session.run.checkpoint_path(planned.spec.key)),
+            "checkpoint": self.session.run.checkpoint_path(planned.spec.key),
         }
 
 

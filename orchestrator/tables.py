@@ -2,97 +2,32 @@
 
 A run keeps two tables, each a folder of Parquet files: `trials` (a row a trial) and `accuracy` (a row a measured cell
 of R). A trial's accuracy file is written first and its trials file last: that one is the commit. Files are named after
-the trial's key, so writing a trial twice changes nothing.
+the trial's key, so writing a trial twice changes nothing. A compaction merges many into few (see `compaction`): each
+trial is in one file at any moment.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from orchestrator.errors import RunFolderError, StorageError
-from orchestrator.metrics import METRICS
+from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
+from orchestrator.schema import SCHEMAS, TRIALS_SCHEMA, check_file, encode
+from orchestrator.storage import Place, Storage, open_storage
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec, canonical_json
 
-SCHEMA_VERSION = 1
-_VERSION_FIELD = b"continual_sweep_schema"
+SUFFIX = ".parquet"
+MERGED = "merged-"
+"""What the names of files with the rows of many trials begin with; the others are named after their trial's key."""
 
-_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
-
-TRIALS_SCHEMA = pa.schema(
-    [
-        pa.field("key", _TEXT, nullable=False),
-        pa.field("scenario", _TEXT, nullable=False),
-        pa.field("stream", _TEXT, nullable=False),
-        pa.field("incremental_type", _TEXT, nullable=False),
-        pa.field("method", _TEXT, nullable=False),
-        pa.field("phase", _TEXT, nullable=False),
-        pa.field("suggestion", _COUNT, nullable=False),
-        pa.field("seed", _COUNT, nullable=False),
-        pa.field("hyperparameters", _TEXT, nullable=False),
-        pa.field("status", _TEXT, nullable=False),
-        pa.field("reason", _TEXT, nullable=False),
-        *(pa.field(metric, _REAL) for metric in METRICS),
-        pa.field("intransigence", _REAL),
-        pa.field("chance_accuracy", _REAL),
-        pa.field("seconds", _REAL),
-        pa.field("train_seconds", _REAL),
-        pa.field("evaluate_seconds", _REAL),
-        pa.field("peak_memory_bytes", _REAL),
-        pa.field("n_parameters", _REAL),
-        pa.field("kept_bytes", _REAL),
-        pa.field("n_attempts", _COUNT),
-        pa.field("started_at", pa.timestamp("us", tz="UTC")),
-        pa.field("device", _TEXT),
-        pa.field("device_name", _TEXT),
-        pa.field("threads", _COUNT),
-        pa.field("host", _TEXT),
-        pa.field("node_id", _TEXT),
-        pa.field("process_id", _COUNT),
-        pa.field("code_revision", _TEXT),
-        pa.field("package_version", _TEXT),
-        pa.field("python_version", _TEXT),
-        pa.field("torch_version", _TEXT),
-        pa.field("ray_version", _TEXT),
-        pa.field("optuna_version", _TEXT),
-        pa.field("spec_hash", _TEXT),
-        pa.field("data_hash", _TEXT),
-        pa.field("details", _TEXT, nullable=False),
-        pa.field("trial_spec", _TEXT, nullable=False),
-    ],
-    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
-)
-"""Metrics are NaN where the trial did not complete, `intransigence` also until `joint` has ended on the same seed and
-phase; `hyperparameters`, `details` and `trial_spec` are JSON."""
-
-ACCURACY_SCHEMA = pa.schema(
-    [
-        pa.field("key", _TEXT, nullable=False),
-        pa.field("scenario", _TEXT, nullable=False),
-        pa.field("method", _TEXT, nullable=False),
-        pa.field("phase", _TEXT, nullable=False),
-        pa.field("suggestion", _COUNT, nullable=False),
-        pa.field("seed", _COUNT, nullable=False),
-        pa.field("after_task", _COUNT, nullable=False),
-        pa.field("task", _COUNT, nullable=False),
-        pa.field("accuracy", _REAL, nullable=False),
-        pa.field("n_correct", _COUNT, nullable=False),
-        pa.field("n_examples", _COUNT, nullable=False),
-    ],
-    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
-)
-"""A row a measured cell of R; `after_task` -1 is before any training; a cell that is missing was not measured."""
-
-SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
+_MOST_READS = 5
 
 
 def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -156,127 +91,146 @@ def accuracy_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list
     ]
 
 
-def write_rows(folder: Path, name: str, table: str, rows: list[dict[str, Any]]) -> None:
-    """Write one Parquet file `name` of `table` under `folder`, durably and all at once.
+def write_rows(folder: Place, name: str, table: str, rows: list[dict[str, Any]]) -> None:
+    """Write the rows of the trial `name` of `table` into `folder`, durably and all at once.
+
+    They go into a file of their own, or, where a merged file holds that trial, into that one in place of the old rows:
+    no moment shows both.
 
     Raises:
         StorageError: where the system refuses (no space, no permission); nothing half-written is left in sight.
+        RunFolderError: where a merged file is damaged.
     """
-    _replace_table(folder / f"{name}.parquet", pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+    storage = open_storage(folder)
+    content = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
+    home = _merged_homes(storage, table).get(name)
+    if home is not None and home in table_files(storage):
+        old = read_file(storage, home, table)
+        content = in_order([old.filter(pc.not_equal(old["key"], name)), content])
+    else:
+        home = f"{name}{SUFFIX}"
+    write_file(storage, home, content)
 
 
-def _replace_table(target: Path, content: pa.Table) -> None:
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
+def write_file(storage: Storage, name: str, content: pa.Table, purpose: str = "row") -> None:
+    """Write a whole file of a table.
+
+    Raises:
+        StorageError: as for `write_rows`.
+    """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, temporary, encode(content))
+        storage.write(name, encode(content), purpose)
     except OSError as error:
         raise StorageError(
-            f"{target}: expected to be writable, got '{error.strerror}'; free space or mend permissions and run the "
-            "same command again: what is complete is kept"
+            f"{storage.describe(name)}: expected to be writable, got '{error.strerror}'; free space or mend "
+            "permissions and run the same command again: what is complete is kept"
         ) from error
 
 
-def fill_values(folder: Path, table: str, column: str, values: Mapping[str, float]) -> None:
+def fill_values(folder: Place, table: str, column: str, values: Mapping[str, float]) -> None:
     """Set `column` of the rows with the given keys; every file is replaced at once and durably.
 
     Raises:
         StorageError: where the system refuses; files are as they were or complete.
     """
-    for key, value in values.items():
-        target = folder / f"{key}.parquet"
-        content = read_file(target, table)
-        index = content.schema.get_field_index(column)
-        filled = content.set_column(index, content.schema.field(index), pa.array([value] * len(content), _REAL))
-        _replace_table(target, filled)
+    storage = open_storage(folder)
+    homes = _merged_homes(storage, table) if values else {}
+    for name in dict.fromkeys(homes.get(key, f"{key}{SUFFIX}") for key in values):
+        content = read_file(storage, name, table)
+        keys, index = content["key"].to_pylist(), content.schema.get_field_index(column)
+        new = [values.get(key, old) for key, old in zip(keys, content[column].to_pylist(), strict=True)]
+        write_file(storage, name, content.set_column(index, content.schema.field(index), pa.array(new, pa.float64())))
 
 
-def encode(content: pa.Table) -> bytes:
-    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `read_file`)."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, content.schema, compression="zstd", store_schema=False) as writer:
-        writer.write_table(content)
-        writer.add_key_value_metadata(content.schema.metadata or {})
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+def in_order(tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of tables of one schema, sorted by key and place in R."""
+    whole = pa.concat_tables(tables)
+    names = [name for name in ("key", "after_task", "task") if name in whole.schema.names]
+    return whole.sort_by([(name, "ascending") for name in names])
 
 
-def replace_file(target: Path, temporary: Path, content: bytes) -> None:
-    """Make `target` hold `content` through a crash at any moment: write beside it, sync, rename, sync the folder."""
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_table(folder: Path, table: str) -> pd.DataFrame:
+def read_table(folder: Place, table: str) -> pd.DataFrame:
     """Return a whole table as a data frame, empty where nothing is written yet.
+
+    A compaction that replaces the folder while it is read is noticed, and the folder is read again.
 
     Raises:
         RunFolderError: where a file is damaged, foreign, or of a newer schema.
+        StorageError: where the system does not let it be read.
     """
-    tables = [read_file(path, table) for path in sorted(folder.glob("[!.]*.parquet"))]
-    if not tables:
-        tables = [SCHEMAS[table].empty_table()]
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    return frame
+    storage, missing = open_storage(folder), FileNotFoundError(0, "changes while it is read")
+    for _ in range(_MOST_READS):
+        generation = storage.generation()
+        try:
+            tables = [check_file(c, storage.describe(n), table) for n, c in storage.read_many(table_files(storage))]
+        except FileNotFoundError as error:
+            missing = error
+        except OSError as error:
+            raise _unreadable(storage.where, error) from error
+        else:
+            if storage.generation() == generation:
+                frame: pd.DataFrame = pa.concat_tables(tables or [SCHEMAS[table].empty_table()]).to_pandas()
+                return frame
+    raise _unreadable(storage.where, missing) from missing
 
 
-def read_file(path: Path, table: str) -> pa.Table:
-    """Return one file of `table` after checking that it is one.
+def table_files(storage: Storage) -> list[str]:
+    """Return the names of a table's files, as other tools see them.
+
+    Raises:
+        StorageError: where the system does not let them be listed.
+    """
+    try:
+        return [name for name in storage.names() if name.endswith(SUFFIX) and not name.startswith((".", "_"))]
+    except NotADirectoryError:
+        return []
+    except OSError as error:
+        raise _unreadable(storage.where, error) from error
+
+
+def _merged_homes(storage: Storage, table: str) -> dict[str, str]:
+    """Return, for every trial in a merged file, the name of that file; read once for a folder and remembered."""
+    generation, known = storage.generation(), _HOMES.get(storage.where)
+    if storage.path is None or generation is None:
+        return {}  # an object store has no merged files, and neither has a folder that does not exist
+    if known is None or known[0] != generation:
+        names = [name for name in table_files(storage) if name.startswith(MERGED)]
+        homes = {key: name for name in names for key in read_file(storage, name, table)["key"].unique().to_pylist()}
+        known = _HOMES[storage.where] = (generation, homes)
+    return known[1]
+
+
+_HOMES: dict[str, tuple[object, dict[str, str]]] = {}
+
+
+def forget_homes() -> None:
+    """Forget which trials are in merged files: another process may have compacted since."""
+    _HOMES.clear()
+
+
+def read_file(folder: Place, name: str, table: str) -> pa.Table:
+    """Return the file `name` of `table` after checking that it is one.
 
     Raises:
         RunFolderError: as for `read_table`.
+        StorageError: where the system does not let it be read.
     """
+    storage = open_storage(folder)
     try:
-        _refuse_arrow_schema(path)
-        content = pq.ParquetFile(path)
-        schema = content.schema_arrow
-        version = int((content.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
-        if version > SCHEMA_VERSION:
-            raise RunFolderError(
-                f"{path}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer "
-                "version: upgrade this package to read it"
-            )
-        if version == 0 or not set(SCHEMAS[table].names) <= set(schema.names):
-            raise RunFolderError(
-                f"{path}: expected a file of the table '{table}', got other columns; move it out of the run folder"
-            )
-        return content.read(columns=SCHEMAS[table].names).cast(SCHEMAS[table])
-    except (OSError, pa.ArrowException, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise RunFolderError(
-            f"{path}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: "
-            "its trial is then repeated"
-        ) from error
+        content = storage.read(name)
+    except OSError as error:
+        raise _unreadable(storage.describe(name), error) from error
+    return check_file(content, storage.describe(name), table)
 
 
-def _refuse_arrow_schema(path: Path) -> None:
-    """Refuse a file with a stored Arrow schema, from its raw footer, before Arrow sees it.
-
-    Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
-    which unpickle it. Our files store no Arrow schema, so one that does is not ours.
-    """
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 8, 0))
-        length = int.from_bytes(file.read(8)[:4], "little")
-        file.seek(max(size - 8 - length, 0))
-        footer = file.read(length)
-    if b"ARROW:schema" in footer:
-        raise RunFolderError(
-            f"{path}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
-            "move it out of the run folder"
-        )
+def _unreadable(where: str, error: OSError) -> OrchestratorError:
+    place = error.filename or where
+    if isinstance(error, IsADirectoryError):
+        return RunFolderError(f"{place}: expected a Parquet file, got a folder; move it out of the run folder")
+    return StorageError(
+        f"{place}: expected to be readable, got '{error.strerror}'; mend permissions or the connection and run the "
+        "same command again"
+    )
 
 
 def matrix_of(accuracy: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import torch
 
-from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.checkpoint import delete_checkpoint, load_checkpoint, save_checkpoint
 from orchestrator.errors import ModelError
 from orchestrator.metrics import METRICS, AccuracyMatrix, compute_metrics
 from orchestrator.models import build_network
 from orchestrator.provenance import Placement, peak_memory_bytes, provenance, reset_peak_memory
+from orchestrator.storage import StoredFile
 from orchestrator.streams import PhaseData, Stream
 from orchestrator.trialspec import TrialSpec
 from strategies import Generators, Learner, TaskData, TrialDivergedError
@@ -82,7 +83,7 @@ def run_trial(
     data: PhaseData,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | StoredFile | None = None,
 ) -> TrialResult:
     """Run the protocol of `spec` and return its result; never raises for a fault of the trial.
 
@@ -109,7 +110,7 @@ def run_trial(
     except Exception as error:
         status, reason = "error" if _is_out_of_memory(error) else "failed", _describe(error)
     if checkpoint is not None and status != "error":
-        checkpoint.unlink(missing_ok=True)
+        delete_checkpoint(checkpoint)
     costs = run.costs(time.perf_counter() - clock) if run else {}
     complete = status == "completed" and run is not None
     return TrialResult(
@@ -152,10 +153,10 @@ class _Run:
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
         self._cache: dict[int, TaskData] = {}
         self._cached_bytes = 0
-        self._checkpoint: Path | None = None
+        self._checkpoint: Path | StoredFile | None = None
         self._saved = self._trained = 0.0
 
-    def execute(self, report: Report | None, checkpoint: Path | None) -> None:
+    def execute(self, report: Report | None, checkpoint: Path | StoredFile | None) -> None:
         """Train task by task and measure R, from the checkpoint where there is one."""
         self._checkpoint, self._saved = checkpoint, time.perf_counter()
         if checkpoint is not None:
@@ -247,7 +248,7 @@ class _Run:
             self._cached_bytes += n_bytes
         return self._cache[task]
 
-    def _save(self, path: Path) -> None:
+    def _save(self, path: Path | StoredFile) -> None:
         payload = {
             "next_task": self.next_task,
             "n_correct": self.n_correct,
@@ -258,7 +259,7 @@ class _Run:
         }
         save_checkpoint(path, self.spec.key, payload)
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path | StoredFile) -> None:
         payload = load_checkpoint(path, self.spec.key, self.device)
         if payload is None:
             return

@@ -18,12 +18,14 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from orchestrator.provenance import Placement
+from orchestrator.storage import StoredFile, is_uri, stored_file
 from orchestrator.streams import PhaseData
 from orchestrator.trial import TrialResult, run_trial, warm_up
 from orchestrator.trialspec import TrialSpec
 from strategies import STRATEGIES
 
-TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Path], TrialResult]
+TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResult]
+"""Its last argument is the checkpoint: a Path, or a StoredFile in an object store."""
 
 WorkersWanted = Callable[[float, float], int]
 """Returns how many idle workers with so many CPUs and GPUs are worth keeping."""
@@ -59,12 +61,17 @@ class SweepWorker(tune.Trainable):
         placement = Placement(self.config["device"], self.config["threads"])
         torch.set_num_threads(placement.threads)
         data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
-        result = self._function(spec, data, placement, None, Path(self.config["checkpoint"]))
+        result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]))
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
         return {"result": json.dumps(result.to_json()), "done": True}
 
     def __repr__(self) -> str:
         return f"SweepWorker({self.config['device']})"
+
+
+def checkpoint_of(address: str) -> Path | StoredFile:
+    """Return the file at an address that the driver gave."""
+    return stored_file(address) if is_uri(address) else Path(address)
 
 
 class KeepWorkers(FIFOScheduler):

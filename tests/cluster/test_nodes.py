@@ -57,20 +57,20 @@ def test_a_sweep_uses_the_gpu_node_and_the_cpu_node_at_the_same_time(two_nodes: 
 def test_the_same_tables_on_two_nodes_and_after_a_full_disk(
     two_nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import tables
+    from orchestrator.storage import LocalStorage
 
     spec = parse_spec(SMALL)
     undisturbed = api.run_sweep(spec, tmp_path / "undisturbed")
-    write, n_writes = tables.replace_file, 0
+    write, n_writes = LocalStorage.write, 0
 
-    def full_disk(target: Path, temporary: Path, content: bytes) -> None:
+    def full_disk(storage: LocalStorage, name: str, content: bytes, purpose: str = "row", durable: bool = True) -> None:
         nonlocal n_writes
-        n_writes += 1
+        n_writes += name.endswith(".parquet")
         if n_writes > 21:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(target, temporary, content)
+        write(storage, name, content, purpose, durable)
 
-    monkeypatch.setattr(tables, "replace_file", full_disk)
+    monkeypatch.setattr(LocalStorage, "write", full_disk)
     with pytest.raises(StorageError, match=r"No space left on device.*run the same command again"):
         api.run_sweep(spec, tmp_path / "run")
     monkeypatch.undo()

@@ -19,10 +19,11 @@ import yaml
 
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.run import Run
+from orchestrator.schema import SCHEMAS, encode
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
-from orchestrator.tables import SCHEMAS, accuracy_rows, encode, trial_row
+from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
 
@@ -324,7 +325,7 @@ def test_an_error_of_the_machine_is_missing(
 
 def test_checkpoints_are_named_by_key_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Run(Path("r")).checkpoint_path("abc") == tmp_path / "r" / "checkpoints" / "abc.pt"
+    assert Run(Path("r")).checkpoint_path("abc") == str(tmp_path / "r" / "checkpoints" / "abc.pt")
 
 
 def test_tables_are_read_by_others(

@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from orchestrator.schema import TRIALS_SCHEMA
 from orchestrator.spec import parse_spec
 from orchestrator.streams import Phase
 from orchestrator.summary import CellSummary, ScenarioSummary, Spread, n_kept, spread, summarise
-from orchestrator.tables import TRIALS_SCHEMA, trial_row
+from orchestrator.tables import trial_row
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
 from search_spaces import Constraint

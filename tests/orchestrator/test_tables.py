@@ -16,11 +16,9 @@ import pytest
 
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.metrics import METRICS
+from orchestrator.schema import SCHEMA_VERSION, SCHEMAS, encode
 from orchestrator.tables import (
-    SCHEMA_VERSION,
-    SCHEMAS,
     accuracy_rows,
-    encode,
     load_json,
     matrix_of,
     read_table,
@@ -222,7 +220,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_really_full_device_is_a_storage_error(tmp_path: Path, row: dict[str, Any]) -> None:
-    (tmp_path / f".t.{os.getpid()}.tmp").symlink_to("/dev/full")
+    (tmp_path / f".t.parquet.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(StorageError, match="No space left on device"):
         write_rows(tmp_path, "t", "trials", [row])
     assert list(tmp_path.iterdir()) == []
@@ -261,7 +259,7 @@ def test_content_is_synced_before_it_gets_its_name(
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", replace)
     write_rows(tmp_path, "t", "trials", [row])
-    assert order == [f"sync .t.{os.getpid()}.tmp", "replace", f"sync {tmp_path.name}"]
+    assert order == [f"sync .t.parquet.{os.getpid()}.tmp", "replace", f"sync {tmp_path.name}"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, row: dict[str, Any]) -> None:

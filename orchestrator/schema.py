@@ -1,0 +1,155 @@
+"""What the tables' files look like: the schema of each table, and a reader for every version of it that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.errors import RunFolderError
+from orchestrator.metrics import METRICS
+
+SCHEMA_VERSION = 1
+_VERSION_FIELD = b"continual_sweep_schema"
+
+_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
+
+TRIALS_SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        pa.field("stream", _TEXT, nullable=False),
+        pa.field("incremental_type", _TEXT, nullable=False),
+        pa.field("method", _TEXT, nullable=False),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("suggestion", _COUNT, nullable=False),
+        pa.field("seed", _COUNT, nullable=False),
+        pa.field("hyperparameters", _TEXT, nullable=False),
+        pa.field("status", _TEXT, nullable=False),
+        pa.field("reason", _TEXT, nullable=False),
+        *(pa.field(metric, _REAL) for metric in METRICS),
+        pa.field("intransigence", _REAL),
+        pa.field("chance_accuracy", _REAL),
+        pa.field("seconds", _REAL),
+        pa.field("train_seconds", _REAL),
+        pa.field("evaluate_seconds", _REAL),
+        pa.field("peak_memory_bytes", _REAL),
+        pa.field("n_parameters", _REAL),
+        pa.field("kept_bytes", _REAL),
+        pa.field("n_attempts", _COUNT),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("device", _TEXT),
+        pa.field("device_name", _TEXT),
+        pa.field("threads", _COUNT),
+        pa.field("host", _TEXT),
+        pa.field("node_id", _TEXT),
+        pa.field("process_id", _COUNT),
+        pa.field("code_revision", _TEXT),
+        pa.field("package_version", _TEXT),
+        pa.field("python_version", _TEXT),
+        pa.field("torch_version", _TEXT),
+        pa.field("ray_version", _TEXT),
+        pa.field("optuna_version", _TEXT),
+        pa.field("spec_hash", _TEXT),
+        pa.field("data_hash", _TEXT),
+        pa.field("details", _TEXT, nullable=False),
+        pa.field("trial_spec", _TEXT, nullable=False),
+    ],
+    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
+)
+"""Metrics are NaN where the trial did not complete, `intransigence` also until `joint` has ended on the same seed and
+phase; `hyperparameters`, `details` and `trial_spec` are JSON."""
+
+ACCURACY_SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        pa.field("method", _TEXT, nullable=False),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("suggestion", _COUNT, nullable=False),
+        pa.field("seed", _COUNT, nullable=False),
+        pa.field("after_task", _COUNT, nullable=False),
+        pa.field("task", _COUNT, nullable=False),
+        pa.field("accuracy", _REAL, nullable=False),
+        pa.field("n_correct", _COUNT, nullable=False),
+        pa.field("n_examples", _COUNT, nullable=False),
+    ],
+    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
+)
+"""A row a measured cell of R; `after_task` -1 is before any training; a cell that is missing was not measured."""
+
+SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
+
+
+def encode(content: pa.Table) -> bytes:
+    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`)."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, content.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(content)
+        writer.add_key_value_metadata(content.schema.metadata or {})
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def check_file(content: bytes, where: str, table: str) -> pa.Table:
+    """Return a Parquet file's rows in today's schema.
+
+    Args:
+        content: the file.
+        where: how it is shown.
+        table: what it must be of.
+
+    Raises:
+        RunFolderError: where it is damaged, foreign, or of a newer schema.
+    """
+    try:
+        _refuse_arrow_schema(content, where)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        version = int((file.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
+        if version > SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{where}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer "
+                "version: upgrade this package to read it"
+            )
+        reader = READERS.get(version)
+        found = reader(file, table) if reader else None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise RunFolderError(
+            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: "
+            "its trials are then repeated"
+        ) from error
+    if found is None:
+        raise RunFolderError(
+            f"{where}: expected a file of the table '{table}', got other columns; move it out of the run folder"
+        )
+    return found
+
+
+def _read_version_1(file: pq.ParquetFile, table: str) -> pa.Table | None:
+    """Return a file of schema version 1 in today's schema, which is the same, None where columns are missing."""
+    names = SCHEMAS[table].names
+    if not set(names) <= set(file.schema_arrow.names):
+        return None
+    return file.read(columns=names).cast(SCHEMAS[table])
+
+
+READERS: dict[int, Callable[[pq.ParquetFile, str], pa.Table | None]] = {1: _read_version_1}
+"""Schema version -> what returns such a file's rows in today's schema.
+
+A version that was ever written stays here, with a run folder of it under tests/fixtures: a new version adds a reader
+and changes the older ones to fill what it adds."""
+
+
+def _refuse_arrow_schema(content: bytes, where: str) -> None:
+    """Refuse a file with a stored Arrow schema, from its raw footer, before Arrow sees it.
+
+    Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
+    which unpickle it. Our files store no Arrow schema, so one that does is not ours.
+    """
+    length = int.from_bytes(content[-8:-4], "little")
+    if b"ARROW:schema" in content[max(len(content) - 8 - length, 0) : -8]:
+        raise RunFolderError(
+            f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
+            "move it out of the run folder"
+        )

@@ -1,0 +1,394 @@
+"""Compaction: few files with the same rows, whatever happens on the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator import api, compaction, tables
+from orchestrator.compaction import compact
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.faultpoints import POINTS, VARIABLE
+from orchestrator.run import Run
+from orchestrator.spec import SweepSpec
+from orchestrator.tables import MERGED, accuracy_rows, trial_row
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+Write = Callable[..., TrialSpec]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.0)
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_spec: MakeSpec) -> Run:
+    return Run.create(tmp_path / "run", make_spec())
+
+
+@pytest.fixture
+def write(run: Run, make_trial: MakeTrial, make_result: MakeResult) -> Write:
+    """Return a function that writes a trial's rows as if it had run."""
+
+    def write(seed: int, status: str = "completed", method: str = "naive", last: int = 8) -> TrialSpec:
+        spec = make_trial(seed=seed, method=method)
+        result = make_result(spec, status, rows=((None, None), (9, None), (7, last)))
+        run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+        return spec
+
+    return write
+
+
+def by_pandas(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return both tables as anyone reads them, after checking that each row is there once, and that we see the same."""
+    frames = []
+    for table, key in (("trials", ["key"]), ("accuracy", ["key", "after_task", "task"])):
+        frame = pd.read_parquet(run.path / table).sort_values(key, ignore_index=True)
+        assert not frame.duplicated(key).any()
+        ours = tables.read_table(run.path / table, table).sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(frame, ours)
+        frames.append(frame)
+    return frames[0], frames[1]
+
+
+def files(run: Run, table: str) -> list[str]:
+    return sorted(p.name for p in (run.path / table).iterdir())
+
+
+def test_many_files_become_few_with_the_same_rows(run: Run, write: Write) -> None:
+    for seed in range(7):
+        write(seed)
+    before = by_pandas(run)
+    done = api.compact(run.path)
+    assert [(d.table, d.n_before, d.n_after) for d in done] == [("trials", 7, 1), ("accuracy", 7, 1)]
+    for table in ("trials", "accuracy"):
+        assert [name.startswith(MERGED) for name in files(run, table)] == [True]
+    for one, other in zip(before, by_pandas(run), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "accuracy", "spec.yaml", "trials"]
+    assert [d.n_after for d in api.compact(run.path)] == [1, 1], "again changes nothing"
+
+
+def test_later_trials_join_and_full_files_stay(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 7})
+    for seed in range(9):
+        write(seed)
+    compact(run.storage)
+    assert len(files(run, "trials")) == 3
+    sizes = [len(tables.read_file(run.path / "accuracy", name, "accuracy")) for name in files(run, "accuracy")]
+    assert sorted(sizes) == [3, 6, 6, 6, 6], "no trial's rows are divided"
+    full = {n for n in files(run, "trials") if len(tables.read_file(run.path / "trials", n, "trials")) == 4}
+    write(9)
+    compact(run.storage)
+    assert full <= set(files(run, "trials"))
+    trials, accuracy = by_pandas(run)
+    assert (len(trials), len(accuracy)) == (10, 30)
+
+
+def test_errors_of_the_machine_stay_apart_and_are_replaced(run: Run, write: Write) -> None:
+    for seed in range(3):
+        write(seed)
+    erred = write(3, "error")
+    failed = write(4, "failed")
+    compact(run.storage)
+    assert [name for name in files(run, "trials") if not name.startswith(MERGED)] == [f"{erred.key}.parquet"]
+    write(3)
+    trials, accuracy = by_pandas(run)
+    assert len(trials) == 5
+    assert set(trials["status"]) == {"completed", "failed"}
+    assert trials.set_index("key")["status"][failed.key] == "failed"
+    assert len(accuracy) == 12
+
+
+def test_a_row_in_a_merged_file_is_replaced_there(run: Run, write: Write) -> None:
+    specs = [write(seed) for seed in range(4)]
+    compact(run.storage)
+    names = files(run, "trials")
+    write(2, last=5)
+    assert files(run, "trials") == names
+    trials, accuracy = by_pandas(run)
+    assert len(trials) == 4
+    changed = accuracy[(accuracy["key"] == specs[2].key) & (accuracy["after_task"] == 1) & (accuracy["task"] == 1)]
+    assert changed["n_correct"].tolist() == [5]
+    assert trials.set_index("key")["average_accuracy"][specs[2].key] == pytest.approx(0.6)
+
+
+def test_intransigence_is_filled_in_merged_files(run: Run, write: Write) -> None:
+    naive = [write(seed) for seed in range(3)]
+    compact(run.storage)
+    joint = write(1, method="joint", last=9)
+    run.fill_intransigence()
+    values = pd.read_parquet(run.path / "trials").set_index("key")["intransigence"]
+    assert values[naive[1].key] == pytest.approx(0.05)
+    assert values[joint.key] == 0.0
+    assert values[[naive[0].key, naive[2].key]].isna().all()
+    by_pandas(run)
+
+
+def test_a_merged_file_that_was_deleted_costs_its_trials_and_nothing_else(run: Run, write: Write) -> None:
+    specs = [write(seed) for seed in range(3)]
+    compact(run.storage)
+    (run.path / "accuracy" / files(run, "accuracy")[0]).write_bytes(b"PAR1")
+    with pytest.raises(
+        RunFolderError, match=r"merged-.*delete it and run the sweep again: its trials are then repeated"
+    ):
+        run.outcomes()
+    (run.path / "accuracy" / files(run, "accuracy")[0]).unlink()
+    again = Run.open(run.path)
+    assert again.outcomes() == {}, "what has no accuracy rows is run again"
+    write(0)
+    assert again.outcomes().keys() == {specs[0].key}
+    trials, accuracy = by_pandas(run)
+    assert (len(trials), len(accuracy)) == (3, 3)
+
+
+def test_foreign_files_survive_and_folders_are_refused(run: Run, write: Write) -> None:
+    for seed in range(3):
+        write(seed)
+    (run.path / "trials" / "notes.txt").write_text("mine")
+    compact(run.storage)
+    assert (run.path / "trials" / "notes.txt").read_text() == "mine"
+    for seed in range(3, 6):
+        write(seed)
+    (run.path / "trials" / "old").mkdir()
+    with pytest.raises(StorageError, match=r"compact: expected a folder of files, got .*old'"):
+        compact(run.storage)
+
+
+def test_a_second_holder_is_refused(run: Run, write: Write) -> None:
+    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"):
+        api.compact(run.path)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+def test_where_folders_cannot_be_swapped_files_stay(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for seed in range(3):
+        write(seed)
+
+    class System:
+        @staticmethod
+        def renameat2(*args: Any) -> int:
+            compaction.ctypes.set_errno(number)
+            return -1
+
+    before = files(run, "trials")
+    monkeypatch.setattr(compaction.ctypes, "CDLL", lambda *args, **options: System)
+    with pytest.raises(StorageError, match="compact: expected a file system that can swap two folders at once"):
+        compact(run.storage)
+    monkeypatch.setattr(compaction.ctypes, "CDLL", lambda *args, **options: object())
+    with pytest.raises(StorageError, match="compact: expected a file system that can swap two folders at once"):
+        compact(run.storage)
+    assert files(run, "trials") == before
+    assert not list(run.path.glob(".*.compact"))
+
+
+def test_a_full_disk_leaves_every_file(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        write(seed)
+    before = files(run, "trials")
+
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for function in ("fsync", "mkdir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, refuse)
+            with pytest.raises(StorageError, match="No space left on device"):
+                compact(run.storage)
+        assert files(run, "trials") == before
+        assert not list(run.path.glob(".*.compact"))
+    by_pandas(run)
+
+
+def test_a_large_sweep_compacts_itself(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        write(seed)
+    assert not compaction.is_worth_it(run.storage)
+    monkeypatch.setattr(compaction, "MANY_FILES", 2)
+    assert compaction.is_worth_it(run.storage)
+
+
+def test_our_reader_reads_again_where_the_folder_changed_under_it(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        write(seed)
+    real, n_reads = tables.check_file, 0
+
+    def check(*args: Any) -> Any:
+        nonlocal n_reads
+        n_reads += 1
+        if n_reads == 2:
+            monkeypatch.setattr(tables, "check_file", real)
+            compact(run.storage)
+        return real(*args)
+
+    monkeypatch.setattr(tables, "check_file", check)
+    assert run.accuracy()["key"].nunique() == 4
+    assert n_reads == 2
+
+
+# Killed.
+
+WORK = """
+import json, os, shutil, sys
+from collections import Counter
+from pathlib import Path
+from orchestrator import compaction, faultpoints, storage, tables, run as run_module
+from orchestrator.run import Run
+from orchestrator.tables import accuracy_rows, trial_row
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+compaction.SECONDS_FOR_READERS = 0.0
+compaction.MOST_ROWS = {"trials": 4, "accuracy": 12}
+
+def work(folder, what, trials):
+    run = Run(folder)
+    with run.locked():
+        if what == "compact":
+            compaction.compact(run.storage)
+        elif what == "fill":
+            run.fill_intransigence()
+        elif what == "spec":
+            Run.create(folder, run.spec)
+        else:
+            for spec, result in trials:
+                spec, result = TrialSpec.model_validate(spec), TrialResult(**result)
+                run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+
+def forked(action):
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+def counted(folder, what, trials):
+    n, real = Counter(), faultpoints.reached
+    for module in (compaction, storage, run_module):
+        module.reached = lambda point: n.update([point])
+    work(folder, what, trials)
+    (folder.parent / f"{what}.counts").write_text(json.dumps(n))
+
+def killed(folder, what, trials, point, number):
+    faultpoints._KILL_AT = (point, number)
+    work(folder, what, trials)
+
+base, trials = Path(sys.argv[1]), json.load(sys.stdin)
+cases = []
+for what in ("trials", "fill", "compact", "spec"):
+    whole = base.parent / f"{what}.whole"
+    shutil.copytree(base, whole)
+    assert forked(lambda: counted(whole, what, trials)) == 0
+    counts = json.loads((base.parent / f"{what}.counts").read_text())
+    for point, number in ((p, n) for p, count in counts.items() for n in sorted({1, 2, count} & {*range(count + 1)})):
+        folder = base.parent / f"{what}.{point}.{number}"
+        shutil.copytree(base, folder)
+        status = forked(lambda: killed(folder, what, trials, point, number))
+        assert status == 9, (what, point, number, status)
+        cases.append([what, point, number, str(folder)])
+print(json.dumps(cases))
+"""
+"""Does each kind of work once undisturbed, then on copies on which it dies: at every point, the first, second
+and last time that it comes there."""
+
+
+def work_again(folder: Path, what: str, trials: list[Any]) -> None:
+    """Do the same work as the process that died, to its end."""
+    run = Run(folder)
+    with run.locked():
+        if what == "compact":
+            compact(run.storage)
+        elif what == "fill":
+            run.fill_intransigence()
+        elif what == "spec":
+            Run.create(folder, run.spec)
+        else:
+            for spec, result in trials:
+                run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+
+
+def test_killed_at_every_point_each_row_is_there_once_and_the_next_run_ends_it(
+    run: Run, write: Write, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 12})
+    for seed in range(6):
+        write(seed)
+    compact(run.storage)
+    for seed in range(6, 9):
+        write(seed)
+    erred, joint = write(9, "error"), write(2, method="joint", last=9)
+    (run.path / "trials" / ".stale.parquet.1.tmp").write_bytes(b"PAR1")
+    rows = ((None, None), (9, None), (7, 5))
+    # A trial that is new, one that erred, and one that is in a merged file.
+    trials = [(s, make_result(s, rows=rows)) for s in (make_trial(seed=10), erred, make_trial(seed=1))]
+    sent = json.dumps([[spec.model_dump(mode="json"), result.to_json()] for spec, result in trials])
+    child = subprocess.run(
+        [sys.executable, "-c", WORK, str(run.path)], input=sent, capture_output=True, text=True, timeout=300
+    )
+    assert child.returncode == 0, child.stderr
+    cases = json.loads(child.stdout)
+    assert {point for _, point, _, _ in cases} == {p for p in POINTS if not p.startswith("checkpoint.")}
+    before, rewritten = by_pandas(run), {spec.key for spec, _ in trials}
+    for what, point, number, folder in cases:
+        died, whole = Run(Path(folder)), Run(run.path.parent / f"{what}.whole")
+        now = by_pandas(died)
+        for old, new in zip(before, now, strict=True):
+            kept = old[~old["key"].isin(rewritten)]
+            columns = [c for c in kept.columns if c != "intransigence"]
+            same = new[new["key"].isin(kept["key"])].reset_index(drop=True)
+            pd.testing.assert_frame_equal(kept[columns].reset_index(drop=True), same[columns], obj=f"{what} {point}")
+        completed = now[0].loc[now[0]["status"] == "completed", "key"]
+        assert set(completed) <= set(now[1]["key"]), f"{what} {point}#{number}: a completed trial lost its accuracy"
+        assert set(before[0]["key"]) <= set(now[0]["key"])
+        work_again(died.path, what, trials)
+        for one, other in zip(by_pandas(whole), by_pandas(died), strict=True):
+            pd.testing.assert_frame_equal(one, other, obj=f"{what} {point}#{number}")
+        for table in ("trials", "accuracy"):
+            assert files(died, table) == files(whole, table), f"{what} {point}#{number}"
+        assert not list(died.path.glob(".*.compact"))
+        assert not list(died.path.rglob("*.tmp"))
+    assert joint.key in set(before[0]["key"])
+
+
+def test_points_are_of_one_list() -> None:
+    assert len(set(POINTS)) == len(POINTS)
+    for text in ("compact.nothing", "row.opened#x"):
+        child = subprocess.run(
+            [sys.executable, "-c", "import orchestrator.faultpoints"],
+            env={**os.environ, VARIABLE: text}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert child.returncode == 1
+        assert "expected POINT#N with a point of spec.opened" in child.stderr
+
+
+def test_a_process_dies_where_the_environment_says(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom orchestrator.storage import LocalStorage\n"
+        "for n in range(3):\n    LocalStorage(Path(sys.argv[1])).write(f'{n}', b'x', 'checkpoint', durable=False)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, VARIABLE: "checkpoint.written#2"}
+    )
+    assert child.returncode == -9
+    assert [p.name[:2] for p in sorted(tmp_path.iterdir())] == [".1", "0"]
