@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,14 @@ SMALL: dict[str, Any] = {
 }
 """A sweep whose trials take a fraction of a second."""
 
+S3_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
@@ -101,3 +112,29 @@ def make_result() -> MakeResult:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Return the URI of a bucket on an S3 server of our own; credentials are in the environment."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("moto is not installed: pip install -c constraints.txt '.[dev]'")
+    names = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "hushhush", "AWS_EC2_METADATA_DISABLED": "true"}
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", S3_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        for name, value in names.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        from pyarrow.fs import S3FileSystem
+
+        S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
+        ).create_dir("sweeps")
+        yield f"s3://sweeps/runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        child.terminate()

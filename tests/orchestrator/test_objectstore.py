@@ -1,0 +1,330 @@
+"""Runs in an object store: against a real S3 server on this machine, and without one where that says as much."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import orchestrator.trial as trial_module
+from orchestrator import api, objectstore
+from orchestrator.checkpoint import delete_checkpoint, load_checkpoint, save_checkpoint
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.run import Run
+from orchestrator.session import Session
+from orchestrator.spec import SweepSpec
+from orchestrator.storage import LocalStorage, join, open_storage, shown, stored_file
+from orchestrator.streams import Dataset
+from orchestrator.tables import accuracy_rows, trial_row
+from orchestrator.trial import TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
+from orchestrator.workers import checkpoint_of
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+
+SECRET = "hushhush"
+
+
+@pytest.fixture(params=["s3", "memory"])
+def root(request: pytest.FixtureRequest) -> str:
+    """Return a fresh root: on the S3 server, and through fsspec in memory."""
+    if request.param == "s3":
+        return join(str(request.getfixturevalue("s3")), uuid.uuid4().hex)
+    return f"memory://{uuid.uuid4().hex}/runs"
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectstore, "SECONDS_TO_SETTLE", 0.0)
+
+
+def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
+    run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+
+
+# Storage.
+
+
+def test_what_is_written_comes_back(root: str) -> None:
+    storage = open_storage(root)
+    assert storage.names() == []
+    assert storage.path is None
+    storage.folder("trials").write("a.parquet", b"one")
+    storage.folder("trials").write("a.parquet", b"other")
+    storage.write("spec.yaml", b"x")
+    assert set(storage.names()) == {"trials", "spec.yaml"}
+    assert storage.folder("trials").names() == ["a.parquet"]
+    assert storage.folder("trials").read("a.parquet") == b"other"
+    assert dict(storage.folder("trials").read_many(["a.parquet"])) == {"a.parquet": b"other"}
+    storage.delete("spec.yaml")
+    storage.delete("spec.yaml")
+    with pytest.raises(FileNotFoundError):
+        storage.read("spec.yaml")
+
+
+def test_addresses_lead_back_from_another_process(root: str) -> None:
+    folder = open_storage(root).folder("checkpoints")
+    folder.write("k.pt", b"x")
+    file = stored_file(folder.address("k.pt"))
+    assert file.storage.read(file.name) == b"x"
+    assert str(file) == f"{folder.where}/k.pt"
+    assert "?" not in str(file)
+
+
+def test_a_sweep_without_ray_lives_in_a_store(root: str, make_spec: MakeSpec, digits: Dataset, tmp_path: Path) -> None:
+    spec = make_spec(methods=["naive", "joint"])
+    run = Run(api.run_place(spec, storage=root))
+    with run.locked():
+        opened = Run.create(run.storage, spec)
+        session = Session(spec, opened, tmp_path)
+        while not session.search.is_finished:
+            trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
+            checkpoint = checkpoint_of(opened.checkpoint_path(trial.key))
+            result = run_trial(trial, session.phase_data(trial.dataset, trial.phase), checkpoint=checkpoint)
+            session.finish(result)
+        session.close()
+    again = api.open_run(join(root, spec.name))
+    assert again.spec == spec
+    trials = again.trials()
+    assert len(trials) == 8
+    assert (trials["status"] == "completed").all()
+    assert trials["intransigence"].notna().all()
+    assert again.n_missing(spec) == 0
+    assert set(again.storage.names()) <= {"spec.yaml", "trials", "accuracy", "checkpoints"}
+    assert api.plan(spec, storage=root, data_dir=tmp_path).cells[0].n_done == 4
+    key = str(trials["key"].iloc[0])
+    assert api.recorded_trial(again, key)[0].key == key
+    assert SECRET not in trials.to_csv() + again.where
+    with pytest.raises(StorageError, match=r"run\.path: expected a run on a disk"):
+        _ = again.path
+
+
+def test_pandas_reads_a_store_without_us(
+    s3: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    place = join(s3, uuid.uuid4().hex)
+    run = Run.create(place, make_spec())
+    for seed in range(3):
+        record(run, make_trial(seed=seed), make_result(make_trial(seed=seed)))
+    assert len(pd.read_parquet(join(place, "trials"))) == 3
+    assert len(pd.read_parquet(join(place, "accuracy"))) == 9
+
+
+def test_an_error_of_the_machine_is_replaced(
+    root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    run, spec = Run.create(root, make_spec()), make_trial()
+    record(run, spec, make_result(spec, "error"))
+    record(run, spec, make_result(spec))
+    assert run.trials()["status"].tolist() == ["completed"]
+
+
+def test_other_specs_and_places_are_refused(root: str, make_spec: MakeSpec) -> None:
+    Run.create(root, make_spec())
+    with pytest.raises(RunFolderError, match="validation_share"):
+        Run.create(root, make_spec(validation_share=0.3))
+    open_storage(root).folder("foreign").write("thesis.tex", b"years of work")
+    with pytest.raises(RunFolderError, match=r"run: expected an empty or a run folder, got .*thesis\.tex"):
+        Run.create(join(root, "foreign"), make_spec())
+    with pytest.raises(RunFolderError, match=r"run: expected a run folder with spec\.yaml"):
+        Run.open(join(root, "absent"))
+    with pytest.raises(RunFolderError, match="compact: expected a run folder on a disk"):
+        api.compact(root)
+    with pytest.raises(RunFolderError, match="--storage: expected --run or --storage, got both"):
+        api.run_place(make_spec(), "run", root)
+
+
+def test_damaged_and_missing_objects_are_told_by_name(
+    root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    run, spec = Run.create(root, make_spec()), make_trial()
+    record(run, spec, make_result(spec))
+    trials = run.storage.folder("trials")
+    trials.write(f"{spec.key}.parquet", trials.read(f"{spec.key}.parquet")[:-200])
+    with pytest.raises(
+        RunFolderError, match=rf"trials/{spec.key}\.parquet: expected a Parquet file, got a damaged one"
+    ):
+        run.trials()
+
+
+def test_a_bucket_that_is_not_there_is_told_without_secrets(s3: str, make_spec: MakeSpec) -> None:
+    with pytest.raises(StorageError) as caught:
+        Run.create(s3.replace("sweeps", "nowhere"), make_spec())
+    assert "s3://nowhere/runs" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+# Checkpoints.
+
+
+def test_a_stopped_trial_goes_on_from_its_checkpoint_in_the_store(
+    root: str, make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    spec, data = make_trial(method="replay"), digits.phase("confirm", 0.1)
+    checkpoint = checkpoint_of(Run(root).checkpoint_path(spec.key))
+
+    def stop(after: int, row: list[float]) -> None:
+        if after == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(spec, data, report=stop, checkpoint=checkpoint)
+    told: list[int] = []
+    result = run_trial(spec, data, report=lambda after, row: told.append(after), checkpoint=checkpoint)
+    assert told == [3, 4]
+    assert result.n_correct == run_trial(spec, data).n_correct
+    assert Run(root).storage.folder("checkpoints").names() == []
+
+
+def test_a_damaged_checkpoint_is_none(root: str) -> None:
+    file = stored_file(open_storage(root).address("c.pt"))
+    cpu = torch.device("cpu")
+    assert load_checkpoint(file, "k", cpu) is None
+    save_checkpoint(file, "k", {"next_task": 1})
+    assert load_checkpoint(file, "k", cpu) == {"next_task": 1}
+    file.storage.write("c.pt", file.storage.read("c.pt")[:-99])
+    assert load_checkpoint(file, "k", cpu) is None
+    delete_checkpoint(file)
+    delete_checkpoint(file)
+
+
+def test_a_store_out_of_reach_is_no_fault_of_the_trial(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    file = stored_file("memory://gone/c.pt")
+
+    def refuse(*args: Any) -> None:
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(objectstore.ObjectStorage, "_put", refuse)
+    monkeypatch.setattr(objectstore.ObjectStorage, "delete", refuse)
+    assert run_trial(make_trial(), digits.phase("confirm", 0.1), checkpoint=file).status == "error"
+
+
+# Locking.
+
+
+def test_a_second_holder_is_refused_until_the_first_lets_go(root: str, make_spec: MakeSpec) -> None:
+    run = Run.create(root, make_spec())
+    with run.locked():
+        with (
+            pytest.raises(RunFolderError, match=r"no other sweep uses, got .* with a lock of process \d+ on "),
+            Run(root).locked(),
+        ):
+            pass
+        assert Run.create(root, make_spec()).spec == make_spec()
+    assert ".lock" not in run.storage.names()
+    with Run(root).locked():
+        pass
+
+
+def test_another_process_is_refused_and_a_dead_one_does_not_block(s3: str) -> None:
+    place = join(s3, uuid.uuid4().hex)
+    code = (
+        "import sys, time\nfrom orchestrator import objectstore\nfrom orchestrator.run import Run\n"
+        "with Run(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, place], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match=f"a lock of process {child.pid} on"), Run(place).locked():
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        with Run(place).locked():
+            pass
+
+
+def lock_of_another(root: str, age: float) -> None:
+    content = {"owner": "x", "host": "far", "process": 1, "machine": "another", "renewed": time.time() - age}
+    open_storage(root).write(".lock", json.dumps(content).encode())
+
+
+def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
+    lock_of_another(root, age=30)
+    with (
+        pytest.raises(RunFolderError, match=r"process 1 on far; wait for it.* its lock ends 60 seconds after"),
+        Run(root).locked(),
+    ):
+        pass
+    lock_of_another(root, age=-3600)
+    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
+        pass
+    lock_of_another(root, age=61)
+    with Run(root).locked():
+        pass
+    open_storage(root).write(".lock", b"no lock of ours")
+    with Run(root).locked():
+        pass
+
+
+def test_of_two_who_write_at_once_one_holds(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectstore.time, "sleep", lambda seconds: lock_of_another(root, 0))
+    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
+        pass
+    assert json.loads(open_storage(root).read(".lock"))["owner"] == "x", "the winner's lock is left alone"
+
+
+def test_a_sweep_that_lost_its_lock_writes_nothing_more(
+    root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, spec = Run.create(root, make_spec()), make_trial()
+    with run.locked():
+        monkeypatch.setattr(objectstore._Lease, "is_due", lambda lease: bool(lease.owner))
+        record(run, spec, make_result(spec))
+        lock_of_another(root, 0)
+        other = make_trial(seed=1)
+        with pytest.raises(StorageError, match="run: expected to hold the lock"):
+            record(run, other, make_result(other))
+    assert Run.open(root).outcomes().keys() == {spec.key}
+    assert json.loads(run.storage.read(".lock"))["owner"] == "x"
+
+
+# URIs.
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("s3://me:hushhush@bucket/a?region=x", "s3://bucket/a?region=x"),
+        ("s3://me@bucket/a", "s3://bucket/a"),
+        ("s3://bucket/a?secret_key=hushhush&region=x", "s3://bucket/a?region=x"),
+        ("s3://bucket/a?endpoint_override=http://me:hushhush@host:1", "s3://bucket/a?endpoint_override=http://host:1"),
+        ("gs://bucket/a?X-Goog-Signature=hushhush", "gs://bucket/a"),
+        ("abfs://container:hushhush@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+    ],
+)
+def test_secrets_in_a_uri_are_refused_and_never_shown(uri: str, kept: str) -> None:
+    assert shown(uri) == kept
+    with pytest.raises(StorageError, match="storage: expected a URI without credentials") as caught:
+        open_storage(uri)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["nonsense://a/b", "hdfs://host/a", "s3://bucket/a?colour=red"])
+def test_what_is_no_store_is_told(uri: str) -> None:
+    with pytest.raises(StorageError, match="storage: expected a path or "):
+        open_storage(uri)
+
+
+def test_paths_and_file_uris_are_folders(tmp_path: Path) -> None:
+    for place in (tmp_path, str(tmp_path), f"file://{tmp_path}"):
+        assert isinstance(open_storage(place), LocalStorage)
+        assert open_storage(place).path == tmp_path
+    assert join("runs", "a") == os.path.join("runs", "a")
+    assert join("s3://b/p/?region=x", "a") == "s3://b/p/a?region=x"

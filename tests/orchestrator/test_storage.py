@@ -1,0 +1,129 @@
+"""A run on a disk: what is written all at once, what a dead process leaves, and what the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.run import Run
+from orchestrator.spec import SweepSpec
+from orchestrator.storage import LocalStorage, StoredFile, stored_file
+from orchestrator.tables import read_table
+
+MakeSpec = Callable[..., SweepSpec]
+
+
+def raising(number: int) -> Callable[..., None]:
+    """Return a function that fails as the system does."""
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), *args[:1])
+
+    return refuse
+
+
+def test_what_dead_processes_left_is_removed_by_who_holds_the_lock(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path, make_spec())
+    for folder in (".trials.compact", ".accuracy.compact", "trials", "accuracy", "checkpoints"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".a.parquet.7.tmp").write_bytes(b"PAR1")
+    (tmp_path / ".trials.compact" / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / ".spec.yaml.7.tmp").write_bytes(b"name:")
+    (tmp_path / "checkpoints" / "k.pt").write_bytes(b"x")
+    assert run.trials().empty
+    with run.locked():
+        left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
+    assert left == [".lock", "accuracy", "checkpoints", "checkpoints/k.pt", "spec.yaml", "trials"]
+
+
+def test_remains_alone_are_no_foreign_folder(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / ".spec.yaml.7.tmp").write_bytes(b"name:")
+    (tmp_path / ".lock").write_text("7")
+    with Run(tmp_path).locked():
+        assert Run.create(tmp_path, make_spec()).spec == make_spec()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_that_cannot_be_written_is_told_and_still_read(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    real = open
+
+    def read_only(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if set(mode) & set("wax+"):
+            raising(number)(file)
+        return real(file, mode, *args, **options)
+
+    monkeypatch.setattr("builtins.open", read_only)
+    with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*; choose another --run"):
+        run.locked().__enter__()
+    with pytest.raises(StorageError, match=os.strerror(number)):
+        Run.create(tmp_path, make_spec())
+    assert Run.open(tmp_path).spec == make_spec()
+    assert run.trials().empty
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_sweep(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK))
+    with pytest.raises(StorageError, match=os.strerror(errno.ENOLCK)), Run.create(tmp_path, make_spec()).locked():
+        pass
+
+
+def test_the_second_of_two_sweeps_hears_which_process_holds_the_folder(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path, make_spec())
+    with run.locked():
+        for _ in range(2):
+            with (
+                pytest.raises(RunFolderError, match=rf"no other sweep uses, .*\(process {os.getpid()}\)"),
+                run.locked(),
+            ):
+                pass
+
+
+def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", raising(errno.EACCES))
+    with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable, got 'Permission denied'; mend"):
+        read_table(tmp_path, "trials")
+
+
+def test_a_folder_that_never_stands_still_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", raising(errno.ENOENT))
+    with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable"):
+        read_table(tmp_path, "trials")
+
+
+def test_a_real_limit_of_the_system_leaves_the_old_file(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a", b"old")
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom orchestrator.storage import LocalStorage\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    LocalStorage(Path(sys.argv[1])).write('a', bytes(5000))\nexcept OSError as e:\n"
+        "    print(e.strerror)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert child.stdout.strip() == os.strerror(errno.EFBIG), child.stderr
+    assert storage.names() == ["a"]
+    assert storage.read("a") == b"old"
+
+
+def test_files_are_made_of_paths(tmp_path: Path) -> None:
+    file = stored_file(tmp_path / "c.pt")
+    assert stored_file(file) is file
+    assert isinstance(file, StoredFile)
+    assert str(file) == str(tmp_path / "c.pt")
+    assert stored_file(file.storage.address("c.pt")).storage.path == tmp_path
