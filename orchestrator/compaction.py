@@ -2,8 +2,10 @@
 
 A new folder is built beside the table (`.trials.compact`): merged files, and hard links to the files that stay. Then
 the two folders change places in one step of the system, and the old one is deleted. Killed before that step, the table
-is the old one; after it, the new one; what is left beside it is removed by whoever next holds the run's lock. Who reads
-while they change places may be told that a file is gone, and reads again; `tables.read_table` does so by itself.
+is the old one; after it, the new one; what is left beside it is removed by whoever next holds the run's lock. Who
+lists the folder before they change places and opens its files after is told that they are gone, and reads again;
+`tables.read_table` does so by itself. (One who has listed names and then leaves out those that are gone, as pyarrow
+does within microseconds, can miss rows; nothing that a writer does helps against that.)
 
 Files of one trial stay as they are where their trial will be run again: an `error` of the machine, and accuracy rows of
 a trial whose own row was not written.

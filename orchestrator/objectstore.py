@@ -52,7 +52,7 @@ def open_object_storage(uri: str) -> ObjectStorage:
             "once; mount it and give the path"
         )
     try:
-        filesystem, root = pafs.FileSystem.from_uri(uri)
+        filesystem, root = pafs.FileSystem.from_uri(_with_whole_puts(uri))
     except (pa.ArrowException, OSError, ValueError) as error:
         found = _through_fsspec(uri)
         if found is None:
@@ -63,6 +63,15 @@ def open_object_storage(uri: str) -> ObjectStorage:
             ) from error
         filesystem, root = found
     return ObjectStorage(filesystem, root.rstrip("/"), uri)
+
+
+def _with_whole_puts(uri: str) -> str:
+    """Return a URI of S3 with which a small file is one request instead of four."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or "allow_delayed_open" in parts.query:
+        return uri
+    query = "&".join(filter(None, (parts.query, "allow_delayed_open=true")))
+    return urlunsplit(parts._replace(query=query))
 
 
 def _through_fsspec(uri: str) -> tuple[pafs.FileSystem, str] | None:

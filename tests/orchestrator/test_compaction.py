@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -392,3 +394,49 @@ def test_a_process_dies_where_the_environment_says(tmp_path: Path) -> None:
     )
     assert child.returncode == -9
     assert [p.name[:2] for p in sorted(tmp_path.iterdir())] == [".1", "0"]
+
+
+READER = """
+import sys
+import time
+import pandas as pd
+n_whole = n_short = 0
+print("reading", flush=True)
+while n_whole < 150:
+    try:
+        frame = pd.read_parquet(sys.argv[1])
+    except FileNotFoundError:
+        continue
+    seeds = sorted(frame["seed"]) if len(frame) else []
+    assert len(seeds) == len(set(seeds)), "a row twice"
+    n_short += len(seeds) < 40  # listed just before the swap, see compaction
+    n_whole += 1
+print("whole" if n_short <= 1 else f"{n_short} were short")
+"""
+
+
+def test_pandas_reads_no_row_twice_and_all_of_them_while_files_are_merged(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.5)
+    for seed in range(40):
+        write(seed)
+    whole = run.path.parent / "whole"
+    shutil.copytree(run.path, whole)
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(run.path / "trials")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        while reader.poll() is None:
+            compact(run.storage)
+            # Many files again, in the same one step.
+            again = run.path.parent / "again"
+            shutil.copytree(whole / "trials", again)
+            compaction.exchange(run.path / "trials", again)
+            time.sleep(0.2)
+            shutil.rmtree(again)
+        assert reader.stdout.read() == "whole\n", reader.stderr.read() if reader.stderr else ""
