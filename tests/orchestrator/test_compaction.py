@@ -15,15 +15,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from orchestrator import api, compaction, tables
+from orchestrator.cli import app
 from orchestrator.compaction import compact
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.faultpoints import POINTS, VARIABLE
 from orchestrator.run import Run
+from orchestrator.session import Session
 from orchestrator.spec import SweepSpec
 from orchestrator.tables import MERGED, accuracy_rows, trial_row
-from orchestrator.trial import TrialResult
+from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 
 MakeSpec = Callable[..., SweepSpec]
@@ -224,6 +227,35 @@ def test_a_large_sweep_compacts_itself(run: Run, write: Write, monkeypatch: pyte
     assert not compaction.is_worth_it(run.storage)
     monkeypatch.setattr(compaction, "MANY_FILES", 2)
     assert compaction.is_worth_it(run.storage)
+
+
+def test_the_end_of_a_large_sweep_compacts_and_a_refusal_does_not_end_it(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    done = Run.create(tmp_path / "run", spec)
+    session = Session(spec, done, tmp_path)
+    while not session.search.is_finished:
+        trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
+        session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
+    n_files = len(files(done, "trials"))
+    api.run_sweep(spec, done.path, tmp_path)
+    assert len(files(done, "trials")) == n_files == 4
+    monkeypatch.setattr(compaction, "MANY_FILES", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(compaction.ctypes, "CDLL", lambda *args, **options: object())
+        assert api.run_sweep(spec, done.path, tmp_path).n_missing(spec) == 0
+    assert len(files(done, "trials")) == 4
+    assert api.run_sweep(spec, done.path, tmp_path).n_missing(spec) == 0
+    assert len(files(done, "trials")) == 1
+    assert len(by_pandas(done)[0]) == 4
+
+
+def test_the_command_says_what_it_did(run: Run, write: Write) -> None:
+    for seed in range(3):
+        write(seed)
+    done = CliRunner().invoke(app, ["compact", str(run.path)])
+    assert done.output == "trials: 3 files, now 1\naccuracy: 3 files, now 1\n"
 
 
 def test_our_reader_reads_again_where_the_folder_changed_under_it(
