@@ -115,9 +115,9 @@ def run_sweep(
     target = Path(run) if run is not None else default_run(spec)
     Run(target).check(spec)
     with Run(target).locked():
-        opened = Run.create(target, spec)
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
-        session = Session(spec, opened, Path(data_dir), mirror, listeners)
+        session = Session(spec, Run(target), Path(data_dir), mirror, listeners)
+        opened = Run.create(target, spec)  # after the data are read: a mistake in them leaves no run folder
         if not session.search.is_finished:
             from orchestrator.launch import launch
 

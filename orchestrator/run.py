@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.metrics import METRICS, intransigence
@@ -183,10 +184,10 @@ class Run:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / LOCK_FILE).touch()
+            file = open(self.path / LOCK_FILE, "w")  # noqa: SIM115 (closed below, when the lock ends)
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        with open(self.path / LOCK_FILE, "w") as file:
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -196,7 +197,17 @@ class Run:
                 ) from error
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """Remove the folder where it holds nothing but the lock: a mistake was found before anything started."""
+        with suppress(OSError):
+            if [entry.name for entry in self.path.iterdir()] == [LOCK_FILE]:
+                (self.path / LOCK_FILE).unlink()
+                self.path.rmdir()
 
     def refuse_unlike(self, spec: SweepSpec) -> None:
         """Refuse a spec whose rows could not be compared with those that are there.
@@ -211,7 +222,7 @@ class Run:
         cut |= self._recorded_streams()  # rows of streams that the last spec had left out are there too
         streams = cut.keys() & {s.partition("/")[0] for s in spec.scenarios}
         differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s).without_paths()) for s in sorted(streams)}
-        changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
+        changes = [line for name, (before, now) in differ.items() for line in _changes(name, before, now)]
         if changes:
             raise RunFolderError(
                 f"run: expected a spec that repeats or extends the run in '{self.path}', got other\n"
@@ -238,6 +249,22 @@ class Run:
             known = ceiling is not None and key in diagonals
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Yield a line for each field that differs; one that a model leaves out is not there."""
+    if not isinstance(before, BaseModel):
+        if before != now:
+            yield f"  {name}: {before} -> {now}"
+        return
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for field in dict.fromkeys([*old, *new]):
+        if old.get(field) != new.get(field):
+            yield f"  {name}.{field}: {_shown(old, field)} -> {_shown(new, field)}"
+
+
+def _shown(values: Mapping[str, Any], field: str) -> str:
+    return "left out" if values.get(field) is None else str(values[field])
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:

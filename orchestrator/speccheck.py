@@ -92,11 +92,11 @@ def _names(spec: SweepSpec) -> Iterator[str]:
         elif stream in streams and (reason := refused_type(stream, kind)):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
-        if fault := _method_fault(method):
+        if fault := method_fault(method):
             yield f"methods.{index}: {fault}"
     same: dict[tuple[str, ...], str] = {}
     for index, method in enumerate(spec.methods):
-        parts = () if _method_fault(method) else tuple(find_method(method).parts)
+        parts = () if method_fault(method) else tuple(find_method(method).parts)
         first = same.setdefault(parts, method) if parts else method
         if first != method:
             yield f"methods.{index}: expected each combination once, got '{first}' and '{method}'; drop one of the two"
@@ -186,7 +186,7 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
             yield f"limits.{index}: expected limits that can both hold, got '{one.name}' and '{other.name}'; widen one"
 
 
-def _method_fault(name: str) -> str | None:
+def method_fault(name: str) -> str | None:
     """Return why `name` is no method, or None."""
     try:
         default_space(find_method(name))
@@ -213,11 +213,11 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
                 f"'{key}'; {nearest(key, cells)}"
             )
             continue
-        if key != "all" and (fault := _method_fault(target)):
+        if key != "all" and (fault := method_fault(target)):
             yield f"spaces.{key}: {fault}"
             continue
         for method in spec.methods if key == "all" else [target]:
-            for name, entry in entries.items() if _method_fault(method) is None else ():
+            for name, entry in entries.items() if method_fault(method) is None else ():
                 try:
                     space_of(find_method(method), {name: entry}, spec.training)
                 except SpaceError as error:
@@ -241,14 +241,14 @@ def _streams(spec: SweepSpec) -> Iterator[str]:
 def _refused(spec: SweepSpec) -> Iterator[str]:
     for scenario, method in _pairs(spec):
         kind = split_scenario(scenario)[1]
-        reason = None if _method_fault(method) else find_method(method).unsupported.get(kind)
+        reason = None if method_fault(method) else find_method(method).unsupported.get(kind)
         if reason and spec.unsupported_cells == "refuse":
             yield (
                 f"methods.{method}: expected a method that can do {scenario}, got {method}: {reason}; drop one of the "
                 "two, or set unsupported_cells: skip"
             )
     for method in spec.methods:
-        reason = None if _method_fault(method) else find_method(method).unsupported_models.get(spec.model.name)
+        reason = None if method_fault(method) else find_method(method).unsupported_models.get(spec.model.name)
         if reason:
             yield (
                 f"methods.{method}: expected a method that can train {spec.model.name}, got {method}: {reason}; "

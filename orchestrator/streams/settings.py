@@ -38,7 +38,7 @@ class StreamSettings(BaseModel):
     )
     classes_per_task: int = Field(2, ge=1, description="split: classes of each task")
     class_order: Literal["fixed", "shuffled"] | tuple[int, ...] = Field(
-        "fixed", description="split: ascending, shuffled by the trial's seed, or a list of classes"
+        "fixed", description="split: fixed (ascending), shuffled by the trial's seed, or a list of classes"
     )
     permutation_seed: int = Field(0, ge=0, description="permuted: which permutations")
     max_rotation: float = Field(180.0, gt=0, le=360, description="rotated: tasks are spread over this many degrees")

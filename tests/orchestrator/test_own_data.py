@@ -276,6 +276,12 @@ def test_all_that_the_data_tell_is_told_at_once_before_any_worker() -> None:
     assert "photos/class has, got worst_forgetting; it needs 2 tasks" in told[1]
 
 
+def test_a_mistake_in_the_data_leaves_no_run_folder_in_the_way_of_the_mended_spec(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="did you mean 'churned'"):
+        api.run_sweep(example("churn", streams=churn(label="churnd")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_faults_of_two_data_sets_and_of_the_spec_are_told_together(data: Path) -> None:
     (data / "photos" / "cat" / "x.png").write_bytes(b"")
     streams = EXAMPLES["photos"]["streams"] | churn(label="churnd") | {"more": churn()["churn"]}
@@ -361,7 +367,7 @@ def test_a_run_is_read_without_the_data_and_goes_on_where_they_were_moved(data: 
 
 def test_other_data_and_another_cut_are_refused_in_an_old_run(data: Path, tmp_path: Path) -> None:
     run_all(example("churn"), tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"streams\.churn: .*n_tasks=2"):
+    with pytest.raises(RunFolderError, match=r"streams\.churn\.n_tasks: left out -> 2"):
         api.plan(example("churn", streams=churn(n_tasks=2, task="calls")), tmp_path / "run")
     text = (data / "churn.csv").read_text()
     (data / "churn.csv").write_text(text.replace("basic", "plus", 1))
