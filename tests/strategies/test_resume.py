@@ -27,6 +27,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("replay", {"buffer_size": 9, "memory_batch_size": 3}),
     ("der", {"buffer_size": 9}),
     ("der++", {"buffer_size": 30, "memory_batch_size": 3}),
+    ("der", {"buffer_size": 9, "new_outputs": "as_added"}),
     ("mer", {"buffer_size": 9, "reptile_steps": 4}),
     ("gem", {"buffer_size": 9}),
     ("gem", {"buffer_size": 30, "memory_batch_size": 4}),
