@@ -317,3 +317,19 @@ def test_as_added_keeps_in_class_what_left_out_forgets() -> None:
         accuracies[new] = float((learner.logits(task.inputs, 0).argmax(1) == task.labels).float().mean())
 
     assert accuracies["as_added"] >= accuracies["left_out"] + 0.3
+
+
+@pytest.mark.parametrize(
+    ("iterations", "last"), [(2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 2]), (6, [3, 4, 5]), (8, [3, 4, 5])]
+)
+def test_the_last_pass_is_the_last_complete_one_or_the_only_one(iterations: int, last: list[int]) -> None:
+    learner = make_learner(Watch, iterations=iterations)
+    watch = learner.strategies[0]
+    assert isinstance(watch, Watch)
+    learner.learn(make_task(0))
+
+    assert [step for step, (*_, in_last) in enumerate(watch.seen) if in_last] == last
+
+    watch.seen = []
+    learner.fit(make_task(0), epochs=1)  # what a method trains on top is no pass of the task
+    assert not any(in_last for *_, in_last in watch.seen)
