@@ -267,3 +267,9 @@ def test_what_has_no_effect() -> None:
     assert EwcHyperparameters().unused() == {"fisher_decay"}
     assert EwcHyperparameters(variant="online").unused() == set()
     assert EwcHyperparameters(penalty_weight=0).unused() == EwcHyperparameters.model_fields.keys() - {"penalty_weight"}
+
+
+def test_the_examples_are_drawn_and_not_the_first_ones() -> None:
+    learner = learn_tasks(make_learner("ewc", hyperparameters={"fisher": "empirical"}), [0])
+
+    assert not torch.equal(learner.generators["fisher"].get_state(), learner.generators.fresh("fisher").get_state())
