@@ -89,7 +89,7 @@ def _names(spec: SweepSpec) -> Iterator[str]:
             yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, streams)}"
         if kind not in TYPES:
             yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {nearest(kind, TYPES)}"
-        elif stream in streams and (reason := refused_type(stream, kind)):
+        elif stream in streams and (reason := refused_type(stream, kind, spec.stream_settings(stream))):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
         if fault := method_fault(method):

@@ -212,6 +212,26 @@ def test_a_head_of_one_output_is_refused() -> None:
     assert "task 't0' has the one class 'a'" in fault
 
 
+@pytest.mark.parametrize(
+    ("entry", "is_fine"),
+    [(4, False), (5, True), ({"low": 4, "high": 9}, False), ({"low": 5, "high": 9}, True), ([9, 4], False)],
+)
+def test_what_a_method_cannot_be_set_up_with_is_refused_before_any_trial(entry: Any, is_fine: bool) -> None:
+    """iCaRL needs an exemplar for each of the 5 classes: at every end of what is searched."""
+    spec = parse_spec(
+        SMALL
+        | {"streams": {"own": OWN.model_dump() | {"table": "a.csv"}}, "methods": ["icarl"], "scenarios": ["own/class"]}
+        | {"spaces": {"icarl": {"buffer_size": entry, "learning_rate": 0.1, "temperature": 1.0}}}
+        | {"seeds": {"search": 0, "confirm": 1} if isinstance(entry, int) else {"search": 1, "confirm": 1}}
+    )
+    faults = data_faults(spec, {"own": given(*UNEQUAL)})
+    expected = (
+        "methods.icarl: icarl.buffer_size: expected at least one exemplar for each of the 5 classes, got 4; raise it "
+        "(for own/class)"
+    )
+    assert faults == ([] if is_fine else [expected])
+
+
 # What is refused when.
 
 
