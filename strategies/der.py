@@ -37,9 +37,9 @@ class DerHyperparameters(Hyperparameters):
     )
     logit_weight: float = Field(0.5, ge=0, description="α, weight of the squared distance to the stored logits")
     new_outputs: Literal["left_out", "as_added"] = Field(
-        "left_out",
-        description="`class` with seen outputs only: outputs younger than an example are not compared on it, "
-        "or are held at what they were when their head was added",
+        "as_added",
+        description="`class` with seen outputs only: outputs younger than an example are held on it at what they were "
+        "when their head was added, or are not compared",
     )
 
     def unused(self) -> frozenset[str]:
@@ -70,12 +70,15 @@ class Der(Strategy):
 
     The buffer is a reservoir over the stream, the present task's examples included. It takes them in the last pass
     over a task, so each counts once; with one epoch that is the paper's algorithm. Logits are those of the training
-    step in which the example enters and are never renewed. Compared are only the outputs that competed for the example
-    then (in `class` its head has grown since). The authors' head has the outputs of all tasks from the start and all
-    compete, which is `active_outputs: all`; with fewer, logits alone do not keep later classes from old examples, and
-    only the labels of DER++ do. With `new_outputs: as_added` a head that grows is asked once, untrained, about every
-    remembered example, and its answers are stored beside the older ones, none of which changes: then old examples hold
-    down later classes as the authors' do. Differs: draws are with replacement; nothing is augmented.
+    step in which the example enters and are never renewed.
+
+    The authors' head has the outputs of all tasks from the start, so stored logits hold later classes down on old
+    examples; that is `active_outputs: all`. Where heads grow, a new head is asked once, untrained, about every
+    remembered example, and its answers are stored beside the older ones, none of which changes (`new_outputs:
+    as_added`). With `left_out` only outputs that competed at insertion are compared, which in `class` leaves DER at the
+    naive level.
+
+    Differs: draws are with replacement; nothing is augmented.
     """
 
     name = "der"
@@ -84,10 +87,6 @@ class Der(Strategy):
     hyperparameter_class = DerHyperparameters
     state_class = DerState
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}
-    notes: ClassVar[Mapping[IncrementalType, str]] = {
-        "class": "at the naive level unless training.active_outputs is all or new_outputs is as_added: outputs that "
-        "did not compete when an example was stored are not held down on it"
-    }
     n_draws: ClassVar[int] = 1
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
