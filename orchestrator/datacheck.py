@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from orchestrator.errors import DataError, SpecError
 from orchestrator.models import build_network, model_faults
@@ -27,6 +25,7 @@ from orchestrator.streams import (
 from orchestrator.streams.settings import split_faults
 from orchestrator.streams.stream import given_classes, layout_of, padded_shape
 from orchestrator.trialspec import TrialSpec
+from search_spaces import extremes
 from strategies import Generators, IncrementalType, Learner, find_method
 
 
@@ -93,18 +92,12 @@ def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
             continue
         method, space = find_method(cell.method), cell.space
         own = {name: values for name, values in space.distributions.items() if name in method.names}
-        tried = [{name: value} for name, values in own.items() for value in _ends(values)]
+        tried = [{name: value} for name, values in own.items() for value in extremes(values)]
         faults = (
             _set_up_fault(spec.trial(cell, {**space.start, **each}, 0, "confirm", ""), dataset) for each in ({}, *tried)
         )
         if fault := next(filter(None, faults), None):
             yield f"methods.{cell.method}: {fault} (for {cell.scenario})"
-
-
-def _ends(values: BaseDistribution) -> tuple[Any, ...]:
-    if isinstance(values, IntDistribution | FloatDistribution):
-        return values.low, values.high
-    return values.choices if isinstance(values, CategoricalDistribution) else ()
 
 
 def _set_up_fault(trial: TrialSpec, dataset: Dataset) -> str | None:

@@ -204,14 +204,12 @@ def _way_out(metric: str) -> str:
 
 
 def _spaces(spec: SweepSpec) -> Iterator[str]:
-    cells = {f"{scenario} {method}": method for scenario, method in _pairs(spec)}
+    known = known_streams(spec.streams)
     for key, entries in spec.spaces.items():
-        target = cells.get(key, key)
-        if key != "all" and (" " in key and key not in cells):
-            yield (
-                f"spaces.{key}: expected a method, 'all', or one of the sweep's scenarios with one of its methods, got "
-                f"'{key}'; {nearest(key, cells)}"
-            )
+        scenario, _, target = key.rpartition(" ")
+        stream, kind = split_scenario(scenario)
+        if scenario and (stream not in known or kind not in TYPES):
+            yield f"spaces.{key}: expected METHOD, all, or STREAM/TYPE METHOD, got '{key}'; mend '{scenario}'"
             continue
         if key != "all" and (fault := method_fault(target)):
             yield f"spaces.{key}: {fault}"
