@@ -121,9 +121,9 @@ def run_sweep(
     folder = Run(run_place(spec, run, storage))
     folder.check(spec)
     with folder.locked():
-        opened = Run.create(folder.storage, spec)
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
-        session = Session(spec, opened, Path(data_dir), mirror, listeners)
+        session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners)
+        opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder
         if not session.search.is_finished:
             from orchestrator.launch import launch
 

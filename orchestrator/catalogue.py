@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.errors import SpecError
 from orchestrator.metrics import DERIVED, METRICS
-from orchestrator.speccheck import COSTS, TYPES
+from orchestrator.speccheck import COSTS, TYPES, method_fault
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
 from orchestrator.suggestion import describe
 from search_spaces import default_space
@@ -27,18 +28,35 @@ scenarios: [photos/class, churn/domain]
 """How a spec names a user's own data."""
 
 
-def render_methods() -> RenderableType:
-    """Return every method with its hyper-parameters, ranges, search space and incremental types."""
+def render_methods(name: str | None = None) -> RenderableType:
+    """Return methods with their papers, hyper-parameters, ranges, search space and incremental types.
+
+    Args:
+        name: one method, a class that was imported before, or a combination, for its parts; None for all that there is.
+
+    Raises:
+        SpecError: where there is no such method or the parts do not combine.
+    """
+    fault = None if name is None else method_fault(name)
+    if fault:
+        raise SpecError([f"methods: {fault}"])
+    chosen = STRATEGIES if name is None else find_method(name).parts
     parts: list[RenderableType] = []
-    for name, strategy in STRATEGIES.items():
-        parts.append(Text(f"{name}: {strategy.summary}", style="bold"))
+    for part, strategy in chosen.items():
+        parts.append(Text(f"{part}: {strategy.summary}", style="bold"))
         if strategy.paper:
             parts.append(Text(f"  {strategy.paper}"))
-        parts += [Text(f"  {kind}: {_ability(strategy, kind)}") for kind in TYPES]
+        kinds: dict[str, list[str]] = {}
+        for kind in TYPES:
+            kinds.setdefault(_ability(strategy, kind), []).append(kind)
+        parts += [Text(f"  {', '.join(of)}: {ability}") for ability, of in kinds.items()]
         fields = strategy.hyperparameter_class.model_fields
         if fields:
-            parts.append(_hyperparameters(fields, default_space(find_method(name))))
+            parts.append(_hyperparameters(fields, default_space(find_method(part))))
         parts.append(Text(""))
+    elsewhere = [] if name else [other for other in STRATEGIES.installed if other not in chosen]
+    if elsewhere:
+        parts.append(Text(f"Of other packages, each shown by methods NAME: {', '.join(elsewhere)}"))
     return Group(*parts)
 
 
@@ -46,13 +64,13 @@ def render_scenarios() -> RenderableType:
     """Return every stream with its incremental types, the settings of streams, metrics and costs."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("stream", "tasks", "incremental types", "data set"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "stream")
     for name, (_, dataset) in STREAMS.items():
         kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)
         n_tasks = str(number_of_tasks(name, StreamSettings()))
         table.add_row(name, n_tasks, kinds, DATASETS[dataset].source)
     abilities = Table(box=box.SIMPLE_HEAD)
-    abilities.add_column("method")
+    abilities.add_column("method", no_wrap=True)
     for kind in TYPES:
         abilities.add_column(kind)
     for name, strategy in STRATEGIES.items():
@@ -87,12 +105,15 @@ def _ability(strategy: type[Strategy], kind: Any) -> str:
 
 
 def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, BaseDistribution]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2))
-    for column in ("hyper-parameter", "default", "allowed", "searched", "meaning"):
-        table.add_column(column)
+    """Return a row each, its name and default whole in a terminal of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("hyper-parameter", no_wrap=True)
+    table.add_column("default", no_wrap=True)
+    table.add_column("meaning (values allowed; values searched)")
     for name, field in fields.items():
-        searched = _distribution(space[name]) if name in space else "–"
-        table.add_row(name, str(field.default), _allowed(field), searched, field.description or "")
+        searched = f"; searched {_distribution(space[name])}" if name in space else ""
+        default = "null" if field.default is None else str(field.default)
+        table.add_row(name, default, f"{field.description or ''} ({_allowed(field)}{searched})")
     return table
 
 
@@ -119,6 +140,8 @@ def _distribution(distribution: BaseDistribution) -> str:
 
 def _facts(facts: dict[str, str]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
     for name, meaning in facts.items():
         table.add_row(name, Text(meaning))
     return table

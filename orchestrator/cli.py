@@ -278,12 +278,16 @@ def compact(run: RunArgument) -> None:
 
 
 @app.command()
-def methods() -> None:
-    """List the methods: what they do, hyper-parameters and ranges, and which incremental types they can do."""
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, module:Class or a combination; else all.")] = None,
+) -> None:
+    """List the methods: what they do, papers, hyper-parameters, ranges, and which incremental types they can do."""
+    from orchestrator.api import load_plugins
     from orchestrator.catalogue import render_methods
     from orchestrator.show import make_console
 
-    make_console().print(render_methods())
+    load_plugins([name] if name else [])
+    make_console().print(render_methods(name))
 
 
 @app.command()

@@ -106,6 +106,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
             ray.init(address=address, **common)
         else:
             ray.init(
+                address="local",  # left out, Ray would join whatever cluster was started last on this machine
                 num_cpus=num_cpus,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",

@@ -6,15 +6,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from orchestrator.errors import DataError, SpecError
-from orchestrator.models import model_faults
+from orchestrator.models import build_network, model_faults
 from orchestrator.spec import SweepSpec, split_scenario
 from orchestrator.speccheck import metric_faults
-from orchestrator.streams import Dataset, StreamSettings, dataset_of, is_own, load_stream, number_of_tasks
+from orchestrator.streams import (
+    Dataset,
+    PhaseData,
+    Stream,
+    StreamSettings,
+    dataset_of,
+    is_own,
+    load_stream,
+    number_of_tasks,
+)
 from orchestrator.streams.settings import split_faults
 from orchestrator.streams.stream import given_classes, layout_of, padded_shape
-from strategies import IncrementalType
+from orchestrator.trialspec import TrialSpec
+from search_spaces import extremes
+from strategies import Generators, IncrementalType, Learner, find_method
 
 
 def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
@@ -64,10 +76,50 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
     }
     for shape, stream in shapes.items():
         faults += [f"{fault} (for {stream})" for fault in model_faults(spec.model, shape)]
+    if not faults:
+        faults += _method_faults(spec, datasets)
     for cell in {cell.scenario: cell for cell in spec.cells if cell.stream in sound}.values():
         n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), datasets[cell.stream].facts)
         faults += metric_faults(spec, cell, n_tasks)
     return faults
+
+
+def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Yield why a method of the sweep cannot be set up with a stream and the model, at each end of what is searched."""
+    for cell in spec.cells:
+        dataset = datasets.get(dataset_of(cell.stream))
+        if dataset is None:
+            continue
+        method, space = find_method(cell.method), cell.space
+        own = {name: values for name, values in space.distributions.items() if name in method.names}
+        tried = [{name: value} for name, values in own.items() for value in extremes(values)]
+        faults = (
+            _set_up_fault(spec.trial(cell, {**space.start, **each}, 0, "confirm", ""), dataset) for each in ({}, *tried)
+        )
+        if fault := next(filter(None, faults), None):
+            yield f"methods.{cell.method}: {fault} (for {cell.scenario})"
+
+
+def _set_up_fault(trial: TrialSpec, dataset: Dataset) -> str | None:
+    """Return what the method refuses as it is built, or None."""
+    arrays = (dataset.train_inputs, dataset.train_labels, dataset.test_inputs, dataset.test_labels)
+    data = PhaseData(*arrays, dataset.facts, 0.0, 1.0)
+    generators, device = Generators(trial.seed), torch.device("cpu")
+    stream = Stream(trial.stream, trial.stream_settings, trial.incremental_type, trial.seed, data, device)
+    shape, layout = stream.input_shape, stream.layout
+    with torch.random.fork_rng(devices=[]):
+        try:
+            Learner(
+                build=lambda: build_network(trial.model, shape, layout, generators.fresh("init/backbone")),
+                past_task=stream.train,
+                methods=trial.methods(),
+                settings=trial.resolved_training(),
+                generators=generators,
+                device=device,
+            )
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 def _cut_faults(settings: StreamSettings, dataset: Dataset) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
@@ -233,7 +234,7 @@ class Run:
         cut |= self._recorded_streams()  # rows of streams that the last spec had left out are there too
         streams = cut.keys() & {s.partition("/")[0] for s in spec.scenarios}
         differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s).without_paths()) for s in sorted(streams)}
-        changes = [f"  {name}: {before} -> {now}" for name, (before, now) in differ.items() if before != now]
+        changes = [line for name, (before, now) in differ.items() for line in _changes(name, before, now)]
         if changes:
             raise RunFolderError(
                 f"run: expected a spec that repeats or extends the run in '{self.where}', got other\n"
@@ -260,6 +261,22 @@ class Run:
             known = ceiling is not None and key in diagonals
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Yield a line for each field that differs; one that a model leaves out is not there."""
+    if not isinstance(before, BaseModel):
+        if before != now:
+            yield f"  {name}: {before} -> {now}"
+        return
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for field in dict.fromkeys([*old, *new]):
+        if old.get(field) != new.get(field):
+            yield f"  {name}.{field}: {_shown(old, field)} -> {_shown(new, field)}"
+
+
+def _shown(values: Mapping[str, Any], field: str) -> str:
+    return "left out" if values.get(field) is None else str(values[field])
 
 
 def _unwritable(where: str, error: OSError) -> StorageError:

@@ -102,7 +102,12 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
 
 def _measured_on(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> str:
     n, n_all = len(suggestion.outcomes[phase]), len(spec.seeds.of(phase))
-    return f"{_SPLIT[phase]}, {n} seeds" if n == n_all else f"{_SPLIT[phase]}, {n} of {n_all} seeds"
+    return f"{_SPLIT[phase]}, " + (counted(n) if n == n_all else f"{n} of {counted(n_all)}")
+
+
+def counted(n_seeds: int) -> str:
+    """Return a number of seeds in words."""
+    return "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
 
 
 def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
@@ -125,11 +130,17 @@ def answer(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
                 f"Warning: even {cell.cell.method} is at chance (best constant answer: {cell.chance_accuracy:.3f}): "
                 "nothing was learned here, so these rows say nothing about methods; check the data and the training."
             )
+    best = scenario.best
+    if best is not None and best.is_at_chance and not any(cell.is_reference for cell in scenario.cells):
+        yield (
+            f"Warning: {best.cell.method} is at chance (best constant answer: {best.chance_accuracy:.3f}): add joint "
+            "to the methods to see whether anything can be learned here; check the data and the training."
+        )
     for cell in scenario.vetoed:
         assert cell.chosen is not None
         lead = "did better on validation, but " if spec.seeds.of("search") else ""
         yield f"{cell.cell.method} {lead}{_veto(spec, cell.chosen)} on test."
-    best, waiting = scenario.best, ", ".join(cell.cell.method for cell in scenario.unconfirmed)
+    waiting = ", ".join(cell.cell.method for cell in scenario.unconfirmed)
     if best is not None and best.chosen is not None:
         assignment = _assignment(best, best.chosen)
         what = f" with {assignment}" if assignment else ""
@@ -172,7 +183,7 @@ def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[
         margin = constraint.margin(values.mean)
         shown = number(constraint.metric, abs(margin))
         word = f"{shown} inside" if margin >= 0 else f"{shown} outside"
-        held = f"holds on {n_kept(constraint, values.values)} of {len(values.values)} seeds"
+        held = f"holds on {n_kept(constraint, values.values)} of {counted(len(values.values))}"
         yield f"  {constraint.name}: {with_spread(constraint.metric, suggestion, phase)}, {word}; {held}"
 
 

@@ -156,7 +156,9 @@ class SweepSpec(_Frozen):
     streams: dict[str, StreamSettings] = Field(
         default_factory=dict, description="stream -> how it is cut into tasks; own data too"
     )
-    validation_share: float = Field(0.1, ge=0, le=0.9, description="share of the training data held out in search")
+    validation_share: float = Field(
+        0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only where seeds.search is 0"
+    )
     unsupported_cells: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with a method on an incremental type that it cannot do"
     )

@@ -89,14 +89,14 @@ def _names(spec: SweepSpec) -> Iterator[str]:
             yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, streams)}"
         if kind not in TYPES:
             yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {nearest(kind, TYPES)}"
-        elif stream in streams and (reason := refused_type(stream, kind)):
+        elif stream in streams and (reason := refused_type(stream, kind, spec.stream_settings(stream))):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
-        if fault := _method_fault(method):
+        if fault := method_fault(method):
             yield f"methods.{index}: {fault}"
     same: dict[tuple[str, ...], str] = {}
     for index, method in enumerate(spec.methods):
-        parts = () if _method_fault(method) else tuple(find_method(method).parts)
+        parts = () if method_fault(method) else tuple(find_method(method).parts)
         first = same.setdefault(parts, method) if parts else method
         if first != method:
             yield f"methods.{index}: expected each combination once, got '{first}' and '{method}'; drop one of the two"
@@ -186,7 +186,7 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
             yield f"limits.{index}: expected limits that can both hold, got '{one.name}' and '{other.name}'; widen one"
 
 
-def _method_fault(name: str) -> str | None:
+def method_fault(name: str) -> str | None:
     """Return why `name` is no method, or None."""
     try:
         default_space(find_method(name))
@@ -204,20 +204,18 @@ def _way_out(metric: str) -> str:
 
 
 def _spaces(spec: SweepSpec) -> Iterator[str]:
-    cells = {f"{scenario} {method}": method for scenario, method in _pairs(spec)}
+    known = known_streams(spec.streams)
     for key, entries in spec.spaces.items():
-        target = cells.get(key, key)
-        if key != "all" and (" " in key and key not in cells):
-            yield (
-                f"spaces.{key}: expected a method, 'all', or one of the sweep's scenarios with one of its methods, got "
-                f"'{key}'; {nearest(key, cells)}"
-            )
+        scenario, _, target = key.rpartition(" ")
+        stream, kind = split_scenario(scenario)
+        if scenario and (stream not in known or kind not in TYPES):
+            yield f"spaces.{key}: expected METHOD, all, or STREAM/TYPE METHOD, got '{key}'; mend '{scenario}'"
             continue
-        if key != "all" and (fault := _method_fault(target)):
+        if key != "all" and (fault := method_fault(target)):
             yield f"spaces.{key}: {fault}"
             continue
         for method in spec.methods if key == "all" else [target]:
-            for name, entry in entries.items() if _method_fault(method) is None else ():
+            for name, entry in entries.items() if method_fault(method) is None else ():
                 try:
                     space_of(find_method(method), {name: entry}, spec.training)
                 except SpaceError as error:
@@ -241,14 +239,14 @@ def _streams(spec: SweepSpec) -> Iterator[str]:
 def _refused(spec: SweepSpec) -> Iterator[str]:
     for scenario, method in _pairs(spec):
         kind = split_scenario(scenario)[1]
-        reason = None if _method_fault(method) else find_method(method).unsupported.get(kind)
+        reason = None if method_fault(method) else find_method(method).unsupported.get(kind)
         if reason and spec.unsupported_cells == "refuse":
             yield (
                 f"methods.{method}: expected a method that can do {scenario}, got {method}: {reason}; drop one of the "
                 "two, or set unsupported_cells: skip"
             )
     for method in spec.methods:
-        reason = None if _method_fault(method) else find_method(method).unsupported_models.get(spec.model.name)
+        reason = None if method_fault(method) else find_method(method).unsupported_models.get(spec.model.name)
         if reason:
             yield (
                 f"methods.{method}: expected a method that can train {spec.model.name}, got {method}: {reason}; "

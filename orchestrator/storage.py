@@ -213,7 +213,17 @@ class LocalStorage(Storage):
             file.truncate()
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_unused()
+
+    def _remove_if_unused(self) -> None:
+        """Remove the folder where it holds nothing but the lock: a mistake was found before anything started."""
+        with suppress(OSError):
+            if os.listdir(self._path) == [LOCK_FILE]:
+                (self._path / LOCK_FILE).unlink()
+                self._path.rmdir()
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,18 @@ from orchestrator.trial import Report, TrialResult
 def reporter(console: Console) -> Report:
     """Return a report that prints a line a task."""
 
+    has_head = False
+
     def report(after: int, row: list[float]) -> None:
+        nonlocal has_head
         shown = "  ".join("  –   " if math.isnan(value) else f"{value:.4f}" for value in row)
-        label = "untrained   " if after < 0 else f"after task {after}"
+        label = "untrained" if after < 0 else f"after task {after}"
         if not all(math.isnan(value) for value in row):
-            console.print(f"{label}  {shown}", markup=False)
+            if not has_head:
+                has_head = True
+                tasks = "  ".join(f"task {task}".ljust(6) for task in range(len(row)))
+                console.print(f"{'accuracy on':14}{tasks}".rstrip(), markup=False)
+            console.print(f"{label:13} {shown}", markup=False)
 
     return report
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import (
     agem,
@@ -82,6 +82,13 @@ def space_of(method: Method, overrides: Mapping[str, Any], training: TrainingSet
     return build_space(method, default_space(method), overrides, training)
 
 
+def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
+    """Return both ends of a range, or all choices."""
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        return distribution.low, distribution.high
+    return tuple(distribution.choices) if isinstance(distribution, CategoricalDistribution) else ()
+
+
 def sample(space: Mapping[str, BaseDistribution], n: int, seed: int) -> list[dict[str, Any]]:
     """Return `n` suggestions drawn at random from `space`."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
@@ -98,6 +105,7 @@ __all__ = [
     "Value",
     "build_space",
     "default_space",
+    "extremes",
     "sample",
     "space_of",
 ]

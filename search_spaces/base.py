@@ -38,10 +38,10 @@ class Range(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
+    low: float = Field(description="smallest value")
+    high: float = Field(description="largest value")
+    log: bool = Field(False, description="search on a log scale")
+    step: float | None = Field(None, gt=0, description="spacing of the values, from low; not with log")
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from strategies.base import Batch, Forward, Hyperparameters, Strategy
+from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData
 from strategies.memory import BufferState, put, reservoir_slots, write
 from strategies.replay import n_remembered
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
     from strategies.network import IncrementalType
+
+_FILL_BATCH = 1024
 
 
 class DerHyperparameters(Hyperparameters):
@@ -34,6 +36,11 @@ class DerHyperparameters(Hyperparameters):
         None, ge=1, description="remembered examples a draw; replaces replay_ratio where given"
     )
     logit_weight: float = Field(0.5, ge=0, description="α, weight of the squared distance to the stored logits")
+    new_outputs: Literal["left_out", "as_added"] = Field(
+        "as_added",
+        description="`class` with seen outputs only: outputs younger than an example are held on it at what they were "
+        "when their head was added, or are not compared",
+    )
 
     def unused(self) -> frozenset[str]:
         """Return `replay_ratio` where the number of remembered examples is given."""
@@ -52,7 +59,7 @@ class DerState(BufferState):
 
     Args:
         logits: of each example at its insertion, in the columns of its outputs, (n, n_outputs) float32; 0 in columns
-            of outputs that did not compete for it.
+            of outputs that did not compete for it and have not been filled since.
     """
 
     logits: Tensor | None = None
@@ -63,10 +70,15 @@ class Der(Strategy):
 
     The buffer is a reservoir over the stream, the present task's examples included. It takes them in the last pass
     over a task, so each counts once; with one epoch that is the paper's algorithm. Logits are those of the training
-    step in which the example enters and are never renewed. Compared are only the outputs that competed for the example
-    then (in `class` its head has grown since). The authors' head has the outputs of all tasks from the start and all
-    compete, which is `active_outputs: all`; with fewer, logits alone do not keep later classes from old examples, and
-    only the labels of DER++ do. Differs: draws are with replacement; nothing is augmented.
+    step in which the example enters and are never renewed.
+
+    The authors' head has the outputs of all tasks from the start, so stored logits hold later classes down on old
+    examples; that is `active_outputs: all`. Where heads grow, a new head is asked once, untrained, about every
+    remembered example, and its answers are stored beside the older ones, none of which changes (`new_outputs:
+    as_added`). With `left_out` only outputs that competed at insertion are compared, which in `class` leaves DER at the
+    naive level.
+
+    Differs: draws are with replacement; nothing is augmented.
     """
 
     name = "der"
@@ -75,16 +87,30 @@ class Der(Strategy):
     hyperparameter_class = DerHyperparameters
     state_class = DerState
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}
-    notes: ClassVar[Mapping[IncrementalType, str]] = {
-        "class": "at the naive level unless training.active_outputs is all: outputs that did not compete when an "
-        "example was stored are not held down on it"
-    }
     n_draws: ClassVar[int] = 1
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._columns = torch.arange(learner.layout.n_outputs, device=learner.device)
-        self._bounds = torch.tensor(_competing(learner), device=learner.device)
+        self._bounds = torch.tensor(_competing(learner, self._fills), device=learner.device)
+
+    @property
+    def _fills(self) -> bool:
+        """Return whether stored logits grow with the heads."""
+        grows = self.learner.layout.incremental_type == "class" and self.learner.settings.active_outputs == "seen"
+        return grows and self.hyperparameters.new_outputs == "as_added"
+
+    @torch.no_grad()
+    def begin_task(self, task: TaskData) -> None:
+        """Store what the task's new head, still untrained, says about the remembered examples."""
+        if not self._fills or len(self.state) == 0:
+            return
+        network = self.learner.network
+        network.eval()
+        head = network.heads[task.index]
+        found = [head(network.backbone(inputs)) for inputs in torch.split(self.state.inputs, _FILL_BATCH)]
+        start, stop = self.learner.layout.ranges[task.index]
+        self.state.logits[:, start:stop] = torch.cat(found)
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return α MSE on one draw, and β times the cross-entropy on a second (Eq. 6) where there are two.
@@ -148,7 +174,7 @@ class Der(Strategy):
         return torch.where(compared, logits - stored, 0.0).square().sum() / compared.sum()
 
     def _competed(self, ids: Tensor) -> Tensor:
-        """Return which outputs competed for examples of tasks `ids` (B,) at insertion, (B, n_outputs) bool."""
+        """Return which outputs are compared on examples of tasks `ids` (B,), once they exist, (B, n_outputs) bool."""
         bounds = self._bounds.index_select(0, ids)
         return (self._columns >= bounds[:, :1]) & (self._columns < bounds[:, 1:])
 
@@ -173,11 +199,14 @@ class DerPlusPlus(Der):
     n_draws: ClassVar[int] = 2
 
 
-def _competing(learner: Learner) -> list[tuple[int, int]]:
-    """Return for each task the first output that competes while it trains, and one past the last."""
+def _competing(learner: Learner, fills: bool) -> list[tuple[int, int]]:
+    """Return for each task the first output that is compared on its examples, and one past the last.
+
+    Those are the outputs that compete while the task trains, and where the stored logits grow (`fills`) all.
+    """
     layout, active = learner.layout, learner.settings.active_outputs
     if layout.incremental_type != "class" or active == "current":
         return list(layout.ranges)
-    if active == "all":
+    if active == "all" or fills:
         return [(0, layout.n_outputs)] * layout.n_tasks
     return [(0, stop) for _, stop in layout.ranges]

@@ -35,11 +35,18 @@ class EwcHyperparameters(Hyperparameters):
     fisher: FisherKind = Field("true", description="labels drawn from the model, from the data, or most likely")
     fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
 
+    def unused(self) -> frozenset[str]:
+        """Return what the other variant has, and all else where nothing is pulled."""
+        if self.penalty_weight == 0:
+            return frozenset(type(self).model_fields) - {"penalty_weight"}
+        return frozenset() if self.variant == "online" else frozenset({"fisher_decay"})
+
 
 class Ewc(Strategy):
     """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
 
-    Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1.
+    Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
+    Schwarz et al. also multiply the penalty by γ, which is here a part of λ.
     """
 
     name = "ewc"

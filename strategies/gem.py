@@ -96,6 +96,7 @@ class Gem(Strategy):
     def end_task(self, task: TaskData) -> None:
         """Keep a uniform sample of the task: buffer_size / T examples, one more for the first tasks if that is no
         whole number."""
+        self._rows = None  # another part may train on after this
         share, rest = divmod(self.hyperparameters.buffer_size, self.learner.n_tasks)
         n = min(share + (task.index < rest), len(task))
         if n == 0:

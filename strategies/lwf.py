@@ -27,7 +27,9 @@ class LwfHyperparameters(Hyperparameters):
 
     distillation_weight: float = Field(1.0, ge=0, description="λ of the old outputs' loss beside cross-entropy")
     temperature: float = Field(2.0, gt=0, le=100, description="T that softens both distributions; its loss is times T²")
-
+    weighting: Literal["constant", "by_task"] = Field(
+        "constant", description="λ as it is, or times the number of past tasks (van de Ven & Tolias 2019)"
+    )
     new_outputs: Literal["at_zero", "left_out"] = Field(
         "at_zero",
         description="`class` only, where new outputs compete with old ones: in the softmax with a target of 0, or not",
@@ -35,7 +37,7 @@ class LwfHyperparameters(Hyperparameters):
 
     def unused(self) -> frozenset[str]:
         """Return all else where nothing is distilled."""
-        return frozenset({"temperature", "new_outputs"}) if self.distillation_weight == 0 else frozenset()
+        return frozenset({"temperature", "weighting", "new_outputs"}) if self.distillation_weight == 0 else frozenset()
 
 
 @dataclass
@@ -64,7 +66,8 @@ class Lwf(Strategy):
     augmented, so it is asked once a task.
 
     Differs: T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the gradient's scale; no warm-up of
-    the new head alone; in `class` the loss over all that competes.
+    the new head alone; in `class` the loss over all that competes. `by_task` is the rule of van de Ven & Tolias 2019
+    (arXiv 1904.07734), who weigh the two losses 1/k and 1 - 1/k at task k (from 1), up to a factor of the whole loss.
     """
 
     name = "lwf"
@@ -97,7 +100,9 @@ class Lwf(Strategy):
             return None
         log_probabilities = self._student(forward, batch.n_new, targets.shape[1])
         loss = -(targets.index_select(0, batch.rows) * log_probabilities).sum() / batch.n_new
-        strength: float = self.hyperparameters.distillation_weight * self.hyperparameters.temperature**2
+        own = self.hyperparameters
+        n_past = self.learner.n_seen - 1 if own.weighting == "by_task" else 1
+        strength: float = own.distillation_weight * n_past * own.temperature**2
         return strength * loss
 
     def end_task(self, task: TaskData) -> None:

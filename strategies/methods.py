@@ -194,6 +194,11 @@ class Registry(Mapping[str, type[Strategy]]):
             if part not in self._strategies and _PATH.fullmatch(part):
                 self.add(part, load_class(part))
 
+    @property
+    def installed(self) -> tuple[str, ...]:
+        """Return the names that entry points of installed packages give, without importing what they stand for."""
+        return tuple(sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)}))
+
     def load_entry_points(self) -> None:
         """Import the strategies of every installed package that names some.
 

@@ -71,6 +71,9 @@ class Network(nn.Module):
     Attributes:
         frozen_norms: where True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
             evaluation mode, so that training neither uses a batch's statistics nor changes the running ones.
+
+    A BatchNorm in training mode that meets one value a channel (the last batch of a task may be one example) has no
+    variance to divide by: for this call it uses its running statistics, as in evaluation mode, and leaves them alone.
     """
 
     frozen_norms: bool = False
@@ -83,6 +86,10 @@ class Network(nn.Module):
         self.layout = layout
         self.heads = nn.ModuleList()
         self.register_buffer("_bounds", torch.tensor(layout.ranges), persistent=False)
+        for norm in backbone.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+                norm.register_forward_pre_hook(_spare_single_values)
+                norm.register_forward_hook(_spared, always_call=True)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, or evaluation mode where `mode` is False; frozen norms stay in evaluation mode."""
@@ -169,6 +176,21 @@ class Network(nn.Module):
         columns = torch.arange(logits.shape[1], device=logits.device)
         inactive = (columns < bounds[:, :1]) | (columns >= bounds[:, 1:])
         return logits.masked_fill(inactive, -math.inf), 0
+
+
+def _spare_single_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Put a BatchNorm into evaluation mode for inputs (B, C, *S) with one value a channel."""
+    values = inputs[0]
+    if norm.training and values.dim() > 1 and values.numel() == values.shape[1]:
+        norm.train(False)
+        norm.spared = True  # type: ignore[assignment]  # not a buffer: it lasts for the call
+
+
+def _spared(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Put a norm back into training mode."""
+    if getattr(norm, "spared", False):
+        del norm.spared
+        norm.train(True)
 
 
 def initialise_layer(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:

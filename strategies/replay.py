@@ -25,8 +25,10 @@ class ReplayHyperparameters(Hyperparameters):
     buffer: BufferKind = Field("reservoir", description="uniform over the stream, or an equal share a class")
 
     def unused(self) -> frozenset[str]:
-        """Return `replay_ratio` where the number of remembered examples is given."""
-        return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
+        """Return `replay_ratio` where the number of remembered examples is given, and the buffer where that is 0."""
+        if self.memory_batch_size is not None:
+            return frozenset({"replay_ratio"})
+        return frozenset({"buffer_size", "buffer"}) if self.replay_ratio == 0 else frozenset()
 
     def n_remembered(self, batch_size: int) -> int:
         """Return how many remembered examples join `batch_size` new ones."""

@@ -22,5 +22,10 @@ class TrainingSettings(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd and rmsprop")
     weight_decay: float = Field(0.0, ge=0, description="weight decay, as the optimizer defines it")
     keep_optimizer: bool = Field(False, description="keep the optimizer's state from task to task")
-    clip_gradient_norm: float | None = Field(None, gt=0, description="largest 2-norm of the whole gradient")
-    active_outputs: ActiveOutputs = Field("seen", description="outputs in the training loss of `class` scenarios")
+    clip_gradient_norm: float | None = Field(
+        None, gt=0, description="largest 2-norm of the whole gradient; no clipping where null"
+    )
+    active_outputs: ActiveOutputs = Field(
+        "seen",
+        description="outputs in the training loss of `class` scenarios: of classes seen so far, all, or the task's own",
+    )

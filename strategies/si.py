@@ -27,6 +27,10 @@ class SiHyperparameters(Hyperparameters):
     penalty_weight: float = Field(100.0, ge=0, description="c of the penalty c Σ Ω (θ - θ*)²")
     damping: float = Field(0.1, gt=0, description="ξ, added to the squared change that divides the path integral")
 
+    def unused(self) -> frozenset[str]:
+        """Return `damping` where nothing is pulled."""
+        return frozenset({"damping"}) if self.penalty_weight == 0 else frozenset()
+
 
 @dataclass
 class SiState(QuadraticState):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,17 @@ def a_stop_between_tasks_changes_nothing(case: Case) -> None:
         _indistinguishable(case, straight, resumed)
 
 
-def a_stop_inside_a_task_changes_nothing(case: Case) -> None:
-    """Stop between any two steps of a task, load, learn that task again: as if there had been no stop."""
+def a_stop_inside_a_task_changes_nothing(
+    case: Case, stops: Iterable[tuple[int, int]] = ((0, 2), (1, 1), (1, 4), (2, 3), (2, 6))
+) -> None:
+    """Stop between two steps of a task, load, learn that task again: as if there had been no stop.
+
+    Args:
+        case: what to train.
+        stops: the tasks in which to stop, each with the steps taken until then.
+    """
     straight = case.learned()
-    for task, n_steps in ((0, 2), (1, 1), (1, 4), (2, 3), (2, 6)):
+    for task, n_steps in stops:
         resumed = case.learner()
         resumed.load_state_dict(case.stopped(task, n_steps))
         case.learn(resumed, range(task, N_TASKS))

@@ -17,7 +17,8 @@ N_TASKS = 3
 WIDTH = 2
 """Classes a task."""
 
-_SHAPES: dict[str, tuple[int, ...]] = {"mlp": (1, 7), "cnn": (1, 8, 8), "resnet18": (1, 8, 8)}
+_SHAPES: dict[str, tuple[int, ...]] = {"mlp": (1, 7), "cnn": (1, 8, 8), "resnet18": (1, 9, 9)}
+"""Shapes of an example; that of `mlp` for a class of one's own."""
 
 
 class Stop(Exception):
@@ -45,7 +46,7 @@ class Case:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Return the shape of one example."""
-        return _SHAPES[self.model.name]
+        return _SHAPES.get(self.model.name, _SHAPES["mlp"])
 
     @property
     def layout(self) -> OutputLayout:

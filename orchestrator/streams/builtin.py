@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,13 @@ def _load_torchvision(name: str, data_dir: Path) -> Dataset:
     where = f"data_dir: expected the files of {name} in '{folder}'"
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
             source(data_dir, download=True)
         except (OSError, RuntimeError) as error:
+            for place in new:  # a mistyped --data-dir leaves no empty folders
+                with suppress(OSError):
+                    place.rmdir()
             raise DataError(
                 f"{where}, got no {', '.join(missing)} and the download failed ({_reason(error)}); "
                 "pass --data-dir FOLDER with torchvision's layout, or connect and run again"

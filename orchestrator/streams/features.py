@@ -15,6 +15,7 @@ from orchestrator.streams.order import natural, shown
 
 MOST_KINDS = 1000
 _LARGEST = float(np.finfo(np.float32).max)
+_DAY = r"\d{4}-\d{2}-\d{2}([T ].*)?"
 _MISSING = "missing\0"  # no text in a file is this
 
 Inputs = NDArray[np.float32]
@@ -47,6 +48,8 @@ def _faults(column: pd.Series[Any], listed: bool) -> Iterator[str]:
                 f"at most {MOST_KINDS} kinds in column '{column.name}', got {n_kinds}; list it in drop, or save it as "
                 "numbers"
             )
+        elif not listed:
+            yield from _mistaken_kinds(column)
         return
     if not types.is_numeric_dtype(column) or types.is_complex_dtype(column):
         yield (
@@ -61,6 +64,26 @@ def _faults(column: pd.Series[Any], listed: bool) -> Iterator[str]:
         yield (
             f"finite numbers of size {_LARGEST:.2g} at most in column '{column.name}', got {values[row]:g} in row "
             f"{row + 1} (the first is row 1); mend it or drop the row"
+        )
+
+
+def _mistaken_kinds(column: pd.Series[Any]) -> Iterator[str]:
+    """Yield that a column of text is one of numbers with some text in it, or one of days or times."""
+    if types.infer_dtype(column) != "string":
+        return
+    values = pd.Series(column.unique()).astype(str)
+    numbers = pd.to_numeric(values, errors="coerce").notna()
+    if len(values) / 2 < numbers.sum() < len(values):
+        odd = values[~numbers].iloc[0]
+        row = int(np.argmax((column == odd).to_numpy())) + 1
+        yield (
+            f"numbers alone or text alone in column '{column.name}', got '{odd[:40]}' among numbers in row {row} (the "
+            "first is row 1); mend it or drop the row, or list the column in categorical, where each value is a kind"
+        )
+    elif values.str.fullmatch(_DAY).all():
+        yield (
+            f"numbers, text or booleans in column '{column.name}', got days or times as text, such as '{values[0]}'; "
+            "list it in drop or categorical, or name it as task"
         )
 
 

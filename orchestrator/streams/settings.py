@@ -38,7 +38,7 @@ class StreamSettings(BaseModel):
     )
     classes_per_task: int = Field(2, ge=1, description="split: classes of each task")
     class_order: Literal["fixed", "shuffled"] | tuple[int, ...] = Field(
-        "fixed", description="split: ascending, shuffled by the trial's seed, or a list of classes"
+        "fixed", description="split: fixed (ascending), shuffled by the trial's seed, or a list of classes"
     )
     permutation_seed: int = Field(0, ge=0, description="permuted: which permutations")
     max_rotation: float = Field(180.0, gt=0, le=360, description="rotated: tasks are spread over this many degrees")
@@ -124,9 +124,12 @@ def dataset_of(stream: str) -> str:
     return STREAMS[stream][1] if stream in STREAMS else stream
 
 
-def refused_type(stream: str, incremental_type: IncrementalType) -> str | None:
-    """Return why a stream cannot be of an incremental type, or None where it can as far as its name tells."""
+def refused_type(stream: str, incremental_type: IncrementalType, settings: StreamSettings | None = None) -> str | None:
+    """Return why a stream cannot be of an incremental type, or None where it can as far as its settings tell."""
     family = STREAMS[stream][0] if stream in STREAMS else "folder"
+    is_cut = incremental_type != "class" and family in _FAMILY_FIELDS["classes_per_task"]
+    if is_cut and settings is not None and settings.classes_per_task == 1:
+        return "a head of one class could not miss it; use class, or 2 classes per task or more"
     if family in _KEEPS_CLASSES and incremental_type == "class":
         return f"{_KEEPS_CLASSES[family]}, so no task brings new classes; use domain or task"
     return None

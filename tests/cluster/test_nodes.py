@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -88,3 +89,14 @@ def _overlap(one: pd.DataFrame, other: pd.DataFrame) -> bool:
         for frame in (one, other)
     ]
     return any(a[0] < b[1] and b[0] < a[1] for a in spans[0] for b in spans[1])
+
+
+def test_a_sweep_without_an_address_starts_its_own_cluster_beside_one_that_runs_here(
+    two_nodes: dict[str, str], sweep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Ray's own default is to join the cluster that was started last; it may end at any moment."""
+    done = sweep(SMALL | {"methods": ["naive"], "scenarios": ["split-digits/task"]}, tmp_path / "own")
+    assert done.returncode == 0, done.stderr
+    nodes = set(pd.read_parquet(tmp_path / "own" / "trials")["node_id"])
+    assert len(nodes) == 1
+    assert not nodes & set(two_nodes.values())

@@ -24,7 +24,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "freeze": [{"frozen_layers": 1}, {"frozen_layers": 9}],
     "generative-replay": [{"latent_size": 3, "hidden_size": 8, "pool_size": 30}],
     "icarl": [{"buffer_size": 13, "temperature": 2.0}],
-    "der": [{"buffer_size": 9}],
+    "der": [{"buffer_size": 9}, {"buffer_size": 9, "new_outputs": "left_out"}],
     "der++": [{"buffer_size": 30, "memory_batch_size": 3}],
     "mer": [{"buffer_size": 9, "reptile_steps": 4}],
     "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from io import StringIO
 
 import pytest
@@ -9,16 +10,18 @@ import yaml
 from rich.console import Console, RenderableType
 
 from orchestrator.catalogue import EXAMPLE, render_methods, render_scenarios
+from orchestrator.errors import SpecError
 from orchestrator.metrics import METRICS
 from orchestrator.spec import parse_spec
 from orchestrator.speccheck import COSTS, LOWER_IS_BETTER, TYPES
 from orchestrator.streams import STREAMS, StreamSettings
 from search_spaces import SPACES
 from strategies import STRATEGIES
+from strategies.methods import ENTRY_POINTS
 
 
-def text_of(content: RenderableType) -> str:
-    console = Console(file=StringIO(), width=240)
+def text_of(content: RenderableType, width: int = 240) -> str:
+    console = Console(file=StringIO(), width=width)
     console.print(content)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
@@ -38,7 +41,7 @@ def test_each_method_is_listed_with_all_that_can_be_set(name: str, methods: dict
     assert strategy.paper in text
     for field_name, field in strategy.hyperparameter_class.model_fields.items():
         line = next(line for line in text.splitlines() if line.split()[:1] == [field_name])
-        assert line.split()[1] == str(field.default)
+        assert line.split()[1] == ("null" if field.default is None else str(field.default))
         assert field.description
         assert field.description.split()[0] in line
     for searched in SPACES[name]:
@@ -50,13 +53,39 @@ def test_each_method_is_listed_with_all_that_can_be_set(name: str, methods: dict
 @pytest.mark.parametrize("kind", TYPES)
 def test_each_method_says_what_it_can_do(name: str, kind: str, methods: dict[str, str]) -> None:
     strategy = STRATEGIES[name]
-    line = next(line.strip() for line in methods[name].splitlines() if line.strip().startswith(f"{kind}: "))
+    told = [line.strip().partition(": ") for line in methods[name].splitlines()]
+    (ability,) = [said for kinds, _, said in told if kind in kinds.split(", ")]
     if kind in strategy.unsupported:
-        assert line == f"{kind}: no: {strategy.unsupported[kind]}"  # type: ignore[index]
+        assert ability == f"no: {strategy.unsupported[kind]}"  # type: ignore[index]
     elif kind in strategy.notes:
-        assert line == f"{kind}: yes, but {strategy.notes[kind]}"  # type: ignore[index]
+        assert ability == f"yes, but {strategy.notes[kind]}"  # type: ignore[index]
     else:
-        assert line == f"{kind}: yes"
+        assert ability == "yes"
+
+
+def test_one_method_or_the_parts_of_a_combination_are_listed_alone() -> None:
+    assert "ewc: " not in text_of(render_methods("der++"))
+    both = text_of(render_methods("ewc+replay"))
+    assert [line.split(":")[0] for line in both.splitlines() if ": " in line and line[0] != " "] == ["replay", "ewc"]
+    for name, said in (("ecw", "did you mean 'ewc'"), ("packnet+replay", "drop it")):
+        with pytest.raises(SpecError, match=said):
+            render_methods(name)
+
+
+def test_methods_of_other_packages_are_named_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("tether", "no_such_module:Tether", ENTRY_POINTS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: (point,))
+    assert text_of(render_methods()).splitlines()[-1].endswith(": tether")
+    assert "tether" not in text_of(render_methods("ewc"))
+
+
+def test_names_are_whole_in_a_narrow_terminal() -> None:
+    methods, scenarios = text_of(render_methods(), 80), text_of(render_scenarios(), 80)
+    fields = {name for strategy in STRATEGIES.values() for name in strategy.hyperparameter_class.model_fields}
+    words = set(methods.split())
+    assert fields <= words
+    assert {*STREAMS, *METRICS, *COSTS, *StreamSettings.model_fields} <= set(scenarios.split())
+    assert all(len(line) <= 80 for line in [*methods.splitlines(), *scenarios.splitlines()])
 
 
 def test_ranges_and_choices_are_told(methods: dict[str, str]) -> None:

@@ -82,6 +82,12 @@ def test_a_damaged_file_is_told_and_nothing_is_downloaded(write: Any, downloads:
     assert downloads == []
 
 
+def test_a_mistyped_folder_is_not_left_behind(tmp_path: Path, downloads: list[str]) -> None:
+    with pytest.raises(DataError, match="the download failed"):
+        load_dataset("cifar10", tmp_path / "mistyped" / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_missing_is_named(write: Any, downloads: list[str]) -> None:
     root, _ = write("cifar100")
     (root / "cifar-100-python" / "test").unlink()

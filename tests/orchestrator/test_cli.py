@@ -122,6 +122,14 @@ def test_wrong_usage_is_a_mistake(cli: RunCli, arguments: list[str]) -> None:
     assert out == ""
 
 
+def test_one_method(cli: RunCli, mistake: Callable[..., str]) -> None:
+    code, out, _ = cli("methods", "replay")
+    assert code == 0
+    assert [line for line in out.splitlines() if line[:1].isalpha()] == [f"replay: {STRATEGIES['replay'].summary}"]
+    assert "did you mean 'replay'?" in mistake("methods", "replya")
+    assert "run from its folder" in mistake("methods", "no_such_module:Class")
+
+
 def test_methods(cli: RunCli) -> None:
     code, out, _ = cli("methods")
     assert code == 0
@@ -355,7 +363,15 @@ def test_a_trial_runs_in_this_process_without_ray() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert ": completed" in done.stdout
-    for part in ("after task 0", "after task 1", "average_accuracy", "worst_forgetting", "kept_bytes", "seconds"):
+    for part in (
+        "accuracy on   task 0  task 1\n",
+        "after task 0",
+        "after task 1",
+        "average_accuracy",
+        "worst_forgetting",
+        "kept_bytes",
+        "seconds",
+    ):
         assert part in done.stdout
     assert "forward_transfer" not in done.stdout, "it was not measured"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api import plan, run_one
-from orchestrator.errors import ModelError
+from orchestrator.errors import ModelError, SpecError
 from orchestrator.planning import naive_seconds
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
@@ -28,6 +28,12 @@ class Net(nn.Sequential):
     def __init__(self, input_shape, width):
         pixels = input_shape[1] * input_shape[2]
         super().__init__(nn.Conv2d(input_shape[0], 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2 * pixels, width))
+        self.n_features = width
+
+class Deep(nn.Sequential):
+    def __init__(self, input_shape, width):
+        pixels = input_shape[1] * input_shape[2]
+        super().__init__(nn.Flatten(), nn.Linear(pixels, width), nn.BatchNorm1d(width), nn.ReLU())
         self.n_features = width
 """
 PADDED = {"split-digits": {"n_tasks": 2, "padding": 1}}
@@ -49,8 +55,14 @@ def run(spec: TrialSpec, digits: Dataset, **options: Any) -> TrialResult:
     return run_trial(spec, digits.phase(spec.phase, spec.validation_share), **options)
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
-@pytest.mark.parametrize("model", MODELS)
+OWN_STRUCTURE = ("pnn", "supsup")
+"""Methods that build on layers one after the other: the residual network is refused, and the class below too."""
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [(model, method) for model in MODELS for method in STRATEGIES if model == "cnn" or method not in OWN_STRUCTURE],
+)
 def test_every_method_completes_and_repeats_bit_for_bit(
     model: str, method: str, make_trial: MakeTrial, digits: Dataset
 ) -> None:
@@ -97,6 +109,17 @@ def test_images_that_are_too_small_are_told_and_nothing_is_recorded_as_a_result(
     spec = make_spec(model=model)
     with pytest.raises(ModelError, match="9x9 pixels or more"):
         naive_seconds(spec, spec.cells[0], digits)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("pnn", "expected a backbone that is"), ("supsup", "whose parameters are")]
+)
+def test_a_class_that_a_method_cannot_train_is_refused_before_any_trial(
+    method: str, says: str, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(model=MODELS["own"] | {"name": "my_trial_models:Deep"}, methods=[method])
+    with pytest.raises(SpecError, match=f"methods.{method}: {method}: .*{says}.*choose another model or method"):
+        plan(spec, tmp_path / "run")
 
 
 def test_a_class_that_a_worker_cannot_import_is_the_machines_error(make_trial: MakeTrial, digits: Dataset) -> None:

@@ -212,6 +212,26 @@ def test_a_head_of_one_output_is_refused() -> None:
     assert "task 't0' has the one class 'a'" in fault
 
 
+@pytest.mark.parametrize(
+    ("entry", "is_fine"),
+    [(4, False), (5, True), ({"low": 4, "high": 9}, False), ({"low": 5, "high": 9}, True), ([9, 4], False)],
+)
+def test_what_a_method_cannot_be_set_up_with_is_refused_before_any_trial(entry: Any, is_fine: bool) -> None:
+    """iCaRL needs an exemplar for each of the 5 classes: at every end of what is searched."""
+    spec = parse_spec(
+        SMALL
+        | {"streams": {"own": OWN.model_dump() | {"table": "a.csv"}}, "methods": ["icarl"], "scenarios": ["own/class"]}
+        | {"spaces": {"icarl": {"buffer_size": entry, "learning_rate": 0.1, "temperature": 1.0}}}
+        | {"seeds": {"search": 0, "confirm": 1} if isinstance(entry, int) else {"search": 1, "confirm": 1}}
+    )
+    faults = data_faults(spec, {"own": given(*UNEQUAL)})
+    expected = (
+        "methods.icarl: icarl.buffer_size: expected at least one exemplar for each of the 5 classes, got 4; raise it "
+        "(for own/class)"
+    )
+    assert faults == ([] if is_fine else [expected])
+
+
 # What is refused when.
 
 
@@ -274,6 +294,12 @@ def test_all_that_the_data_tell_is_told_at_once_before_any_worker() -> None:
     assert [fault.partition(":")[0] for fault in told] == ["scenarios.0", "limits.0"]
     assert "both have class 'no'" in told[0]
     assert "photos/class has, got worst_forgetting; it needs 2 tasks" in told[1]
+
+
+def test_a_mistake_in_the_data_leaves_no_run_folder_in_the_way_of_the_mended_spec(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="did you mean 'churned'"):
+        api.run_sweep(example("churn", streams=churn(label="churnd")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_faults_of_two_data_sets_and_of_the_spec_are_told_together(data: Path) -> None:
@@ -361,7 +387,7 @@ def test_a_run_is_read_without_the_data_and_goes_on_where_they_were_moved(data: 
 
 def test_other_data_and_another_cut_are_refused_in_an_old_run(data: Path, tmp_path: Path) -> None:
     run_all(example("churn"), tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"streams\.churn: .*n_tasks=2"):
+    with pytest.raises(RunFolderError, match=r"streams\.churn\.n_tasks: left out -> 2"):
         api.plan(example("churn", streams=churn(n_tasks=2, task="calls")), tmp_path / "run")
     text = (data / "churn.csv").read_text()
     (data / "churn.csv").write_text(text.replace("basic", "plus", 1))

@@ -109,11 +109,14 @@ def test_a_file_is_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
 
 DIFFERENT: list[tuple[dict[str, Any], list[str]]] = [
     ({"name": "other"}, ["name: sweep -> other"]),
-    ({"model": {"hidden": [17]}}, ["model: ", "hidden=(17,)"]),
-    ({"training": {"epochs": 9}}, ["training: ", "epochs=9"]),
+    ({"model": {"hidden": [17]}}, ["model.hidden: ", "-> [17]"]),
+    ({"training": {"epochs": 9, "batch_size": 32}}, ["training.epochs: ", "-> 9"]),
     ({"validation_share": 0.3}, ["validation_share: 0.1 -> 0.3"]),
-    ({"streams": {"split-digits": {"n_tasks": 2}}}, ["streams.split-digits: ", "n_tasks=2"]),
-    ({"name": "b", "validation_share": 0.2, "model": {"hidden": [8]}}, ["name: ", "validation_share: ", "model: "]),
+    ({"streams": {"split-digits": {"n_tasks": 2}}}, ["streams.split-digits.n_tasks: left out -> 2"]),
+    (
+        {"name": "b", "validation_share": 0.2, "model": {"hidden": [8]}},
+        ["name: ", "validation_share: ", "model.hidden: "],
+    ),
 ]
 
 
@@ -140,7 +143,7 @@ def test_rows_of_a_stream_that_was_left_out_for_a_while_are_still_protected(
     Run.create(tmp_path, make_spec(scenarios=["permuted-digits/domain"]))
     Run.create(tmp_path, make_spec(scenarios=["rotated-digits/domain", "split-digits/class"]))
     Run.create(tmp_path, make_spec(scenarios=["permuted-digits/domain"]))
-    with pytest.raises(RunFolderError, match=r"streams\.split-digits: .*n_tasks=2"):
+    with pytest.raises(RunFolderError, match=r"streams\.split-digits\.n_tasks: .* -> 2"):
         Run.create(tmp_path, make_spec(streams={"split-digits": {"n_tasks": 2}}))
 
 
@@ -207,6 +210,15 @@ def test_a_fault_inside_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
         raise ZeroDivisionError
     with run.locked():
         pass
+
+
+def test_a_folder_that_holds_nothing_but_the_lock_is_removed(tmp_path: Path, make_spec: MakeSpec) -> None:
+    with Run(tmp_path / "unused").locked():
+        assert (tmp_path / "unused").is_dir()
+    assert not (tmp_path / "unused").exists()
+    with Run(tmp_path / "used").locked():
+        Run.create(tmp_path / "used", make_spec())
+    assert (tmp_path / "used" / "spec.yaml").is_file()
 
 
 def test_another_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path, make_spec: MakeSpec) -> None:

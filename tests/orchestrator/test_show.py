@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.progress import duration
 from orchestrator.show import (
     answer,
     columns,
+    counted,
     make_console,
     number,
     render_matrix,
@@ -290,6 +292,19 @@ def test_errors_with_brackets_are_listed_as_they_are() -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_best_method_at_chance_is_told_where_no_bound_is_there_to_tell_it() -> None:
+    spec = spec_of(methods=["ewc"])
+    good = GOOD | {"average_accuracy": 0.801}
+    for chance, is_told in ((0.8, True), (0.6, False)):
+        cell = replace(cell_of(spec, "ewc", [good, good], [good, good]), chance_accuracy=chance)
+        said = lines(spec, ScenarioSummary("split-digits/task", (cell,), cell, ()))
+        assert said[0].startswith("Warning: ewc is at chance (best constant answer: 0.800)") == is_told
+
+
+def test_one_seed_is_one() -> None:
+    assert [counted(n) for n in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
 
 
 def test_what_is_no_terminal_gets_wide_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,6 +211,11 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
         "<= 10 classes, got 6 x 2",
     ),
     "too many classes": ({"streams": {"split-digits": {"classes_per_task": 11}}}, "streams.split-digits.n_tasks", "11"),
+    "one class a task": (
+        {"streams": {"split-digits": {"classes_per_task": 1}}},
+        "scenarios.0",
+        "a head of one class could not miss it; use class, or 2 classes per task or more",
+    ),
     "class twice": (
         {"streams": {"split-digits": {"class_order": [1, 1]}}},
         "streams.split-digits.class_order",

@@ -106,6 +106,20 @@ def test_a_kind_is_the_same_where_a_column_has_turned_to_floats(load: Any) -> No
     np.testing.assert_array_equal(data.test_inputs[:3, 1:], [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    "values",
+    [["36", "M", "L"] * 4, ["01", "02", "10"] * 4, ["2023Q1", "2023Q2"] * 6],
+    ids=["few numbers", "numbers alone", "quarters"],
+)
+def test_text_that_may_be_kinds_is_not_doubted(load: Any, values: list[str]) -> None:
+    assert whole(load(frame(kind=values))).shape[1] == 1 + len(set(values))
+
+
+@pytest.mark.parametrize("values", [["2024-01-01"] * N, [*map(str, range(11)), "?"]], ids=["days", "numbers"])
+def test_doubtful_text_is_of_kinds_where_it_is_listed(load: Any, values: list[str]) -> None:
+    assert load(frame(kind=values), categorical=["kind"]).facts.n_numbers == 1, "x alone"
+
+
 def test_what_is_dropped_is_not_learned_from(load: Any) -> None:
     data = load(frame(customer=[f"c{n}" for n in range(N)]), drop=("customer",))
     assert data.facts.shape == (1,)
@@ -196,6 +210,8 @@ def one_infinite() -> pd.DataFrame:
             frame(y=["a"] + ["b"] * 11), {}, "got 1 of class 'a' in task 'q1'; add examples", id="one example"
         ),
         pytest.param(frame(t=pd.Timestamp("2024-01-01")), {}, "column 't', got datetime64", id="time as feature"),
+        pytest.param(frame(t=["2024-01-01"] * N), {}, "column 't', got days or times as text", id="days as text"),
+        pytest.param(frame(m=[*map(str, range(11)), "?"]), {}, "got '?' among numbers in row 12", id="text in numbers"),
         pytest.param(frame(l=[[1]] * N), {}, "column 'l', got object", id="lists"),
         pytest.param(frame(), {"n_tasks": 2}, "n_tasks: expected to be left out where", id="stages of text"),
         pytest.param(frame(quarter=[0] * 11 + [1]), {"n_tasks": 2}, "got 2 stages of which 1 do", id="ties"),

@@ -142,3 +142,11 @@ def test_two_projections_do_not_combine() -> None:
     with pytest.raises(MethodError, match="the direction of the gradient"):
         find_method("gem+agem")
     assert list(find_method("agem+replay").parts) == ["replay", "agem"]
+
+
+def test_every_step_draws_anew() -> None:
+    learner = learn_tasks(make_learner("agem"), [0])
+    positions = []
+    learner.learn(make_task(1), between_steps=lambda: positions.append(learner.generators["agem"].get_state()))
+
+    assert len({tuple(position.tolist()) for position in positions}) == len(positions) == 6

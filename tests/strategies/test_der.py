@@ -40,6 +40,13 @@ class Watch(Strategy):
         self.seen.append((batch.inputs.clone(), forward.logits.detach().clone(), forward.first, last))
 
 
+class LeftOut(Der):
+    """DER with the hyper-parameters that a list of several methods cannot be given."""
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, DerHyperparameters(buffer_size=1000, new_outputs="left_out"))
+
+
 def state_of(learner: Learner) -> DerState:
     state: DerState = learner.strategies[0].state
     return state
@@ -78,8 +85,7 @@ def test_no_strength_is_the_naive_run_bit_for_bit(method: str, own: dict[str, An
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("active", ["seen", "all", "current"])
 def test_an_example_enters_in_the_last_pass_with_the_logits_of_that_step(kind: IncrementalType, active: str) -> None:
-    learner = make_learner("der", Watch, kind=kind, epochs=3, active_outputs=active)
-    learner.strategies[0].hyperparameters = DerHyperparameters(buffer_size=1000)
+    learner = make_learner(LeftOut, Watch, kind=kind, epochs=3, active_outputs=active)
     learn_tasks(learner, range(3))
     watch = learner.strategies[1]
     assert isinstance(watch, Watch)
@@ -104,7 +110,8 @@ def test_an_example_enters_in_the_last_pass_with_the_logits_of_that_step(kind: I
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stored_logits_are_never_renewed(kind: IncrementalType) -> None:
-    learner = learn_tasks(make_learner("der", kind=kind, hyperparameters={"buffer_size": 1000}), [0])
+    own = {"buffer_size": 1000, "new_outputs": "left_out"}
+    learner = learn_tasks(make_learner("der", kind=kind, hyperparameters=own), [0])
     before = [values.clone() for values in held(learner)]
     learn_tasks(learner, [1, 2])
 
@@ -133,7 +140,7 @@ COMPETED = {
 @pytest.mark.parametrize(("kind", "active"), COMPETED)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_follows_equations_5_and_6(method: str, kind: IncrementalType, active: str) -> None:
-    own = {"buffer_size": 30, "memory_batch_size": 7, "logit_weight": 0.7}
+    own = {"buffer_size": 30, "memory_batch_size": 7, "logit_weight": 0.7, "new_outputs": "left_out"}
     if method == "der++":
         own["label_weight"] = 0.3
     learner = ready(method, kind, own, active_outputs=active)
@@ -175,7 +182,7 @@ def test_a_step_follows_equations_5_and_6(method: str, kind: IncrementalType, ac
 
 
 def test_the_distance_is_the_mean_over_what_competed_by_hand() -> None:
-    learner = make_learner("der", kind="class")
+    learner = make_learner("der", kind="class", hyperparameters={"new_outputs": "left_out"})
     method = learner.strategies[0]
     assert isinstance(method, Der)
     method.state.logits = torch.tensor([[1.0, 2.0, 0, 0, 0, 0], [1.0, 1.0, 3.0, 0.0, 0, 0]])
@@ -262,3 +269,74 @@ def test_what_a_given_batch_size_leaves_without_effect_and_what_it_costs() -> No
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         DerHyperparameters(**{field: value})
+
+
+def test_as_added_a_head_that_grows_is_asked_once_while_untrained_and_older_logits_stay() -> None:
+    learner = make_learner("der", kind="class", hyperparameters={"buffer_size": 1000, "new_outputs": "as_added"})
+    learn_tasks(learner, [0])
+    for index in (1, 2):
+        inputs, _, _, before = (values.clone() for values in held(learner))
+        learner.network.add_heads(index + 1, learner.device, learner.generators.fresh)
+        with torch.no_grad():
+            expected = learner.network.heads[index](learner.network.backbone(inputs))
+        learn_tasks(learner, [index])
+        now = held(learner)[3][: len(before)]
+
+        assert torch.equal(now[:, : 2 * index], before[:, : 2 * index])
+        assert torch.equal(now[:, 2 * index : 2 * index + 2], expected)
+        assert not now[:, 2 * index + 2 :].any()
+
+
+def test_as_added_every_output_that_exists_is_compared_by_hand() -> None:
+    learner = ready("der", "class", {"buffer_size": 30, "memory_batch_size": 7, "new_outputs": "as_added"})
+    method = learner.strategies[0]
+    assert isinstance(method, Der)
+    inputs, _, ids, stored = held(learner)
+    rows = torch.tensor([0, 1, 25, 29])
+    logits = learner.network.outputs(learner.network.backbone(inputs[rows]), len(learner.network.heads))
+    width = logits.shape[1]
+
+    distance = method._distance(logits, rows, ids[rows])
+
+    torch.testing.assert_close(distance, F.mse_loss(logits, stored[rows, :width]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "active"), [("task", "seen"), ("domain", "seen"), ("class", "all"), ("class", "current")]
+)
+def test_as_added_has_no_effect_where_no_head_joins_those_that_compete(kind: IncrementalType, active: str) -> None:
+    one, other = (
+        learn_tasks(
+            make_learner("der++", kind=kind, hyperparameters={"new_outputs": new}, active_outputs=active), range(3)
+        )
+        for new in ("left_out", "as_added")
+    )
+
+    assert same(parameters_of(one), parameters_of(other))
+
+
+def test_as_added_keeps_in_class_what_left_out_forgets() -> None:
+    accuracies = {}
+    for new in ("left_out", "as_added"):
+        own = {"buffer_size": 60, "new_outputs": new, "logit_weight": 1.0}
+        learner = learn_tasks(make_learner("der", kind="class", epochs=40, hyperparameters=own), range(2))
+        task = make_task(0, "class")
+        accuracies[new] = float((learner.logits(task.inputs, 0).argmax(1) == task.labels).float().mean())
+
+    assert accuracies["as_added"] >= accuracies["left_out"] + 0.3
+
+
+@pytest.mark.parametrize(
+    ("iterations", "last"), [(2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 2]), (6, [3, 4, 5]), (8, [3, 4, 5])]
+)
+def test_the_last_pass_is_the_last_complete_one_or_the_only_one(iterations: int, last: list[int]) -> None:
+    learner = make_learner(Watch, iterations=iterations)
+    watch = learner.strategies[0]
+    assert isinstance(watch, Watch)
+    learner.learn(make_task(0))
+
+    assert [step for step, (*_, in_last) in enumerate(watch.seen) if in_last] == last
+
+    watch.seen = []
+    learner.fit(make_task(0), epochs=1)  # what a method trains on top is no pass of the task
+    assert not any(in_last for *_, in_last in watch.seen)

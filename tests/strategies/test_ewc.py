@@ -261,3 +261,15 @@ def test_in_class_it_is_known_to_do_badly_and_nowhere_refused() -> None:
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         EwcHyperparameters(**{field: value})
+
+
+def test_what_has_no_effect() -> None:
+    assert EwcHyperparameters().unused() == {"fisher_decay"}
+    assert EwcHyperparameters(variant="online").unused() == set()
+    assert EwcHyperparameters(penalty_weight=0).unused() == EwcHyperparameters.model_fields.keys() - {"penalty_weight"}
+
+
+def test_the_examples_are_drawn_and_not_the_first_ones() -> None:
+    learner = learn_tasks(make_learner("ewc", hyperparameters={"fisher": "empirical"}), [0])
+
+    assert not torch.equal(learner.generators["fisher"].get_state(), learner.generators.fresh("fisher").get_state())

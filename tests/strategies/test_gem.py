@@ -267,3 +267,11 @@ def test_the_cost_grows_with_the_memory_batch_and_the_tasks() -> None:
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         GemHyperparameters(**{field: value})
+
+
+def test_a_part_that_trains_on_after_the_task_finds_room_for_the_new_memory() -> None:
+    learner = learn_tasks(make_learner("gem", hyperparameters={"buffer_size": 30}), range(2))
+
+    learner.fit(make_task(1), epochs=1)
+
+    assert learner.strategies[0].state.tasks == [0, 1]

@@ -202,6 +202,15 @@ def test_the_range_widens_and_a_channel_without_spread_is_kept() -> None:
     assert spread.tolist() == [3, 1]
 
 
+def test_the_range_never_narrows() -> None:
+    """A task whose inputs lie within the range leaves it: the past is generated in it too."""
+    method = method_of(dgr())
+    method._widen_range(torch.tensor([[-2.0, 0.0], [5.0, 1.0]]))
+    method._widen_range(torch.tensor([[0.0, -1.0], [1.0, 0.5]]))
+    assert method.state.low.tolist() == [-2.0, -1.0]
+    assert method.state.high.tolist() == [5.0, 1.0]
+
+
 def test_the_generator_weighs_tasks_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learn_tasks(dgr(), [0, 1])
     method, task = method_of(learner), make_task(2)

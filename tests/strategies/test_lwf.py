@@ -245,7 +245,7 @@ def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: d
 
 
 def test_without_distillation_nothing_else_has_an_effect() -> None:
-    assert LwfHyperparameters(distillation_weight=0).unused() == {"temperature", "new_outputs"}
+    assert LwfHyperparameters(distillation_weight=0).unused() == {"temperature", "weighting", "new_outputs"}
     assert LwfHyperparameters().unused() == set()
 
 
@@ -253,3 +253,25 @@ def test_without_distillation_nothing_else_has_an_effect() -> None:
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         LwfHyperparameters(**{field: value})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_task_the_penalty_is_as_many_times_as_there_are_past_tasks(kind: IncrementalType) -> None:
+    penalties: dict[str, list[float]] = {}
+    for weighting in ("constant", "by_task"):
+        for task in (1, 2):
+            learner = lwf(kind)
+            learn_tasks(learner, range(task))
+            data = make_task(task, kind)
+            learner.n_seen = task + 1
+            learner.network.add_heads(1 if kind == "domain" else task + 1, learner.device, learner.generators.fresh)
+            method = learner.strategies[0]
+            method.hyperparameters = LwfHyperparameters(weighting=weighting)
+            method.begin_task(data)
+            batch = data.take(torch.arange(8))
+            penalty = method.penalty(batch, learner._forward(batch))
+            assert penalty is not None
+            penalties.setdefault(weighting, []).append(penalty.item())
+
+    assert penalties["by_task"][0] == penalties["constant"][0]
+    assert penalties["by_task"][1] == pytest.approx(2 * penalties["constant"][1])

@@ -220,3 +220,11 @@ def test_in_class_it_is_known_to_do_badly_and_nowhere_refused() -> None:
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         MasHyperparameters(**{field: value})
+
+
+def test_the_examples_are_drawn_and_not_the_first_ones() -> None:
+    learner = learn_tasks(make_learner("mas", hyperparameters={}), [0])
+
+    assert not torch.equal(
+        learner.generators["importance"].get_state(), learner.generators.fresh("importance").get_state()
+    )

@@ -215,3 +215,35 @@ def test_frozen_norms_keep_their_statistics_in_training() -> None:
     assert modes == [[True] * 4, [True, False, True, True], [True] * 4]
     network.frozen_norms = True
     assert not any(module.training for module in network.eval().modules())
+
+
+def test_one_example_in_training_meets_the_running_statistics() -> None:
+    """A batch of one has no variance; BatchNorm would raise."""
+    norm = nn.BatchNorm1d(4)
+    network = Network(nn.Sequential(nn.Linear(4, 4), norm), 4, make_layout("task")).train()
+    network.backbone(torch.randn(8, 4))
+    kept = [norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()]
+    alone = torch.randn(1, 4)
+
+    found = network.backbone(alone)
+
+    assert norm.training, "it is back in training mode"
+    assert torch.equal(found, network.eval().backbone(alone))
+    assert [torch.equal(*pair) for pair in zip(kept, norm.buffers(), strict=True)] == [True] * 3
+    network.train().backbone(torch.randn(2, 4))
+    assert not torch.equal(norm.running_mean, kept[0]), "two examples count"
+
+
+def test_one_example_of_many_pixels_is_normalised_by_itself() -> None:
+    norm = nn.BatchNorm2d(2)
+    network = Network(norm, 2, make_layout("task")).train()
+    image = torch.randn(1, 2, 3, 3)
+    assert torch.equal(network.backbone(image), nn.BatchNorm2d(2)(image))
+
+
+def test_a_norm_is_back_in_training_mode_after_an_error() -> None:
+    norm = nn.BatchNorm1d(4)
+    Network(norm, 4, make_layout("task")).train()
+    with pytest.raises(RuntimeError):
+        norm(torch.randn(1, 3))
+    assert norm.training

@@ -183,3 +183,9 @@ def test_the_cost_is_that_of_the_larger_batches_after_the_first_task() -> None:
     cost = Replay.relative_cost(ReplayHyperparameters(replay_ratio=0.75), None, n_tasks=4)
 
     assert cost == pytest.approx((1 + 3 * 4) / 4)
+
+
+def test_what_has_no_effect() -> None:
+    assert ReplayHyperparameters().unused() == set()
+    assert ReplayHyperparameters(memory_batch_size=4).unused() == {"replay_ratio"}
+    assert ReplayHyperparameters(replay_ratio=0).unused() == {"buffer_size", "buffer"}

@@ -228,3 +228,8 @@ def test_between_tasks_two_numbers_a_parameter_are_kept() -> None:
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         SiHyperparameters(**{field: value})
+
+
+def test_without_a_pull_the_damping_has_no_effect() -> None:
+    assert SiHyperparameters().unused() == set()
+    assert SiHyperparameters(penalty_weight=0).unused() == {"damping"}
