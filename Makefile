@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 
-.PHONY: sweep test check lint bench conformance clean
+.PHONY: sweep test check lint bench conformance faults soak clean
 
 # The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
 sweep: $(READY)
@@ -30,6 +30,15 @@ bench: $(READY)
 conformance: $(READY)
 	$(RUN) -m pytest tests/conformance
 	$(RUN) -m benchmarks.published --data-dir $(DATA)
+
+# Kills, full and refusing disks, dead workers and nodes: the tables must be those of an undisturbed sweep.
+# FAULTS='--seed N' repeats a run that printed N.
+faults: $(READY)
+	$(RUN) -m tests.faults $(FAULTS)
+
+# 2,000 short trials: memory and time per trial at the end against the start.
+soak: $(READY)
+	$(RUN) -m tests.faults --soak
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

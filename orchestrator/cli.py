@@ -40,12 +40,13 @@ EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
 EXIT_DIFFERENT = 4
 EXIT_INTERRUPTED = 130
+STOPPED = "stopped: complete trials are kept; run the same command again to go on"
 
 app = typer.Typer(
     name="orchestrator",
     help="Sweeps over continual-learning methods under limits on forgetting. Start with: python -m orchestrator sweep",
     epilog="Exit codes: 0 complete, 1 a bug, 2 a mistake in what was asked, 3 trials are missing (run again), "
-    "4 a repeated trial differs, 130 interrupted.",
+    "4 a repeated trial differs, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -320,15 +321,23 @@ def print_spec(preset: Preset = None) -> None:
 
 def guarded(command: Callable[[], None]) -> int:
     """Run `command` and return the exit code: a mistake of the user's is a message, never a traceback."""
+    from orchestrator.signals import EXIT_TERMINATED, Terminated, terminable
+
     try:
-        command()
+        with terminable():
+            command()
+    except Terminated:
+        print(STOPPED, file=sys.stderr)
+        return EXIT_TERMINATED
     except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            print(STOPPED, file=sys.stderr)
         return end.code if isinstance(end.code, int) else 0
     except OrchestratorError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
-        print("stopped: complete trials are kept; run the same command again to go on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ClusterError
+from orchestrator.signals import kept_through_start
 from orchestrator.slots import NodeResources
 from orchestrator.spec import ResolvedRequest
 
@@ -33,6 +34,11 @@ from ray.util.metrics import Gauge  # noqa: E402
 
 NAMESPACE = "continual-sweep"
 _SECONDS_TO_REACH = 10.0
+_TRACEBACKS_OF_WORKERS = ("ray.tune.execution.tune_controller", "ray.tune.tune")
+"""Loggers of Ray that print a traceback where a worker dies; we say it in a line, and in the trial's row."""
+
+_DEAD_WORKER = "A worker died or was killed"
+"""How a long line of Ray about the same begins."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
     Raises:
         ClusterError: where there is no cluster at `address`.
     """
+    _say_nothing_of_dead_workers()
     if ray.is_initialized():
         yield Cluster(False, _dashboard())
         return
@@ -102,16 +109,17 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
     logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if address is not None:
-            ray.init(address=address, **common)
-        else:
-            ray.init(
-                address="local",  # left out, Ray would join whatever cluster was started last on this machine
-                num_cpus=num_cpus,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                **common,
-            )
+        with kept_through_start():
+            if address is not None:
+                ray.init(address=address, **common)
+            else:
+                ray.init(
+                    address="local",  # left out, Ray would join whatever cluster was started last on this machine
+                    num_cpus=num_cpus,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    **common,
+                )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).splitlines()[0]
         where = f"the cluster at '{address}'" if address else "an embedded cluster"
@@ -122,6 +130,27 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
         yield Cluster(address is None, _dashboard())
     finally:
         ray.shutdown()
+
+
+def _say_nothing_of_dead_workers() -> None:
+    """Keep Ray from printing what it knows of a dead worker; other messages of its nodes are printed as before.
+
+    The printing function is an internal of Ray: where a version does not have it, a long line more is printed.
+    """
+    for name in _TRACEBACKS_OF_WORKERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    from ray._private import worker as internal
+
+    printing = getattr(internal, "print_to_stdstream", None)
+    if printing is None or getattr(printing, "is_ours", False):
+        return
+
+    def print_other(data: Any, *arguments: Any, **settings: Any) -> None:
+        if not (data.get("pid") == "raylet" and str(data.get("lines", [""])[0]).startswith(_DEAD_WORKER)):
+            printing(data, *arguments, **settings)
+
+    print_other.is_ours = True  # type: ignore[attr-defined]
+    internal.print_to_stdstream = print_other
 
 
 def _reach(address: str) -> None:

@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from orchestrator.errors import OrchestratorError
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Session
+from orchestrator.signals import Terminated
 from orchestrator.slots import GpuPrecedence, share_slots
 from orchestrator.spec import ResolvedRequest
 from orchestrator.streams import Phase, PhaseData
@@ -43,13 +44,16 @@ class SweepSearcher(Searcher):
     Args:
         session: the sweep.
         cluster: where it runs.
+        on_loss: told, in a line, of a trial that is tried again because its worker died.
     """
 
-    def __init__(self, session: Session, cluster: Cluster) -> None:
+    def __init__(self, session: Session, cluster: Cluster, on_loss: Callable[[str], None] = lambda text: None) -> None:
         super().__init__(metric=None, mode=None)
         self.session = session
         self.draining = False
+        self.terminated = False
         self._cluster = cluster
+        self._on_loss = on_loss
         self._keys: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()
         self._started: set[str] = set()
@@ -92,9 +96,10 @@ class SweepSearcher(Searcher):
         }
         self.guard(lambda: self._finish(TrialResult(spec.key, "error", reason, provenance=provenance)))
 
-    def count_attempt(self, config: dict[str, Any]) -> None:
-        """Count a failed attempt that Tune tries again."""
+    def count_attempt(self, config: dict[str, Any], reason: str) -> None:
+        """Count a failed attempt that Tune tries again, and say it."""
         self._attempts[TrialSpec.model_validate_json(config["trial"]).key] += 1
+        self._on_loss(f"tried again: {config['name']}: {reason}")
 
     def note_start(self, config: dict[str, Any]) -> None:
         """Remember that a trial has its worker."""
@@ -166,15 +171,19 @@ class SweepCallback(Callback):
         self._searcher.guard(lambda: self._searcher.note_start(trial.config))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Count the failed attempt."""
-        self._searcher.guard(lambda: self._searcher.count_attempt(trial.config))
+        """Count the failed attempt, and say it."""
+        self._searcher.guard(lambda: self._searcher.count_attempt(trial.config, _reason(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record the error."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() if error else []
-        reason = f"worker lost: {lines[0] if lines else 'no reason given'}"
-        self._searcher.guard(lambda: self._searcher.record_error(trial.config, reason))
+        self._searcher.guard(lambda: self._searcher.record_error(trial.config, _reason(trial)))
+
+
+def _reason(trial: Trial) -> str:
+    """Return in a line why a trial's worker is gone."""
+    error = trial.get_error()
+    lines = str(error).strip().splitlines() if error else []
+    return f"worker lost: {lines[0] if lines else 'no reason given'}"
 
 
 def run_on_ray(
@@ -182,6 +191,7 @@ def run_on_ray(
     cluster: Cluster,
     on_drain: Callable[[int], None] = lambda n: None,
     function: TrialFunction = run_trial,
+    on_loss: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run every trial that the session's search asks for; returns when none is left.
 
@@ -190,15 +200,17 @@ def run_on_ray(
         cluster: where it runs.
         on_drain: told the number of trials in flight when an interrupt stops new ones.
         function: what a worker runs.
+        on_loss: told, in a line, of a trial that is tried again because its worker died.
 
     Raises:
         OrchestratorError: the fault that ended the sweep early, such as a full disk.
+        Terminated: at SIGTERM.
         KeyboardInterrupt: at the second interrupt.
     """
     if session.search.is_finished:
         return
     cluster.check(trial.request for trial in session.search.waiting())
-    searcher = SweepSearcher(session, cluster)
+    searcher = SweepSearcher(session, cluster, on_loss)
     scratch = tempfile.mkdtemp(prefix="continual-sweep-")
     worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
     worker.__qualname__ = SweepWorker.__qualname__  # the name that the dashboard shows
@@ -226,6 +238,8 @@ def run_on_ray(
             tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if searcher.terminated:
+        raise Terminated
     if isinstance(session.fault, OrchestratorError):
         raise session.fault
     if session.fault is not None:
@@ -242,7 +256,7 @@ def _put_data(session: Session) -> dict[str, ray.ObjectRef[PhaseData]]:
 
 @contextmanager
 def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Iterator[None]:
-    """Let the first Ctrl-C finish the trials in flight, and the second stop now."""
+    """Let the first Ctrl-C finish the trials in flight, and the second, or SIGTERM, stop now."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -253,11 +267,20 @@ def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Ite
         searcher.draining = True
         on_drain(len(searcher.session.search.running))
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    def terminate(signum: int, frame: object) -> None:
+        searcher.draining = searcher.terminated = (
+            True  # where Ray swallows what is raised, the end is near all the same
+        )
+        raise Terminated
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def export_metrics(session: Session, metrics: SweepMetrics) -> None:

@@ -118,6 +118,22 @@ def test_one_interrupt_finishes_the_trials_in_flight_and_says_how_to_go_on(
     assert_same_results(tmp_path / "run", undisturbed)
 
 
+def test_sigterm_stops_at_once_in_order_and_says_how_to_go_on(
+    undisturbed: Path, started: Callable[[Path], subprocess.Popen[str]], sweep: Sweep, tmp_path: Path
+) -> None:
+    process = started(tmp_path / "run")
+    wait_for_trials(process, tmp_path / "run", 10)
+    os.kill(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, output
+    assert "complete trials are kept; run the same command again" in output
+    assert "Traceback" not in output
+    kept = pd.read_parquet(tmp_path / "run" / "trials")
+    assert 10 <= len(kept) < len(pd.read_parquet(undisturbed / "trials"))
+    assert sweep(SMALL, tmp_path / "run").returncode == 0
+    assert_same_results(tmp_path / "run", undisturbed)
+
+
 def test_an_extension_trains_only_what_is_new(undisturbed: Path, sweep: Sweep, tmp_path: Path) -> None:
     smaller = SMALL | {
         "methods": ["naive", "ewc"],

@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
 LONGER = SMALL | {
     "seeds": {"search": 2, "confirm": 2},
     "search": {"suggestions": 8, "batch": 4},
-    "training": {"epochs": 20, "batch_size": 32},
+    "training": {"epochs": 12, "batch_size": 32},
 }
 """26 trials of about half a second, so that a fault on a cluster finds trials in flight."""
 

@@ -1,0 +1,146 @@
+"""Workers and nodes of a cluster of three nodes die while a sweep runs on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+
+import psutil  # isort: skip
+import ray
+from ray.cluster_utils import Cluster as ThreeNodes
+
+from orchestrator.cluster import NAMESPACE, connected
+from orchestrator.run import Run
+from orchestrator.session import Session
+from orchestrator.sweep import run_on_ray
+from tests.faults.world import LONGER, Tally, World
+
+N_WORKERS, N_NODES = 12, 8
+N_WORKERS_QUICK = 2
+MOST_KILLS_A_RUN = 5
+MOST_RUNS = 12
+
+SECONDS_BETWEEN = (0.3, 3.0)
+"""Between a kill and the next, once a trial is in flight again."""
+
+
+class Killer(threading.Thread):
+    """Kills workers and nodes at random moments while trials are in flight.
+
+    Args:
+        session: the sweep.
+        nodes: the cluster; the first node, which the driver is on, stays.
+        kinds: 'worker' or 'node' for each kill.
+        rng: the moments and the victims.
+    """
+
+    def __init__(self, session: Session, nodes: ThreeNodes, kinds: list[str], rng: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.killed: list[str] = []
+        self.ended = threading.Event()
+        self._session, self._nodes, self._kinds, self._rng = session, nodes, kinds, rng
+
+    def run(self) -> None:
+        """Kill one after the other until there are no more kinds or the sweep has ended."""
+        for kind in self._kinds:
+            seconds = self._rng.uniform(*SECONDS_BETWEEN)
+            while not self.ended.is_set() and not (self._session.search.running and workers()):
+                time.sleep(0.02)
+            if self.ended.wait(seconds):
+                return
+            victim = self._kill_worker() if kind == "worker" else self._kill_node()
+            if victim and not self.ended.is_set():
+                self.killed.append(kind)
+
+    def _kill_worker(self) -> bool:
+        victims = workers()
+        if not victims:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._rng.choice(victims), signal.SIGKILL)
+            return True
+        return False
+
+    def _kill_node(self) -> bool:
+        others = [node for node in self._nodes.list_all_nodes() if node is not self._nodes.head_node]
+        self._nodes.remove_node(self._rng.choice(others), allow_graceful=False)
+        self._nodes.add_node(num_cpus=1)
+        return True
+
+
+def workers() -> list[int]:
+    """Return the processes that run trials, below this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "SweepWorker" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def three_nodes() -> Iterator[ThreeNodes]:
+    """Start a cluster of three nodes with a CPU each, and join it."""
+    nodes = ThreeNodes()
+    try:
+        for _ in range(3):
+            nodes.add_node(num_cpus=1)
+        nodes.wait_for_nodes()
+        ray.init(address=nodes.address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        yield nodes
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def run(folder: Path, seed: int, quick: bool) -> Tally:
+    tally = Tally("nodes")
+    world = World(folder / "nodes", LONGER, seed)
+    assert world.undisturbed.is_dir()  # before this process has threads: it is made in a fork
+    left = ["worker"] * N_WORKERS_QUICK if quick else ["worker"] * N_WORKERS + ["node"] * N_NODES
+    world.random.shuffle(left)
+    with three_nodes() as nodes, connected(None) as cluster:
+        for number in range(MOST_RUNS):
+            if not left:
+                break
+            n_killed = one_sweep(world, tally, nodes, cluster, left[:MOST_KILLS_A_RUN], f"run {number}")
+            left = left[n_killed:]
+    if left:
+        tally.wrong(f"{len(left)} kills found no sweep to hit")
+    return tally
+
+
+def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds: list[str], what: str) -> int:
+    """Run one sweep under kills, and again until nothing is missing; return how many kills hit it."""
+    folder = world.new(what.replace(" ", "-"))
+    run_folder = Run.create(folder, world.spec)
+    session = Session(world.spec, run_folder, Path("nowhere"))
+    killer = Killer(session, nodes, kinds, world.random)
+    killer.start()
+    lost: list[str] = []
+    try:
+        run_on_ray(session, cluster, on_loss=lost.append)
+    except Exception as error:
+        tally.wrong(f"{what}: the sweep ended with {error!r} from {error.__cause__!r} after {killer.killed}")
+    finally:
+        killer.ended.set()
+        killer.join()
+    tally.faults += len(killer.killed)
+    kept = world.check_after_fault(tally, what, folder)
+    n_errors = int((run_folder.trials()["status"] == "error").sum()) if kept else 0
+    tally.notes.append(f"{what}: {len(killer.killed)} kills, {len(lost)} tried again, {n_errors} errors")
+    if run_folder.n_missing(world.spec):
+        again = Session(world.spec, Run(folder), Path("nowhere"))
+        run_on_ray(again, cluster)
+    Run(folder).fill_intransigence()
+    world.check_end(tally, what, folder, kept)
+    return len(killer.killed)
