@@ -240,10 +240,15 @@ def run_on_ray(
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.terminated:
         raise Terminated
-    if isinstance(session.fault, OrchestratorError):
-        raise session.fault
-    if session.fault is not None:
-        raise RuntimeError("a bug in the orchestrator ended the sweep; complete trials are kept") from session.fault
+    _raise_fault(session.fault)
+
+
+def _raise_fault(fault: Exception | None) -> None:
+    """Raise what ended the sweep early; what is not the user's to mend is a bug."""
+    if isinstance(fault, OrchestratorError):
+        raise fault
+    if fault is not None:
+        raise RuntimeError("a bug in the orchestrator ended the sweep; complete trials are kept") from fault
 
 
 def _put_data(session: Session) -> dict[str, ray.ObjectRef[PhaseData]]:
