@@ -12,6 +12,7 @@ import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on impo
 import ray  # isort: skip
 import torch
 from ray import tune
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -96,10 +97,30 @@ class KeepWorkers(FIFOScheduler):
         cache = getattr(controller, "_actor_cache", None)
         if self._wanted is not None and type(cache) is _ObjectCache:
             controller._actor_cache = _WorkerCache(self._wanted)
+            _survive_lost_workers(getattr(controller, "_actor_manager", None))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the sweep: Tune saves its scheduler for a resume that we do not use."""
         return self.__dict__ | {"_wanted": None}
+
+
+def _survive_lost_workers(manager: Any) -> None:
+    """Let a worker that is lost in any way fail its trial, which is tried again, and not the sweep.
+
+    Tune's manager of workers knows a worker that died, and raises whatever else Ray says of one: that it was ended
+    because its machine ran low on memory, or that its result went with its node. It is an internal of Tune: where a
+    version does not have it, such a loss ends the sweep; complete trials are kept all the same.
+    """
+    failed = getattr(manager, "_actor_task_failed", None)
+    if failed is None:
+        return
+
+    def fail_trial(task: Any, error: Exception) -> None:
+        if isinstance(error, RayError) and not isinstance(error, RayActorError | RayTaskError):
+            error = RayActorError(error_msg=str(error))
+        failed(task, error)
+
+    manager._actor_task_failed = fail_trial
 
 
 class _WorkerCache(_ObjectCache):

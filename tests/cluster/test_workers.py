@@ -6,8 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from orchestrator.cluster import Cluster, connected
 from orchestrator.provenance import Placement
@@ -18,6 +20,7 @@ from orchestrator.streams import PhaseData
 from orchestrator.sweep import MAX_RETRIES, run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
+from orchestrator.workers import _survive_lost_workers
 
 pytestmark = [
     pytest.mark.ray,
@@ -64,9 +67,17 @@ def always_dies(spec: TrialSpec, data: PhaseData, placement: Placement, report: 
     return run_trial(spec, data, placement, report, checkpoint)
 
 
-def test_a_trial_whose_worker_dies_is_tried_again(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", spec)
-    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_once)
+def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, said = Run.create(tmp_path / "run", spec), list[str]()
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_once, on_loss=said.append)
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed
+    assert "A worker died" not in printed
+    assert len(said) == 1
+    assert said[0].startswith("tried again: split-digits/task naive #0 seed")
+    assert "\n" not in said[0]
     trials = run.trials()
     assert run.n_missing(spec) == 0
     assert (trials["status"] == "completed").all()
@@ -94,3 +105,23 @@ def test_a_trial_that_always_kills_its_worker_is_an_error_that_the_next_run_trie
     assert run.n_missing(spec) == 0
     assert (run.trials()["status"] == "completed").all()
     assert not run.trials()["key"].duplicated().any()
+
+
+def test_a_worker_that_is_lost_in_any_way_fails_its_trial_and_not_the_sweep() -> None:
+    """Ray says of a worker that it ended for want of memory with an exception that Tune's manager does not know."""
+    manager = SimpleNamespace(_actor_task_failed=lambda task, error: seen.append(error))
+    seen: list[Exception] = []
+    _survive_lost_workers(manager)
+    bug, died = ValueError("a bug"), RayActorError(error_msg="gone")
+    for error in (OutOfMemoryError("low on memory"), died, bug):
+        manager._actor_task_failed(None, error)
+    assert isinstance(seen[0], RayActorError)
+    assert "low on memory" in str(seen[0])
+    assert seen[1:] == [died, bug]
+    _survive_lost_workers(SimpleNamespace())
+
+
+def test_tune_has_what_is_mended() -> None:
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    assert callable(RayActorManager._actor_task_failed)
