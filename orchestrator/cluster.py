@@ -37,8 +37,8 @@ _SECONDS_TO_REACH = 10.0
 _TRACEBACKS_OF_WORKERS = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 """Loggers of Ray that print a traceback where a worker dies; we say it in a line, and in the trial's row."""
 
-_DEAD_WORKER = "A worker died or was killed"
-"""How a long line of Ray about the same begins."""
+_OF_THE_DEAD = ("A worker died or was killed", "Raylet is terminated")
+"""How messages of Ray about the same begin, of some lines of its logs."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _say_nothing_of_dead_workers() -> None:
         return
 
     def print_other(data: Any, *arguments: Any, **settings: Any) -> None:
-        if not (data.get("pid") == "raylet" and str(data.get("lines", [""])[0]).startswith(_DEAD_WORKER)):
+        if not (data.get("pid") == "raylet" and str(data.get("lines", [""])[0]).startswith(_OF_THE_DEAD)):
             printing(data, *arguments, **settings)
 
     print_other.is_ours = True  # type: ignore[attr-defined]

@@ -115,10 +115,10 @@ def _survive_lost_workers(manager: Any) -> None:
     if failed is None:
         return
 
-    def fail_trial(task: Any, error: Exception) -> None:
-        if isinstance(error, RayError) and not isinstance(error, RayActorError | RayTaskError):
-            error = RayActorError(error_msg=str(error))
-        failed(task, error)
+    def fail_trial(tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        failed(tracked_actor_task, exception)
 
     manager._actor_task_failed = fail_trial
 

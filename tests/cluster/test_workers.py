@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_a_worker_that_is_lost_in_any_way_fails_its_trial_and_not_the_sweep() ->
     _survive_lost_workers(manager)
     bug, died = ValueError("a bug"), RayActorError(error_msg="gone")
     for error in (OutOfMemoryError("low on memory"), died, bug):
-        manager._actor_task_failed(None, error)
+        manager._actor_task_failed(tracked_actor_task=None, exception=error)
     assert isinstance(seen[0], RayActorError)
     assert "low on memory" in str(seen[0])
     assert seen[1:] == [died, bug]
@@ -124,4 +125,5 @@ def test_a_worker_that_is_lost_in_any_way_fails_its_trial_and_not_the_sweep() ->
 def test_tune_has_what_is_mended() -> None:
     from ray.air.execution._internal.actor_manager import RayActorManager
 
-    assert callable(RayActorManager._actor_task_failed)
+    taken = inspect.signature(RayActorManager._actor_task_failed).parameters
+    assert list(taken) == ["self", "tracked_actor_task", "exception"]

@@ -40,6 +40,7 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
             tally.faults += 1
             kept = world.check_after_fault(tally, what, place) | kept
         finish(world, tally, f"run {n_runs}", place, kept)
+        print(f"  drivers so far: {tally.line()}", file=sys.stderr, flush=True)
     for name, action in [] if quick else SIGNALS:
         signalled(world, tally, name, action)
     return tally

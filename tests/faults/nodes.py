@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -91,6 +92,7 @@ def workers() -> list[int]:
 def three_nodes() -> Iterator[ThreeNodes]:
     """Start a cluster of three nodes with a CPU each, and join it."""
     nodes = ThreeNodes()
+    ray._private.utils.set_sigterm_handler = lambda handler: None  # only a main thread can; nodes are added in another
     try:
         for _ in range(3):
             nodes.add_node(num_cpus=1)
@@ -143,4 +145,5 @@ def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds
         run_on_ray(again, cluster)
     Run(folder).fill_intransigence()
     world.check_end(tally, what, folder, kept)
+    print(f"  nodes so far: {tally.line()}", file=sys.stderr, flush=True)
     return len(killer.killed)

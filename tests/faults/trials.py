@@ -29,7 +29,7 @@ DIVERGES = SMALL | {
     "methods": ["naive", "ewc"],
     "spaces": {"ewc": {"learning_rate": [0.01, 100.0], "weight_decay": 1.0, "penalty_weight": 1.0}},
 }
-HEADROOM = 0.12
+HEADROOM = 0.2
 """So much of the machine's memory may our cluster use beyond what is used when it starts."""
 
 MOST_BYTES = 12 * 2**30
