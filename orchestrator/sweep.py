@@ -10,7 +10,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ray reads on import
@@ -182,7 +183,11 @@ class SweepCallback(Callback):
 def _reason(trial: Trial) -> str:
     """Return in a line why a trial's worker is gone."""
     error = trial.get_error()
-    lines = str(error).strip().splitlines() if error else []
+    text = str(error) if error else ""
+    if not text:  # Tune looks for its file where it may not have been copied to yet
+        with suppress(OSError, TypeError):
+            text = (Path(trial.local_path) / trial.run_metadata.error_filename).read_text()
+    lines = text.strip().splitlines()
     return f"worker lost: {lines[0] if lines else 'no reason given'}"
 
 
