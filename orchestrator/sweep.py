@@ -182,12 +182,10 @@ class SweepCallback(Callback):
 
 def _reason(trial: Trial) -> str:
     """Return in a line why a trial's worker is gone."""
-    error = trial.get_error()
-    text = str(error) if error else ""
-    if not text:  # Tune looks for its file where it may not have been copied to yet
-        with suppress(OSError, TypeError):
-            text = (Path(trial.local_path) / trial.run_metadata.error_filename).read_text()
-    lines = text.strip().splitlines()
+    lines: list[str] = []
+    with suppress(OSError, TypeError):  # `trial.get_error()` looks where Tune may not have copied the file to yet
+        for line in Path(trial.error_file).read_text().splitlines():
+            lines = [] if line.startswith("Failure # ") else [*lines, line]  # Tune appends: the last one counts
     return f"worker lost: {lines[0] if lines else 'no reason given'}"
 
 
