@@ -18,7 +18,7 @@ from orchestrator.planning import CellPlan, plan_sweep
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.search import SweepSearch
-from orchestrator.session import Listener, Session, fingerprints
+from orchestrator.session import Listener, Session, fingerprints, software_now
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
 from orchestrator.storage import DEFAULT_ROOT, join
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
@@ -100,6 +100,7 @@ def run_sweep(
     mirror: str | None = None,
     display: ProgressDisplay | None = None,
     storage: str | Path | None = None,
+    accept_changes: bool = False,
 ) -> Run:
     """Run, finish or extend a sweep and return its run folder.
 
@@ -113,6 +114,7 @@ def run_sweep(
         mirror: URL of an Optuna storage that studies are copied to.
         display: shows progress.
         storage: the path or URI in which the run folder lies as NAME, where `run` is not given.
+        accept_changes: go on although the trials that are there ran with other software or on another device.
 
     Raises:
         OrchestratorError: for whatever the user can mend; complete trials are kept.
@@ -120,6 +122,8 @@ def run_sweep(
     """
     folder = Run(run_place(spec, run, storage))
     folder.check(spec)
+    if not accept_changes:
+        folder.refuse_changed(spec, software_now())
     with folder.locked():
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners)

@@ -12,6 +12,7 @@ import typer
 from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
 from orchestrator.options import (
     DATA_DIR,
+    AcceptChanges,
     ConfirmSeeds,
     Cpus,
     DataDir,
@@ -106,6 +107,7 @@ def sweep(
         str | None,
         typer.Option(metavar="URL", help="Copy the studies to an Optuna storage, for its dashboard."),
     ] = None,
+    accept_changes: AcceptChanges = False,
 ) -> None:
     """Run a sweep, finish one that was interrupted, or extend one: always the same command."""
     from orchestrator import api
@@ -122,7 +124,9 @@ def sweep(
     for note in notes_of(loaded):
         console.print(f"note: {note}", markup=False)
     with ProgressDisplay(console) as display:
-        finished = api.run_sweep(loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage)
+        finished = api.run_sweep(
+            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
+        )
     trials = finished.trials()
     summaries = summarise(loaded, trials)
     console.print(render_summary(loaded, summaries))

@@ -42,6 +42,10 @@ Limit = Annotated[list[str] | None, typer.Option(help="Override limits, such as 
 Suggestions = Annotated[int | None, typer.Option(help="Override the budget of each searched cell.")]
 SearchSeeds = Annotated[int | None, typer.Option(help="Override the number of search seeds.")]
 ConfirmSeeds = Annotated[int | None, typer.Option(help="Override the number of confirm seeds.")]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Go on although earlier trials ran with other software or devices."),
+]
 Cpus = Annotated[float | None, typer.Option(help="Override the CPUs of a trial.")]
 Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; fractions share one.")]
 Plugins = Annotated[

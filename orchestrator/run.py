@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from orchestrator.changes import changes_since
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.metrics import METRICS, intransigence
@@ -108,6 +109,24 @@ class Run:
         if entries:
             self.refuse_unlike(spec)
             self.trials()  # refuses damaged files and newer schemas before anything is trained
+
+    def refuse_changed(self, spec: SweepSpec, now: Mapping[str, Any]) -> None:
+        """Refuse to go on where trials ran with other software, or on another kind of device, than would be used now.
+
+        Args:
+            spec: what is to be run.
+            now: column of the trials table -> today's value.
+
+        Raises:
+            RunFolderError: naming each change and how many trials it concerns.
+        """
+        changes = changes_since(self._table("trials"), spec, now)
+        if changes:
+            raise RunFolderError(
+                f"run: expected the software and devices of the trials in '{self.where}', got others\n"
+                + "\n".join(changes)
+                + "\nold and new rows would be compared; pass --accept-changes to mix them, or choose another --run"
+            )
 
     def refuse_other_data(self, fingerprints: Mapping[str, str]) -> None:
         """Refuse data sets other than those that the recorded trials were trained on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from orchestrator.datacheck import load_datasets
 from orchestrator.mirror import StudyMirror
@@ -127,6 +130,11 @@ def software_versions() -> dict[str, Any]:
         "ray_version": _version("ray"),
         "optuna_version": _version("optuna"),
     }
+
+
+def software_now() -> dict[str, Any]:
+    """Return what changes are told from, as rows that were written now would have it."""
+    return software_versions() | {"torch_version": torch.__version__, "python_version": platform.python_version()}
 
 
 @cache

@@ -5,22 +5,14 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from strategies.base import Batch, Hyperparameters, Strategy, TaskData
+from strategies.base import Hyperparameters, TaskData
 from strategies.importance import FisherKind, fisher_diagonal
-from strategies.quadratic import QuadraticPull, QuadraticState, merge_anchor
-
-if TYPE_CHECKING:
-    from strategies.learner import Learner
-    from strategies.network import IncrementalType
-
-_FISHER_BATCH = 256
+from strategies.quadratic import QuadraticStrategy, merge_anchor
 
 
 class EwcHyperparameters(Hyperparameters):
@@ -42,7 +34,7 @@ class EwcHyperparameters(Hyperparameters):
         return frozenset() if self.variant == "online" else frozenset({"fisher_decay"})
 
 
-class Ewc(Strategy):
+class Ewc(QuadraticStrategy):
     """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
 
     Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
@@ -53,30 +45,11 @@ class Ewc(Strategy):
     summary = "pulls parameters towards past values, weighted by their Fisher information"
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
     hyperparameter_class = EwcHyperparameters
-    state_class = QuadraticState
-    naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
-    notes: ClassVar[Mapping[IncrementalType, str]] = {
-        "class": "known to sit at the naive level: nothing separates classes of different tasks"
-    }
 
-    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
-        super().__init__(learner, hyperparameters)
-        self._pull: QuadraticPull | None = None
-
-    def penalty_weight(self) -> float:
+    def strength(self) -> float:
         """Return λ for the present task: λ d^(n - 1) after n consolidated tasks, with d the decay."""
         n = max(self.state.n_consolidated - 1, 0)
         return float(self.hyperparameters.penalty_weight * self.hyperparameters.penalty_decay**n)
-
-    def prepare(self, task: TaskData) -> None:
-        """Make the pull ready for this task's λ."""
-        parameters = dict(self.learner.network.named_parameters())
-        self._pull = QuadraticPull(self.state, parameters, self.penalty_weight(), self.learner.settings.learning_rate)
-
-    def adjust_gradients(self) -> None:
-        """Add λF(θ - θ*) (Eq. 3, differentiated)."""
-        assert self._pull is not None
-        self._pull.add_to_gradients()
 
     def end_task(self, task: TaskData) -> None:
         """Measure the task's Fisher at the present parameters and consolidate both."""
@@ -96,16 +69,8 @@ class Ewc(Strategy):
         self.state.n_consolidated += 1
 
     def _fisher(self, task: TaskData) -> dict[str, Tensor]:
-        learner, settings = self.learner, self.learner.settings
-        generator = learner.generators["fisher"]
-        n_samples = min(self.hyperparameters.fisher_samples or len(task), len(task))
-        rows = torch.randperm(len(task), generator=generator)[:n_samples].to(learner.device)
-        learner.network.eval()
-
-        def logits_of(batch: Batch) -> tuple[Tensor, int]:
-            return learner.network.training_logits(
-                batch.inputs, batch.task_ids, learner.n_seen, settings.active_outputs
-            )
-
-        batches = [task.take(some) for some in torch.split(rows, _FISHER_BATCH)]
-        return fisher_diagonal(learner.network, batches, logits_of, self.hyperparameters.fisher, generator)
+        generator = self.learner.generators["fisher"]
+        batches = self.samples(task, self.hyperparameters.fisher_samples, generator)
+        return fisher_diagonal(
+            self.learner.network, batches, self.competing_logits, self.hyperparameters.fisher, generator
+        )

@@ -1,15 +1,24 @@
 """A quadratic pull towards past parameters, λ/2 Σ A (θ - θ*)², added to the gradient in closed form.
 
-Shared by the methods that differ only in the importance A (EWC now; SI and MAS are the same pull).
+Shared by EWC, SI and MAS, which differ only in the importance A.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from strategies.base import Batch, Strategy, TaskData
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+_SAMPLE_BATCH = 256
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -98,3 +107,44 @@ class QuadraticPull:
             gradient.addcmul_(stiffness, scratch)
             if held is not None:
                 gradient.mul_(held)
+
+
+class QuadraticStrategy(Strategy):
+    """Base of the methods whose whole effect while training is one pull; they differ in how they measure A."""
+
+    state_class = QuadraticState
+    naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
+    notes: ClassVar[Mapping[IncrementalType, str]] = {
+        "class": "known to sit at the naive level: nothing separates classes of different tasks"
+    }
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._pull: QuadraticPull | None = None
+
+    def strength(self) -> float:
+        """Return λ of the present task in the convention of `QuadraticPull`, λ/2 Σ A (θ - θ*)²."""
+        return 2.0 * float(self.hyperparameters.penalty_weight)
+
+    def prepare(self, task: TaskData) -> None:
+        """Make the pull ready for this task's strength."""
+        parameters = dict(self.learner.network.named_parameters())
+        self._pull = QuadraticPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
+
+    def adjust_gradients(self) -> None:
+        """Add the derivative of the penalty, λA(θ - θ*)."""
+        assert self._pull is not None
+        self._pull.add_to_gradients()
+
+    def samples(self, task: TaskData, n: int | None, generator: torch.Generator) -> list[Batch]:
+        """Return `n` random examples of `task` (None: all) in batches, and put the network in evaluation mode."""
+        rows = torch.randperm(len(task), generator=generator)[: min(n or len(task), len(task))]
+        self.learner.network.eval()
+        return [task.take(some) for some in torch.split(rows.to(self.learner.device), _SAMPLE_BATCH)]
+
+    def competing_logits(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the logits (B, C) that take part in the training loss, and the output index of column 0."""
+        learner = self.learner
+        return learner.network.training_logits(
+            batch.inputs, batch.task_ids, learner.n_seen, learner.settings.active_outputs
+        )

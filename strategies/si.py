@@ -5,20 +5,18 @@ Source: Zenke et al. 2017, arXiv 1703.04200, Eq. 3 to 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData
-from strategies.quadratic import QuadraticPull, QuadraticState
+from strategies.base import Batch, Forward, Hyperparameters, TaskData
+from strategies.quadratic import QuadraticState, QuadraticStrategy
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 
 class SiHyperparameters(Hyperparameters):
@@ -45,7 +43,7 @@ class SiState(QuadraticState):
     start: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Si(Strategy):
+class Si(QuadraticStrategy):
     """Hold each parameter near its value after the last task, in proportion to how much its moves lowered the loss.
 
     The gradient of ω is that of the loss that is differentiated (with what replay or distillation add to it), before
@@ -59,14 +57,9 @@ class Si(Strategy):
     paper = "Zenke et al. 2017, arXiv 1703.04200"
     hyperparameter_class = SiHyperparameters
     state_class = SiState
-    naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
-    notes: ClassVar[Mapping[IncrementalType, str]] = {
-        "class": "known to sit at the naive level: nothing separates classes of different tasks"
-    }
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
-        self._pull: QuadraticPull | None = None
         self._parameters: list[nn.Parameter] = []
         self._paths: list[Tensor] = []
         self._gradients: list[Tensor] = []
@@ -81,9 +74,8 @@ class Si(Strategy):
 
     def prepare(self, task: TaskData) -> None:
         """Make the pull ready, and room for a step's gradient and parameters."""
+        super().prepare(task)
         parameters = dict(self.learner.network.named_parameters())
-        strength = 2 * self.hyperparameters.penalty_weight
-        self._pull = QuadraticPull(self.state, parameters, strength, self.learner.settings.learning_rate)
         self._parameters = [parameters[name] for name in self.state.path]
         self._paths = list(self.state.path.values())
         self._gradients = [torch.empty_like(path) for path in self._paths]
@@ -92,13 +84,12 @@ class Si(Strategy):
     @torch.no_grad()
     def adjust_gradients(self) -> None:
         """Note the gradient of the loss and the parameters, then add 2cΩ(θ - θ*) (Eq. 4, differentiated)."""
-        assert self._pull is not None
         self._moved = [index for index, parameter in enumerate(self._parameters) if parameter.grad is not None]
         for index in self._moved:
             parameter = self._parameters[index]
             self._gradients[index].copy_(parameter.grad)  # type: ignore[arg-type]
             self._before[index].copy_(parameter)
-        self._pull.add_to_gradients()
+        super().adjust_gradients()
 
     @torch.no_grad()
     def after_step(self, batch: Batch, forward: Forward) -> None:

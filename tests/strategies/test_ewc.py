@@ -115,7 +115,7 @@ def test_a_huge_strength_holds_where_a_plain_step_diverges(
     assert run() < 1e-3
 
     plain = quadratic_module.QuadraticPull
-    monkeypatch.setattr(ewc_module, "QuadraticPull", lambda s, p, weight, rate: plain(s, p, weight, 1e-30))
+    monkeypatch.setattr(quadratic_module, "QuadraticPull", lambda s, p, weight, rate: plain(s, p, weight, 1e-30))
     with pytest.raises(TrialDivergedError):
         run()
 
@@ -173,7 +173,7 @@ def test_a_strength_that_decays_does_so_after_each_task_but_the_first(monkeypatc
         weights.append((weight, rate))
         return plain(state, parameters, weight, rate)
 
-    monkeypatch.setattr(ewc_module, "QuadraticPull", noting)
+    monkeypatch.setattr(quadratic_module, "QuadraticPull", noting)
     learn_tasks(ewc(n_tasks=4, penalty_weight=16.0, penalty_decay=0.5), range(4))
 
     assert weights == [(16.0, 0.1), (16.0, 0.1), (8.0, 0.1), (4.0, 0.1)]

@@ -1,0 +1,99 @@
+"""Other software or another device than a run's trials had is told, and needs a word from the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator import api
+from orchestrator.changes import COMPARED, changes_since
+from orchestrator.errors import RunFolderError
+from orchestrator.run import Run
+from orchestrator.session import software_now
+from orchestrator.spec import SweepSpec
+from tests.conftest import MakeSpec
+
+NOW = {
+    "code_revision": "b",
+    "package_version": "1",
+    "torch_version": "2.2",
+    "optuna_version": "5",
+    "python_version": "3",
+}
+
+
+@pytest.fixture
+def spec(make_spec: MakeSpec) -> SweepSpec:
+    return make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"])
+
+
+def trials(**columns: list[Any]) -> pd.DataFrame:
+    """Return three rows of naive, as of now but for `columns`."""
+    same: dict[str, list[Any]] = {name: [NOW[name]] * 3 for name in COMPARED}
+    place = {"scenario": ["split-digits/task"] * 3, "method": ["naive"] * 3, "device": ["cpu"] * 3}
+    return pd.DataFrame({"status": ["completed"] * 3, **place, **same} | columns)
+
+
+def test_nothing_differs_from_itself_nor_from_what_was_not_recorded(spec: SweepSpec) -> None:
+    assert changes_since(trials(), spec, NOW) == []
+    assert changes_since(trials(torch_version=[None, None, "2.2"], code_revision=[""] * 3), spec, NOW) == []
+    assert changes_since(trials(code_revision=["a"] * 3), spec, NOW | {"code_revision": ""}) == []
+
+
+@pytest.mark.parametrize("column", COMPARED)
+def test_each_change_is_told_with_the_trials_that_it_concerns(spec: SweepSpec, column: str) -> None:
+    found = changes_since(trials(**{column: ["old", "old", NOW[column]]}), spec, NOW)
+
+    assert found == [f"  {column}: old in 2 trials -> {NOW[column]}"]
+
+
+def test_another_kind_of_device_is_told_by_cell(spec: SweepSpec) -> None:
+    found = changes_since(trials(device=["cuda", "cpu", "cpu"]), spec, NOW)
+
+    assert found == ["  device of split-digits/task naive: cuda in 1 trial -> cpu"]
+
+
+def test_rows_that_are_run_again_are_not_compared(spec: SweepSpec) -> None:
+    assert changes_since(trials(torch_version=["1"] * 3, status=["error"] * 3), spec, NOW) == []
+
+
+def test_a_sweep_is_refused_before_anything_starts_until_the_change_is_accepted(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "run", spec)
+    frame = trials(torch_version=["1.0"] * 3)
+    monkeypatch.setattr(Run, "_table", lambda self, table: frame)
+
+    with pytest.raises(RunFolderError) as caught:
+        run.refuse_changed(spec, software_now())
+    assert "torch_version: 1.0 in 3 trials -> " in str(caught.value)
+    assert "--accept-changes" in str(caught.value)
+    assert {"torch_version", "python_version", *COMPARED} <= software_now().keys()
+
+
+def test_run_sweep_asks_unless_the_change_is_accepted(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run.create(tmp_path / "run", spec)
+    asked: list[dict[str, Any]] = []
+
+    def refuse(self: Run, spec: SweepSpec, now: dict[str, Any]) -> None:
+        asked.append(now)
+        raise RunFolderError("changed")
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    monkeypatch.setattr(Run, "refuse_changed", refuse)
+    monkeypatch.setattr("orchestrator.launch.launch", stop)
+    with pytest.raises(RunFolderError, match="changed"):
+        api.run_sweep(spec, tmp_path / "run")
+    with pytest.raises(Stop):
+        api.run_sweep(spec, tmp_path / "run", accept_changes=True)
+    assert asked == [software_now()]
