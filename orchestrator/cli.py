@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
+from orchestrator.errors import RunFolderError, SpecError
+from orchestrator.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, guarded
 from orchestrator.options import (
     DATA_DIR,
     AcceptChanges,
@@ -36,12 +36,6 @@ from orchestrator.options import (
 if TYPE_CHECKING:
     from orchestrator.provenance import Placement
     from orchestrator.spec import SweepSpec
-
-EXIT_MISTAKE = 2
-EXIT_INCOMPLETE = 3
-EXIT_DIFFERENT = 4
-EXIT_INTERRUPTED = 130
-STOPPED = "stopped: complete trials are kept; run the same command again to go on"
 
 app = typer.Typer(
     name="orchestrator",
@@ -321,31 +315,6 @@ def print_spec(preset: Preset = None) -> None:
 
     load_spec(preset=preset)
     print((PRESETS / f"{preset or 'quickstart'}.yaml").read_text(), end="")
-
-
-def guarded(command: Callable[[], None]) -> int:
-    """Run `command` and return the exit code: a mistake of the user's is a message, never a traceback."""
-    from orchestrator.signals import EXIT_TERMINATED, Terminated, terminable
-
-    try:
-        with terminable():
-            command()
-    except Terminated:
-        print(STOPPED, file=sys.stderr)
-        return EXIT_TERMINATED
-    except SystemExit as end:
-        if end.code == EXIT_INTERRUPTED:
-            print(STOPPED, file=sys.stderr)
-        return end.code if isinstance(end.code, int) else 0
-    except OrchestratorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return 0
-    return 0
 
 
 def main() -> None:

@@ -13,13 +13,14 @@ import pandas as pd
 from pydantic import BaseModel
 
 from orchestrator.changes import changes_since
+from orchestrator.checkpoint import delete_checkpoint
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, parse_yaml
 from orchestrator.speccheck import COSTS
-from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, is_own, open_storage
+from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of
 from orchestrator.suggestion import Outcome
 from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_table, write_rows
@@ -219,6 +220,13 @@ class Run:
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI where the trial `key` keeps its checkpoint while it runs, on whichever worker."""
         return self.storage.folder(CHECKPOINTS).address(f"{key}.pt")
+
+    def delete_used_checkpoints(self) -> None:
+        """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late."""
+        folder = self.storage.folder(CHECKPOINTS)
+        found = {name.removesuffix(".pt"): name for name in folder.names() if name.endswith(".pt")}
+        for key in found.keys() & self.outcomes().keys() if found else ():
+            delete_checkpoint(StoredFile(folder, found[key]))
 
     def _table(self, table: str) -> pd.DataFrame:
         return read_table(self.storage.folder(table), table)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from orchestrator.errors import RunFolderError, StorageError
@@ -152,7 +153,7 @@ class LocalStorage(Storage):
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
         """Write beside the file, sync, rename, sync the folder."""
         self._path.mkdir(parents=True, exist_ok=True)
-        temporary = self._path / f".{name}.{os.getpid()}.tmp"
+        temporary = self._path / f".{name}.{token_hex(4)}.tmp"  # two machines may have a process of one number
         try:
             with open(temporary, "wb") as file:
                 reached(f"{purpose}.opened")

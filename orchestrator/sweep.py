@@ -10,8 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ray reads on import
@@ -31,10 +30,10 @@ from orchestrator.spec import ResolvedRequest
 from orchestrator.streams import Phase, PhaseData
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
-from orchestrator.workers import KeepWorkers, SweepWorker, TrialFunction
+from orchestrator.workers import KeepWorkers, Losses, SweepWorker, TrialFunction
 
 MAX_RETRIES = 2
-"""How often a trial is tried again in the same run after its worker died."""
+"""How often a trial is tried again in the same run after its worker died; a machine that is lost does not count."""
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -164,8 +163,9 @@ class SweepSearcher(Searcher):
 class SweepCallback(Callback):
     """Tells the searcher of workers that start and die, with the reason that Tune does not hand to searchers."""
 
-    def __init__(self, searcher: SweepSearcher) -> None:
+    def __init__(self, searcher: SweepSearcher, losses: Losses) -> None:
         self._searcher = searcher
+        self._losses = losses
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note that the trial has a worker."""
@@ -173,20 +173,11 @@ class SweepCallback(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Count the failed attempt, and say it."""
-        self._searcher.guard(lambda: self._searcher.count_attempt(trial.config, _reason(trial)))
+        self._searcher.guard(lambda: self._searcher.count_attempt(trial.config, self._losses.reason(trial.trial_id)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record the error."""
-        self._searcher.guard(lambda: self._searcher.record_error(trial.config, _reason(trial)))
-
-
-def _reason(trial: Trial) -> str:
-    """Return in a line why a trial's worker is gone."""
-    lines: list[str] = []
-    with suppress(OSError, TypeError):  # `trial.get_error()` looks where Tune may not have copied the file to yet
-        for line in Path(trial.error_file).read_text().splitlines():
-            lines = [] if line.startswith("Failure # ") else [*lines, line]  # Tune appends: the last one counts
-    return f"worker lost: {lines[0] if lines else 'no reason given'}"
+        self._searcher.guard(lambda: self._searcher.record_error(trial.config, self._losses.reason(trial.trial_id)))
 
 
 def run_on_ray(
@@ -213,7 +204,7 @@ def run_on_ray(
     if session.search.is_finished:
         return
     cluster.check(trial.request for trial in session.search.waiting())
-    searcher = SweepSearcher(session, cluster, on_loss)
+    searcher, losses = SweepSearcher(session, cluster, on_loss), Losses()
     scratch = tempfile.mkdtemp(prefix="continual-sweep-")
     worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
     worker.__qualname__ = SweepWorker.__qualname__  # the name that the dashboard shows
@@ -221,7 +212,7 @@ def run_on_ray(
         worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=KeepWorkers(searcher.n_workers_wanted),
+            scheduler=KeepWorkers(searcher.n_workers_wanted, losses),
             num_samples=session.search.n_expected,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["name"],
@@ -233,7 +224,7 @@ def run_on_ray(
             verbose=0,
             failure_config=FailureConfig(max_failures=MAX_RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[SweepCallback(searcher)],
+            callbacks=[SweepCallback(searcher, losses)],
         ),
     )
     try:

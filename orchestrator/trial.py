@@ -7,6 +7,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,12 +184,16 @@ class _Run:
         self._trained = now
 
     def _save_when_due(self) -> None:
-        """Write the checkpoint where the last one is old enough; called between two steps and between two tasks."""
+        """Write the checkpoint where the last one is old enough; called between two steps and between two tasks.
+
+        One that the system refuses is left out: it saves time and nothing else, and the rows are yet to be written.
+        """
         if self._checkpoint is None or time.perf_counter() - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
             return
         if self.learner.inside_task:
             self._count_training()
-        self._save(self._checkpoint)
+        with suppress(OSError):
+            self._save(self._checkpoint)
         self._saved = time.perf_counter()
 
     def costs(self, seconds: float) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on impo
 import ray  # isort: skip
 import torch
 from ray import tune
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayError, RayTaskError
 from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -30,6 +31,13 @@ TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResu
 
 WorkersWanted = Callable[[float, float], int]
 """Returns how many idle workers with so many CPUs and GPUs are worth keeping."""
+
+MOST_LOST_MACHINES = 10
+"""So many machines may a trial lose in a run before their loss counts as its own."""
+
+_MACHINE = (NodeDiedError, ActorUnavailableError)
+_NODE_DIED = "its node has died"
+_MOST_CHARACTERS = 300
 
 
 class SweepWorker(tune.Trainable):
@@ -75,6 +83,64 @@ def checkpoint_of(address: str) -> Path | StoredFile:
     return stored_file(address) if is_uri(address) else Path(address)
 
 
+class Losses:
+    """What Tune is told of workers that are lost, so that each fails its own trial, with a reason, and not the sweep.
+
+    Tune knows a worker that died, and raises whatever else Ray says of one: that it was ended because its machine ran
+    low on memory, or that its node is gone. It counts every loss against the trial, except where an autoscaler said
+    beforehand that it takes the machine away. A machine that is lost is never the trial's fault, so up to
+    `MOST_LOST_MACHINES` of them are not counted. The hooks are internals of Tune: where a version does not have them,
+    such a loss ends the sweep, or counts; complete trials are kept all the same.
+    """
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._n_machines: Counter[str] = Counter()
+
+    def reason(self, trial_id: str) -> str:
+        """Return in a line why the last worker of a trial is gone."""
+        return f"worker lost: {self._reasons.get(trial_id, 'no reason given')}"
+
+    def watch(self, controller: Any) -> None:
+        """Hear of losses before Tune does."""
+        manager = getattr(controller, "_actor_manager", None)
+        trials = getattr(controller, "_actor_to_trial", None)
+        for name in ("_actor_task_failed", "_actor_start_failed"):
+            told = getattr(manager, name, None)
+            if told is not None and trials is not None:
+                setattr(manager, name, self._before(told, trials))
+
+    def _before(self, told: Callable[..., None], trials: Mapping[Any, Trial]) -> Callable[..., None]:
+        def hear(*, exception: Exception, **subject: Any) -> None:
+            (worker,) = subject.values()  # the worker, or a task of its
+            trial = trials.get(getattr(worker, "_tracked_actor", worker))
+            told(exception=self.loss(trial.trial_id, exception) if trial is not None else exception, **subject)
+
+        return hear
+
+    def loss(self, trial_id: str, exception: Exception) -> Exception:
+        """Remember why the worker of a trial is lost, and return what Tune is to be told of it."""
+        if not isinstance(exception, RayError) or isinstance(exception, RayTaskError):
+            self._reasons[trial_id] = str(exception).strip().rpartition("\n")[2] or type(exception).__name__
+            return exception
+        text = str(exception)
+        is_machine = getattr(exception, "preempted", False) or isinstance(exception, _MACHINE) or _NODE_DIED in text
+        self._n_machines[trial_id] += is_machine
+        self._reasons[trial_id] = ("its machine is gone: " if is_machine else "") + _said(text)
+        return RayActorError(
+            error_msg=text,
+            actor_init_failed=getattr(exception, "actor_init_failed", False),
+            preempted=is_machine and self._n_machines[trial_id] <= MOST_LOST_MACHINES,
+        )
+
+
+def _said(text: str) -> str:
+    """Return what Ray says of a loss in a line: without its heading and the actor's names."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("\t")]
+    told = " ".join(lines[1:] if text.startswith("The actor died unexpectedly") and len(lines) > 1 else lines)
+    return told if len(told) <= _MOST_CHARACTERS else told[: _MOST_CHARACTERS - 1].rstrip() + "…"
+
+
 class KeepWorkers(FIFOScheduler):
     """First in, first out; and idle workers are kept for the trials that are to come.
 
@@ -84,11 +150,13 @@ class KeepWorkers(FIFOScheduler):
 
     Args:
         wanted: how many idle workers of a size to keep.
+        losses: hears of workers that are lost.
     """
 
-    def __init__(self, wanted: WorkersWanted) -> None:
+    def __init__(self, wanted: WorkersWanted, losses: Losses) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._wanted: WorkersWanted | None = wanted
+        self._losses = losses
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Put our cache in place before the first worker starts."""
@@ -97,30 +165,11 @@ class KeepWorkers(FIFOScheduler):
         cache = getattr(controller, "_actor_cache", None)
         if self._wanted is not None and type(cache) is _ObjectCache:
             controller._actor_cache = _WorkerCache(self._wanted)
-            _survive_lost_workers(getattr(controller, "_actor_manager", None))
+            self._losses.watch(controller)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the sweep: Tune saves its scheduler for a resume that we do not use."""
-        return self.__dict__ | {"_wanted": None}
-
-
-def _survive_lost_workers(manager: Any) -> None:
-    """Let a worker that is lost in any way fail its trial, which is tried again, and not the sweep.
-
-    Tune's manager of workers knows a worker that died, and raises whatever else Ray says of one: that it was ended
-    because its machine ran low on memory, or that its result went with its node. It is an internal of Tune: where a
-    version does not have it, such a loss ends the sweep; complete trials are kept all the same.
-    """
-    failed = getattr(manager, "_actor_task_failed", None)
-    if failed is None:
-        return
-
-    def fail_trial(tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-            exception = RayActorError(error_msg=str(exception))
-        failed(tracked_actor_task, exception)
-
-    manager._actor_task_failed = fail_trial
+        return self.__dict__ | {"_wanted": None, "_losses": Losses()}
 
 
 class _WorkerCache(_ObjectCache):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator import storage
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import Dataset, load_dataset
 from orchestrator.trial import TrialResult
@@ -138,3 +139,14 @@ def s3() -> Iterator[str]:
         ).create_dir("sweeps")
         yield f"s3://sweeps/runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         child.terminate()
+
+
+@pytest.fixture
+def full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what makes the next temporary file of a name in `tmp_path` one on a device that is full."""
+
+    def prepare(name: str) -> None:
+        monkeypatch.setattr(storage, "token_hex", lambda n: "0")
+        (tmp_path / f"{name}.0.tmp").symlink_to("/dev/full")
+
+    return prepare

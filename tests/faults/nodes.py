@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
@@ -19,10 +20,16 @@ import psutil  # isort: skip
 import ray
 from ray.cluster_utils import Cluster as ThreeNodes
 
+from orchestrator import trial as trial_module
 from orchestrator.cluster import NAMESPACE, connected
+from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
+from orchestrator.storage import StoredFile
+from orchestrator.streams import PhaseData
 from orchestrator.sweep import run_on_ray
+from orchestrator.trial import TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
 from tests.faults.world import LONGER, Tally, World
 
 N_WORKERS, N_NODES = 12, 8
@@ -32,6 +39,19 @@ MOST_RUNS = 12
 
 SECONDS_BETWEEN = (0.3, 3.0)
 """Between a kill and the next, once a trial is in flight again."""
+
+
+def noted(
+    spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path | StoredFile
+) -> TrialResult:
+    """Run a trial that writes checkpoints often; leave a mark where it goes on from one of a dead worker."""
+    trial_module.SECONDS_BETWEEN_CHECKPOINTS = 0.1
+    assert isinstance(checkpoint, Path)
+    if checkpoint.exists():
+        mark = checkpoint.parents[1] / "resumed" / f"{spec.key}.{token_hex(4)}"
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+    return run_trial(spec, data, placement, report, checkpoint)
 
 
 class Killer(threading.Thread):
@@ -116,6 +136,8 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
                 break
             n_killed = one_sweep(world, tally, nodes, cluster, left[:MOST_KILLS_A_RUN], f"run {number}")
             left = left[n_killed:]
+    if not quick and not tally.n_resumed:
+        tally.wrong("no trial went on from the checkpoint of a dead worker")
     if left:
         tally.wrong(f"{len(left)} kills found no sweep to hit")
     return tally
@@ -130,7 +152,7 @@ def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds
     killer.start()
     lost: list[str] = []
     try:
-        run_on_ray(session, cluster, on_loss=lost.append)
+        run_on_ray(session, cluster, function=noted, on_loss=lost.append)
     except Exception as error:
         tally.wrong(f"{what}: the sweep ended with {error!r} from {error.__cause__!r} after {killer.killed}")
     finally:
@@ -139,11 +161,16 @@ def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds
     tally.faults += len(killer.killed)
     kept = world.check_after_fault(tally, what, folder)
     n_errors = int((run_folder.trials()["status"] == "error").sum()) if kept else 0
-    tally.notes.append(f"{what}: {len(killer.killed)} kills, {len(lost)} tried again, {n_errors} errors")
+    n_resumed = len(list(folder.glob("resumed/*")))
+    tally.notes.append(
+        f"{what}: {len(killer.killed)} kills, {len(lost)} tried again, {n_resumed} from a checkpoint, {n_errors} errors"
+    )
+    tally.n_resumed += n_resumed
     if run_folder.n_missing(world.spec):
         again = Session(world.spec, Run(folder), Path("nowhere"))
-        run_on_ray(again, cluster)
+        run_on_ray(again, cluster, function=noted)
     Run(folder).fill_intransigence()
+    Run(folder).delete_used_checkpoints()
     world.check_end(tally, what, folder, kept)
     print(f"  nodes so far: {tally.line()}", file=sys.stderr, flush=True)
     return len(killer.killed)

@@ -29,8 +29,8 @@ DIVERGES = SMALL | {
     "methods": ["naive", "ewc"],
     "spaces": {"ewc": {"learning_rate": [0.01, 100.0], "weight_decay": 1.0, "penalty_weight": 1.0}},
 }
-HEADROOM = 0.2
-"""So much of the machine's memory may our cluster use beyond what is used when it starts."""
+HEADROOM = 5 * 2**30
+"""So many bytes may be used beyond those in use when our cluster starts."""
 
 MOST_BYTES = 12 * 2**30
 BLOCK = 128 * 2**20
@@ -80,8 +80,8 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
     if quick:
         tally.notes.append("SKIPPED in the quick cut")
         return tally
-    used = psutil.virtual_memory().percent / 100
-    threshold = f"{min(used + HEADROOM, 0.9):.2f}"
+    memory = psutil.virtual_memory()
+    threshold = f"{min((memory.total - memory.available + HEADROOM) / memory.total, 0.95):.3f}"
     os.environ.update({"RAY_memory_usage_threshold": threshold, "RAY_memory_monitor_refresh_ms": "100"})
     world = World(folder / "trials", SMALL, seed)
     assert world.undisturbed.is_dir()

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class Tally:
         differences: rows that were missing, foreign, or other than the undisturbed ones, and trials trained twice.
         notes: what was skipped, or is to be told.
         details: which fault left a difference.
+        n_resumed: trials that went on from the checkpoint of a dead worker, where the group counts them.
     """
 
     group: str
@@ -78,6 +80,7 @@ class Tally:
     differences: int = 0
     notes: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    n_resumed: int = 0
 
     def line(self) -> str:
         """Return the counts as they are printed."""
@@ -90,6 +93,7 @@ class Tally:
         """Count `n` differences."""
         self.differences += n
         self.details.append(what)
+        print(f"  {self.group}: {what}", file=sys.stderr, flush=True)
 
     def add(self, other: Tally) -> None:
         """Add the counts of another group."""

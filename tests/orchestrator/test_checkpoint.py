@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from orchestrator import checkpoint as checkpoint_module
 from orchestrator import trial as trial_module
 from orchestrator.checkpoint import load_checkpoint, save_checkpoint
+from orchestrator.storage import StoredFile
 from orchestrator.streams import Dataset
 from orchestrator.trial import run_trial
 from orchestrator.trialspec import TrialSpec
@@ -92,12 +94,13 @@ def test_a_folder_in_its_place_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, "k", CPU) is None
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_os_error_and_leaves_the_checkpoint_before(
+    tmp_path: Path, full_device: Callable[[str], None]
+) -> None:
     path = tmp_path / "c.pt"
     save_checkpoint(path, "k", PAYLOAD)
     before = path.read_bytes()
-    full = tmp_path / f".c.pt.{os.getpid()}.tmp"
-    full.symlink_to("/dev/full")
+    full_device(".c.pt")
     with pytest.raises(OSError, match="No space left on device"):
         save_checkpoint(path, "k", PAYLOAD | {"next_task": 3})
     assert path.read_bytes() == before
@@ -165,14 +168,33 @@ def test_a_trial_starts_over_where_its_checkpoint_is_of_no_use(
     assert not path.exists()
 
 
-def test_a_full_disk_is_no_fault_of_the_trial(
-    make_trial: Callable[..., TrialSpec], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_that_is_refused_is_left_out(
+    make_trial: Callable[..., TrialSpec],
+    digits: Dataset,
+    tmp_path: Path,
+    full_device: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    (tmp_path / f".c.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
-    result = run_trial(make_trial(), digits.phase("confirm", 0.1), checkpoint=tmp_path / "c.pt")
-    assert result.status == "error"
-    assert "No space left on device" in result.reason
+    refused: list[OSError] = []
+    save = trial_module.save_checkpoint
+
+    def note(path: Path | StoredFile, key: str, payload: dict[str, Any]) -> None:
+        full_device(".c.pt")
+        try:
+            save(path, key, payload)
+        except OSError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(trial_module, "save_checkpoint", note)
+    spec, data = make_trial(), digits.phase("confirm", 0.1)
+    result = run_trial(spec, data, checkpoint=tmp_path / "c.pt")
+    assert len(refused) > 4
+    assert {error.errno for error in refused} == {errno.ENOSPC}
+    assert result.status == "completed"
+    assert result.n_correct == run_trial(spec, data).n_correct
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_checkpoints_are_not_written_more_often_than_asked(

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from orchestrator import api
-from orchestrator.cli import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_MISTAKE, app, guarded
+from orchestrator.cli import app
 from orchestrator.errors import SpecError
+from orchestrator.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_MISTAKE, guarded
 from orchestrator.run import Run
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import Dataset
@@ -86,7 +87,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> tup
 def test_help_needs_no_torch() -> None:
     program = (
         "import sys; sys.argv = ['orchestrator', '--help']\n"
-        "from orchestrator.cli import app, guarded\n"
+        "from orchestrator.cli import app\nfrom orchestrator.exits import guarded\n"
         "assert guarded(app) == 0\n"
         "heavy = {'torch', 'ray', 'optuna', 'pandas', 'pyarrow', 'pydantic', 'sklearn'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -356,7 +357,7 @@ def test_a_plan_refuses_a_run_that_it_could_not_extend(
 def test_a_trial_runs_in_this_process_without_ray() -> None:
     arguments = ["trial", "split-digits/task", "ewc", "--with", "penalty_weight=10", *SMALL]
     program = (
-        "import sys\nfrom orchestrator.cli import app, guarded\n"
+        "import sys\nfrom orchestrator.cli import app\nfrom orchestrator.exits import guarded\n"
         f"code = guarded(lambda: app({arguments!r}))\n"
         "sys.exit('ray was imported' if 'ray' in sys.modules else code)"
     )

@@ -1,0 +1,39 @@
+"""How a command ends: its exit code, and a message where it is not 0."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.signals import EXIT_TERMINATED, Terminated, terminable
+
+EXIT_MISTAKE = 2
+EXIT_INCOMPLETE = 3
+EXIT_DIFFERENT = 4
+EXIT_INTERRUPTED = 130
+
+_STOPPED = "stopped: complete trials are kept; run the same command again to go on"
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command` and return the exit code: a mistake of the user's is a message, never a traceback."""
+    try:
+        with terminable():
+            command()
+    except Terminated:
+        print(_STOPPED, file=sys.stderr)
+        return EXIT_TERMINATED
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            print(_STOPPED, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else 0
+    except OrchestratorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print(_STOPPED, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    return 0
