@@ -6,14 +6,12 @@ import sys
 from collections.abc import Callable
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.signals import EXIT_TERMINATED, Terminated, terminable
+from orchestrator.signals import EXIT_TERMINATED, STOPPED, Terminated, terminable
 
 EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
 EXIT_DIFFERENT = 4
 EXIT_INTERRUPTED = 130
-
-_STOPPED = "stopped: complete trials are kept; run the same command again to go on"
 
 
 def guarded(command: Callable[[], None]) -> int:
@@ -22,17 +20,16 @@ def guarded(command: Callable[[], None]) -> int:
         with terminable():
             command()
     except Terminated:
-        print(_STOPPED, file=sys.stderr)
-        return EXIT_TERMINATED
+        return EXIT_TERMINATED  # the signal's handler has said it
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:
-            print(_STOPPED, file=sys.stderr)
+            print(STOPPED, file=sys.stderr)
         return end.code if isinstance(end.code, int) else 0
     except OrchestratorError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
-        print(_STOPPED, file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 EXIT_TERMINATED = 143
+STOPPED = "stopped: complete trials are kept; run the same command again to go on"
 
 
 class Terminated(SystemExit):
@@ -18,8 +20,15 @@ class Terminated(SystemExit):
 
 
 def terminate(signum: int, frame: object) -> None:
-    """Handle SIGTERM."""
+    """Handle SIGTERM: say so at once, for who sent it may kill us before we have left the cluster."""
+    say_stopped()
     raise Terminated
+
+
+def say_stopped() -> None:
+    """Print, without Python's buffers, which a signal may have found half written."""
+    with suppress(OSError):
+        os.write(2, f"{STOPPED}\n".encode())
 
 
 @contextmanager
@@ -42,7 +51,9 @@ def kept_through_start() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        raise Terminated from end  # Ray's handler was the one that was called
+        if not isinstance(end, Terminated):  # Ray's handler was the one that was called
+            say_stopped()
+        raise Terminated from end
     finally:
         if ours:
             signal.signal(signal.SIGTERM, terminate)

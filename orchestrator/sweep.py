@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 from orchestrator.errors import OrchestratorError
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Session
-from orchestrator.signals import Terminated
+from orchestrator.signals import Terminated, terminate
 from orchestrator.slots import GpuPrecedence, share_slots
 from orchestrator.spec import ResolvedRequest
 from orchestrator.streams import Phase, PhaseData
@@ -230,6 +230,10 @@ def run_on_ray(
     try:
         with _interrupts(searcher, on_drain):
             tuner.fit()
+    except BaseException as error:
+        if searcher.terminated:  # Ray turns what a signal's handler raises into a KeyboardInterrupt, or swallows it
+            raise Terminated from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if searcher.terminated:
@@ -260,21 +264,19 @@ def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Ite
         yield
         return
 
-    def interrupt(signum: int, frame: object) -> None:
+    def on_interrupt(signum: int, frame: object) -> None:
         if searcher.draining:
             raise KeyboardInterrupt
         searcher.draining = True
         on_drain(len(searcher.session.search.running))
 
-    def terminate(signum: int, frame: object) -> None:
-        searcher.draining = searcher.terminated = (
-            True  # where Ray swallows what is raised, the end is near all the same
-        )
-        raise Terminated
+    def on_terminate(signum: int, frame: object) -> None:
+        searcher.draining = searcher.terminated = True
+        terminate(signum, frame)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,16 +45,19 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
         print(f"  drivers so far: {tally.line()}", file=sys.stderr, flush=True)
     for name, action in [] if quick else SIGNALS:
         signalled(world, tally, name, action)
+    if not quick:
+        stopped_job(world, tally)
     return tally
+
+
+def sweep_command(world: World, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", "sweep", str(world.folder / "spec.yaml"), "--run", str(folder)]
 
 
 def start(world: World, folder: Path) -> subprocess.Popen[str]:
     """Start the sweep as a user would, in a process group of its own."""
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "orchestrator", "sweep", str(world.folder / "spec.yaml")),
-            *("--run", str(folder), "--num-cpus", "2"),
-        ],
+        [*sweep_command(world, folder), "--num-cpus", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -134,3 +139,67 @@ def signalled(world: World, tally: Tally, name: str, action: Callable[[subproces
         tally.wrong(f"{name}: a message was expected, got: {output[-300:]}")
     tally.notes.append(f"{name} ended in {time.monotonic() - sent:.1f} s with {process.returncode}")
     finish(world, tally, name, folder, world.check_after_fault(tally, name, folder))
+
+
+def stopped_job(world: World, tally: Tally) -> None:
+    """Submit the sweep as a job of a cluster, stop the job, and submit it again."""
+    folder, what = world.new("job"), "ray job stop"
+    gcs, dashboard = free_ports(2)
+    environment = os.environ | {"RAY_TMPDIR": str(world.folder), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    address, url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+    job = [*sweep_command(world, folder), "--address", address]
+
+    def ray(*arguments: str) -> str:
+        command = [str(Path(sys.executable).parent / "ray"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world.folder, timeout=180)
+        return done.stdout + done.stderr
+
+    head = subprocess.Popen(
+        [
+            *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus", "2"),
+            *("--node-ip-address", "127.0.0.1", "--port", str(gcs), "--dashboard-port", str(dashboard)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: "No jobs" in ray("job", "list", "--address", url), 60)
+        submitted = ray("job", "submit", "--address", url, "--submission-id", "first", "--no-wait", "--", *job)
+        if not wait_for(lambda: len(list(folder.glob("trials/*.parquet"))) >= 4, 90):
+            tally.wrong(
+                f"{what}: the job never ran: {submitted[-300:]} {ray('job', 'logs', '--address', url, 'first')}"
+            )
+            return
+        ray("job", "stop", "--address", url, "first")
+        tally.faults += 1
+        kept = world.check_after_fault(tally, what, folder)
+        log = ray("job", "logs", "--address", url, "first")
+        if "run the same command again" not in log or "Traceback" in log:
+            tally.wrong(f"{what}: a message was expected, got: {log[-300:]}")
+        output = ray("job", "submit", "--address", url, "--submission-id", "second", "--", *job)
+        if "succeeded" not in output:
+            tally.wrong(f"{what}: the same job again ends with {output[-300:]}")
+        world.check_end(tally, what, folder, kept)
+        tally.notes.append(f"{what}: {len(kept)} trials were kept")
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait()
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports of loopback that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether `condition` became true in time."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.1)
+    return True

@@ -32,10 +32,13 @@ from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 from tests.faults.world import LONGER, Tally, World
 
-N_WORKERS, N_NODES = 12, 8
+N_WORKERS, N_NODES, N_PREEMPTIONS = 12, 5, 3
 N_WORKERS_QUICK = 2
 MOST_KILLS_A_RUN = 5
 MOST_RUNS = 12
+
+SECONDS_OF_NOTICE = 1.0
+"""Between an autoscaler's word that a node will be preempted and its end."""
 
 SECONDS_BETWEEN = (0.3, 3.0)
 """Between a kill and the next, once a trial is in flight again."""
@@ -60,7 +63,7 @@ class Killer(threading.Thread):
     Args:
         session: the sweep.
         nodes: the cluster; the first node, which the driver is on, stays.
-        kinds: 'worker' or 'node' for each kill.
+        kinds: 'worker', 'node' or 'preemption' for each kill.
         rng: the moments and the victims.
     """
 
@@ -78,8 +81,9 @@ class Killer(threading.Thread):
                 time.sleep(0.02)
             if self.ended.wait(seconds):
                 return
-            victim = self._kill_worker() if kind == "worker" else self._kill_node()
-            if victim and not self.ended.is_set():
+            if (
+                self._kill_worker() if kind == "worker" else self._kill_node(kind == "preemption")
+            ) and not self.ended.is_set():
                 self.killed.append(kind)
 
     def _kill_worker(self) -> bool:
@@ -91,11 +95,26 @@ class Killer(threading.Thread):
             return True
         return False
 
-    def _kill_node(self) -> bool:
+    def _kill_node(self, is_announced: bool) -> bool:
         others = [node for node in self._nodes.list_all_nodes() if node is not self._nodes.head_node]
-        self._nodes.remove_node(self._rng.choice(others), allow_graceful=False)
+        node = self._rng.choice(others)
+        if is_announced:
+            announce_preemption(node.node_id, self._nodes.address)
+            time.sleep(SECONDS_OF_NOTICE)
+        self._nodes.remove_node(node, allow_graceful=False)
         self._nodes.add_node(num_cpus=1)
         return True
+
+
+def announce_preemption(node_id: str, address: str) -> None:
+    """Say what an autoscaler says of a spot machine that is about to be taken away."""
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    deadline = int((time.time() + SECONDS_OF_NOTICE) * 1000)
+    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    accepted, why = GcsClient(address=address).drain_node(node_id, reason, "taken away by its owner", deadline)
+    assert accepted, why
 
 
 def workers() -> list[int]:
@@ -128,7 +147,11 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
     tally = Tally("nodes")
     world = World(folder / "nodes", LONGER, seed)
     assert world.undisturbed.is_dir()  # before this process has threads: it is made in a fork
-    left = ["worker"] * N_WORKERS_QUICK if quick else ["worker"] * N_WORKERS + ["node"] * N_NODES
+    left = (
+        ["worker"] * N_WORKERS_QUICK
+        if quick
+        else (["worker"] * N_WORKERS + ["node"] * N_NODES + ["preemption"] * N_PREEMPTIONS)
+    )
     world.random.shuffle(left)
     with three_nodes() as nodes, connected(None) as cluster:
         for number in range(MOST_RUNS):

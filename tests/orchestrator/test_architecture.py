@@ -79,7 +79,7 @@ def test_each_rule_is_in_use() -> None:
         assert {user for user in users[tool] if user.startswith("orchestrator/")} == allowed
 
 
-LIGHT = {"__future__", "sys", "signal", "threading", "collections", "contextlib", "pathlib", "typing", "typer"}
+LIGHT = {"__future__", "os", "sys", "signal", "threading", "collections", "contextlib", "pathlib", "typing", "typer"}
 
 
 @pytest.mark.parametrize(
