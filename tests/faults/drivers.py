@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tests.faults.world import LONGER, ROOT, Tally, World
@@ -149,10 +150,10 @@ def stopped_job(world: World, tally: Tally) -> None:
     address, url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
     job = [*sweep_command(world, folder), "--address", address]
 
-    def ray(*arguments: str) -> str:
-        command = [str(Path(sys.executable).parent / "ray"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world.folder, timeout=180)
-        return done.stdout + done.stderr
+    def ray_job(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "ray"), "job", verb, "--address", url, *arguments]
+        merged: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(command, **merged, env=environment, cwd=world.folder, timeout=180)
 
     head = subprocess.Popen(
         [
@@ -165,26 +166,26 @@ def stopped_job(world: World, tally: Tally) -> None:
         start_new_session=True,
     )
     try:
-        wait_for(lambda: "No jobs" in ray("job", "list", "--address", url), 60)
-        submitted = ray("job", "submit", "--address", url, "--submission-id", "first", "--no-wait", "--", *job)
+        assert wait_for(lambda: ray_job("list").returncode == 0, 60), "the cluster never came up"
+        submitted = ray_job("submit", "--submission-id", "first", "--no-wait", "--", *job).stdout
         if not wait_for(lambda: len(list(folder.glob("trials/*.parquet"))) >= 4, 90):
-            tally.wrong(
-                f"{what}: the job never ran: {submitted[-300:]} {ray('job', 'logs', '--address', url, 'first')}"
-            )
+            tally.wrong(f"{what}: the job never ran: {submitted[-300:]} {ray_job('logs', 'first').stdout[-300:]}")
             return
-        ray("job", "stop", "--address", url, "first")
+        ray_job("stop", "first")
         tally.faults += 1
         kept = world.check_after_fault(tally, what, folder)
-        log = ray("job", "logs", "--address", url, "first")
+        log = ray_job("logs", "first").stdout
         if "run the same command again" not in log or "Traceback" in log:
             tally.wrong(f"{what}: a message was expected, got: {log[-300:]}")
-        output = ray("job", "submit", "--address", url, "--submission-id", "second", "--", *job)
-        if "succeeded" not in output:
-            tally.wrong(f"{what}: the same job again ends with {output[-300:]}")
+        again = ray_job("submit", "--submission-id", "second", "--", *job)
+        if again.returncode:
+            tally.wrong(f"{what}: the same job again ends with {again.stdout[-300:]}")
         world.check_end(tally, what, folder, kept)
         tally.notes.append(f"{what}: {len(kept)} trials were kept")
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         head.wait()
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
-
-import psutil  # isort: skip
+import psutil
 import ray
 from ray.cluster_utils import Cluster as ThreeNodes
 
+import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 from orchestrator import trial as trial_module
 from orchestrator.cluster import NAMESPACE, connected
 from orchestrator.provenance import Placement

@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+import psutil
 
-import psutil  # isort: skip
+import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 from orchestrator.cluster import connected
 from orchestrator.run import Run
 from orchestrator.session import Session

@@ -7,10 +7,9 @@ import resource
 import time
 from pathlib import Path
 
+import psutil
+
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
-
-import psutil  # isort: skip
-
 from orchestrator.cluster import Cluster, connected
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
