@@ -15,10 +15,12 @@ from secrets import token_hex
 from typing import Any
 
 import psutil
-import ray
-from ray.cluster_utils import Cluster as ThreeNodes
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+
+import ray  # isort: skip
+from ray.cluster_utils import Cluster as ThreeNodes
+
 from orchestrator import trial as trial_module
 from orchestrator.cluster import NAMESPACE, connected
 from orchestrator.provenance import Placement
@@ -182,10 +184,12 @@ def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds
         killer.join()
     tally.faults += len(killer.killed)
     kept = world.check_after_fault(tally, what, folder)
-    n_errors = int((run_folder.trials()["status"] == "error").sum()) if kept else 0
+    trials = run_folder.trials()
+    errors = [f"{n} attempts, {why}" for n, why in trials[trials["status"] == "error"][["n_attempts", "reason"]].values]
     n_resumed = len(list(folder.glob("resumed/*")))
     tally.notes.append(
-        f"{what}: {len(killer.killed)} kills, {len(lost)} tried again, {n_resumed} from a checkpoint, {n_errors} errors"
+        f"{what}: {len(killer.killed)} kills, {len(lost)} tried again, {n_resumed} from a checkpoint, "
+        f"{len(errors)} errors {errors or ''}"
     )
     tally.n_resumed += n_resumed
     if run_folder.n_missing(world.spec):
