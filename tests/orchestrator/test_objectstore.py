@@ -55,6 +55,19 @@ def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
     run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
 
 
+def drive(run: Run, spec: SweepSpec, data_dir: Path) -> None:
+    """Run a sweep in this process."""
+    with run.locked():
+        opened = Run.create(run.storage, spec)
+        session = Session(spec, opened, data_dir)
+        while not session.search.is_finished:
+            trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
+            checkpoint = checkpoint_of(opened.checkpoint_path(trial.key))
+            result = run_trial(trial, session.phase_data(trial.dataset, trial.phase), checkpoint=checkpoint)
+            session.finish(result)
+        session.close()
+
+
 # Storage.
 
 
@@ -86,16 +99,7 @@ def test_addresses_lead_back_from_another_process(root: str) -> None:
 
 def test_a_sweep_without_ray_lives_in_a_store(root: str, make_spec: MakeSpec, digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(methods=["naive", "joint"])
-    run = Run(api.run_place(spec, storage=root))
-    with run.locked():
-        opened = Run.create(run.storage, spec)
-        session = Session(spec, opened, tmp_path)
-        while not session.search.is_finished:
-            trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
-            checkpoint = checkpoint_of(opened.checkpoint_path(trial.key))
-            result = run_trial(trial, session.phase_data(trial.dataset, trial.phase), checkpoint=checkpoint)
-            session.finish(result)
-        session.close()
+    drive(Run(api.run_place(spec, storage=root)), spec, tmp_path)
     again = api.open_run(join(root, spec.name))
     assert again.spec == spec
     trials = again.trials()
@@ -213,7 +217,40 @@ def test_a_store_out_of_reach_is_no_fault_of_the_trial(
 
     monkeypatch.setattr(objectstore.ObjectStorage, "_put", refuse)
     monkeypatch.setattr(objectstore.ObjectStorage, "delete", refuse)
-    assert run_trial(make_trial(), digits.phase("confirm", 0.1), checkpoint=file).status == "error"
+    spec, data = make_trial(), digits.phase("confirm", 0.1)
+    result = run_trial(spec, data, checkpoint=file)
+    assert result.status == "completed"
+    assert result.n_correct == run_trial(spec, data).n_correct
+
+
+@pytest.mark.parametrize("n_before", [0, 1, 2, 5, 6, 9])
+def test_a_store_that_refuses_ends_the_sweep_and_the_same_sweep_again_ends_as_if_nothing_was(
+    root: str, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_before: int
+) -> None:
+    spec, put, n_puts = make_spec(methods=["naive", "joint"]), objectstore.ObjectStorage._put, 0
+
+    def refuse_later(storage: objectstore.ObjectStorage, *arguments: Any) -> Any:
+        nonlocal n_puts
+        if storage.where.endswith(("trials", "accuracy")):
+            n_puts += 1
+            if n_puts > n_before:
+                raise OSError(5, "the store is out of reach")
+        return put(storage, *arguments)
+
+    run = Run(api.run_place(spec, storage=root))
+    with monkeypatch.context() as patch:
+        patch.setattr(objectstore.ObjectStorage, "_put", refuse_later)
+        with pytest.raises(StorageError, match=r"the store is out of reach.*run the same command again"):
+            drive(run, spec, tmp_path)
+    kept = run.trials()
+    assert len(kept) == n_before // 2
+    drive(run, spec, tmp_path)
+    drive(Run(tmp_path / "undisturbed"), spec, tmp_path)
+    same = ["key", "seed", "status", "average_accuracy", "intransigence"]
+    found, undisturbed = (each.trials().sort_values("key")[same] for each in (run, Run(tmp_path / "undisturbed")))
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), undisturbed.reset_index(drop=True))
+    again = run.trials().set_index("key")["started_at"]
+    assert again[kept["key"]].tolist() == kept["started_at"].tolist(), "complete trials were trained again"
 
 
 # Locking.
