@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import resource
@@ -65,6 +66,16 @@ def provenance(placement: Placement) -> dict[str, Any]:
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
     }
+
+
+@cache
+def source_hash() -> str:
+    """Return a hash of the source files of our packages, as they lie on this machine: 12 hexadecimal digits."""
+    root, content = Path(__file__).parent.parent, hashlib.sha256()
+    for package in ("orchestrator", "search_spaces", "strategies"):
+        for path in sorted((root / package).rglob("*.py")):
+            content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()[:12]
 
 
 @cache

@@ -15,6 +15,7 @@ import torch
 
 from orchestrator.datacheck import load_datasets
 from orchestrator.mirror import StudyMirror
+from orchestrator.provenance import source_hash
 from orchestrator.run import Run
 from orchestrator.search import PlannedTrial, SweepSearch
 from orchestrator.spec import SweepSpec
@@ -140,10 +141,20 @@ def software_now() -> dict[str, Any]:
 
 @cache
 def code_revision() -> str:
-    """Return the git revision of this package's checkout, with '+dirty' where it differs; empty outside of one."""
+    """Return the git revision of this package's checkout; outside of one, or where that differs, a hash of its source.
+
+    Examples: `76f22d1c09aa`, `76f22d1c09aa+dirty.5d0c1f0e9b3a`, `source.5d0c1f0e9b3a`.
+    """
+    described = _described_by_git(Path(__file__).parent.parent)
+    if not described:
+        return f"source.{source_hash()}"
+    return f"{described}.{source_hash()}" if described.endswith("+dirty") else described
+
+
+def _described_by_git(root: Path) -> str:
+    """Return what git calls the checkout at `root`, with '+dirty' where it differs; empty where git says nothing."""
     import subprocess
 
-    root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return ""
     try:
