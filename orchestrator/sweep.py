@@ -101,6 +101,15 @@ class SweepSearcher(Searcher):
         self._attempts[TrialSpec.model_validate_json(config["trial"]).key] += 1
         self._on_loss(f"tried again: {config['name']}: {reason}")
 
+    def has_worker(self, config: dict[str, Any]) -> bool:
+        """Return whether a trial has had a worker."""
+        return TrialSpec.model_validate_json(config["trial"]).key in self._started
+
+    @property
+    def n_in_flight(self) -> int:
+        """Return how many trials have a worker."""
+        return sum(trial.spec.key in self._started for trial in self.session.search.running)
+
     def note_start(self, config: dict[str, Any]) -> None:
         """Remember that a trial has its worker."""
         self._started.add(TrialSpec.model_validate_json(config["trial"]).key)
@@ -212,7 +221,7 @@ def run_on_ray(
         worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=KeepWorkers(searcher.n_workers_wanted, losses),
+            scheduler=KeepWorkers(searcher, losses),
             num_samples=session.search.n_expected,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["name"],
@@ -268,7 +277,7 @@ def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Ite
         if searcher.draining:
             raise KeyboardInterrupt
         searcher.draining = True
-        on_drain(len(searcher.session.search.running))
+        on_drain(searcher.n_in_flight)
 
     def on_terminate(signum: int, frame: object) -> None:
         searcher.draining = searcher.terminated = True

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from orchestrator.provenance import Placement
+from orchestrator.signals import Terminated
 from orchestrator.storage import StoredFile, is_uri, stored_file
 from orchestrator.streams import PhaseData
 from orchestrator.trial import TrialResult, run_trial, warm_up
@@ -29,8 +30,22 @@ from strategies import STRATEGIES
 TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResult]
 """Its last argument is the checkpoint: a Path, or a StoredFile in an object store."""
 
-WorkersWanted = Callable[[float, float], int]
-"""Returns how many idle workers with so many CPUs and GPUs are worth keeping."""
+
+class SweepControl(Protocol):
+    """What the scheduler asks of the sweep: draining lets trials end that have a worker, terminated ends at once."""
+
+    draining: bool
+    terminated: bool
+
+    def n_workers_wanted(self, cpus: float, gpus: float) -> int:
+        """Return how many idle workers with so many CPUs and GPUs are worth keeping."""
+
+    def has_worker(self, config: dict[str, Any]) -> bool:
+        """Return whether the trial of a config has had a worker."""
+
+
+SPOILT = "is_spoilt"
+"""Field of a result: its worker's process may have been damaged, as by an error of its GPU, and runs no more trials."""
 
 MOST_LOST_MACHINES = 10
 """So many machines may a trial lose in a run before their loss counts as its own."""
@@ -72,7 +87,7 @@ class SweepWorker(tune.Trainable):
         data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
         result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]))
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
-        return {"result": json.dumps(result.to_json()), "done": True}
+        return {"result": json.dumps(result.to_json()), "done": True, SPOILT: result.status == "error"}
 
     def __repr__(self) -> str:
         return f"SweepWorker({self.config['device']})"
@@ -108,13 +123,19 @@ class Losses:
         for name in ("_actor_task_failed", "_actor_start_failed"):
             told = getattr(manager, name, None)
             if told is not None and trials is not None:
-                setattr(manager, name, self._before(told, trials))
+                setattr(manager, name, self._before(told, trials, getattr(controller, "_resetting_trials", set())))
 
-    def _before(self, told: Callable[..., None], trials: Mapping[Any, Trial]) -> Callable[..., None]:
+    def _before(self, told: Callable[..., None], trials: Mapping[Any, Trial], resetting: set[Trial]) -> Any:
         def hear(*, exception: Exception, **subject: Any) -> None:
             (worker,) = subject.values()  # the worker, or a task of its
             trial = trials.get(getattr(worker, "_tracked_actor", worker))
-            told(exception=self.loss(trial.trial_id, exception) if trial is not None else exception, **subject)
+            if trial is not None:
+                exception = self.loss(trial.trial_id, exception)
+                if trial in resetting and isinstance(exception, RayActorError):
+                    # It died while it was idle. Tune would count that twice, and take the second for the trial's end.
+                    resetting.discard(trial)
+                    worker._on_error = None
+            told(exception=exception, **subject)
 
         return hear
 
@@ -142,46 +163,69 @@ def _said(text: str) -> str:
 
 
 class KeepWorkers(FIFOScheduler):
-    """First in, first out; and idle workers are kept for the trials that are to come.
+    """First in, first out; idle workers are kept for the trials that are to come; an interrupt ends what waits.
 
     Tune keeps an idle worker only for a trial that is already staged, so at the end of each batch of suggestions it
     ends workers that the next batch starts anew, seconds later. The cache that decides this is an internal of Tune:
     where a version does not have it, workers are ended and started more often, and nothing else changes.
 
     Args:
-        wanted: how many idle workers of a size to keep.
+        control: the sweep.
         losses: hears of workers that are lost.
     """
 
-    def __init__(self, wanted: WorkersWanted, losses: Losses) -> None:
+    def __init__(self, control: SweepControl, losses: Losses) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._wanted: WorkersWanted | None = wanted
+        self._control: SweepControl | None = control
         self._losses = losses
+        self._cache: _WorkerCache | None = None
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Put our cache in place before the first worker starts."""
         super().on_trial_add(tune_controller, trial)
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         cache = getattr(controller, "_actor_cache", None)
-        if self._wanted is not None and type(cache) is _ObjectCache:
-            controller._actor_cache = _WorkerCache(self._wanted)
+        if self._control is not None and type(cache) is _ObjectCache:
+            controller._actor_cache = self._cache = _WorkerCache(self._control.n_workers_wanted)
             self._losses.watch(controller)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Keep no worker whose process may be damaged."""
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        if self._cache is not None and result.get(SPOILT):
+            self._cache.spoilt.add(getattr(controller, "_trial_to_actor", {}).get(trial))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the next trial; once the sweep is to end, none, and end those that wait for a worker.
+
+        Raises:
+            Terminated: where SIGTERM came and what its handler raised was swallowed on its way.
+        """
+        if self._control is not None and self._control.terminated:
+            raise Terminated
+        if self._control is not None and self._control.draining:
+            for trial in tune_controller.get_trials():
+                if trial.status == Trial.PENDING and not self._control.has_worker(trial.config):
+                    tune_controller.stop_trial(trial)
+        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        return chosen
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the sweep: Tune saves its scheduler for a resume that we do not use."""
-        return self.__dict__ | {"_wanted": None, "_losses": Losses()}
+        return self.__dict__ | {"_control": None, "_losses": Losses(), "_cache": None}
 
 
 class _WorkerCache(_ObjectCache):
-    """Keeps idle workers while their size is wanted."""
+    """Keeps idle workers while their size is wanted, and none that is spoilt."""
 
-    def __init__(self, wanted: WorkersWanted) -> None:
+    def __init__(self, wanted: Callable[[float, float], int]) -> None:
         super().__init__(may_keep_one=False)
         self._wanted = wanted
+        self.spoilt: set[Any] = set()
 
     def cache_object(self, key: Any, obj: Any) -> bool:
         """Keep `obj` where fewer than wanted are idle; return whether it is kept."""
-        if len(self._cached_objects[key]) >= self._n_wanted(key):
+        if obj in self.spoilt or len(self._cached_objects[key]) >= self._n_wanted(key):
             return False
         self._cached_objects[key].append(obj)
         self._num_cached_objects += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +68,93 @@ def always_dies(spec: TrialSpec, data: PhaseData, placement: Placement, report: 
     if spec.method == "ewc" and spec.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return run_trial(spec, data, placement, report, checkpoint)
+
+
+def dies_while_idle(
+    spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
+) -> TrialResult:
+    """Let one worker of a batch die after its trial has ended, while the batch's other trial still runs."""
+    marker = checkpoint.parents[1] / "idle"
+    marker.mkdir(exist_ok=True)
+    if spec.phase == "search" and spec.seed == 0 and not (marker / "long").exists():
+        (marker / "long").touch()
+        time.sleep(4)
+    elif spec.phase == "search" and not (marker / "died").exists():
+        (marker / "died").touch()
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return run_trial(spec, data, placement, report, checkpoint)
+
+
+def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tmp_path: Path) -> None:
+    """Its death is noticed when the next trial is handed to it, which Tune would take for the trial's second loss."""
+    spec = parse_spec(
+        {
+            "methods": ["ewc"],
+            "seeds": {"search": 2, "confirm": 1},
+            "search": {"suggestions": 2, "batch": 1},
+            "model": {"hidden": [16]},
+            "training": {"epochs": 1},
+        }
+    )
+    run, said = Run.create(tmp_path / "run", spec), list[str]()
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_while_idle, on_loss=said.append)
+    assert (tmp_path / "run" / "idle" / "died").exists()
+    assert len(said) == 1
+    assert run.n_missing(spec) == 0
+    assert (run.trials()["status"] == "completed").all()
+    assert sorted(run.trials()["n_attempts"]) == [1, 1, 1, 1, 2]
+
+
+def errs(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
+    """Be a fault of the machine for one trial."""
+    result = run_trial(spec, data, placement, report, checkpoint)
+    if spec.method == "ewc" and spec.seed == 1:
+        return TrialResult(spec.key, "error", "a GPU that is off the bus", provenance=result.provenance)
+    return result
+
+
+def test_a_process_in_which_the_machine_failed_runs_no_more_trials(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    run = Run.create(tmp_path / "run", spec)
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=errs)
+    trials = run.trials().sort_values("started_at")
+    errors = trials[trials["status"] == "error"]
+    assert len(errors) > 0
+    for _, error in errors.iterrows():
+        same = trials[trials["process_id"] == error["process_id"]]
+        assert same["key"].iloc[-1] == error["key"]
+
+
+def takes_long(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
+    time.sleep(4)
+    return run_trial(spec, data, placement, report, checkpoint)
+
+
+def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    """On a joined cluster more trials are handed out than there is room for, so that an autoscaler adds nodes."""
+    run, told = Run.create(tmp_path / "run", spec), list[int]()
+    session = Session(spec, run, tmp_path)
+
+    def interrupt() -> None:
+        while len(session.search.running) < 4:
+            time.sleep(0.05)
+        time.sleep(8)  # both workers have started, and are in their first or second trial
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    n_running: list[int] = []
+
+    def drained(n: int) -> None:
+        told.append(n)
+        n_running.append(len(session.search.running))
+
+    run_on_ray(session, Cluster(False, ""), drained, function=takes_long)
+    assert 1 <= told[0] <= 2 < n_running[0]
+    assert len(session.search.running) == n_running[0] - told[0], "those that wait are left to the next run"
+    assert (run.trials()["status"] == "completed").all()
 
 
 def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
