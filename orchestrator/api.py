@@ -123,10 +123,10 @@ def run_sweep(
     folder = Run(run_place(spec, run, storage))
     folder.check(spec)
     if not accept_changes:
-        folder.refuse_changed(spec, software_now())
+        folder.refuse_changed(spec, software_now(are_workers_here=address is None))
     with folder.locked():
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
-        session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners)
+        session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners, accept_changes)
         opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder
         if not session.search.is_finished:
             from orchestrator.launch import launch

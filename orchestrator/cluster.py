@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ _SECONDS_TO_REACH = 10.0
 _TRACEBACKS_OF_WORKERS = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 """Loggers of Ray that print a traceback where a worker dies; we say it in a line, and in the trial's row."""
 
-_OF_THE_DEAD = ("A worker died or was killed", "Raylet is terminated")
+_OF_THE_DEAD = ("A worker died or was killed", "Raylet is terminated", "The node with node id")
 """How messages of Ray about the same begin, of some lines of its logs."""
 
 
@@ -120,16 +121,26 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
                     dashboard_host="127.0.0.1",
                     **common,
                 )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        reason = str(error).splitlines()[0]
-        where = f"the cluster at '{address}'" if address else "an embedded cluster"
+    except Exception as error:  # Ray raises nothing more special where its dashboard does not start, as on a full disk
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if address is None:
+            raise ClusterError(
+                f"cluster: expected to start one on this machine, got '{reason}'; look for space in Ray's folder "
+                f"({_ray_folder()}; RAY_TMPDIR sets another) and for free memory"
+            ) from error
         raise ClusterError(
-            f"--address: expected to reach {where}, got '{reason}'; start one with 'ray start --head', or leave it out"
+            f"--address: expected to reach the cluster at '{address}', got '{reason}'; start one with "
+            "'ray start --head', or leave it out"
         ) from error
     try:
         yield Cluster(address is None, _dashboard())
     finally:
         ray.shutdown()
+
+
+def _ray_folder() -> str:
+    """Return where Ray keeps what belongs to its processes on this machine."""
+    return os.path.join(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray")
 
 
 def _say_nothing_of_dead_workers() -> None:

@@ -35,4 +35,4 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
                 "Either way the same command goes on from here."
             )
 
-        run_on_ray(session, cluster, draining, on_loss=display.say)
+        run_on_ray(session, cluster, draining, on_event=display.say)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from orchestrator.changes import changes_since
+from orchestrator.changes import changes_since, worker_changes
 from orchestrator.checkpoint import delete_checkpoint
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
@@ -121,7 +121,20 @@ class Run:
         Raises:
             RunFolderError: naming each change and how many trials it concerns.
         """
-        changes = changes_since(self._table("trials"), spec, now)
+        self._refuse_changes(changes_since(self._table("trials"), spec, now))
+
+    def refuse_other_worker(self, provenance: Mapping[str, Any]) -> None:
+        """Refuse a trial whose worker has other libraries than those of earlier trials on the same kind of device.
+
+        Args:
+            provenance: of the trial that has just ended.
+
+        Raises:
+            RunFolderError: naming each change.
+        """
+        self._refuse_changes(worker_changes(self._table("trials"), provenance))
+
+    def _refuse_changes(self, changes: list[str]) -> None:
         if changes:
             raise RunFolderError(
                 f"run: expected the software and devices of the trials in '{self.where}', got others\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.changes import OF_WORKERS
 from orchestrator.datacheck import load_datasets
 from orchestrator.mirror import StudyMirror
 from orchestrator.provenance import source_hash
@@ -54,6 +55,7 @@ class Session:
         data_dir: where torchvision's data sets are, or are downloaded to.
         mirror: a URL of an Optuna storage that studies are copied to.
         listeners: told of every trial that ended.
+        accept_changes: take trials of workers that have other libraries than those of earlier trials.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Session:
         data_dir: Path,
         mirror: str | None = None,
         listeners: tuple[Listener, ...] = (),
+        accept_changes: bool = False,
     ) -> None:
         self.spec = spec
         self.run = run
@@ -75,6 +78,8 @@ class Session:
         self.progress = Progress(self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()
+        self._accept_changes = accept_changes
+        self._known_workers: set[tuple[Any, ...]] = set()
 
     def phase_data(self, dataset: str, phase: Phase) -> PhaseData:
         """Return the arrays that trials of `phase` are handed."""
@@ -84,8 +89,12 @@ class Session:
         """Write the rows of a running trial that ended, then tell the search and the listeners.
 
         Raises:
-            StorageError: where the rows cannot be written; the trial is then not recorded at all.
+            RunFolderError: where its worker has other libraries than those of earlier trials.
+            StorageError: where the rows cannot be written.
+
+        The trial is then not recorded at all.
         """
+        self._check_worker(result.provenance)
         planned = next(t for t in self.search.running if t.spec.key == result.key)
         known = {
             **software_versions(),
@@ -100,6 +109,12 @@ class Session:
         self.progress.n_failed += result.status != "completed"
         for listener in self._listeners:
             listener(self, planned, result)
+
+    def _check_worker(self, provenance: Mapping[str, Any]) -> None:
+        kind = tuple(provenance.get(name) for name in ("device", *OF_WORKERS))
+        if not self._accept_changes and kind not in self._known_workers:
+            self.run.refuse_other_worker(provenance)
+            self._known_workers.add(kind)
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` too of every trial that ends from now on."""
@@ -134,21 +149,23 @@ def software_versions() -> dict[str, Any]:
     }
 
 
-def software_now() -> dict[str, Any]:
-    """Return what changes are told from, as rows that were written now would have it."""
-    return software_versions() | {"torch_version": torch.__version__, "python_version": platform.python_version()}
+def software_now(are_workers_here: bool = True) -> dict[str, Any]:
+    """Return what changes are told from, as rows that were written now would have it.
+
+    Args:
+        are_workers_here: whether workers have this machine's libraries; else each is looked at as its trials end.
+    """
+    here = {"torch_version": torch.__version__, "python_version": platform.python_version()}
+    return software_versions() | (here if are_workers_here else {})
 
 
 @cache
 def code_revision() -> str:
-    """Return the git revision of this package's checkout; outside of one, or where that differs, a hash of its source.
+    """Return the git revision of this package's checkout, and a hash of its source, which alone tells changes.
 
-    Examples: `76f22d1c09aa`, `76f22d1c09aa+dirty.5d0c1f0e9b3a`, `source.5d0c1f0e9b3a`.
+    Examples: `76f22d1c09aa.5d0c1f0e9b3a`, `76f22d1c09aa+dirty.5d0c1f0e9b3a`, outside of a checkout `none.5d0c1f0e9b3a`.
     """
-    described = _described_by_git(Path(__file__).parent.parent)
-    if not described:
-        return f"source.{source_hash()}"
-    return f"{described}.{source_hash()}" if described.endswith("+dirty") else described
+    return f"{_described_by_git(Path(__file__).parent.parent) or 'none'}.{source_hash()}"
 
 
 def _described_by_git(root: Path) -> str:

@@ -21,7 +21,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Session
 from orchestrator.signals import Terminated, terminate
@@ -44,16 +44,17 @@ class SweepSearcher(Searcher):
     Args:
         session: the sweep.
         cluster: where it runs.
-        on_loss: told, in a line, of a trial that is tried again because its worker died.
+        on_event: told, in a line, of a trial that is tried again because its worker died, and of trials that wait for
+            a node.
     """
 
-    def __init__(self, session: Session, cluster: Cluster, on_loss: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, session: Session, cluster: Cluster, on_event: Callable[[str], None] = lambda text: None) -> None:
         super().__init__(metric=None, mode=None)
         self.session = session
         self.draining = False
         self.terminated = False
         self._cluster = cluster
-        self._on_loss = on_loss
+        self._on_event = on_event
         self._keys: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()
         self._started: set[str] = set()
@@ -61,6 +62,7 @@ class SweepSearcher(Searcher):
         self._precedence = GpuPrecedence()
         self._looked = 0.0
         self._shared_between: list[ResolvedRequest] = []
+        self._homeless: set[ResolvedRequest] = set()
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None for 'not now', or FINISHED."""
@@ -99,7 +101,7 @@ class SweepSearcher(Searcher):
     def count_attempt(self, config: dict[str, Any], reason: str) -> None:
         """Count a failed attempt that Tune tries again, and say it."""
         self._attempts[TrialSpec.model_validate_json(config["trial"]).key] += 1
-        self._on_loss(f"tried again: {config['name']}: {reason}")
+        self._on_event(f"tried again: {config['name']}: {reason}")
 
     def has_worker(self, config: dict[str, Any]) -> bool:
         """Return whether a trial has had a worker."""
@@ -150,7 +152,18 @@ class SweepSearcher(Searcher):
         now = time.monotonic()
         if now - self._looked > _SECONDS_BETWEEN_LOOKS or active != self._shared_between:
             self._looked, self._shared_between = now, active
-            self._fits = share_slots(self._cluster.nodes(), active)
+            nodes = self._cluster.nodes()
+            self._fits = share_slots(nodes, active)
+            self._say_what_waits({request for request in active if not any(node.fits(request) for node in nodes)})
+
+    def _say_what_waits(self, homeless: set[ResolvedRequest]) -> None:
+        """Say of each request, once, that no node can serve it now: nodes were lost, or are yet to be added."""
+        for request in homeless - self._homeless:
+            self._on_event(
+                f"waiting: no node has the {request.cpus:g} CPUs and {request.gpus:g} GPUs of a trial now; "
+                "the sweep goes on when one joins"
+            )
+        self._homeless = homeless
 
     def _room(self, request: ResolvedRequest) -> int:
         """Return how many trials of a request to have handed out; some wait if that can add nodes."""
@@ -194,7 +207,7 @@ def run_on_ray(
     cluster: Cluster,
     on_drain: Callable[[int], None] = lambda n: None,
     function: TrialFunction = run_trial,
-    on_loss: Callable[[str], None] = lambda text: None,
+    on_event: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run every trial that the session's search asks for; returns when none is left.
 
@@ -203,7 +216,8 @@ def run_on_ray(
         cluster: where it runs.
         on_drain: told the number of trials in flight when an interrupt stops new ones.
         function: what a worker runs.
-        on_loss: told, in a line, of a trial that is tried again because its worker died.
+        on_event: told, in a line, of a trial that is tried again because its worker died, and of trials that wait for
+            a node.
 
     Raises:
         OrchestratorError: the fault that ended the sweep early, such as a full disk.
@@ -213,11 +227,33 @@ def run_on_ray(
     if session.search.is_finished:
         return
     cluster.check(trial.request for trial in session.search.waiting())
-    searcher, losses = SweepSearcher(session, cluster, on_loss), Losses()
-    scratch = tempfile.mkdtemp(prefix="continual-sweep-")
+    searcher = SweepSearcher(session, cluster, on_event)
+    scratch = None
+    try:
+        scratch = tempfile.mkdtemp(prefix="continual-sweep-")
+        tuner = _tuner(session, searcher, function, scratch)
+        with _interrupts(searcher, on_drain):
+            tuner.fit()
+    except BaseException as error:
+        if searcher.terminated:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
+            raise Terminated from error
+        if isinstance(error, OSError):
+            raise _no_room_for_ray(error) from error
+        raise
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if searcher.terminated:
+        raise Terminated
+    _raise_fault(session.fault)
+
+
+def _tuner(session: Session, searcher: SweepSearcher, function: TrialFunction, scratch: str) -> tune.Tuner:
+    """Return Tune, set up to do nothing but hand trials to workers: search, tables and display are ours."""
     worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
     worker.__qualname__ = SweepWorker.__qualname__  # the name that the dashboard shows
-    tuner = tune.Tuner(
+    losses = Losses()
+    return tune.Tuner(
         worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -236,18 +272,13 @@ def run_on_ray(
             callbacks=[SweepCallback(searcher, losses)],
         ),
     )
-    try:
-        with _interrupts(searcher, on_drain):
-            tuner.fit()
-    except BaseException as error:
-        if searcher.terminated:  # Ray turns what a signal's handler raises into a KeyboardInterrupt, or swallows it
-            raise Terminated from error
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if searcher.terminated:
-        raise Terminated
-    _raise_fault(session.fault)
+
+
+def _no_room_for_ray(error: OSError) -> StorageError:
+    return StorageError(
+        f"temporary folder: expected one that Ray can write to, got '{tempfile.gettempdir()}' ({error}); complete "
+        "trials are kept: free space, or set TMPDIR and RAY_TMPDIR, and run the same command again"
+    )
 
 
 def _raise_fault(fault: Exception | None) -> None:

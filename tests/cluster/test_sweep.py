@@ -196,6 +196,15 @@ def test_a_recorded_trial_repeated_alone_is_bit_equal(undisturbed: Path) -> None
     assert "bit-equal" in done.stdout
 
 
+def test_a_cluster_that_does_not_start_is_told(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    done = sweep(SMALL, tmp_path / "run")
+    assert done.returncode == 2
+    assert "cluster: expected to start one on this machine, got" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_address_where_nobody_listens_is_refused_at_once(sweep: Sweep, tmp_path: Path) -> None:
     done = sweep(SMALL, tmp_path / "run", "--address", "127.0.0.1:1")
     assert done.returncode == 2

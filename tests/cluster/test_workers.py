@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +16,16 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
 
+from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Cluster, connected
+from orchestrator.errors import StorageError
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
+from orchestrator.slots import NodeResources
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import PhaseData
-from orchestrator.sweep import MAX_RETRIES, run_on_ray
+from orchestrator.sweep import MAX_RETRIES, SweepSearcher, run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 from orchestrator.workers import MOST_LOST_MACHINES, Losses
@@ -97,7 +102,7 @@ def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tm
         }
     )
     run, said = Run.create(tmp_path / "run", spec), list[str]()
-    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_while_idle, on_loss=said.append)
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_while_idle, on_event=said.append)
     assert (tmp_path / "run" / "idle" / "died").exists()
     assert len(said) == 1
     assert run.n_missing(spec) == 0
@@ -126,8 +131,14 @@ def test_a_process_in_which_the_machine_failed_runs_no_more_trials(
         assert same["key"].iloc[-1] == error["key"]
 
 
-def takes_long(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
-    time.sleep(4)
+def waits_for_an_interrupt(
+    spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
+) -> TrialResult:
+    """Leave a mark, and go on once the sweep was interrupted."""
+    marks = checkpoint.parents[1] / "marks"
+    (marks / spec.key).touch()
+    while not (marks / "interrupted").exists():
+        time.sleep(0.05)
     return run_trial(spec, data, placement, report, checkpoint)
 
 
@@ -135,33 +146,32 @@ def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path
 ) -> None:
     """On a joined cluster more trials are handed out than there is room for, so that an autoscaler adds nodes."""
-    run, told = Run.create(tmp_path / "run", spec), list[int]()
+    run = Run.create(tmp_path / "run", spec)
     session = Session(spec, run, tmp_path)
+    marks, counts = tmp_path / "run" / "marks", list[tuple[int, int]]()
+    marks.mkdir()
 
     def interrupt() -> None:
-        while len(session.search.running) < 4:
+        while len(session.search.running) < 4 or len(list(marks.iterdir())) < 2:
             time.sleep(0.05)
-        time.sleep(8)  # both workers have started, and are in their first or second trial
         os.kill(os.getpid(), signal.SIGINT)
 
+    def drained(n_in_flight: int) -> None:
+        counts.append((n_in_flight, len(session.search.running)))
+        (marks / "interrupted").touch()
+
     threading.Thread(target=interrupt, daemon=True).start()
-    n_running: list[int] = []
-
-    def drained(n: int) -> None:
-        told.append(n)
-        n_running.append(len(session.search.running))
-
-    run_on_ray(session, Cluster(False, ""), drained, function=takes_long)
-    assert 1 <= told[0] <= 2 < n_running[0]
-    assert len(session.search.running) == n_running[0] - told[0], "those that wait are left to the next run"
-    assert (run.trials()["status"] == "completed").all()
+    run_on_ray(session, Cluster(False, ""), drained, function=waits_for_an_interrupt)
+    assert counts == [(2, 4)]
+    assert len(session.search.running) == 2, "those that wait are left to the next run"
+    assert run.trials()["status"].tolist() == ["completed", "completed"]
 
 
 def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run, said = Run.create(tmp_path / "run", spec), list[str]()
-    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_once, on_loss=said.append)
+    run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_once, on_event=said.append)
     printed = "".join(capfd.readouterr())
     assert "Traceback" not in printed
     assert "A worker died" not in printed
@@ -195,6 +205,38 @@ def test_a_trial_that_always_kills_its_worker_is_an_error_that_the_next_run_trie
     assert run.n_missing(spec) == 0
     assert (run.trials()["status"] == "completed").all()
     assert not run.trials()["key"].duplicated().any()
+
+
+def test_a_temporary_folder_that_refuses_is_told(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    run = Run.create(tmp_path / "run", spec)
+    with pytest.raises(StorageError, match=r"temporary folder: expected .*No space left.*run the same command again"):
+        run_on_ray(Session(spec, run, tmp_path), cluster)
+
+
+def test_a_request_that_no_node_can_serve_any_more_is_told_once(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes: list[NodeResources] = []
+    told: list[str] = []
+    monkeypatch.setattr(sweep_module, "_SECONDS_BETWEEN_LOOKS", -1.0)
+    lost = SimpleNamespace(is_embedded=False, nodes=lambda: nodes)
+    session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
+    searcher = SweepSearcher(session, lost, told.append)  # type: ignore[arg-type]
+    for trial in range(3):
+        searcher.suggest(str(trial))
+    assert told == ["waiting: no node has the 1 CPUs and 0 GPUs of a trial now; the sweep goes on when one joins"]
+    nodes.append(NodeResources(1, 0))
+    searcher.suggest("3")
+    assert len(told) == 1
+    nodes.clear()
+    searcher.suggest("4")
+    assert len(told) == 2
 
 
 def told_to_tune(losses: Losses, *exceptions: Exception) -> list[Exception]:

@@ -176,7 +176,7 @@ def one_sweep(world: World, tally: Tally, nodes: ThreeNodes, cluster: Any, kinds
     killer.start()
     lost: list[str] = []
     try:
-        run_on_ray(session, cluster, function=noted, on_loss=lost.append)
+        run_on_ray(session, cluster, function=noted, on_event=lost.append)
     except Exception as error:
         tally.wrong(f"{what}: the sweep ended with {error!r} from {error.__cause__!r} after {killer.killed}")
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 
 from orchestrator import api
-from orchestrator.changes import COMPARED, changes_since
+from orchestrator.changes import COMPARED, OF_WORKERS, changes_since, worker_changes
 from orchestrator.errors import RunFolderError
+from orchestrator.provenance import source_hash
 from orchestrator.run import Run
-from orchestrator.session import software_now
+from orchestrator.session import Session, code_revision, software_now
 from orchestrator.spec import SweepSpec
-from tests.conftest import MakeSpec
+from tests.conftest import MakeResult, MakeSpec
 
 NOW = {
     "code_revision": "b",
@@ -33,7 +35,7 @@ def spec(make_spec: MakeSpec) -> SweepSpec:
 def trials(**columns: list[Any]) -> pd.DataFrame:
     """Return three rows of naive, as of now but for `columns`."""
     same: dict[str, list[Any]] = {name: [NOW[name]] * 3 for name in COMPARED}
-    place = {"scenario": ["split-digits/task"] * 3, "method": ["naive"] * 3, "device": ["cpu"] * 3}
+    place = {"scenario": ["split-digits/task"] * 3, "method": ["naive"] * 3, "device": ["cpu"] * 3, "threads": [1] * 3}
     return pd.DataFrame({"status": ["completed"] * 3, **place, **same} | columns)
 
 
@@ -54,6 +56,65 @@ def test_another_kind_of_device_is_told_by_cell(spec: SweepSpec) -> None:
     found = changes_since(trials(device=["cuda", "cpu", "cpu"]), spec, NOW)
 
     assert found == ["  device of split-digits/task naive: cuda in 1 trial -> cpu"]
+
+
+def test_another_number_of_threads_is_told_by_cell(spec: SweepSpec) -> None:
+    found = changes_since(trials(threads=[4, 4, 1]), spec, NOW)
+
+    assert found == ["  threads of split-digits/task naive: 4 in 2 trials -> 1"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_told"),
+    [
+        ("a.1", "a.1", False),
+        ("a.1", "b.1", False),  # a commit that left the source as it was
+        ("a.1", "a+dirty.2", True),
+        ("a+dirty.1", "a+dirty.2", True),
+        ("none.1", "b.1", False),
+        ("none.1", "none.2", True),
+        ("a", "b.1", True),
+    ],
+)
+def test_code_is_told_by_its_hash(spec: SweepSpec, before: str, now: str, is_told: bool) -> None:
+    found = changes_since(trials(code_revision=[before] * 3), spec, NOW | {"code_revision": now})
+
+    assert found == ([f"  code_revision: {before} in 3 trials -> {now}"] if is_told else [])
+
+
+def test_the_revision_of_this_checkout_ends_with_the_hash_of_its_source() -> None:
+    assert re.fullmatch(r"([0-9a-f]{12}(\+dirty)?|none)\.[0-9a-f]{12}", code_revision())
+    assert code_revision().endswith(source_hash())
+
+
+def test_a_worker_with_other_libraries_is_told_among_its_kind_of_device() -> None:
+    before = trials(device=["cpu", "cpu", "cuda"], torch_version=["2.1", "2.2", "2.0"])
+
+    assert worker_changes(before, {"device": "cpu", "torch_version": "2.2"}) == [
+        "  torch_version: 2.1 in 1 trial -> 2.2"
+    ]
+    assert worker_changes(before, {"device": "cuda", "torch_version": "2.0", "python_version": "3"}) == []
+    assert worker_changes(before, {"device": "tpu", "torch_version": "9"}) == []
+
+
+def test_a_trial_of_a_worker_with_other_libraries_is_not_recorded_until_the_change_is_accepted(
+    spec: SweepSpec, tmp_path: Path, make_result: MakeResult
+) -> None:
+    def end_one(session: Session, version: str) -> None:
+        planned = session.search.hand_out(session.search.waiting_requests()[0])
+        result = make_result(planned.spec)
+        result.provenance["torch_version"] = version
+        session.finish(result)
+
+    run = Run.create(tmp_path / "run", spec)
+    end_one(Session(spec, run, tmp_path), "2.1")
+    other = Session(spec, run, tmp_path)
+    with pytest.raises(RunFolderError, match=r"torch_version: 2\.1 in 1 trial -> 2\.2\n.*--accept-changes"):
+        end_one(other, "2.2")
+    assert len(run.trials()) == 1
+    end_one(other, "2.1")
+    end_one(Session(spec, run, tmp_path, accept_changes=True), "2.2")
+    assert len(run.trials()) == 3
 
 
 def test_rows_that_are_run_again_are_not_compared(spec: SweepSpec) -> None:
@@ -97,3 +158,7 @@ def test_run_sweep_asks_unless_the_change_is_accepted(
     with pytest.raises(Stop):
         api.run_sweep(spec, tmp_path / "run", accept_changes=True)
     assert asked == [software_now()]
+    with pytest.raises(RunFolderError, match="changed"):
+        api.run_sweep(spec, tmp_path / "run", address="auto")
+    assert asked[1] == software_now(are_workers_here=False)
+    assert not set(OF_WORKERS) & asked[1].keys()
