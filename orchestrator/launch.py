@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cluster import SweepMetrics, connected
 from orchestrator.session import Session
-from orchestrator.sweep import export_metrics, run_on_ray
+from orchestrator.sweep import run_on_ray
 
 if TYPE_CHECKING:
     from orchestrator.progress import ProgressDisplay
@@ -36,3 +36,20 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
             )
 
         run_on_ray(session, cluster, draining, on_event=display.say)
+
+
+def export_metrics(session: Session, metrics: SweepMetrics) -> None:
+    """Set the metrics that Ray exports from the state of the session."""
+    search, progress = session.search, session.progress
+    metrics.trials(
+        {
+            "completed": progress.n_cached + progress.n_done - progress.n_failed,
+            "failed": progress.n_failed,
+            "running": len(search.running),
+            "waiting": search.n_waiting,
+        }
+    )
+    for cell in search.cells:
+        best = cell.best_feasible()
+        objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
+        metrics.cell(cell.cell.name, len(cell.feasible()), objective)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.cluster import Cluster, SweepMetrics  # first: it sets what Ray reads on import
+from orchestrator.cluster import Cluster  # first: it sets what Ray reads on import
 
 import ray  # isort: skip
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from orchestrator.errors import OrchestratorError, StorageError
@@ -202,6 +203,19 @@ class SweepCallback(Callback):
         self._searcher.guard(lambda: self._searcher.record_error(trial.config, self._losses.reason(trial.trial_id)))
 
 
+class _Silence(TrialProgressCallback):
+    """Stands where Tune would put its own, which prints a line for each trial that an interrupt takes back."""
+
+    def on_trial_result(self, *arguments: Any, **info: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_complete(self, *arguments: Any, **info: Any) -> None:
+        """Print nothing."""
+
+    def on_trial_error(self, *arguments: Any, **info: Any) -> None:
+        """Print nothing."""
+
+
 def run_on_ray(
     session: Session,
     cluster: Cluster,
@@ -269,7 +283,7 @@ def _tuner(session: Session, searcher: SweepSearcher, function: TrialFunction, s
             verbose=0,
             failure_config=FailureConfig(max_failures=MAX_RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[SweepCallback(searcher, losses)],
+            callbacks=[SweepCallback(searcher, losses), _Silence()],
         ),
     )
 
@@ -322,20 +336,3 @@ def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Ite
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def export_metrics(session: Session, metrics: SweepMetrics) -> None:
-    """Set the metrics that Ray exports from the state of the session."""
-    search, progress = session.search, session.progress
-    metrics.trials(
-        {
-            "completed": progress.n_cached + progress.n_done - progress.n_failed,
-            "failed": progress.n_failed,
-            "running": len(search.running),
-            "waiting": search.n_waiting,
-        }
-    )
-    for cell in search.cells:
-        best = cell.best_feasible()
-        objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
-        metrics.cell(cell.cell.name, len(cell.feasible()), objective)

@@ -143,7 +143,7 @@ def waits_for_an_interrupt(
 
 
 def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """On a joined cluster more trials are handed out than there is room for, so that an autoscaler adds nodes."""
     run = Run.create(tmp_path / "run", spec)
@@ -162,6 +162,7 @@ def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
 
     threading.Thread(target=interrupt, daemon=True).start()
     run_on_ray(session, Cluster(False, ""), drained, function=waits_for_an_interrupt)
+    assert "Trial" not in "".join(capfd.readouterr()), "Tune says of those that wait that they completed"
     assert counts == [(2, 4)]
     assert len(session.search.running) == 2, "those that wait are left to the next run"
     assert run.trials()["status"].tolist() == ["completed", "completed"]
