@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -265,17 +266,27 @@ class _Lease:
 
 @contextmanager
 def _plain_errors(where: str) -> Iterator[None]:
-    """Let only OSErrors through, with a `strerror` as those of the system have."""
+    """Let only OSErrors through, with a `strerror` as those of the system have; fsspec's stores raise anything.
+
+    What is no JSON passes too: that is a fault of an object's content, and not of the store.
+    """
     try:
         yield
     except OSError as error:
         if error.strerror is None:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-            raise kind(error.errno or 0, reason, where) from error
+            raise kind(error.errno or 0, _reason(error), where) from error
         raise
-    except (pa.ArrowException, RuntimeError) as error:
-        raise OSError(0, str(error).splitlines()[0][:200], where) from error
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except Exception as error:
+        raise OSError(0, _reason(error), where) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text, its URLs without a query or a user: those may hold secrets."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"://([^\s/@]*@)?([^\s?'\"]*)(\?[^\s'\"]*)?", r"://\2", line)[:200]
 
 
 def _machine() -> str:

@@ -235,11 +235,15 @@ class Run:
         return self.storage.folder(CHECKPOINTS).address(f"{key}.pt")
 
     def delete_used_checkpoints(self) -> None:
-        """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late."""
+        """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late.
+
+        One of a trial that the machine ended stays: the next run goes on from it.
+        """
         folder = self.storage.folder(CHECKPOINTS)
         found = {name.removesuffix(".pt"): name for name in folder.names() if name.endswith(".pt")}
-        for key in found.keys() & self.outcomes().keys() if found else ():
-            delete_checkpoint(StoredFile(folder, found[key]))
+        for key, outcome in self.outcomes().items() if found else ():
+            if key in found and outcome.status != "error":
+                delete_checkpoint(StoredFile(folder, found[key]))
 
     def _table(self, table: str) -> pd.DataFrame:
         return read_table(self.storage.folder(table), table)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from orchestrator.checkpoint import delete_checkpoint, load_checkpoint, save_checkpoint
+from orchestrator.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.errors import ModelError
 from orchestrator.metrics import METRICS, AccuracyMatrix, compute_metrics
 from orchestrator.models import build_network
-from orchestrator.provenance import Placement, peak_memory_bytes, provenance, reset_peak_memory
+from orchestrator.provenance import Placement, peak_memory_bytes, provenance, reset_peak_memory, source_hash
 from orchestrator.storage import StoredFile
 from orchestrator.streams import PhaseData, Stream
 from orchestrator.trialspec import TrialSpec
@@ -34,11 +37,15 @@ Report = Callable[[int, list[float]], None]
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 _EVALUATION_ROWS = 1024
 _EVALUATION_CACHE_BYTES = 256 * 2**20
+_MACHINES = re.compile(r"DefaultCPUAllocator|CUDA (driver )?error|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_")
+"""What torch says, in a plain RuntimeError, where memory or a GPU fails it."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """What a trial leaves: counts, costs and provenance; plain JSON, so that it travels anywhere.
+
+    What JSON or UTF-8 does not have is replaced in `reason` and `details`, which others write.
 
     Args:
         key: the trial's key.
@@ -62,6 +69,10 @@ class TrialResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     chance_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _plain(self.reason))
+        object.__setattr__(self, "details", _plain(self.details))
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -98,18 +109,20 @@ def run_trial(
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
     reason, run = "", None
+    details, chance_accuracy = dict[str, Any](), None
     try:
         if placement.device == "cuda" and not torch.cuda.is_available():
             raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
         reset_peak_memory(placement)
-        run = _Run(spec, data, placement)
+        run = _begin(spec, data, placement, checkpoint)
         run.execute(report, checkpoint)
+        details, chance_accuracy = run.details(), run.chance_accuracy()
     except TrialDivergedError as error:
         status, reason = "failed", f"diverged: {error}"
-    except (MemoryError, OSError, ModelError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+    except (OSError, ModelError) as error:
         status, reason = "error", _describe(error)
     except Exception as error:
-        status, reason = "error" if _is_out_of_memory(error) else "failed", _describe(error)
+        status, reason = "error" if _is_shortage(error) else "failed", _describe(error)
     if checkpoint is not None and status != "error":
         delete_checkpoint(checkpoint)
     costs = run.costs(time.perf_counter() - clock) if run else {}
@@ -122,8 +135,8 @@ def run_trial(
         run.n_examples if complete and run else [],
         costs | {"peak_memory_bytes": float(peak_memory_bytes(placement))},
         provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
-        run.details() if complete and run else {},
-        run.chance_accuracy() if complete and run else None,
+        details,
+        chance_accuracy,
     )
 
 
@@ -158,10 +171,8 @@ class _Run:
         self._saved = self._trained = 0.0
 
     def execute(self, report: Report | None, checkpoint: Path | StoredFile | None) -> None:
-        """Train task by task and measure R, from the checkpoint where there is one."""
+        """Train task by task and measure R, from where it is."""
         self._checkpoint, self._saved = checkpoint, time.perf_counter()
-        if checkpoint is not None:
-            self._load(checkpoint)
         if not self.n_correct:
             self.n_examples = [len(self._evaluation(task)) for task in range(self.stream.n_tasks)]
             if 0 in self.n_examples:
@@ -262,27 +273,49 @@ class _Run:
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
             "learner": self.learner.state_dict(),
         }
-        save_checkpoint(path, self.spec.key, payload)
+        save_checkpoint(path, self._identity, payload)
 
-    def _load(self, path: Path | StoredFile) -> None:
-        payload = load_checkpoint(path, self.spec.key, self.device)
+    def load(self, path: Path | StoredFile) -> bool:
+        """Go on from the checkpoint where there is one; return False where that went wrong, and this run is spoilt."""
+        payload = load_checkpoint(path, self._identity)
         if payload is None:
-            return
-        self.next_task = payload["next_task"]
-        self.n_correct = payload["n_correct"]
-        self.n_examples = payload["n_examples"]
-        self.seconds = payload["seconds"]
-        self.learner.load_state_dict(payload["learner"])
+            return True
+        try:
+            self.next_task = payload["next_task"]
+            self.n_correct = payload["n_correct"]
+            self.n_examples = payload["n_examples"]
+            self.seconds = payload["seconds"]
+            self.learner.load_state_dict(payload["learner"])
+        except Exception as error:
+            if _is_shortage(error):
+                raise
+            return False
+        return True
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return identity_of(self.spec.key, self.device, map(type, self.learner.strategies))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether torch's CPU allocator was refused memory, which it tells as a RuntimeError."""
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+def _begin(spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None) -> _Run:
+    """Return the run where its checkpoint left it, or at its beginning."""
+    run = _Run(spec, data, placement)
+    return run if checkpoint is None or run.load(checkpoint) else _Run(spec, data, placement)
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Return whether memory was refused, or a GPU failed."""
+    told = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    return told or (isinstance(error, RuntimeError) and _MACHINES.search(str(error)) is not None)
 
 
 def warm_up() -> None:
-    """Load what PyTorch loads at the first optimizer, seconds that would be counted to a worker's first trial."""
+    """Load what PyTorch loads at the first optimizer, seconds that would be counted to a worker's first trial.
+
+    The source is hashed here too, while it is what was imported.
+    """
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    source_hash()
 
 
 def _describe(error: BaseException) -> str:
@@ -291,3 +324,18 @@ def _describe(error: BaseException) -> str:
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}{where}"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON has it: numbers that are not finite are None, and what it does not know is text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {_plain(str(name)): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value).encode("utf-8", "replace").decode()

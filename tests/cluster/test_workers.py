@@ -309,8 +309,11 @@ def test_the_checkpoint_of_a_trial_that_has_its_rows_is_deleted(spec: SweepSpec,
     planned = session.search.hand_out(session.search.waiting_requests()[0])
     session.finish(run_trial(planned.spec, session.phase_data("digits", planned.spec.phase)))
     late, other = Path(run.checkpoint_path(planned.spec.key)), Path(run.checkpoint_path("0" * 16))
+    erred = session.search.hand_out(session.search.waiting_requests()[0]).spec.key
+    session.finish(TrialResult(erred, "error", "worker lost"))
+    kept = Path(run.checkpoint_path(erred))
     late.parent.mkdir()
-    late.touch()
-    other.touch()
+    for path in (late, other, kept):
+        path.touch()
     session.close()
-    assert list(late.parent.iterdir()) == [other]
+    assert set(late.parent.iterdir()) == {other, kept}, "the next run tries that trial again, and goes on from it"

@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 import orchestrator.trial as trial_module
 from orchestrator import api, objectstore
-from orchestrator.checkpoint import delete_checkpoint, load_checkpoint, save_checkpoint
+from orchestrator.checkpoint import delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.run import Run
 from orchestrator.session import Session
@@ -196,12 +197,12 @@ def test_a_stopped_trial_goes_on_from_its_checkpoint_in_the_store(
 
 def test_a_damaged_checkpoint_is_none(root: str) -> None:
     file = stored_file(open_storage(root).address("c.pt"))
-    cpu = torch.device("cpu")
-    assert load_checkpoint(file, "k", cpu) is None
-    save_checkpoint(file, "k", {"next_task": 1})
-    assert load_checkpoint(file, "k", cpu) == {"next_task": 1}
+    identity = identity_of("k", torch.device("cpu"), [])
+    assert load_checkpoint(file, identity) is None
+    save_checkpoint(file, identity, {"next_task": 1})
+    assert load_checkpoint(file, identity) == {"next_task": 1}
     file.storage.write("c.pt", file.storage.read("c.pt")[:-99])
-    assert load_checkpoint(file, "k", cpu) is None
+    assert load_checkpoint(file, identity) is None
     delete_checkpoint(file)
     delete_checkpoint(file)
 
@@ -221,6 +222,56 @@ def test_a_store_out_of_reach_is_no_fault_of_the_trial(
     result = run_trial(spec, data, checkpoint=file)
     assert result.status == "completed"
     assert result.n_correct == run_trial(spec, data).n_correct
+
+
+class ForeignError(Exception):
+    """What a library raises that knows no OSError, such as those of Azure and botocore."""
+
+
+def test_whatever_a_stores_library_raises_is_no_fault_of_the_trial(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    file = stored_file("memory://foreign/c.pt")
+    file.storage.write("c.pt", b"of an earlier attempt")
+    said = f"refused: https://me:{SECRET}@host/c?sig={SECRET} by the store\nrequest 7"
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise ForeignError(said)
+
+    for name in ("_open", "rm", "isdir"):
+        monkeypatch.setattr(MemoryFileSystem, name, refuse)
+    for action in (
+        lambda: file.storage.read("c.pt"),
+        lambda: file.storage.write("c.pt", b""),
+        lambda: file.storage.delete("c.pt"),
+        lambda: file.storage.names(),
+    ):
+        with pytest.raises(OSError, match="refused") as caught:
+            action()
+        assert caught.value.strerror == "refused: https://host/c by the store"
+        assert SECRET not in str(caught.value)
+    delete_checkpoint(file)
+    spec, data = make_trial(), digits.phase("confirm", 0.1)
+    result = run_trial(spec, data, checkpoint=file)
+    assert result.status == "completed", result.reason
+    assert result.n_correct == run_trial(spec, data).n_correct
+    said = ""
+    with pytest.raises(OSError, match="ForeignError"):
+        file.storage.read("c.pt")
+
+
+def test_a_checkpoint_place_that_cannot_be_opened_is_none(
+    tmp_path: Path, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checkpoint_of("nonsense://a/k.pt") is None
+    assert checkpoint_of(str(tmp_path / "k.pt")) == tmp_path / "k.pt"
+
+    def refuse(*args: Any) -> None:
+        raise ForeignError
+
+    monkeypatch.setattr(objectstore, "_through_fsspec", refuse)
+    assert checkpoint_of("nonsense://a/k.pt") is None
 
 
 @pytest.mark.parametrize("n_before", [0, 1, 2, 5, 6, 9])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from orchestrator import trial as trial_module
 from orchestrator.metrics import METRICS
 from orchestrator.provenance import Placement
 from orchestrator.streams import Dataset, load_dataset
+from orchestrator.tables import read_table, trial_row, write_rows
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 from strategies import STRATEGIES, TrialDivergedError
@@ -381,6 +383,13 @@ FAULTS: list[tuple[Exception, str, str]] = [
     (OSError(28, "No space left on device"), "error", r"OSError: \[Errno 28\] No space left on device at .*"),
     (MemoryError(), "error", r"MemoryError:  at .*"),
     (torch.OutOfMemoryError("CUDA out of memory"), "error", r"OutOfMemoryError: CUDA out of memory at .*"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "error", ".*ALLOC.*"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "error", ".*NOT_INITIALIZED at .*"),
+    (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"), "error", ".*ALLOC_FAILED at .*"),
+    (RuntimeError("CUDA error: out of memory"), "error", ".*out of memory at .*"),
+    (RuntimeError("CUDA driver error: out of memory"), "error", ".*out of memory at .*"),
+    (RuntimeError("mat1 and mat2 must have the same dtype"), "failed", ".*dtype at .*"),
+    (ValueError("CUDA error"), "failed", ".*"),
 ]
 
 
@@ -431,6 +440,63 @@ def test_a_fault_while_the_trial_is_built_is_told_too(
     assert result.status == "failed"
     assert result.reason.startswith("ValueError: cannot be built at test_protocol.py:")
     assert "seconds" not in result.costs
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"loss": math.nan, "all": [1, math.inf, 0.5]}, {"loss": None, "all": [1, None, 0.5]}),
+        ({"name": "caf\u00e9 \udce9", "\udce9": True}, {"name": "caf\u00e9 ?", "?": True}),
+        (
+            {"n": np.int64(3), "x": np.float32(0.5), "none": None, "at": Path("a")},
+            {"n": 3, "x": 0.5, "none": None, "at": "a"},
+        ),
+        ({1: (2, 3), "a": {"b": -math.inf}}, {"1": [2, 3], "a": {"b": None}}),
+    ],
+)
+def test_what_a_method_reports_can_always_be_written(
+    make_trial: MakeTrial,
+    digits: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    told: dict[Any, Any],
+    kept: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(Naive, "report", lambda self: told)
+    spec = make_trial()
+    result = run(spec, digits)
+    assert result.status == "completed"
+    assert result.details == {"naive": kept}
+    write_rows(tmp_path, spec.key, "trials", [trial_row(spec, 0, result, {})])
+    assert json.loads(read_table(tmp_path, "trials")["details"][0]) == {"naive": kept}
+    assert TrialResult(**json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_reason_can_always_be_written(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(self: Naive, task: object) -> None:
+        raise ValueError("no file 'caf\udce9'")
+
+    monkeypatch.setattr(Naive, "end_task", fail)
+    spec = make_trial()
+    result = run(spec, digits)
+    assert result.reason.startswith("ValueError: no file 'caf?' at ")
+    write_rows(tmp_path, spec.key, "trials", [trial_row(spec, 0, result, {})])
+    assert read_table(tmp_path, "trials")["reason"][0] == result.reason
+
+
+def test_a_report_that_fails_fails_its_trial(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Naive) -> None:
+        raise ValueError("nothing to report")
+
+    monkeypatch.setattr(Naive, "report", fail)
+    result = run(make_trial(), digits)
+    assert result.status == "failed"
+    assert result.reason.startswith("ValueError: nothing to report at test_protocol.py:")
+    assert (result.n_correct, result.details, result.chance_accuracy) == ([], {}, None)
 
 
 def test_provenance_says_where_it_ran(trials: list[TrialSpec], results: dict[str, TrialResult]) -> None:
