@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -239,8 +239,10 @@ class Run:
 
         One of a trial that the machine ended stays: the next run goes on from it.
         """
-        folder = self.storage.folder(CHECKPOINTS)
-        found = {name.removesuffix(".pt"): name for name in folder.names() if name.endswith(".pt")}
+        folder, names = self.storage.folder(CHECKPOINTS), list[str]()
+        with suppress(OSError):  # they are in nobody's way
+            names = folder.names()
+        found = {name.removesuffix(".pt"): name for name in names if name.endswith(".pt")}
         for key, outcome in self.outcomes().items() if found else ():
             if key in found and outcome.status != "error":
                 delete_checkpoint(StoredFile(folder, found[key]))
