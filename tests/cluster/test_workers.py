@@ -240,12 +240,18 @@ def test_a_request_that_no_node_can_serve_any_more_is_told_once(
     assert len(told) == 2
 
 
+class StubTrial:
+    """A trial of Tune, as far as it is looked at."""
+
+    trial_id = "7"
+
+
 def told_to_tune(losses: Losses, *exceptions: Exception) -> list[Exception]:
     """Return what Tune hears of the losses of one trial's workers."""
     heard: list[Exception] = []
     manager = SimpleNamespace(_actor_task_failed=lambda tracked_actor_task, exception: heard.append(exception))
     worker = object()
-    losses.watch(SimpleNamespace(_actor_manager=manager, _actor_to_trial={worker: SimpleNamespace(trial_id="7")}))
+    losses.watch(SimpleNamespace(_actor_manager=manager, _actor_to_trial={worker: StubTrial()}))
     for exception in exceptions:
         manager._actor_task_failed(tracked_actor_task=SimpleNamespace(_tracked_actor=worker), exception=exception)
     return heard
@@ -298,7 +304,7 @@ def test_tune_has_what_is_hooked() -> None:
     taken = inspect.signature(RayActorManager._actor_task_failed).parameters
     assert list(taken) == ["self", "tracked_actor_task", "exception"]
     assert list(inspect.signature(RayActorManager._actor_start_failed).parameters)[1:] == ["tracked_actor", "exception"]
-    for name in ("_actor_manager", "_actor_to_trial"):
+    for name in ("_actor_manager", "_actor_to_trial", "_trial_to_actor", "_resetting_trials", "_actor_cache"):
         assert f"self.{name}" in inspect.getsource(TuneController)
 
 
