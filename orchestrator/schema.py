@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.errors import RunFolderError
@@ -12,6 +14,9 @@ from orchestrator.metrics import METRICS
 
 SCHEMA_VERSION = 1
 _VERSION_FIELD = b"continual_sweep_schema"
+_DIGEST_MARK = b"continual_sweep_digest:"
+_KEY_FORM = r"\A[0-9a-f]{16}\z"
+"""What `TrialSpec.key` looks like. Files are named after keys: any other could lead out of the run folder."""
 
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
@@ -83,12 +88,21 @@ SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
 
 
 def encode(content: pa.Table) -> bytes:
-    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`)."""
+    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`).
+
+    The checksums of its pages are Parquet's own, for every reader. They leave out the footer and the pages' headers, in
+    which a flipped bit makes rows vanish or takes one column for another, so that a digest of the whole file is put in
+    front of the footer, where no reader looks and whoever rewrites the file leaves it out.
+    """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, content.schema, compression="zstd", store_schema=False) as writer:
+    with pq.ParquetWriter(
+        sink, content.schema, compression="zstd", store_schema=False, write_page_checksum=True
+    ) as writer:
         writer.write_table(content)
         writer.add_key_value_metadata(content.schema.metadata or {})
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    file: bytes = sink.getvalue().to_pybytes()
+    footer = _footer_start(file)
+    return file[:footer] + _DIGEST_MARK + hashlib.sha256(file).digest() + file[footer:]
 
 
 def check_file(content: bytes, where: str, table: str) -> pa.Table:
@@ -100,11 +114,12 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
         table: what it must be of.
 
     Raises:
-        RunFolderError: where it is damaged, foreign, or of a newer schema.
+        RunFolderError: where it is damaged, foreign, of a newer schema, or with keys that are none.
     """
     try:
+        _refuse_changed(content)
         _refuse_arrow_schema(content, where)
-        file = pq.ParquetFile(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         version = int((file.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
         if version > SCHEMA_VERSION:
             raise RunFolderError(
@@ -113,6 +128,8 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
             )
         reader = READERS.get(version)
         found = reader(file, table) if reader else None
+        if found is not None:
+            found.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise RunFolderError(
@@ -123,6 +140,7 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
         raise RunFolderError(
             f"{where}: expected a file of the table '{table}', got other columns; move it out of the run folder"
         )
+    _refuse_odd_keys(found["key"], where)
     return found
 
 
@@ -147,9 +165,40 @@ def _refuse_arrow_schema(content: bytes, where: str) -> None:
     Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
     which unpickle it. Our files store no Arrow schema, so one that does is not ours.
     """
-    length = int.from_bytes(content[-8:-4], "little")
-    if b"ARROW:schema" in content[max(len(content) - 8 - length, 0) : -8]:
+    if b"ARROW:schema" in content[_footer_start(content) : -8]:
         raise RunFolderError(
             f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
             "move it out of the run folder"
         )
+
+
+def _refuse_changed(content: bytes) -> None:
+    """Refuse a file that differs from its digest; older ones have none.
+
+    Raises:
+        ValueError: where it differs.
+    """
+    footer = _footer_start(content)
+    start = max(footer - len(_DIGEST_MARK) - hashlib.sha256().digest_size, 0)
+    mark, digest = content[start : start + len(_DIGEST_MARK)], content[start + len(_DIGEST_MARK) : footer]
+    if mark == _DIGEST_MARK and hashlib.sha256(content[:start] + content[footer:]).digest() != digest:
+        raise ValueError("its content differs from its digest")
+
+
+def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
+    """Refuse rows with keys that this package does not give.
+
+    Raises:
+        RunFolderError: naming one.
+    """
+    odd = keys.filter(pc.invert(pc.fill_null(pc.match_substring_regex(keys, _KEY_FORM), False)))
+    if len(odd):
+        raise RunFolderError(
+            f"{where}: expected keys of 16 hexadecimal digits, got {str(odd[0].as_py())[:40]!r}; move it out of the "
+            "run folder"
+        )
+
+
+def _footer_start(content: bytes) -> int:
+    """Return where the footer of a Parquet file begins: its length is in front of the last four bytes."""
+    return max(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), 0)

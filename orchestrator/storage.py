@@ -6,7 +6,6 @@ is above them (tables, checkpoints, run folders) does not know which. All of it 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from abc import ABC, abstractmethod
@@ -17,8 +16,9 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
+from orchestrator.folders import held, make_folder, sync_folder
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
@@ -151,8 +151,8 @@ class LocalStorage(Storage):
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
-        """Write beside the file, sync, rename, sync the folder."""
-        self._path.mkdir(parents=True, exist_ok=True)
+        """Write beside the file, sync, rename, sync the folder; one that is new was synced into its parent before."""
+        make_folder(self._path, durable)
         temporary = self._path / f".{name}.{token_hex(4)}.tmp"  # two machines may have a process of one number
         try:
             with open(temporary, "wb") as file:
@@ -174,11 +174,7 @@ class LocalStorage(Storage):
 
     def sync(self) -> None:
         """Make the names in this folder survive a loss of power."""
-        descriptor = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._path)
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -199,21 +195,7 @@ class LocalStorage(Storage):
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock file; the system lets go of it when the process ends, however it ends."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        with open(self._path / LOCK_FILE, "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read(20).strip()
-                raise RunFolderError(
-                    f"run: expected a folder that no other sweep uses, got '{self.where}'"
-                    f"{f' (process {holder})' if holder.isdigit() else ''}; wait for it or choose another --run"
-                ) from error
-            file.seek(0)
-            file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
+        with held(self._path / LOCK_FILE):
             try:
                 yield
             finally:
@@ -260,7 +242,7 @@ def open_storage(place: Place) -> Storage:
     parts = urlsplit(place)
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
-    secrets = [name for name, value in parse_qsl(parts.query) if _SECRET.search(name) or "@" in value]
+    secrets = [name for name, value in parse_qsl(parts.query) if is_secret(name) or "@" in value]
     if parts.password is not None or secrets or (parts.username and parts.scheme in ("s3", "gs", "gcs")):
         raise StorageError(
             f"storage: expected a URI without credentials, got '{shown(place)}' with some (left out here); set them in "
@@ -301,9 +283,18 @@ def shown(uri: str) -> str:
     parts = urlsplit(uri)
     user, at, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0] + at if parts.scheme in _NAMED_BY_USER else ""
-    kept = [item for item in parts.query.split("&") if item and not _SECRET.search(item.partition("=")[0])]
-    query = "&".join(re.sub(r"(//|%2F%2F)[^/&]*?(@|%40)", r"\1", item, flags=re.IGNORECASE) for item in kept)
-    return urlunsplit(parts._replace(netloc=name + host, query=query, fragment=""))
+    return urlunsplit(parts._replace(netloc=name + host, query=shown_query(parts.query), fragment=""))
+
+
+def shown_query(query: str) -> str:
+    """Return the query of a URI as it may be printed and stored."""
+    kept = [item for item in query.split("&") if item and not is_secret(item.partition("=")[0])]
+    return "&".join(re.sub(r"(//|%2F%2F)[^/&]*?(@|%40)", r"\1", item, flags=re.IGNORECASE) for item in kept)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether an option of this name may hold a secret."""
+    return _SECRET.search(name) is not None
 
 
 def is_temporary(name: str) -> bool:

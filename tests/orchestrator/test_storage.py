@@ -92,6 +92,95 @@ def test_the_second_of_two_sweeps_hears_which_process_holds_the_folder(tmp_path:
                 pass
 
 
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def removed_with_its_folder(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize("remove", [removed, removed_with_its_folder])
+def test_a_lock_file_that_is_removed_while_it_is_opened_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
+) -> None:
+    """Its last holder had found a mistake, and removed the folder when it let go."""
+    real, storage, paths = fcntl.flock, LocalStorage(tmp_path / "run"), [tmp_path / "run" / ".lock"]
+
+    def flock(file: Any, operation: int) -> None:
+        if paths:
+            remove(paths.pop())
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with storage.locked():
+        assert paths == []
+        assert storage.read(".lock") == str(os.getpid()).encode()
+        with pytest.raises(RunFolderError, match="no other sweep uses"), LocalStorage(tmp_path / "run").locked():
+            pass
+
+
+def test_a_lock_file_that_another_process_makes_anew_is_that_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lock = fcntl.flock, tmp_path / ".lock"
+    others: list[Any] = []
+
+    def flock(file: Any, operation: int) -> None:
+        if not others:
+            lock.unlink()
+            others.append(open(lock, "a+"))  # noqa: SIM115
+            real(others[0], operation)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(RunFolderError, match="no other sweep uses"), LocalStorage(tmp_path).locked():
+        pass
+    others[0].close()
+    with LocalStorage(tmp_path).locked():
+        pass
+
+
+def test_a_lock_file_that_is_removed_for_ever_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda file, operation: (tmp_path / ".lock").unlink())
+    with pytest.raises(FileNotFoundError), LocalStorage(tmp_path).locked():
+        pass
+
+
+def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is on disk in a folder whose name is not is lost with it."""
+    order: list[str] = []
+    real_sync, real_mkdir = os.fsync, os.mkdir
+
+    def sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        order.append(f"sync {'file' if path.is_file() else path.relative_to(tmp_path)}")
+        real_sync(descriptor)
+
+    def mkdir(path: Any, *args: Any) -> None:
+        real_mkdir(path, *args)
+        order.append(f"make {Path(path).relative_to(tmp_path)}")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    table = LocalStorage(tmp_path / "runs" / "one" / "trials")
+    table.write("a", b"x")
+    made = ["make runs", "sync .", "make runs/one", "sync runs", "make runs/one/trials", "sync runs/one"]
+    assert order == [*made, "sync file", "sync runs/one/trials"]
+    order.clear()
+    table.write("b", b"x")
+    assert order == ["sync file", "sync runs/one/trials"], "a folder that is there costs nothing more"
+    order.clear()
+    LocalStorage(tmp_path / "checkpoints").write("c", b"x", durable=False)
+    assert order == ["make checkpoints"]
+    order.clear()
+    with LocalStorage(tmp_path / "two").locked():
+        assert order == ["make two", "sync ."], "the lock makes the folder of a run"
+
+
 def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setattr(Path, "read_bytes", raising(errno.EACCES))
