@@ -128,11 +128,15 @@ def run_sweep(
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners, accept_changes)
         opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder
-        if not session.search.is_finished:
-            from orchestrator.launch import launch
+        try:
+            if not session.search.is_finished:
+                from orchestrator.launch import launch
 
-            launch(session, address, num_cpus, display)
-        session.close()
+                launch(session, address, num_cpus, display)
+            session.close()
+        except BaseException:
+            session.abandon()
+            raise
         if is_worth_it(opened.storage):
             try:
                 compact_tables(opened.storage)

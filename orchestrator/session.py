@@ -127,6 +127,11 @@ class Session:
         if self._mirror is not None:
             self._mirror.close()
 
+    def abandon(self) -> None:
+        """Leave what `close` would write to the next run."""
+        if self._mirror is not None:
+            self._mirror.abandon()
+
 
 def outcome_of(result: TrialResult) -> Outcome:
     """Return what the search needs of a result."""
