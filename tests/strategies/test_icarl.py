@@ -80,7 +80,7 @@ def test_the_loss_equals_algorithm_3_by_hand(kind: IncrementalType, temperature:
             g = now[row][output]
             expected -= (target * math.log(g) + (1 - target) * math.log(1 - g)) / 2
 
-    loss = method.classification_event(batch, Forward(features, torch.empty(0), 0))
+    loss = method.classification_loss(batch, Forward(features, torch.empty(0), 0))
     assert loss is not None
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -91,7 +91,7 @@ def test_the_first_task_learns_from_labels_alone(kind: IncrementalType) -> None:
     learn_tasks(learner, [0])
     features = learner.network.backbone(make_task(0).inputs)
     batch = make_task(0, kind).take(torch.arange(N_EXAMPLES))
-    found = learner.strategies[0].classification_event(batch, Forward(features, torch.empty(0), 0))
+    found = learner.strategies[0].classification_loss(batch, Forward(features, torch.empty(0), 0))
 
     outputs = learner.network.heads[0](features)
     expected = F.binary_cross_entropy_with_logits(outputs, F.one_hot(batch.labels, 2).float()) * 2

@@ -52,8 +52,8 @@ class Recorder(Strategy):
     def prepare(self, task: TaskData) -> None:
         self.seams.append("prepare")
 
-    def classification_event(self, batch: Batch, forward: Forward) -> Tensor | None:
-        self.seams.append("classification_event")
+    def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
+        self.seams.append("classification_loss")
         return None
 
     def training_data(self, task: TaskData) -> TaskData:
@@ -130,7 +130,7 @@ def test_naive_is_plain_sgd_with_momentum_bit_for_bit(keep: bool, seed: int) -> 
 
 
 def test_the_seams_are_met_in_the_published_order() -> None:
-    step = ["extend_batch", "classification_event", "penalty", "adjust_gradients", "after_step"]
+    step = ["extend_batch", "classification_loss", "penalty", "adjust_gradients", "after_step"]
 
     assert recorded(iterations=2).seams == ["begin_task", "prepare", "training_data", *step, *step, "end_task"]
 
