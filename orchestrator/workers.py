@@ -209,6 +209,7 @@ class KeepWorkers(FIFOScheduler):
         if self._control is not None and self._control.draining:
             for trial in tune_controller.get_trials():
                 if trial.status == Trial.PENDING and not self._control.has_worker(trial.config):
+                    trial.init_local_path()  # Tune asks each trial at its end for a folder, which it makes at the start
                     tune_controller.stop_trial(trial)
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         return chosen

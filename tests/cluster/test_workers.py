@@ -168,6 +168,23 @@ def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
     assert run.trials()["status"].tolist() == ["completed", "completed"]
 
 
+def test_an_interrupt_before_any_worker_has_started_ends_at_once(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    run, told = Run.create(tmp_path / "run", spec), list[int]()
+    session = Session(spec, run, tmp_path)
+
+    def interrupt() -> None:
+        while not session.search.running:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    run_on_ray(session, Cluster(False, ""), told.append)
+    assert told == [0]
+    assert len(run.trials()) == 0
+
+
 def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
