@@ -39,7 +39,8 @@ SECRET = "hushhush"
 
 def test_the_command_line_runs_and_shows_a_sweep_in_a_store(s3: str, tmp_path: Path) -> None:
     root = join(s3, uuid.uuid4().hex)
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SMALL))
+    content = SMALL | {"scenarios": ["split-digits/task"], "methods": ["naive", "ewc"]}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(content))
 
     def call(*arguments: str) -> str:
         done = subprocess.run(
@@ -49,7 +50,7 @@ def test_the_command_line_runs_and_shows_a_sweep_in_a_store(s3: str, tmp_path: P
         assert SECRET not in done.stdout + done.stderr
         return done.stdout
 
-    name = parse_spec(SMALL).name
+    name = parse_spec(content).name
     out = call("sweep", "spec.yaml", "--storage", root, "--num-cpus", "2")
     assert f"/{name}/trials and s3://" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spec.yaml"], "nothing is left on this machine's disk"
