@@ -56,7 +56,6 @@ class SweepSearcher(Searcher):
         self.terminated = False
         self._cluster = cluster
         self._on_event = on_event
-        self._keys: dict[str, str] = {}
         self._attempts: Counter[str] = Counter()
         self._started: set[str] = set()
         self._fits: Mapping[ResolvedRequest, int] = {}
@@ -77,9 +76,7 @@ class SweepSearcher(Searcher):
             if held and request.gpus == 0:
                 continue
             if search.n_running(request) < self._room(request) or not search.running:
-                planned = search.hand_out(request)
-                self._keys[trial_id] = planned.spec.key
-                return self._config(planned)
+                return self._config(search.hand_out(request))
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -251,7 +248,7 @@ def run_on_ray(
     except BaseException as error:
         if searcher.terminated:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
             raise Terminated from error
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
             raise _no_room_for_ray(error) from error
         raise
     finally:

@@ -17,6 +17,15 @@ from orchestrator.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 
+RAY_IN_THIS_PROCESS = [
+    pytest.mark.ray,
+    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+"""Marks of tests that start or join a cluster in their own process."""
+
 SMALL: dict[str, Any] = {
     "name": "small",
     "scenarios": ["split-digits/task", "split-digits/class"],

@@ -15,15 +15,9 @@ from ray.cluster_utils import Cluster
 from orchestrator import api
 from orchestrator.errors import StorageError
 from orchestrator.spec import parse_spec
-from tests.cluster.conftest import SMALL, assert_same_results
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, assert_same_results
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = RAY_IN_THIS_PROCESS
 
 
 @pytest.fixture(scope="module")

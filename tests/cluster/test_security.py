@@ -11,14 +11,9 @@ import psutil
 import pytest
 
 from orchestrator.cluster import Cluster, connected
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = RAY_IN_THIS_PROCESS
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 
 from orchestrator import api
@@ -24,15 +23,9 @@ from orchestrator.streams import PhaseData
 from orchestrator.sweep import run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
-from tests.cluster.conftest import SMALL, command, environment
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, command, environment
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = RAY_IN_THIS_PROCESS
 
 SECRET = "hushhush"
 

@@ -29,14 +29,9 @@ from orchestrator.sweep import MAX_RETRIES, SweepSearcher, run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 from orchestrator.workers import MOST_LOST_MACHINES, Losses
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves sockets and files of the processes that it ends to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = RAY_IN_THIS_PROCESS
 
 
 @pytest.fixture(scope="module")
