@@ -20,7 +20,7 @@ from orchestrator.run import Run
 from orchestrator.search import SweepSearch
 from orchestrator.session import Listener, Session, fingerprints, software_now
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
-from orchestrator.storage import DEFAULT_ROOT, join
+from orchestrator.storage import DEFAULT_ROOT, join, unheard
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
 from orchestrator.trial import Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
@@ -124,7 +124,7 @@ def run_sweep(
     folder.check(spec)
     if not accept_changes:
         folder.refuse_changed(spec, software_now(are_workers_here=address is None))
-    with folder.locked():
+    with folder.locked(display.say if display else unheard):
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners, accept_changes)
         opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder

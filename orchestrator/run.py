@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, parse_yaml
 from orchestrator.speccheck import COSTS
-from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage
+from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage, unheard
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of
 from orchestrator.suggestion import Outcome
 from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_table, write_rows
@@ -251,8 +251,11 @@ class Run:
         return read_table(self.storage.folder(table), table)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = unheard) -> Iterator[None]:
         """Hold the run folder for this process, and remove what dead ones left; a lock of theirs does not block.
+
+        Args:
+            say: told, in a line, of a lock that is watched for some time because its process may be dead.
 
         Raises:
             RunFolderError: where another sweep holds it.
@@ -260,7 +263,7 @@ class Run:
         """
         with ExitStack() as held:
             try:
-                held.enter_context(self.storage.locked())
+                held.enter_context(self.storage.locked(say))
                 self.storage.tidy()
             except OSError as error:
                 raise _unwritable(self.where, error) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,10 @@ DEFAULT_ROOT = "runs"
 _SECRET = re.compile(r"key|secret|token|passw|sig|credential|sas", re.IGNORECASE)
 _NAMED_BY_USER = ("abfs", "abfss")
 """Schemes whose URIs hold a container, and not a person, before the @."""
+
+
+def unheard(text: str) -> None:
+    """Take a line that nobody waits for."""
 
 
 class Storage(ABC):
@@ -99,8 +103,11 @@ class Storage(ABC):
         """Delete a file, which may be missing."""
 
     @abstractmethod
-    def locked(self) -> AbstractContextManager[None]:
+    def locked(self, say: Callable[[str], None] = unheard) -> AbstractContextManager[None]:
         """Hold this folder for one process; a dead one does not block.
+
+        Args:
+            say: told, in a line, where that takes time.
 
         Raises:
             RunFolderError: where another process holds it.
@@ -193,7 +200,7 @@ class LocalStorage(Storage):
             remove_folder(self._path / compacting(table))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = unheard) -> Iterator[None]:
         """Hold the lock file; the system lets go of it when the process ends, however it ends."""
         with held(self._path / LOCK_FILE):
             try:

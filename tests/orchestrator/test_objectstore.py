@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -37,19 +32,6 @@ MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 
 SECRET = "hushhush"
-
-
-@pytest.fixture(params=["s3", "memory"])
-def root(request: pytest.FixtureRequest) -> str:
-    """Return a fresh root: on the S3 server, and through fsspec in memory."""
-    if request.param == "s3":
-        return join(str(request.getfixturevalue("s3")), uuid.uuid4().hex)
-    return f"memory://{uuid.uuid4().hex}/runs"
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectstore, "SECONDS_TO_SETTLE", 0.0)
 
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
@@ -302,85 +284,6 @@ def test_a_store_that_refuses_ends_the_sweep_and_the_same_sweep_again_ends_as_if
     pd.testing.assert_frame_equal(found.reset_index(drop=True), undisturbed.reset_index(drop=True))
     again = run.trials().set_index("key")["started_at"]
     assert again[kept["key"]].tolist() == kept["started_at"].tolist(), "complete trials were trained again"
-
-
-# Locking.
-
-
-def test_a_second_holder_is_refused_until_the_first_lets_go(root: str, make_spec: MakeSpec) -> None:
-    run = Run.create(root, make_spec())
-    with run.locked():
-        with (
-            pytest.raises(RunFolderError, match=r"no other sweep uses, got .* with a lock of process \d+ on "),
-            Run(root).locked(),
-        ):
-            pass
-        assert Run.create(root, make_spec()).spec == make_spec()
-    assert ".lock" not in run.storage.names()
-    with Run(root).locked():
-        pass
-
-
-def test_another_process_is_refused_and_a_dead_one_does_not_block(s3: str) -> None:
-    place = join(s3, uuid.uuid4().hex)
-    code = (
-        "import sys, time\nfrom orchestrator import objectstore\nfrom orchestrator.run import Run\n"
-        "with Run(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, place], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderError, match=f"a lock of process {child.pid} on"), Run(place).locked():
-            pass
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        with Run(place).locked():
-            pass
-
-
-def lock_of_another(root: str, age: float) -> None:
-    content = {"owner": "x", "host": "far", "process": 1, "machine": "another", "renewed": time.time() - age}
-    open_storage(root).write(".lock", json.dumps(content).encode())
-
-
-def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
-    lock_of_another(root, age=30)
-    with (
-        pytest.raises(RunFolderError, match=r"process 1 on far; wait for it.* its lock ends 60 seconds after"),
-        Run(root).locked(),
-    ):
-        pass
-    lock_of_another(root, age=-3600)
-    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
-        pass
-    lock_of_another(root, age=61)
-    with Run(root).locked():
-        pass
-    open_storage(root).write(".lock", b"no lock of ours")
-    with Run(root).locked():
-        pass
-
-
-def test_of_two_who_write_at_once_one_holds(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectstore.time, "sleep", lambda seconds: lock_of_another(root, 0))
-    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
-        pass
-    assert json.loads(open_storage(root).read(".lock"))["owner"] == "x", "the winner's lock is left alone"
-
-
-def test_a_sweep_that_lost_its_lock_writes_nothing_more(
-    root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, spec = Run.create(root, make_spec()), make_trial()
-    with run.locked():
-        monkeypatch.setattr(objectstore._Lease, "is_due", lambda lease: bool(lease.owner))
-        record(run, spec, make_result(spec))
-        lock_of_another(root, 0)
-        other = make_trial(seed=1)
-        with pytest.raises(StorageError, match="run: expected to hold the lock"):
-            record(run, other, make_result(other))
-    assert Run.open(root).outcomes().keys() == {spec.key}
-    assert json.loads(run.storage.read(".lock"))["owner"] == "x"
 
 
 # URIs.

@@ -1,0 +1,145 @@
+"""The lock of a run in an object store."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from orchestrator import objectlock
+from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.objectlock import ObjectLock
+from orchestrator.run import Run
+from orchestrator.spec import SweepSpec
+from orchestrator.storage import join, open_storage
+from orchestrator.tables import accuracy_rows, trial_row
+from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+MakeResult = Callable[..., TrialResult]
+
+
+def lock_of_another(root: str, age: float, owner: str = "x") -> None:
+    content = {"owner": owner, "host": "far", "process": 1, "machine": "another", "renewed": time.time() - age}
+    open_storage(root).write(".lock", json.dumps(content).encode())
+
+
+@contextmanager
+def renewed_by_another(root: str, age: float) -> Iterator[None]:
+    """Keep a lock that another machine renews, by a clock that differs from ours by `age` seconds."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(0.05):
+            lock_of_another(root, age)
+
+    lock_of_another(root, age)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_second_holder_is_refused_until_the_first_lets_go(root: str, make_spec: MakeSpec) -> None:
+    run = Run.create(root, make_spec())
+    with run.locked():
+        with (
+            pytest.raises(RunFolderError, match=r"no other sweep uses, got .* with a lock of process \d+ on "),
+            Run(root).locked(),
+        ):
+            pass
+        assert Run.create(root, make_spec()).spec == make_spec()
+    assert ".lock" not in run.storage.names()
+    with Run(root).locked():
+        pass
+
+
+def test_another_process_is_refused_and_a_dead_one_does_not_block(s3: str) -> None:
+    place = join(s3, uuid.uuid4().hex)
+    code = (
+        "import sys, time\nfrom orchestrator.run import Run\n"
+        "with Run(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, place], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match=f"a lock of process {child.pid} on"), Run(place).locked():
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        with Run(place).locked():
+            pass
+
+
+def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
+    lock_of_another(root, age=30)
+    with (
+        pytest.raises(RunFolderError, match=r"process 1 on far; wait for it.* its lock ends 60 seconds after"),
+        Run(root).locked(),
+    ):
+        pass
+    open_storage(root).write(".lock", b"no lock of ours")
+    with Run(root).locked():
+        pass
+
+
+@pytest.mark.parametrize("age", [-3600, -1, 61, 3600])
+def test_a_live_lock_is_left_alone_whatever_its_clock_says(
+    root: str, age: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 5.0)
+    monkeypatch.setattr(objectlock, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    with renewed_by_another(root, age), pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
+        pass
+    assert json.loads(open_storage(root).read(".lock"))["owner"] == "x"
+
+
+@pytest.mark.parametrize("age", [-3600, 61])
+def test_a_lock_that_nobody_renews_is_taken_after_a_watch_that_is_told(
+    root: str, age: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 0.3)
+    said: list[str] = []
+    lock_of_another(root, age)
+    with Run(root).locked(said.append):
+        assert json.loads(open_storage(root).read(".lock"))["owner"] != "x"
+    assert said == ["watching the lock of process 1 on far for 0 seconds: it seems to be dead"]
+    assert ".lock" not in open_storage(root).names()
+
+
+def test_of_two_who_write_at_once_one_holds(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectlock.time, "sleep", lambda seconds: lock_of_another(root, 0))
+    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
+        pass
+    assert json.loads(open_storage(root).read(".lock"))["owner"] == "x", "the winner's lock is left alone"
+
+
+def test_a_sweep_that_lost_its_lock_writes_nothing_more(
+    root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(spec: TrialSpec) -> None:
+        result = make_result(spec)
+        run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+
+    run, first, second = Run.create(root, make_spec()), make_trial(), make_trial(seed=1)
+    with run.locked():
+        monkeypatch.setattr(ObjectLock, "is_due", lambda lock: bool(lock._owner))
+        record(first)
+        lock_of_another(root, 0)
+        with pytest.raises(StorageError, match="run: expected to hold the lock"):
+            record(second)
+    assert Run.open(root).outcomes().keys() == {first.key}
+    assert json.loads(run.storage.read(".lock"))["owner"] == "x"
