@@ -109,13 +109,14 @@ def run_trial(
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
     reason, run = "", None
-    details, chance_accuracy = dict[str, Any](), None
+    costs, details, chance_accuracy = dict[str, float](), dict[str, Any](), None
     try:
         if placement.device == "cuda" and not torch.cuda.is_available():
             raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
         reset_peak_memory(placement)
         run = _begin(spec, data, placement, checkpoint)
         run.execute(report, checkpoint)
+        costs = run.costs(time.perf_counter() - clock)
         details, chance_accuracy = run.details(), run.chance_accuracy()
     except TrialDivergedError as error:
         status, reason = "failed", f"diverged: {error}"
@@ -125,7 +126,9 @@ def run_trial(
         status, reason = "error" if _is_shortage(error) else "failed", _describe(error)
     if checkpoint is not None and status != "error":
         delete_checkpoint(checkpoint)
-    costs = run.costs(time.perf_counter() - clock) if run else {}
+    if run is not None and not costs:
+        with suppress(Exception):  # a method in the middle of something may not know what it keeps
+            costs = run.costs(time.perf_counter() - clock)
     complete = status == "completed" and run is not None
     return TrialResult(
         spec.key,

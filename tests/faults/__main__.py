@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.faults.world import Tally
 
-GROUPS = ("points", "disks", "trials", "drivers", "nodes")
+GROUPS = ("points", "disks", "trials", "drivers", "nodes", "networks")
 
 
 def main() -> int:

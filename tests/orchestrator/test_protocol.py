@@ -486,16 +486,18 @@ def test_a_reason_can_always_be_written(
     assert read_table(tmp_path, "trials")["reason"][0] == result.reason
 
 
-def test_a_report_that_fails_fails_its_trial(
-    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "has_seconds"), [("report", True), ("kept_bytes", False)])
+def test_what_a_method_says_of_itself_may_fail_and_fails_its_trial(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, has_seconds: bool
 ) -> None:
     def fail(self: Naive) -> None:
-        raise ValueError("nothing to report")
+        raise ValueError("nothing to say")
 
-    monkeypatch.setattr(Naive, "report", fail)
+    monkeypatch.setattr(Naive, name, fail)
     result = run(make_trial(), digits)
     assert result.status == "failed"
-    assert result.reason.startswith("ValueError: nothing to report at test_protocol.py:")
+    assert result.reason.startswith("ValueError: nothing to say at test_protocol.py:")
+    assert ("seconds" in result.costs) == has_seconds
     assert (result.n_correct, result.details, result.chance_accuracy) == ([], {}, None)
 
 

@@ -1,0 +1,143 @@
+"""A sweep on a cluster that is struck while trials are in flight, at random moments."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import psutil
+
+from orchestrator import trial as trial_module
+from orchestrator.provenance import Placement
+from orchestrator.run import Run
+from orchestrator.session import Session
+from orchestrator.storage import StoredFile
+from orchestrator.streams import PhaseData
+from orchestrator.sweep import run_on_ray
+from orchestrator.trial import TrialResult, run_trial
+from orchestrator.trialspec import TrialSpec
+from tests.faults.world import Tally, World
+
+MOST_STRIKES_A_RUN = 5
+MOST_RUNS = 12
+
+SECONDS_BETWEEN = (0.3, 3.0)
+"""Between a strike and the next, once a trial is in flight again."""
+
+Strike = Callable[[str], bool]
+"""Does what its argument names; returns whether it hit a sweep, with trials in flight."""
+
+
+def noted(
+    spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path | StoredFile
+) -> TrialResult:
+    """Run a trial that writes checkpoints often; leave a mark where it goes on from one of a dead worker."""
+    trial_module.SECONDS_BETWEEN_CHECKPOINTS = 0.1
+    assert isinstance(checkpoint, Path)
+    if checkpoint.exists():
+        mark = checkpoint.parents[1] / "resumed" / f"{spec.key}.{token_hex(4)}"
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+    return run_trial(spec, data, placement, report, checkpoint)
+
+
+def workers(method: str = "") -> list[int]:
+    """Return the worker processes below this one; those in a method of theirs where one is named.
+
+    Ray writes what an actor does into its process's title; `train` is Tune's name for running a trial.
+    """
+    title = f"SweepWorker.{method}" if method else "SweepWorker"
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return sorted(found)
+
+
+class Striker(threading.Thread):
+    """Strikes at random moments while trials are in flight.
+
+    Args:
+        session: the sweep.
+        strike: does it.
+        kinds: the argument of each strike.
+        rng: the moments.
+    """
+
+    def __init__(self, session: Session, strike: Strike, kinds: list[str], rng: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.hits: list[str] = []
+        self.fault: Exception | None = None
+        self.ended = threading.Event()
+        self._session, self._strike, self._kinds, self._rng = session, strike, kinds, rng
+
+    def run(self) -> None:
+        """Strike one time after the other until there are no more kinds or the sweep has ended."""
+        for kind in self._kinds:
+            seconds = self._rng.uniform(*SECONDS_BETWEEN)
+            while not self.ended.is_set() and not (self._session.search.running and workers()):
+                time.sleep(0.02)
+            if self.ended.wait(seconds):
+                return
+            try:
+                if self._strike(kind):
+                    self.hits.append(kind)
+            except Exception as error:
+                self.fault = error
+                return
+
+
+def strike_sweeps(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str]) -> None:
+    """Run sweeps until each kind has hit one, and compare the tables after each."""
+    left = list(kinds)
+    for number in range(MOST_RUNS):
+        if not left:
+            break
+        left = left[_one_sweep(world, tally, cluster, strike, left[:MOST_STRIKES_A_RUN], f"run {number}") :]
+    if left:
+        tally.wrong(f"{len(left)} faults found no sweep to hit")
+
+
+def _one_sweep(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str], what: str) -> int:
+    """Run one sweep under strikes, and again until nothing is missing; return how many hit it."""
+    folder = world.new(what.replace(" ", "-"))
+    run_folder = Run.create(folder, world.spec)
+    session = Session(world.spec, run_folder, Path("nowhere"))
+    striker = Striker(session, strike, kinds, world.random)
+    striker.start()
+    lost: list[str] = []
+    try:
+        run_on_ray(session, cluster, function=noted, on_event=lost.append)
+    except Exception as error:
+        tally.wrong(f"{what}: the sweep ended with {error!r} from {error.__cause__!r} after {striker.hits}")
+    finally:
+        striker.ended.set()
+        striker.join()
+    if striker.fault is not None:
+        tally.wrong(f"{what}: a strike ended with {striker.fault!r} after {striker.hits}")
+    tally.faults += len(striker.hits)
+    kept = world.check_after_fault(tally, what, folder)
+    trials = run_folder.trials()
+    errors = [f"{n} attempts, {why}" for n, why in trials[trials["status"] == "error"][["n_attempts", "reason"]].values]
+    n_resumed = len(list(folder.glob("resumed/*")))
+    tally.notes.append(
+        f"{what}: {len(striker.hits)} hits, {len(lost)} tried again, {n_resumed} from a checkpoint, "
+        f"{len(errors)} errors {errors or ''}"
+    )
+    tally.n_resumed += n_resumed
+    if run_folder.n_missing(world.spec):
+        again = Session(world.spec, Run(folder), Path("nowhere"))
+        run_on_ray(again, cluster, function=noted)
+    Run(folder).fill_intransigence()
+    Run(folder).delete_used_checkpoints()
+    world.check_end(tally, what, folder, kept)
+    print(f"  {tally.group} so far: {tally.line()}", file=sys.stderr, flush=True)
+    return len(striker.hits)

@@ -1,0 +1,207 @@
+"""The network between the nodes of a cluster fails for a while, and comes back, while a sweep runs on it.
+
+The second node is a host of its own: a network namespace, joined to the first by a pair of virtual interfaces. Its
+disk is the first one's, so what is cut off goes on writing its checkpoints: to them, and not to us, it is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+
+import ray  # isort: skip
+from ray.cluster_utils import Cluster as OneNode
+
+from orchestrator.cluster import NAMESPACE, connected
+from tests.faults.inflight import strike_sweeps, workers
+from tests.faults.world import LONGER, Tally, World
+
+N_CUTS, N_SPLITS = 4, 6
+N_CUTS_QUICK, N_SPLITS_QUICK = 0, 1
+
+HEALTH_CHECKS = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+"""Ray takes a node for dead after 3 to 6 seconds without an answer; by default after 15 to 65."""
+
+SECONDS_OF_A_CUT = 1.5
+"""Too short for Ray to notice: what was sent is sent again, and nothing is lost."""
+
+SECONDS_AFTER_A_SPLIT = 1.5
+"""For so long a node that is taken for dead goes on, while the trial that it runs is tried again elsewhere."""
+
+SECONDS_FOR_A_TRIAL = 10.0
+"""A strike waits for so long until the other side trains."""
+
+SECONDS_AT_MOST = 60.0
+
+SLOWER = LONGER | {
+    "methods": ["naive", "replay"],
+    "seeds": {"search": 1, "confirm": 1},
+    "search": {"suggestions": 3, "batch": 2},
+    "training": {"epochs": 100, "batch_size": 32},
+}
+"""6 trials of some seconds, so that one on a node that is cut off lives longer than Ray's patience."""
+
+
+def run(folder: Path, seed: int, quick: bool) -> Tally:
+    tally = Tally("networks")
+    try:
+        with Link() as link:
+            world = World(folder / "networks", SLOWER, seed)
+            assert world.undisturbed.is_dir()  # before this process has threads: it is made in a fork
+            kinds = ["cut"] * (N_CUTS_QUICK if quick else N_CUTS) + ["split"] * (N_SPLITS_QUICK if quick else N_SPLITS)
+            world.random.shuffle(kinds)
+            with two_hosts(link) as hosts, connected(None) as cluster:
+                strike_sweeps(world, tally, cluster, hosts.strike, kinds)
+            if not quick and not tally.n_resumed:
+                tally.wrong("no trial went on from the checkpoint of a node that was cut off")
+    except NoNetworks as error:
+        tally.notes.append(f"skipped: {error}")
+    return tally
+
+
+class NoNetworks(Exception):
+    """This machine or user cannot make networks."""
+
+
+class Link:
+    """A network namespace and the pair of interfaces that joins it to this one. Needs root and `ip` of iproute2."""
+
+    here, there = "10.213.77.1", "10.213.77.2"
+
+    def __init__(self) -> None:
+        self.name = f"faults-{os.getpid()}"
+        self._interface, self._other = f"f{os.getpid()}a", f"f{os.getpid()}b"
+
+    def __enter__(self) -> Link:
+        if shutil.which("ip") is None:
+            raise NoNetworks("there is no 'ip'")
+        try:
+            self._ip("netns", "add", self.name)
+            self._ip("link", "add", self._interface, "type", "veth", "peer", "name", self._other, "netns", self.name)
+            self._ip("addr", "add", f"{self.here}/30", "dev", self._interface)
+            self._ip("-n", self.name, "addr", "add", f"{self.there}/30", "dev", self._other)
+            self._ip("-n", self.name, "link", "set", self._other, "up")
+            self._ip("-n", self.name, "link", "set", "lo", "up")
+            self.up()
+        except subprocess.CalledProcessError as error:
+            self.__exit__()
+            raise NoNetworks(error.stderr.strip()) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self._ip("netns", "del", self.name)  # and the interfaces with it
+
+    def up(self) -> None:
+        """Join the two."""
+        self._ip("link", "set", self._interface, "up")
+
+    def down(self) -> None:
+        """Lose whatever is sent from one to the other."""
+        self._ip("link", "set", self._interface, "down")
+
+    def has(self, process: int) -> bool:
+        """Return whether a process is on the other side."""
+        with contextlib.suppress(OSError):
+            return os.stat(f"/proc/{process}/ns/net").st_ino == os.stat(f"/run/netns/{self.name}").st_ino
+        return False
+
+    @staticmethod
+    def _ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+class TwoHosts:
+    """A cluster with a CPU on each side of a link."""
+
+    def __init__(self, link: Link, address: str) -> None:
+        self._link, self._address = link, address
+        self._node: subprocess.Popen[bytes] | None = None
+
+    def join(self) -> None:
+        """Start the other side's node, and wait until it has joined."""
+        words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--address"]
+        self._node = subprocess.Popen(
+            ["ip", "netns", "exec", self._link.name, *words, self._address, f"--node-ip-address={self._link.there}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait(is_alive=True)
+
+    def leave(self) -> None:
+        """End the other side's node."""
+        if self._node is not None:
+            self._node.terminate()
+            self._node.wait()
+
+    def strike(self, kind: str) -> bool:
+        """Do a 'cut', shorter than Ray's patience, or a 'split', longer, while a trial is on the other side.
+
+        Raises:
+            AssertionError: where a node that was taken for dead goes on when it is heard again.
+        """
+        training = self._training()
+        if not training:
+            return False
+        self._link.down()
+        if kind == "cut":
+            time.sleep(SECONDS_OF_A_CUT)
+            self._link.up()
+            return True
+        for process in training:  # so that what it does comes when nobody expects it any more
+            os.kill(process, signal.SIGSTOP)
+        self._wait(is_alive=False)
+        for process in training:
+            os.kill(process, signal.SIGCONT)
+        time.sleep(SECONDS_AFTER_A_SPLIT)
+        self._link.up()
+        assert self._node is not None
+        self._node.wait(SECONDS_AT_MOST)  # Ray's own: who is told that he is dead ends
+        assert not any(map(self._link.has, workers()))
+        self.join()
+        return True
+
+    def _training(self) -> list[int]:
+        """Wait for some time until the other side runs a trial, and return the processes that do."""
+        deadline = time.monotonic() + SECONDS_FOR_A_TRIAL
+        while not (training := list(filter(self._link.has, workers("train")))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return training
+
+    def _wait(self, is_alive: bool) -> None:
+        deadline = time.monotonic() + SECONDS_AT_MOST
+        while is_alive != any(n["Alive"] for n in ray.nodes() if n["NodeManagerAddress"] == self._link.there):
+            assert time.monotonic() < deadline, f"the node is not {'there' if is_alive else 'taken for dead'}"
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def two_hosts(link: Link) -> Iterator[TwoHosts]:
+    """Start a cluster of a node on each side of a link, and join it."""
+    head = OneNode()
+    hosts = None
+    try:
+        head.add_node(num_cpus=1, node_ip_address=link.here, _system_config=HEALTH_CHECKS)
+        ray.init(address=head.address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        hosts = TwoHosts(link, head.address)
+        hosts.join()
+        yield hosts
+    finally:
+        if hosts is not None:
+            hosts.leave()
+        ray.shutdown()
+        head.shutdown()
