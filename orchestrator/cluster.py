@@ -35,8 +35,9 @@ from ray.util.metrics import Gauge  # noqa: E402
 
 NAMESPACE = "continual-sweep"
 _SECONDS_TO_REACH = 10.0
-_TRACEBACKS_OF_WORKERS = ("ray.tune.execution.tune_controller", "ray.tune.tune")
-"""Loggers of Ray that print a traceback where a worker dies; we say it in a line, and in the trial's row."""
+_TRACEBACKS = ("ray.tune.execution.tune_controller", "ray.tune.tune", "ray.tune.execution.experiment_state")
+"""Loggers of Ray that print a traceback where a worker dies, which we say in a line and in the trial's row, or where
+what Tune keeps for a resume of its own cannot be saved, which we do not use."""
 
 _OF_THE_DEAD = ("A worker died or was killed", "Raylet is terminated", "The node with node id")
 """How messages of Ray about the same begin, of some lines of its logs."""
@@ -148,7 +149,7 @@ def _say_nothing_of_dead_workers() -> None:
 
     The printing function is an internal of Ray: where a version does not have it, a long line more is printed.
     """
-    for name in _TRACEBACKS_OF_WORKERS:
+    for name in _TRACEBACKS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from ray._private import worker as internal
 

@@ -110,6 +110,11 @@ class SweepSearcher(Searcher):
         """Return how many trials have a worker."""
         return sum(trial.spec.key in self._started for trial in self.session.search.running)
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether all that was to be run is recorded."""
+        return self.session.search.is_finished or (self.draining and self.n_in_flight == 0)
+
     def note_start(self, config: dict[str, Any]) -> None:
         """Remember that a trial has its worker."""
         self._started.add(TrialSpec.model_validate_json(config["trial"]).key)
@@ -248,9 +253,12 @@ def run_on_ray(
     except BaseException as error:
         if searcher.terminated:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
             raise Terminated from error
-        if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        if isinstance(error, Exception) and searcher.has_ended:
+            pass  # it is about what Tune keeps of a run, which we do not use, as where its temporary folder is full
+        elif isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
             raise _no_room_for_ray(error) from error
-        raise
+        else:
+            raise
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import logging
 import os
 import signal
 import tempfile
@@ -230,6 +231,31 @@ def test_a_temporary_folder_that_refuses_is_told(
     run = Run.create(tmp_path / "run", spec)
     with pytest.raises(StorageError, match=r"temporary folder: expected .*No space left.*run the same command again"):
         run_on_ray(Session(spec, run, tmp_path), cluster)
+
+
+def test_a_temporary_folder_that_becomes_full_disturbs_nothing_and_nobody(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_refused = 0
+
+    def refuse(*_: object, **__: object) -> None:
+        nonlocal n_refused
+        n_refused += 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    printed: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", printed.append)
+    monkeypatch.setattr("ray.train._internal.storage._pyarrow_fs_copy_files", refuse)
+    run = Run.create(tmp_path / "run", spec)
+    logging.getLogger("ray.tune.execution.experiment_state").addHandler(handler)
+    try:
+        run_on_ray(Session(spec, run, tmp_path), cluster)
+    finally:
+        logging.getLogger("ray.tune.execution.experiment_state").removeHandler(handler)
+    assert run.n_missing(spec) == 0
+    assert n_refused, "Tune did not try to save its state"
+    assert printed == []
 
 
 def test_a_request_that_no_node_can_serve_any_more_is_told_once(
