@@ -71,7 +71,12 @@ def compact(run: Storage) -> list[Compacted]:
             "once, so its files stay one a trial: copy the run to a disk to compact it"
         )
     try:
-        return [_compact_table(run, table) for table in TABLES]
+        trials = _contents(run, "trials")
+        settled = set(_settled(trials))
+        return [
+            _compact_table(run, "trials", trials, settled),
+            _compact_table(run, "accuracy", _contents(run, "accuracy"), settled),
+        ]
     except OSError as error:
         raise StorageError(
             f"compact: expected '{run.where}' to be writable, got '{error.strerror}'; free space or mend permissions; "
@@ -89,14 +94,18 @@ def is_worth_it(run: Storage) -> bool:
     return run.path is not None and any(len(table_files(run.folder(table))) > MANY_FILES for table in TABLES)
 
 
-def _compact_table(run: LocalStorage, table: str) -> Compacted:
+def _contents(run: LocalStorage, table: str) -> dict[str, Any]:
+    """Return the rows of each file of a table."""
+    folder = run.folder(table)
+    return {name: read_file(folder, name, table) for name in table_files(folder)}
+
+
+def _compact_table(run: LocalStorage, table: str, contents: dict[str, Any], settled: set[str]) -> Compacted:
     old, new = run.folder(table), run.folder(compacting(table))
     remove_folder(new.path)
-    names = table_files(old)
-    contents = {name: read_file(old, name, table) for name in names}
-    merging = _to_merge(run, table, contents)
+    merging = _to_merge(table, contents, settled)
     if len(merging) < 2:
-        return Compacted(table, len(names), len(names))
+        return Compacted(table, len(contents), len(contents))
     _refuse_what_cannot_move(old)
     os.mkdir(new.path)
     shutil.copymode(old.path, new.path)
@@ -119,23 +128,21 @@ def _compact_table(run: LocalStorage, table: str) -> Compacted:
     time.sleep(SECONDS_FOR_READERS)
     remove_folder(new.path)
     reached("compact.removed")
-    return Compacted(table, len(names), len(names) - len(merging) + len(parts))
+    return Compacted(table, len(contents), len(contents) - len(merging) + len(parts))
 
 
-def _to_merge(run: LocalStorage, table: str, contents: dict[str, Any]) -> list[str]:
+def _to_merge(table: str, contents: dict[str, Any], settled: set[str]) -> list[str]:
     """Return the files whose rows go into merged ones: of trials that are settled, and merged ones with much room."""
-    settled = set(_settled(run))
     small = [n for n, rows in contents.items() if not n.startswith(MERGED) and n.removesuffix(SUFFIX) in settled]
     merged = [n for n, rows in contents.items() if n.startswith(MERGED) and rows.num_rows < MOST_ROWS[table] / 2]
     return merged + small if small else []
 
 
-def _settled(run: LocalStorage) -> Iterator[str]:
+def _settled(trials: dict[str, Any]) -> Iterator[str]:
     """Yield the keys of the trials that will not be run again."""
-    trials = run.folder("trials")
-    for name in table_files(trials):
-        rows = read_file(trials, name, "trials").select(["key", "status"]).to_pydict()
-        yield from (k for k, status in zip(rows["key"], rows["status"], strict=True) if status != "error")
+    for content in trials.values():
+        rows = content.select(["key", "status"]).to_pydict()
+        yield from (key for key, status in zip(rows["key"], rows["status"], strict=True) if status != "error")
 
 
 def _parts(rows: Any, most: int) -> Iterator[Any]:

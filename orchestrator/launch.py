@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster import SweepMetrics, connected
+from orchestrator.search import CellSearch
 from orchestrator.session import Session
 from orchestrator.sweep import run_on_ray
 
@@ -20,8 +22,8 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
     """
     with connected(address, num_cpus) as cluster:
         metrics = SweepMetrics(session.spec.name)
-        export_metrics(session, metrics)
-        session.listen(lambda session, planned, result: export_metrics(session, metrics))
+        export_metrics(session, metrics, session.search.cells)
+        session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
         if display is None:
             run_on_ray(session, cluster)
             return
@@ -38,8 +40,14 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
         run_on_ray(session, cluster, draining, on_event=display.say)
 
 
-def export_metrics(session: Session, metrics: SweepMetrics) -> None:
-    """Set the metrics that Ray exports from the state of the session."""
+def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[CellSearch]) -> None:
+    """Set the metrics that Ray exports from the state of the session.
+
+    Args:
+        session: the sweep.
+        metrics: where they are set.
+        cells: those that may have changed.
+    """
     search, progress = session.search, session.progress
     metrics.trials(
         {
@@ -49,7 +57,8 @@ def export_metrics(session: Session, metrics: SweepMetrics) -> None:
             "waiting": search.n_waiting,
         }
     )
-    for cell in search.cells:
-        best = cell.best_feasible()
+    for cell in cells:
+        feasible = cell.feasible()
+        best = cell.best_of(feasible)
         objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
-        metrics.cell(cell.cell.name, len(cell.feasible()), objective)
+        metrics.cell(cell.cell.name, len(feasible), objective)

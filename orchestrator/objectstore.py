@@ -101,9 +101,14 @@ class ObjectStorage(Storage):
 
     def names(self) -> list[str]:
         """Return the sorted names under this prefix."""
+        return list(self.stamps())
+
+    def stamps(self) -> dict[str, object]:
+        """Return each object's time of change and size; None where the store tells no time."""
         with _plain_errors(self.where):
             found = self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.base_name)
+        named = sorted((info for info in found if info.base_name), key=lambda info: info.base_name)
+        return {info.base_name: (info.mtime_ns, info.size) if info.mtime_ns else None for info in named}
 
     def read(self, name: str) -> bytes:
         """Return an object's content."""

@@ -68,7 +68,7 @@ class ProgressDisplay:
         if result.status != "completed":
             seed = f"seed {planned.spec.seed}"
             self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
-        search = next(c for c in session.search.cells if c.cell.name == planned.cell.name)
+        search = session.search.cell_of(planned)
         if self._live is None and search.is_finished:
             self.say(f"{planned.cell.name}: {self._verdict(search)}")
         now = time.monotonic()

@@ -185,6 +185,8 @@ class Run:
             StorageError: where a file cannot be written; it is then filled by the next run.
         """
         frame = self._table("trials")
+        if "joint" not in set(frame["method"]):
+            return
         values = self._intransigence(frame)
         new = np.isfinite(values) & frame["intransigence"].isna().to_numpy()
         filled = dict(zip(frame.loc[new, "key"], values[new], strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,8 +127,12 @@ class CellSearch:
 
     def best_feasible(self) -> Suggestion | None:
         """Return the feasible suggestion with the best mean objective so far, or None."""
+        return self.best_of(self.feasible())
+
+    def best_of(self, suggestions: Iterable[Suggestion]) -> Suggestion | None:
+        """Return the suggestion with the best mean objective, the first of equals, or None where there is none."""
         metric, phase = self.spec.objective, self.judged_phase
-        return min(self.feasible(), key=lambda s: (rank(metric, s.mean(phase, metric)), s.number), default=None)
+        return min(suggestions, key=lambda s: (rank(metric, s.mean(phase, metric)), s.number), default=None)
 
     def nearest_miss(self, phase: Phase = "search") -> Suggestion | None:
         """Return the suggestion that violates the limits least, or None where none completed."""
@@ -257,6 +261,10 @@ class SweepSearch:
         for queue in self._waiting.values():
             yield from queue
 
+    def cell_of(self, trial: PlannedTrial) -> CellSearch:
+        """Return the search that a trial belongs to."""
+        return self._by_name[trial.cell.name]
+
     def n_running(self, request: ResolvedRequest) -> int:
         """Return how many trials of this request are handed out."""
         return sum(trial.request == request for trial in self._running.values())
@@ -270,7 +278,7 @@ class SweepSearch:
     def record(self, key: str, outcome: Outcome) -> PlannedTrial:
         """Take the outcome of a running trial; its cell may put more trials into the queue."""
         trial = self._running.pop(key)
-        search = self._by_name[trial.cell.name]
+        search = self.cell_of(trial)
         if outcome.status != "error":
             self._known[key] = outcome
         self._enqueue(search, search.record(key, outcome))

@@ -63,6 +63,10 @@ class Storage(ABC):
         """Return what is another object once the whole folder was replaced by a new one."""
         return None
 
+    def stamps(self) -> dict[str, object]:
+        """Return, by sorted name, what changes with a file; None where the storage does not tell."""
+        return dict.fromkeys(self.names())
+
     @abstractmethod
     def tidy(self) -> None:
         """Remove what dead processes have left of a run; only for who holds the lock."""
@@ -144,6 +148,17 @@ class LocalStorage(Storage):
             return sorted(os.listdir(self._path))
         except FileNotFoundError:
             return []
+
+    def stamps(self) -> dict[str, object]:
+        """Return each file's number on its disk, time of change and size: what is replaced has another number."""
+        return {name: self._stamp(name) for name in self.names()}
+
+    def _stamp(self, name: str) -> object:
+        try:
+            found = os.stat(self._path / name)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
     def generation(self) -> object:
         """Return the folder's number on its disk."""

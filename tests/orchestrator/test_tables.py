@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator import tables
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.metrics import METRICS
 from orchestrator.schema import SCHEMA_VERSION, SCHEMAS, encode
@@ -273,6 +274,35 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, row: di
 
 
 # Reading.
+
+
+def test_a_table_is_read_once_until_a_file_of_it_changes(
+    tmp_path: Path, spec: TrialSpec, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_checked = 0
+    check = tables.check_file
+
+    def count(*arguments: Any) -> Any:
+        nonlocal n_checked
+        n_checked += 1
+        return check(*arguments)
+
+    monkeypatch.setattr(tables, "check_file", count)
+    write_rows(tmp_path, spec.key, "trials", [row])
+    first = read_table(tmp_path, "trials")
+    first["status"] = "spoilt by who read it"
+    assert read_table(tmp_path, "trials")["status"].tolist() == [row["status"]]
+    assert n_checked == 1
+    other = tmp_path / "other"
+    write_rows(other, spec.key, "trials", [row | {"seed": 99}])
+    (other / f"{spec.key}.parquet").replace(tmp_path / f"{spec.key}.parquet")  # as another process would
+    assert read_table(tmp_path, "trials")["seed"].tolist() == [99]
+    write_rows(tmp_path, spec.key, "trials", [row | {"seed": 98}])
+    assert read_table(tmp_path, "trials")["seed"].tolist() == [98]
+    write_rows(tmp_path, "0123456789abcdef", "trials", [row | {"key": "0123456789abcdef", "seed": 97}])
+    assert sorted(read_table(tmp_path, "trials")["seed"]) == [97, 98]
+    (tmp_path / f"{spec.key}.parquet").unlink()
+    assert read_table(tmp_path, "trials")["seed"].tolist() == [97]
 
 
 @pytest.mark.parametrize("table", ["trials", "accuracy"])
