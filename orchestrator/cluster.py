@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ import ray  # noqa: E402
 from ray.util.metrics import Gauge  # noqa: E402
 
 NAMESPACE = "continual-sweep"
+SECONDS_BETWEEN_METRICS = 5.0
 _SECONDS_TO_REACH = 10.0
 _TRACEBACKS = ("ray.tune.execution.tune_controller", "ray.tune.tune", "ray.tune.execution.experiment_state")
 """Loggers of Ray that print a traceback where a worker dies, which we say in a line and in the trial's row, or where
@@ -214,13 +216,42 @@ class SweepMetrics:
         for gauge in (self._trials, self._feasible, self._best):
             gauge.set_default_tags(tags)
 
+        self._values: dict[tuple[Gauge, tuple[str, str]], float] = {}
+
     def trials(self, counts: dict[str, int]) -> None:
         """Set the number of trials by state."""
         for state, count in counts.items():
-            self._trials.set(count, tags={"state": state})
+            self._set(self._trials, "state", state, count)
 
     def cell(self, cell: str, n_feasible: int, best: float | None) -> None:
         """Set a cell's number of feasible suggestions and best objective."""
-        self._feasible.set(n_feasible, tags={"cell": cell})
+        self._set(self._feasible, "cell", cell, n_feasible)
         if best is not None:
-            self._best.set(best, tags={"cell": cell})
+            self._set(self._best, "cell", cell, best)
+
+    @contextlib.contextmanager
+    def kept(self, update: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Set every value again and again: Ray forgets one that was not set for some 20 seconds.
+
+        Args:
+            update: called before, in another thread, to set what changes with nobody saying so.
+        """
+        stop = threading.Event()
+
+        def set_again() -> None:
+            while not stop.wait(SECONDS_BETWEEN_METRICS):
+                update()
+                for (gauge, (name, of)), value in list(self._values.items()):
+                    gauge.set(value, tags={name: of})
+
+        thread = threading.Thread(target=set_again, daemon=True, name="metrics")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _set(self, gauge: Gauge, name: str, of: str, value: float) -> None:
+        self._values[gauge, (name, of)] = value
+        gauge.set(value, tags={name: of})

@@ -71,12 +71,11 @@ def compact(run: Storage) -> list[Compacted]:
             "once, so its files stay one a trial: copy the run to a disk to compact it"
         )
     try:
-        trials = _contents(run, "trials")
-        settled = set(_settled(trials))
-        return [
-            _compact_table(run, "trials", trials, settled),
-            _compact_table(run, "accuracy", _contents(run, "accuracy"), settled),
-        ]
+        contents = _contents(run, "trials")
+        settled = set(_settled(contents))
+        trials = _compact_table(run, "trials", contents, settled)
+        contents = _contents(run, "accuracy")
+        return [trials, _compact_table(run, "accuracy", contents, settled)]
     except OSError as error:
         raise StorageError(
             f"compact: expected '{run.where}' to be writable, got '{error.strerror}'; free space or mend permissions; "

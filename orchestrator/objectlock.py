@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -19,8 +20,11 @@ SECONDS_BETWEEN_RENEWALS = 20.0
 N_MISSED_RENEWALS = 3
 """A lock that was not renewed for so many times the seconds above is that of a dead process."""
 
-SECONDS_OF_WATCH = 30.0
+SECONDS_OF_WATCH = N_MISSED_RENEWALS * SECONDS_BETWEEN_RENEWALS
 """A lock of another machine that says so must also stay as it is for so long: the clocks of the two may differ."""
+
+SECONDS_BETWEEN_TRIES = 5.0
+"""After a renewal that the store refused."""
 
 SECONDS_TO_SETTLE = 1.0
 """Between writing a lock and reading it back, so that of two who write at once one alone finds its own."""
@@ -85,7 +89,7 @@ class ObjectLock:
 
     def is_due(self) -> bool:
         """Return whether the lock is ours and was not renewed for so long that it must be looked at before a write."""
-        return bool(self._owner) and time.monotonic() - self._renewed > 1.5 * SECONDS_BETWEEN_RENEWALS
+        return bool(self._owner) and _now() - self._renewed > 1.5 * SECONDS_BETWEEN_RENEWALS
 
     def renew(self) -> None:
         """Write the time into our lock.
@@ -115,16 +119,21 @@ class ObjectLock:
         while time.monotonic() < end:
             time.sleep(min(_SECONDS_BETWEEN_LOOKS, SECONDS_OF_WATCH))
             now = self._content()
-            if now is not None and now != content:
+            if now is None:
+                return
+            if now != content:
                 raise self._refusal(now)
 
     def _keep_renewing(self, stop: threading.Event) -> None:
-        while not stop.wait(SECONDS_BETWEEN_RENEWALS):
+        seconds = SECONDS_BETWEEN_RENEWALS
+        while not stop.wait(seconds):
             try:
                 self.renew()
+                seconds = SECONDS_BETWEEN_RENEWALS
             except OSError:
-                continue  # the next write tries again, and tells
+                seconds = SECONDS_BETWEEN_TRIES
             except StorageError:
+                self._renewed = -math.inf  # the next write looks, and tells
                 return
 
     def _put(self) -> None:
@@ -136,23 +145,28 @@ class ObjectLock:
             "renewed": time.time(),
         }
         self._write(json.dumps(content).encode())
-        self._renewed = time.monotonic()
+        self._renewed = _now()
 
     def _content(self) -> dict[str, Any] | None:
         """Return what the lock holds, None where there is none of ours."""
         try:
             content = json.loads(self._read())
             return dict(content) | {"owner": str(content["owner"]), "renewed": float(content["renewed"])}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _refusal(self, content: dict[str, Any]) -> RunFolderError:
-        seconds = N_MISSED_RENEWALS * SECONDS_BETWEEN_RENEWALS
+        seconds = N_MISSED_RENEWALS * SECONDS_BETWEEN_RENEWALS + SECONDS_OF_WATCH
         return RunFolderError(
             f"run: expected a folder that no other sweep uses, got '{self._where}' with a lock of {_holder(content)}; "
-            f"wait for it or choose another --run; where that sweep is dead, its lock ends {seconds:.0f} seconds after "
-            "it"
+            "wait for it or choose another --run; where that sweep is dead, the same command takes its lock "
+            f"{seconds:.0f} seconds later at most"
         )
+
+
+def _now() -> float:
+    """Return seconds that go on while the machine is suspended, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _machine() -> str:
@@ -172,7 +186,7 @@ def _is_dead_here(content: dict[str, Any]) -> bool:
         os.kill(int(content["process"]), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return False
     return False
 

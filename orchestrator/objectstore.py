@@ -7,6 +7,7 @@ environment of each process that reads or writes.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from orchestrator.objectlock import ObjectLock
 from orchestrator.storage import LOCK_FILE, Storage, join, shown, unheard
 
 _READERS = 16
+_MOST_READS = 5
 _NO_OBJECTS = ("hdfs", "viewfs")
 
 
@@ -101,17 +103,19 @@ class ObjectStorage(Storage):
 
     def names(self) -> list[str]:
         """Return the sorted names under this prefix."""
-        return list(self.stamps())
-
-    def stamps(self) -> dict[str, object]:
-        """Return each object's time of change and size; None where the store tells no time."""
         with _plain_errors(self.where):
             found = self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
-        named = sorted((info for info in found if info.base_name), key=lambda info: info.base_name)
-        return {info.base_name: (info.mtime_ns, info.size) if info.mtime_ns else None for info in named}
+        return sorted(info.base_name for info in found if info.base_name)
 
     def read(self, name: str) -> bytes:
-        """Return an object's content."""
+        """Return an object's content, of one moment: see `read_many`."""
+        for _ in range(_MOST_READS):
+            before, content, after = self._stamp(name), self._read_once(name), self._stamp(name)
+            if before == after and len(content) == before[1]:
+                return content
+        raise OSError(errno.EAGAIN, "changes while it is read", self.describe(name))
+
+    def _read_once(self, name: str) -> bytes:
         with (
             _plain_errors(self.describe(name)),
             self._filesystem.open_input_stream(f"{self._root}/{name}", compression=None) as stream,
@@ -119,10 +123,19 @@ class ObjectStorage(Storage):
             content: bytes = stream.read()
         return content
 
+    def _stamp(self, name: str) -> tuple[object, int | None]:
+        with _plain_errors(self.describe(name)):
+            info = self._filesystem.get_file_info(f"{self._root}/{name}")
+        return info.mtime_ns, info.size
+
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each name with its content, many at a time: each is a request over the network."""
+        """Yield each name with its content, many at a time: each is a request over the network.
+
+        An object is asked for its length and then for its bytes, so that one that is replaced in between may come back
+        cut off. `read` looks again after it, and whoever finds a content from here damaged has to use it.
+        """
         with ThreadPoolExecutor(_READERS) as pool:
-            yield from pool.map(lambda name: (name, self.read(name)), names)
+            yield from pool.map(lambda name: (name, self._read_once(name)), names)
 
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
         """Put an object, where this process still holds the lock that it took."""

@@ -23,7 +23,7 @@ from orchestrator.speccheck import COSTS
 from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage, unheard
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of
 from orchestrator.suggestion import Outcome
-from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_table, write_rows
+from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_once, read_table, write_rows
 
 
 class Run:
@@ -270,6 +270,7 @@ class Run:
             except OSError as error:
                 raise _unwritable(self.where, error) from error
             forget_homes()
+            held.enter_context(read_once(self.storage))
             yield
 
     def refuse_unlike(self, spec: SweepSpec) -> None:

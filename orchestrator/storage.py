@@ -55,17 +55,13 @@ class Storage(ABC):
         return f"{self.where}/{name}"
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each name with its content."""
+        """Yield each name with its content, which may be damaged where `read` says otherwise."""
         for name in names:
             yield name, self.read(name)
 
     def generation(self) -> object:
         """Return what is another object once the whole folder was replaced by a new one."""
         return None
-
-    def stamps(self) -> dict[str, object]:
-        """Return, by sorted name, what changes with a file; None where the storage does not tell."""
-        return dict.fromkeys(self.names())
 
     @abstractmethod
     def tidy(self) -> None:
@@ -148,17 +144,6 @@ class LocalStorage(Storage):
             return sorted(os.listdir(self._path))
         except FileNotFoundError:
             return []
-
-    def stamps(self) -> dict[str, object]:
-        """Return each file's number on its disk, time of change and size: what is replaced has another number."""
-        return {name: self._stamp(name) for name in self.names()}
-
-    def _stamp(self, name: str) -> object:
-        try:
-            found = os.stat(self._path / name)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
     def generation(self) -> object:
         """Return the folder's number on its disk."""

@@ -53,7 +53,7 @@ class SweepSearcher(Searcher):
         super().__init__(metric=None, mode=None)
         self.session = session
         self.draining = False
-        self.terminated = False
+        self.stopped: type[BaseException] | None = None
         self._cluster = cluster
         self._on_event = on_event
         self._attempts: Counter[str] = Counter()
@@ -251,10 +251,10 @@ def run_on_ray(
         with _interrupts(searcher, on_drain):
             tuner.fit()
     except BaseException as error:
-        if searcher.terminated:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
-            raise Terminated from error
-        if isinstance(error, Exception) and searcher.has_ended:
-            pass  # it is about what Tune keeps of a run, which we do not use, as where its temporary folder is full
+        if searcher.stopped:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
+            raise searcher.stopped from error
+        if isinstance(error, Exception) and (session.fault is not None or searcher.has_ended):
+            pass  # what Tune says after a fault, or cannot keep of a run that has ended, where its folder is full
         elif isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
             raise _no_room_for_ray(error) from error
         else:
@@ -262,8 +262,8 @@ def run_on_ray(
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-    if searcher.terminated:
-        raise Terminated
+    if searcher.stopped:
+        raise searcher.stopped
     _raise_fault(session.fault)
 
 
@@ -325,12 +325,13 @@ def _interrupts(searcher: SweepSearcher, on_drain: Callable[[int], None]) -> Ite
 
     def on_interrupt(signum: int, frame: object) -> None:
         if searcher.draining:
+            searcher.stopped = KeyboardInterrupt
             raise KeyboardInterrupt
         searcher.draining = True
         on_drain(searcher.n_in_flight)
 
     def on_terminate(signum: int, frame: object) -> None:
-        searcher.draining = searcher.terminated = True
+        searcher.draining, searcher.stopped = True, Terminated
         terminate(signum, frame)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -118,7 +120,9 @@ def write_file(storage: Storage, name: str, content: pa.Table, purpose: str = "r
     Raises:
         StorageError: as for `write_rows`.
     """
-    _LAST_READ.pop(storage.where, None)
+    memory = _MEMORIES.get(storage.address(""))
+    if memory is not None:
+        memory.rows, memory.n_writes = None, memory.n_writes + 1
     try:
         storage.write(name, encode(content), purpose)
     except OSError as error:
@@ -160,24 +164,37 @@ def read_table(folder: Place, table: str) -> pd.DataFrame:
         StorageError: where the system does not let it be read.
     """
     storage, missing = open_storage(folder), FileNotFoundError(0, "changes while it is read")
+    memory = _MEMORIES.get(storage.address(""))
+    if memory is not None and memory.rows is not None:
+        return _frame_of(memory.rows)
+    n_writes = memory.n_writes if memory is not None else 0
     for _ in range(_MOST_READS):
-        generation, stamps = storage.generation(), _stamps(storage)
-        stamp = (table, generation, stamps)
-        known = _LAST_READ.get(storage.where)
-        if known is not None and known[0] == stamp and None not in stamps.values():
-            return _frame_of(known[1])
+        generation = storage.generation()
         try:
-            tables = [check_file(c, storage.describe(n), table) for n, c in storage.read_many(stamps)]
+            contents = storage.read_many(table_files(storage))
+            tables = [_checked(storage, name, content, table) for name, content in contents]
         except FileNotFoundError as error:
             missing = error
         except OSError as error:
             raise _unreadable(storage.where, error) from error
         else:
             if storage.generation() == generation:
-                whole = pa.concat_tables(tables or [SCHEMAS[table].empty_table()])
-                _LAST_READ[storage.where] = (stamp, whole)
-                return _frame_of(whole)
+                rows = pa.concat_tables(tables or [SCHEMAS[table].empty_table()])
+                if memory is not None and memory.n_writes == n_writes:
+                    memory.rows = rows
+                return _frame_of(rows)
     raise _unreadable(storage.where, missing) from missing
+
+
+def _checked(storage: Storage, name: str, content: bytes, table: str) -> pa.Table:
+    """Return the rows of a file, read again where it was replaced while it was read."""
+    try:
+        return check_file(content, storage.describe(name), table)
+    except RunFolderError:
+        again = storage.read(name)
+        if again == content:
+            raise
+        return check_file(again, storage.describe(name), table)
 
 
 def _frame_of(rows: pa.Table) -> pd.DataFrame:
@@ -185,9 +202,27 @@ def _frame_of(rows: pa.Table) -> pd.DataFrame:
     return frame
 
 
-_LAST_READ: dict[str, tuple[object, pa.Table]] = {}
-"""What was read of a folder, with the stamps of its files: a sweep that starts looks at its tables several times. The
-first row that this process writes there makes it forgotten."""
+@dataclass
+class _Memory:
+    """What was read of a table since it was last written to."""
+
+    rows: pa.Table | None = None
+    n_writes: int = 0
+
+
+_MEMORIES: dict[str, _Memory] = {}
+
+
+@contextmanager
+def read_once(run: Storage) -> Iterator[None]:
+    """Read each table of a run once until this process writes to it: for who holds its lock, and writes alone."""
+    places = [run.folder(table).address("") for table in SCHEMAS]
+    _MEMORIES.update((place, _Memory()) for place in places)
+    try:
+        yield
+    finally:
+        for place in places:
+            _MEMORIES.pop(place, None)
 
 
 def table_files(storage: Storage) -> list[str]:
@@ -196,17 +231,12 @@ def table_files(storage: Storage) -> list[str]:
     Raises:
         StorageError: where the system does not let them be listed.
     """
-    return list(_stamps(storage))
-
-
-def _stamps(storage: Storage) -> dict[str, object]:
     try:
-        found = storage.stamps()
+        return [name for name in storage.names() if name.endswith(SUFFIX) and not name.startswith((".", "_"))]
     except NotADirectoryError:
-        return {}
+        return []
     except OSError as error:
         raise _unreadable(storage.where, error) from error
-    return {name: at for name, at in found.items() if name.endswith(SUFFIX) and not name.startswith((".", "_"))}
 
 
 def _merged_homes(storage: Storage, table: str) -> dict[str, str]:

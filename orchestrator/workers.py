@@ -20,7 +20,6 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from orchestrator.provenance import Placement
-from orchestrator.signals import Terminated
 from orchestrator.storage import StoredFile, is_uri, stored_file
 from orchestrator.streams import PhaseData
 from orchestrator.trial import TrialResult, run_trial, warm_up
@@ -32,10 +31,10 @@ TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResu
 
 
 class SweepControl(Protocol):
-    """What the scheduler asks of the sweep: draining lets trials end that have a worker, terminated ends at once."""
+    """What the scheduler asks of the sweep: draining lets trials end that have a worker, stopped ends at once."""
 
     draining: bool
-    terminated: bool
+    stopped: type[BaseException] | None
 
     def n_workers_wanted(self, cpus: float, gpus: float) -> int:
         """Return how many idle workers with so many CPUs and GPUs are worth keeping."""
@@ -202,10 +201,10 @@ class KeepWorkers(FIFOScheduler):
         """Return the next trial; once the sweep is to end, none, and end those that wait for a worker.
 
         Raises:
-            Terminated: where SIGTERM came and what its handler raised was swallowed on its way.
+            Terminated, KeyboardInterrupt: where a signal came and what its handler raised was swallowed on its way.
         """
-        if self._control is not None and self._control.terminated:
-            raise Terminated
+        if self._control is not None and self._control.stopped is not None:
+            raise self._control.stopped
         if self._control is not None and self._control.draining:
             for trial in tune_controller.get_trials():
                 if trial.status == Trial.PENDING and not self._control.has_worker(trial.config):

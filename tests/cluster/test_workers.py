@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray import tune
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
 
 from orchestrator import sweep as sweep_module
@@ -23,13 +24,14 @@ from orchestrator.errors import StorageError
 from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
+from orchestrator.signals import Terminated
 from orchestrator.slots import NodeResources
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import PhaseData
 from orchestrator.sweep import MAX_RETRIES, SweepSearcher, run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
-from orchestrator.workers import MOST_LOST_MACHINES, Losses
+from orchestrator.workers import MOST_LOST_MACHINES, KeepWorkers, Losses
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 
 pytestmark = RAY_IN_THIS_PROCESS
@@ -179,6 +181,49 @@ def test_an_interrupt_before_any_worker_has_started_ends_at_once(
     run_on_ray(session, Cluster(False, ""), told.append)
     assert told == [0]
     assert len(run.trials()) == 0
+
+
+@pytest.mark.parametrize("stopped", [Terminated, KeyboardInterrupt])
+@pytest.mark.parametrize("outcome", [None, SystemExit(1), RuntimeError("whatever Tune makes of it")])
+def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
+    cluster: Cluster,
+    spec: SweepSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: BaseException | None,
+    stopped: type[BaseException],
+) -> None:
+    """What a signal's handler raises is lost where it interrupts a callback that C code has called."""
+
+    def tuner(session: Session, searcher: SweepSearcher, *_: object) -> SimpleNamespace:
+        def fit() -> None:
+            scheduler = KeepWorkers(searcher, Losses())
+            assert scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list)) is None
+            searcher.draining, searcher.stopped = True, stopped
+            with pytest.raises(stopped):
+                scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list))
+            if outcome is not None:
+                raise outcome
+
+        return SimpleNamespace(fit=fit)
+
+    monkeypatch.setattr(sweep_module, "_tuner", tuner)
+    with pytest.raises(stopped):
+        run_on_ray(Session(spec, Run.create(tmp_path / "run", spec), tmp_path), cluster)
+
+
+def test_the_fault_of_the_sweep_is_told_and_not_what_tune_says_after_it(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
+
+    def fit(tuner: object) -> None:
+        session.fault = StorageError("the run's disk is full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tune.Tuner, "fit", fit)
+    with pytest.raises(StorageError, match="the run's disk is full"):
+        run_on_ray(session, cluster)
 
 
 def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(

@@ -95,8 +95,11 @@ def once(process: subprocess.Popen[str], number: int) -> None:
 
 
 def twice(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal, and again once it was heard: two at the same moment are one to the system."""
     os.kill(process.pid, number)
-    time.sleep(0.1)
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) and not line.startswith("Interrupted:"):
+        pass
     os.kill(process.pid, number)
 
 

@@ -48,14 +48,16 @@ def noted(
     return run_trial(spec, data, placement, report, checkpoint)
 
 
-def workers(method: str = "") -> list[int]:
-    """Return the worker processes below this one; those in a method of theirs where one is named.
+def workers(method: str = "", above: psutil.Process | None = None) -> list[int]:
+    """Return the worker processes below `above`, by default this one.
 
-    Ray writes what an actor does into its process's title; `train` is Tune's name for running a trial.
+    Args:
+        method: only those that are in it, which Ray writes into a process's title; Tune's for a trial is `train`.
+        above: a process.
     """
     title = f"SweepWorker.{method}" if method else "SweepWorker"
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in (above or psutil.Process()).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if title in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
@@ -95,19 +97,35 @@ class Striker(threading.Thread):
                 return
 
 
-def strike_sweeps(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str]) -> None:
-    """Run sweeps until each kind has hit one, and compare the tables after each."""
+def strike_sweeps(
+    world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str], harmless: bool = False
+) -> None:
+    """Run sweeps until each kind has hit one, and compare the tables after each.
+
+    Args:
+        world: the sweep.
+        tally: is added to.
+        cluster: runs them.
+        strike: does it.
+        kinds: the argument of each strike.
+        harmless: whether no trial may be lost, not even to be tried again.
+    """
     left = list(kinds)
     for number in range(MOST_RUNS):
         if not left:
             break
-        left = left[_one_sweep(world, tally, cluster, strike, left[:MOST_STRIKES_A_RUN], f"run {number}") :]
+        for kind in _one_sweep(
+            world, tally, cluster, strike, left[:MOST_STRIKES_A_RUN], f"{left[0]} {number}", harmless
+        ):
+            left.remove(kind)
     if left:
-        tally.wrong(f"{len(left)} faults found no sweep to hit")
+        tally.wrong(f"{len(left)} faults found no sweep to hit: {left}")
 
 
-def _one_sweep(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str], what: str) -> int:
-    """Run one sweep under strikes, and again until nothing is missing; return how many hit it."""
+def _one_sweep(
+    world: World, tally: Tally, cluster: Any, strike: Strike, kinds: list[str], what: str, harmless: bool
+) -> list[str]:
+    """Run one sweep under strikes, and again until nothing is missing; return those that hit it."""
     folder = world.new(what.replace(" ", "-"))
     run_folder = Run.create(folder, world.spec)
     session = Session(world.spec, run_folder, Path("nowhere"))
@@ -133,6 +151,8 @@ def _one_sweep(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: 
         f"{len(errors)} errors {errors or ''}"
     )
     tally.n_resumed += n_resumed
+    if harmless and (lost or errors or run_folder.n_missing(world.spec)):
+        tally.wrong(f"{what}: {len(lost)} trials were tried again and {len(errors)} ended with an error")
     if run_folder.n_missing(world.spec):
         again = Session(world.spec, Run(folder), Path("nowhere"))
         run_on_ray(again, cluster, function=noted)
@@ -140,4 +160,4 @@ def _one_sweep(world: World, tally: Tally, cluster: Any, strike: Strike, kinds: 
     Run(folder).delete_used_checkpoints()
     world.check_end(tally, what, folder, kept)
     print(f"  {tally.group} so far: {tally.line()}", file=sys.stderr, flush=True)
-    return len(striker.hits)
+    return striker.hits

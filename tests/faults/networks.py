@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
@@ -62,10 +64,10 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
         with Link() as link:
             world = World(folder / "networks", SLOWER, seed)
             assert world.undisturbed.is_dir()  # before this process has threads: it is made in a fork
-            kinds = ["cut"] * (N_CUTS_QUICK if quick else N_CUTS) + ["split"] * (N_SPLITS_QUICK if quick else N_SPLITS)
-            world.random.shuffle(kinds)
+            n_cuts, n_splits = (N_CUTS_QUICK, N_SPLITS_QUICK) if quick else (N_CUTS, N_SPLITS)
             with two_hosts(link) as hosts, connected(None) as cluster:
-                strike_sweeps(world, tally, cluster, hosts.strike, kinds)
+                strike_sweeps(world, tally, cluster, hosts.strike, ["cut"] * n_cuts, harmless=True)
+                strike_sweeps(world, tally, cluster, hosts.strike, ["split"] * n_splits)
             if not quick and not tally.n_resumed:
                 tally.wrong("no trial went on from the checkpoint of a node that was cut off")
     except NoNetworks as error:
@@ -80,16 +82,21 @@ class NoNetworks(Exception):
 class Link:
     """A network namespace and the pair of interfaces that joins it to this one. Needs root and `ip` of iproute2."""
 
-    here, there = "10.213.77.1", "10.213.77.2"
+    _PREFIX = "faults-"
 
     def __init__(self) -> None:
-        self.name = f"faults-{os.getpid()}"
-        self._interface, self._other = f"f{os.getpid()}a", f"f{os.getpid()}b"
+        process = os.getpid()
+        self.name = f"{self._PREFIX}{process}"
+        self._interface, self._other = f"f{process}a", f"f{process}b"
+        network = f"10.{200 + process // 64 // 256 % 50}.{process // 64 % 256}"  # four addresses for each process
+        first = process % 64 * 4
+        self.here, self.there = f"{network}.{first + 1}", f"{network}.{first + 2}"
 
     def __enter__(self) -> Link:
         if shutil.which("ip") is None:
             raise NoNetworks("there is no 'ip'")
         try:
+            self._remove_those_of_the_dead()
             self._ip("netns", "add", self.name)
             self._ip("link", "add", self._interface, "type", "veth", "peer", "name", self._other, "netns", self.name)
             self._ip("addr", "add", f"{self.here}/30", "dev", self._interface)
@@ -103,8 +110,24 @@ class Link:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._remove(self.name)
+
+    def _remove_those_of_the_dead(self) -> None:
+        for name in self._ip("netns", "list").split():
+            number = name.removeprefix(self._PREFIX)
+            if name.startswith(self._PREFIX) and number.isdigit() and not psutil.pid_exists(int(number)):
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
-            self._ip("netns", "del", self.name)  # and the interfaces with it
+            for process in self._ip("netns", "pids", name).split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            self._ip("netns", "del", name)  # and the interfaces with it
+
+    def processes(self) -> list[int]:
+        """Return the processes on the other side."""
+        return [int(process) for process in self._ip("netns", "pids", self.name).split()]
 
     def up(self) -> None:
         """Join the two."""
@@ -114,15 +137,9 @@ class Link:
         """Lose whatever is sent from one to the other."""
         self._ip("link", "set", self._interface, "down")
 
-    def has(self, process: int) -> bool:
-        """Return whether a process is on the other side."""
-        with contextlib.suppress(OSError):
-            return os.stat(f"/proc/{process}/ns/net").st_ino == os.stat(f"/run/netns/{self.name}").st_ino
-        return False
-
     @staticmethod
-    def _ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    def _ip(*words: str) -> str:
+        return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
 
 class TwoHosts:
@@ -146,7 +163,10 @@ class TwoHosts:
         """End the other side's node."""
         if self._node is not None:
             self._node.terminate()
-            self._node.wait()
+            try:
+                self._node.wait(SECONDS_AT_MOST)
+            except subprocess.TimeoutExpired:
+                self._node.kill()
 
     def strike(self, kind: str) -> bool:
         """Do a 'cut', shorter than Ray's patience, or a 'split', longer, while a trial is on the other side.
@@ -158,29 +178,44 @@ class TwoHosts:
         if not training:
             return False
         self._link.down()
-        if kind == "cut":
-            time.sleep(SECONDS_OF_A_CUT)
+        try:
+            if kind == "cut":
+                time.sleep(SECONDS_OF_A_CUT)
+            else:
+                self._outlive(training)
+        finally:
             self._link.up()
-            return True
-        for process in training:  # so that what it does comes when nobody expects it any more
-            os.kill(process, signal.SIGSTOP)
-        self._wait(is_alive=False)
-        for process in training:
-            os.kill(process, signal.SIGCONT)
-        time.sleep(SECONDS_AFTER_A_SPLIT)
-        self._link.up()
-        assert self._node is not None
-        self._node.wait(SECONDS_AT_MOST)  # Ray's own: who is told that he is dead ends
-        assert not any(map(self._link.has, workers()))
-        self.join()
+        if kind == "split":
+            self._await_its_end()
+            self.join()
         return True
+
+    def _outlive(self, training: list[int]) -> None:
+        """Wait until Ray takes the node for dead; what it trains stands still until then, and goes on after."""
+        for process in training:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            self._wait(is_alive=False)
+        finally:
+            for process in training:
+                os.kill(process, signal.SIGCONT)
+        time.sleep(SECONDS_AFTER_A_SPLIT)
+
+    def _await_its_end(self) -> None:
+        """Wait until the node and its workers have ended: Ray's own, told that they are dead, do."""
+        assert self._node is not None
+        self._node.wait(SECONDS_AT_MOST)
+        deadline = time.monotonic() + SECONDS_AT_MOST
+        while self._link.processes():
+            assert time.monotonic() < deadline, "what was taken for dead goes on"
+            time.sleep(0.1)
 
     def _training(self) -> list[int]:
         """Wait for some time until the other side runs a trial, and return the processes that do."""
         deadline = time.monotonic() + SECONDS_FOR_A_TRIAL
-        while not (training := list(filter(self._link.has, workers("train")))) and time.monotonic() < deadline:
+        while not (found := set(workers("train")) & set(self._link.processes())) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return training
+        return sorted(found)
 
     def _wait(self, is_alive: bool) -> None:
         deadline = time.monotonic() + SECONDS_AT_MOST

@@ -9,6 +9,9 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
@@ -79,16 +82,23 @@ def killing(nodes: ThreeNodes, rng: random.Random) -> Strike:
     def kill(kind: str) -> bool:
         if kind == "worker":
             return kill_worker()
-        node = rng.choice([node for node in nodes.list_all_nodes() if node is not nodes.head_node])
+        others = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
+        node = rng.choice([node for node in others if trains(node)] or others)
         if kind == "preemption":
             announce_preemption(node.node_id, nodes.address)
             time.sleep(SECONDS_OF_NOTICE)
-        is_hit = bool(workers())
+        is_hit = trains(node) or (kind == "preemption" and bool(workers("train")))  # what it ran may have moved on
         nodes.remove_node(node, allow_graceful=False)
         nodes.add_node(num_cpus=1)
         return is_hit
 
     return kill
+
+
+def trains(node: Any) -> bool:
+    """Return whether a node runs a trial now."""
+    (raylet,) = node.all_processes["raylet"]
+    return bool(workers("train", psutil.Process(raylet.process.pid)))
 
 
 def announce_preemption(node_id: str, address: str) -> None:

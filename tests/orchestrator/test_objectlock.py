@@ -87,7 +87,7 @@ def test_another_process_is_refused_and_a_dead_one_does_not_block(s3: str) -> No
 def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
     lock_of_another(root, age=30)
     with (
-        pytest.raises(RunFolderError, match=r"process 1 on far; wait for it.* its lock ends 60 seconds after"),
+        pytest.raises(RunFolderError, match=r"process 1 on far; wait for it.* takes its lock 120 seconds later"),
         Run(root).locked(),
     ):
         pass
@@ -125,6 +125,112 @@ def test_of_two_who_write_at_once_one_holds(root: str, monkeypatch: pytest.Monke
     with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
         pass
     assert json.loads(open_storage(root).read(".lock"))["owner"] == "x", "the winner's lock is left alone"
+
+
+def test_a_watch_outlasts_a_renewal_that_was_refused_and_the_next() -> None:
+    assert (
+        objectlock.SECONDS_OF_WATCH
+        > objectlock.SECONDS_BETWEEN_RENEWALS + objectlock.SECONDS_BETWEEN_TRIES + objectlock.SECONDS_TO_SETTLE
+    )
+
+
+def test_a_watched_lock_that_its_owner_lets_go_of_is_taken_at_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock_of_another(root, age=3600)
+    monkeypatch.setattr(objectlock, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    with Run(root).locked(lambda text: open_storage(root).delete(".lock")):
+        assert json.loads(open_storage(root).read(".lock"))["owner"] != "x"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"3",
+        b"{}",
+        b"[" * 100_000,
+        b'{"owner": "x", "renewed": "soon"}',
+        b'{"owner": "x", "renewed": 1%s}' % (b"0" * 400),
+        b'{"owner": "x", "renewed": NaN}',
+    ],
+)
+def test_what_is_no_lock_does_not_block(root: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 0.0)
+    open_storage(root).write(".lock", content)
+    with Run(root).locked():
+        pass
+
+
+@pytest.mark.parametrize("process", [None, "1", -1, 10**30, [1]])
+def test_a_lock_of_this_machine_with_an_odd_process_is_a_lock(root: str, process: object) -> None:
+    content = {"owner": "x", "host": "here", "process": process, "machine": objectlock._machine()}
+    open_storage(root).write(".lock", json.dumps(content | {"renewed": time.time()}).encode())
+    with pytest.raises(RunFolderError, match="wait for it"), Run(root).locked():
+        pass
+
+
+def renewed_at(root: str) -> float:
+    return float(json.loads(open_storage(root).read(".lock"))["renewed"])
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return met
+
+
+def test_a_lock_is_renewed_while_it_is_held_and_after_a_store_that_refused(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectlock, "SECONDS_BETWEEN_RENEWALS", 0.05)
+    monkeypatch.setattr(objectlock, "SECONDS_BETWEEN_TRIES", 0.05)
+    put, n_refused = ObjectLock._put, 0
+
+    def refuse_some(lock: ObjectLock) -> None:
+        nonlocal n_refused
+        if refusing:
+            n_refused += 1
+            raise OSError("out of reach")
+        put(lock)
+
+    refusing = False
+    monkeypatch.setattr(ObjectLock, "_put", refuse_some)
+    with Run(root).locked():
+        first = renewed_at(root)
+        assert wait_for(lambda: renewed_at(root) > first)
+        refusing = True
+        assert wait_for(lambda: n_refused > 1)
+        refused = renewed_at(root)
+        refusing = False
+        assert wait_for(lambda: renewed_at(root) > refused)
+
+
+def test_who_could_not_renew_for_long_looks_before_the_next_write(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, now = Run(root), objectlock._now()
+    with run.locked():
+        monkeypatch.setattr(objectlock, "_now", lambda: now + 25)
+        lock_of_another(root, 0)  # written past the lock, as another machine would
+        monkeypatch.setattr(objectlock, "_now", lambda: now + 35)
+        with pytest.raises(StorageError, match=r"expected to hold the lock .* got one of process 1 on far"):
+            run.storage.write("spec.yaml", b"")
+        lock_of_another_is_kept = json.loads(open_storage(root).read(".lock"))["owner"] == "x"
+    assert lock_of_another_is_kept
+    assert "spec.yaml" not in open_storage(root).names()
+
+
+def test_who_is_told_while_renewing_that_another_holds_the_lock_writes_no_more(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectlock, "SECONDS_BETWEEN_RENEWALS", 0.5)
+    run = Run(root)
+    with run.locked():
+        (renewing,) = (thread for thread in threading.enumerate() if thread.name == "run-lock")
+        lock_of_another(root, 0)
+        renewing.join(20)
+        assert not renewing.is_alive()
+        with pytest.raises(StorageError, match="expected to hold the lock"):
+            run.storage.write("spec.yaml", b"")
 
 
 def test_a_sweep_that_lost_its_lock_writes_nothing_more(

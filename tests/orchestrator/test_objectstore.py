@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +288,68 @@ def test_a_store_that_refuses_ends_the_sweep_and_the_same_sweep_again_ends_as_if
     pd.testing.assert_frame_equal(found.reset_index(drop=True), undisturbed.reset_index(drop=True))
     again = run.trials().set_index("key")["started_at"]
     assert again[kept["key"]].tolist() == kept["started_at"].tolist(), "complete trials were trained again"
+
+
+# Objects that are replaced while they are read.
+
+
+@contextmanager
+def replaced_all_the_time(write: Callable[[int], None]) -> Iterator[None]:
+    stop = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            write(number)
+
+    write(0)
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_is_read_is_of_one_moment(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectstore, "_MOST_READS", 1000)
+    storage = open_storage(join(s3, uuid.uuid4().hex))
+    with replaced_all_the_time(lambda number: storage.write("spec.yaml", b"<" + b"x" * (number % 7) + b">")):
+        for _ in range(100):
+            assert re.fullmatch(b"<x*>", storage.read("spec.yaml"))
+
+
+def test_what_changes_all_the_time_is_told(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(root)
+    storage.write("spec.yaml", b"short")
+    read = objectstore.ObjectStorage._read_once
+
+    def lengthen(of: objectstore.ObjectStorage, name: str) -> bytes:
+        content = read(of, name)
+        storage.write(name, content + b"x")
+        return content
+
+    monkeypatch.setattr(objectstore.ObjectStorage, "_read_once", lengthen)
+    with pytest.raises(OSError, match="changes while it is read"):
+        storage.read("spec.yaml")
+
+
+def test_tables_are_read_while_a_row_is_replaced(
+    s3: str, make_trial: MakeTrial, make_result: MakeResult, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectstore, "_MOST_READS", 1000)
+    run, trial = Run.create(join(s3, uuid.uuid4().hex), make_spec()), make_trial()
+    result = make_result(trial)
+
+    def write(number: int) -> None:
+        told = dataclasses.replace(result, reason="".join(f"{n * n:x}" for n in range(10 * (number % 7))))
+        run.write_trial(trial.key, trial_row(trial, 0, told, {}), [])
+
+    with replaced_all_the_time(write):
+        for _ in range(30):
+            assert run.trials()["key"].tolist() == [trial.key]
 
 
 # URIs.

@@ -19,8 +19,10 @@ from orchestrator import tables
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.metrics import METRICS
 from orchestrator.schema import SCHEMA_VERSION, SCHEMAS, encode
+from orchestrator.storage import open_storage
 from orchestrator.tables import (
     accuracy_rows,
+    fill_values,
     load_json,
     matrix_of,
     read_table,
@@ -276,7 +278,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, row: di
 # Reading.
 
 
-def test_a_table_is_read_once_until_a_file_of_it_changes(
+def test_who_holds_a_run_reads_a_table_once_until_it_writes_to_it(
     tmp_path: Path, spec: TrialSpec, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_checked = 0
@@ -288,21 +290,39 @@ def test_a_table_is_read_once_until_a_file_of_it_changes(
         return check(*arguments)
 
     monkeypatch.setattr(tables, "check_file", count)
-    write_rows(tmp_path, spec.key, "trials", [row])
-    first = read_table(tmp_path, "trials")
-    first["status"] = "spoilt by who read it"
-    assert read_table(tmp_path, "trials")["status"].tolist() == [row["status"]]
-    assert n_checked == 1
-    other = tmp_path / "other"
-    write_rows(other, spec.key, "trials", [row | {"seed": 99}])
-    (other / f"{spec.key}.parquet").replace(tmp_path / f"{spec.key}.parquet")  # as another process would
-    assert read_table(tmp_path, "trials")["seed"].tolist() == [99]
-    write_rows(tmp_path, spec.key, "trials", [row | {"seed": 98}])
-    assert read_table(tmp_path, "trials")["seed"].tolist() == [98]
-    write_rows(tmp_path, "0123456789abcdef", "trials", [row | {"key": "0123456789abcdef", "seed": 97}])
-    assert sorted(read_table(tmp_path, "trials")["seed"]) == [97, 98]
-    (tmp_path / f"{spec.key}.parquet").unlink()
-    assert read_table(tmp_path, "trials")["seed"].tolist() == [97]
+    folder, other = tmp_path / "trials", "0123456789abcdef"
+    write_rows(folder, spec.key, "trials", [row])
+    with tables.read_once(open_storage(tmp_path)):
+        first = read_table(folder, "trials")
+        first["status"] = "spoilt by who read it"
+        assert read_table(folder, "trials")["status"].tolist() == [row["status"]]
+        assert n_checked == 1
+        assert len(read_table(tmp_path / "accuracy", "accuracy")) == 0
+        write_rows(folder, other, "trials", [row | {"key": other}])
+        assert len(read_table(folder, "trials")) == 2
+        fill_values(folder, "trials", "intransigence", {other: 0.25})
+        assert 0.25 in set(read_table(folder, "trials")["intransigence"])
+    (folder / f"{other}.parquet").unlink()  # another process may
+    assert len(read_table(folder, "trials")) == 1
+    (folder / f"{spec.key}.parquet").unlink()
+    assert len(read_table(folder, "trials")) == 0
+
+
+def test_a_row_that_is_written_while_another_thread_reads_is_not_forgotten(
+    tmp_path: Path, spec: TrialSpec, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, folder, other = tables.check_file, tmp_path / "trials", "0123456789abcdef"
+
+    def write_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(tables, "check_file", check)
+        write_rows(folder, other, "trials", [row | {"key": other}])
+        return check(*arguments)
+
+    write_rows(folder, spec.key, "trials", [row])
+    with tables.read_once(open_storage(tmp_path)):
+        monkeypatch.setattr(tables, "check_file", write_meanwhile)
+        assert len(read_table(folder, "trials")) == 1
+        assert len(read_table(folder, "trials")) == 2
 
 
 @pytest.mark.parametrize("table", ["trials", "accuracy"])

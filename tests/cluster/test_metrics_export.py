@@ -1,0 +1,87 @@
+"""Metrics of a sweep that Ray exports."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import cluster as cluster_module
+from orchestrator.cluster import Cluster, SweepMetrics, connected
+from orchestrator.launch import export_metrics
+from orchestrator.run import Run
+from orchestrator.session import Session
+from orchestrator.spec import parse_spec
+from orchestrator.trial import run_trial
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL
+
+pytestmark = RAY_IN_THIS_PROCESS
+
+Told = list[tuple[str, float, str]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    with connected(None, num_cpus=1) as joined:
+        yield joined
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Return what is set: the end of a gauge's name, the value, the state or cell."""
+    found: Told = []
+    set_gauge = cluster_module.Gauge.set
+
+    def note(gauge: Any, value: float, tags: dict[str, str]) -> None:
+        found.append((gauge.info["name"].removeprefix("continual_sweep_"), value, *tags.values()))
+        set_gauge(gauge, value, tags)
+
+    monkeypatch.setattr(cluster_module.Gauge, "set", note)
+    return found
+
+
+def test_every_value_is_set_again_until_the_end(cluster: Cluster, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "SECONDS_BETWEEN_METRICS", 0.01)
+    metrics, enough = SweepMetrics("small"), threading.Event()
+    metrics.trials({"running": 1, "waiting": 2})
+    metrics.cell("split-digits/task naive", 3, 0.5)
+    metrics.cell("split-digits/task ewc", 0, None)
+    metrics.cell("split-digits/task naive", 4, 0.75)
+    with metrics.kept(lambda: metrics.trials({"running": 3})):
+        while ("trials", 3, "running") not in told:
+            assert not enough.wait(0.01)
+        told.clear()
+        while min(Counter(told).values(), default=0) < 3:
+            assert not enough.wait(0.01)
+    n_at_the_end = len(told)
+    assert set(told) == {
+        ("trials", 3, "running"),
+        ("trials", 2, "waiting"),
+        ("feasible_suggestions", 4, "split-digits/task naive"),
+        ("best_objective", 0.75, "split-digits/task naive"),
+        ("feasible_suggestions", 0, "split-digits/task ewc"),
+    }
+    assert not enough.wait(0.1)
+    assert len(told) == n_at_the_end
+
+
+def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, told: Told, tmp_path: Path) -> None:
+    """What is set for the cell of each trial that ends comes to what all cells have at the end."""
+    spec = parse_spec(SMALL | {"scenarios": ["split-digits/task"], "methods": ["naive", "replay"]})
+    session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
+    metrics = SweepMetrics("small")
+    export_metrics(session, metrics, session.search.cells)
+    session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
+    while not session.search.is_finished:
+        trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
+        session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
+    at_last = {(name, of): value for name, value, of in told}
+    told.clear()
+    export_metrics(session, metrics, session.search.cells)
+    assert {(name, of): value for name, value, of in told} == at_last
+    assert at_last["trials", "completed"] == len(session.run.trials()) > 0
+    assert at_last["trials", "running"] == at_last["trials", "waiting"] == 0
+    assert at_last["feasible_suggestions", "split-digits/task replay"] > 0
