@@ -240,7 +240,8 @@ class SweepMetrics:
 
         def set_again() -> None:
             while not stop.wait(SECONDS_BETWEEN_METRICS):
-                update()
+                with contextlib.suppress(RuntimeError):  # what is counted changes meanwhile: the next time will do
+                    update()
                 for (gauge, (name, of)), value in list(self._values.items()):
                     gauge.set(value, tags={name: of})
 

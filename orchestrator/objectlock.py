@@ -151,7 +151,8 @@ class ObjectLock:
         """Return what the lock holds, None where there is none of ours."""
         try:
             content = json.loads(self._read())
-            return dict(content) | {"owner": str(content["owner"]), "renewed": float(content["renewed"])}
+            found = dict(content) | {"owner": str(content["owner"]), "renewed": float(content["renewed"])}
+            return found if math.isfinite(found["renewed"]) else None
         except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 

@@ -244,13 +244,15 @@ def run_on_ray(
         return
     cluster.check(trial.request for trial in session.search.waiting())
     searcher = SweepSearcher(session, cluster, on_event)
-    scratch = None
+    scheduler, scratch = KeepWorkers(searcher, Losses()), None
     try:
         scratch = tempfile.mkdtemp(prefix="continual-sweep-")
-        tuner = _tuner(session, searcher, function, scratch)
+        tuner = _tuner(session, searcher, scheduler, function, scratch)
         with _interrupts(searcher, on_drain):
             tuner.fit()
     except BaseException as error:
+        if not cluster.is_embedded:  # else they end with it
+            scheduler.end_workers()
         if searcher.stopped:  # Ray turns what a signal's handler raises into a SystemExit of its own, or swallows it
             raise searcher.stopped from error
         if isinstance(error, Exception) and (session.fault is not None or searcher.has_ended):
@@ -267,16 +269,17 @@ def run_on_ray(
     _raise_fault(session.fault)
 
 
-def _tuner(session: Session, searcher: SweepSearcher, function: TrialFunction, scratch: str) -> tune.Tuner:
+def _tuner(
+    session: Session, searcher: SweepSearcher, scheduler: KeepWorkers, function: TrialFunction, scratch: str
+) -> tune.Tuner:
     """Return Tune, set up to do nothing but hand trials to workers: search, tables and display are ours."""
     worker = tune.with_parameters(SweepWorker, data=_put_data(session), function=function)
     worker.__qualname__ = SweepWorker.__qualname__  # the name that the dashboard shows
-    losses = Losses()
     return tune.Tuner(
         worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=KeepWorkers(searcher, losses),
+            scheduler=scheduler,
             num_samples=session.search.n_expected,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["name"],
@@ -288,7 +291,7 @@ def _tuner(session: Session, searcher: SweepSearcher, function: TrialFunction, s
             verbose=0,
             failure_config=FailureConfig(max_failures=MAX_RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[SweepCallback(searcher, losses), _Silence()],
+            callbacks=[SweepCallback(searcher, scheduler.losses), _Silence()],
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,17 +180,26 @@ class KeepWorkers(FIFOScheduler):
     def __init__(self, control: SweepControl, losses: Losses) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._control: SweepControl | None = control
-        self._losses = losses
+        self.losses = losses
         self._cache: _WorkerCache | None = None
+        self._manager: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Put our cache in place before the first worker starts."""
         super().on_trial_add(tune_controller, trial)
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         cache = getattr(controller, "_actor_cache", None)
+        self._manager = getattr(controller, "_actor_manager", None)
         if self._control is not None and type(cache) is _ObjectCache:
             controller._actor_cache = self._cache = _WorkerCache(self._control.n_workers_wanted)
-            self._losses.watch(controller)
+            self.losses.watch(controller)
+
+    def end_workers(self) -> None:
+        """Kill every worker now: where Tune is stopped it leaves them, with their CPUs, to the end of the process."""
+        cleanup = getattr(self._manager, "cleanup", None)
+        if cleanup is not None and ray.is_initialized():
+            with suppress(RayError):
+                cleanup()
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep no worker whose process may be damaged."""
@@ -215,7 +225,7 @@ class KeepWorkers(FIFOScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the sweep: Tune saves its scheduler for a resume that we do not use."""
-        return self.__dict__ | {"_control": None, "_losses": Losses(), "_cache": None}
+        return self.__dict__ | {"_control": None, "losses": Losses(), "_cache": None, "_manager": None}
 
 
 class _WorkerCache(_ObjectCache):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray import tune
@@ -195,9 +196,8 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
 ) -> None:
     """What a signal's handler raises is lost where it interrupts a callback that C code has called."""
 
-    def tuner(session: Session, searcher: SweepSearcher, *_: object) -> SimpleNamespace:
+    def tuner(session: Session, searcher: SweepSearcher, scheduler: KeepWorkers, *_: object) -> SimpleNamespace:
         def fit() -> None:
-            scheduler = KeepWorkers(searcher, Losses())
             assert scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list)) is None
             searcher.draining, searcher.stopped = True, stopped
             with pytest.raises(stopped):
@@ -210,6 +210,24 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
     monkeypatch.setattr(sweep_module, "_tuner", tuner)
     with pytest.raises(stopped):
         run_on_ray(Session(spec, Run.create(tmp_path / "run", spec), tmp_path), cluster)
+
+
+def test_a_stopped_sweep_leaves_no_worker_behind_in_a_session_that_goes_on(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, note_start = Run.create(tmp_path / "run", spec), SweepSearcher.note_start
+
+    def stop(searcher: SweepSearcher, config: dict[str, Any]) -> None:
+        note_start(searcher, config)
+        searcher.draining, searcher.stopped = True, KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SweepSearcher, "note_start", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_on_ray(Session(spec, run, tmp_path), Cluster(False, ""))
+    assert run.n_missing(spec) > 0
+    run_on_ray(Session(spec, run, tmp_path), cluster)
+    assert run.n_missing(spec) == 0
 
 
 def test_the_fault_of_the_sweep_is_told_and_not_what_tune_says_after_it(

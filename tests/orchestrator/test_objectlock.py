@@ -154,11 +154,12 @@ def test_a_watched_lock_that_its_owner_lets_go_of_is_taken_at_once(root: str, mo
         b'{"owner": "x", "renewed": NaN}',
     ],
 )
-def test_what_is_no_lock_does_not_block(root: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 0.0)
+def test_what_is_no_lock_does_not_block(root: str, content: bytes) -> None:
+    said: list[str] = []
     open_storage(root).write(".lock", content)
-    with Run(root).locked():
+    with Run(root).locked(said.append):
         pass
+    assert said == []
 
 
 @pytest.mark.parametrize("process", [None, "1", -1, 10**30, [1]])
