@@ -26,7 +26,7 @@ from orchestrator.trialspec import TrialSpec
 from tests.faults.world import Tally, World
 
 MOST_STRIKES_A_RUN = 5
-MOST_RUNS = 12
+MOST_RUNS = 20
 
 SECONDS_BETWEEN = (0.3, 3.0)
 """Between a strike and the next, once a trial is in flight again."""
@@ -139,8 +139,10 @@ def _one_sweep(
     finally:
         striker.ended.set()
         striker.join()
-    if striker.fault is not None:
-        tally.wrong(f"{what}: a strike ended with {striker.fault!r} after {striker.hits}")
+    if isinstance(striker.fault, AssertionError):
+        tally.wrong(f"{what}: {striker.fault!r} after {striker.hits}")
+    elif striker.fault is not None:  # it is left to another sweep
+        tally.notes.append(f"{what}: a strike could not be made: {striker.fault!r}")
     tally.faults += len(striker.hits)
     kept = world.check_after_fault(tally, what, folder)
     trials = run_folder.trials()

@@ -9,9 +9,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
@@ -82,23 +79,16 @@ def killing(nodes: ThreeNodes, rng: random.Random) -> Strike:
     def kill(kind: str) -> bool:
         if kind == "worker":
             return kill_worker()
-        others = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
-        node = rng.choice([node for node in others if trains(node)] or others)
+        node = rng.choice([node for node in nodes.list_all_nodes() if node is not nodes.head_node])
         if kind == "preemption":
             announce_preemption(node.node_id, nodes.address)
             time.sleep(SECONDS_OF_NOTICE)
-        is_hit = trains(node) or (kind == "preemption" and bool(workers("train")))  # what it ran may have moved on
+        is_hit = bool(workers())
         nodes.remove_node(node, allow_graceful=False)
         nodes.add_node(num_cpus=1)
         return is_hit
 
     return kill
-
-
-def trains(node: Any) -> bool:
-    """Return whether a node runs a trial now."""
-    (raylet,) = node.all_processes["raylet"]
-    return bool(workers("train", psutil.Process(raylet.process.pid)))
 
 
 def announce_preemption(node_id: str, address: str) -> None:
