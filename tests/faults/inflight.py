@@ -48,16 +48,15 @@ def noted(
     return run_trial(spec, data, placement, report, checkpoint)
 
 
-def workers(method: str = "", above: psutil.Process | None = None) -> list[int]:
-    """Return the worker processes below `above`, by default this one.
+def workers(method: str = "") -> list[int]:
+    """Return the worker processes below this one.
 
     Args:
         method: only those that are in it, which Ray writes into a process's title; Tune's for a trial is `train`.
-        above: a process.
     """
     title = f"SweepWorker.{method}" if method else "SweepWorker"
     found = []
-    for process in (above or psutil.Process()).children(recursive=True):
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if title in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
