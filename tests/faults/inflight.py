@@ -31,8 +31,10 @@ MOST_RUNS = 20
 SECONDS_BETWEEN = (0.3, 3.0)
 """Between a strike and the next, once a trial is in flight again."""
 
+SECONDS_BETWEEN_LOOKS = 0.05
+
 Strike = Callable[[str], bool]
-"""Does what its argument names; returns whether it hit a sweep, with trials in flight."""
+"""Does what its argument names, and returns True; where nothing that it may hit runs a trial, does nothing: False."""
 
 
 def noted(
@@ -48,15 +50,20 @@ def noted(
     return run_trial(spec, data, placement, report, checkpoint)
 
 
-def workers(method: str = "") -> list[int]:
-    """Return the worker processes below this one.
+def workers(method: str = "", below: int | None = None) -> list[int]:
+    """Return the worker processes below another, none where that one is gone.
 
     Args:
         method: only those that are in it, which Ray writes into a process's title; Tune's for a trial is `train`.
+        below: a process, by default this one; a node's first is its raylet.
     """
     title = f"SweepWorker.{method}" if method else "SweepWorker"
-    found = []
-    for process in psutil.Process().children(recursive=True):
+    found: list[int] = []
+    try:
+        processes = psutil.Process(below).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return found
+    for process in processes:
         with contextlib.suppress(psutil.Error):
             if title in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
@@ -82,18 +89,19 @@ class Striker(threading.Thread):
 
     def run(self) -> None:
         """Strike one time after the other until there are no more kinds or the sweep has ended."""
-        for kind in self._kinds:
-            seconds = self._rng.uniform(*SECONDS_BETWEEN)
-            while not self.ended.is_set() and not (self._session.search.running and workers()):
-                time.sleep(0.02)
-            if self.ended.wait(seconds):
-                return
-            try:
-                if self._strike(kind):
-                    self.hits.append(kind)
-            except Exception as error:
-                self.fault = error
-                return
+        try:
+            for kind in self._kinds:
+                seconds = self._rng.uniform(*SECONDS_BETWEEN)
+                while not self.ended.is_set() and not (self._session.search.running and workers()):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                if self.ended.wait(seconds):
+                    return
+                while not self._strike(kind):
+                    if self.ended.wait(SECONDS_BETWEEN_LOOKS):
+                        return
+                self.hits.append(kind)
+        except Exception as error:
+            self.fault = error
 
 
 def strike_sweeps(

@@ -44,9 +44,6 @@ SECONDS_OF_A_CUT = 1.5
 SECONDS_AFTER_A_SPLIT = 1.5
 """For so long a node that is taken for dead goes on, while the trial that it runs is tried again elsewhere."""
 
-SECONDS_FOR_A_TRIAL = 10.0
-"""A strike waits for so long until the other side trains."""
-
 SECONDS_AT_MOST = 60.0
 
 SLOWER = LONGER | {
@@ -169,12 +166,12 @@ class TwoHosts:
                 self._node.kill()
 
     def strike(self, kind: str) -> bool:
-        """Do a 'cut', shorter than Ray's patience, or a 'split', longer, while a trial is on the other side.
+        """Do a 'cut', shorter than Ray's patience, or a 'split', longer, if a trial is on the other side.
 
         Raises:
             AssertionError: where a node that was taken for dead goes on when it is heard again.
         """
-        training = self._training()
+        training = sorted(set(workers("train")) & set(self._link.processes()))
         if not training:
             return False
         self._link.down()
@@ -209,13 +206,6 @@ class TwoHosts:
         while self._link.processes():
             assert time.monotonic() < deadline, "what was taken for dead goes on"
             time.sleep(0.1)
-
-    def _training(self) -> list[int]:
-        """Wait for some time until the other side runs a trial, and return the processes that do."""
-        deadline = time.monotonic() + SECONDS_FOR_A_TRIAL
-        while not (found := set(workers("train")) & set(self._link.processes())) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return sorted(found)
 
     def _wait(self, is_alive: bool) -> None:
         deadline = time.monotonic() + SECONDS_AT_MOST

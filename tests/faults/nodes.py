@@ -13,6 +13,7 @@ from pathlib import Path
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
+from ray._private.node import Node
 from ray.cluster_utils import Cluster as ThreeNodes
 
 from orchestrator.cluster import NAMESPACE, connected
@@ -67,28 +68,35 @@ def killing(nodes: ThreeNodes, rng: random.Random) -> Strike:
         rng: draws the victims.
     """
 
-    def kill_worker() -> bool:
-        victims = workers()
-        if not victims:
-            return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(rng.choice(victims), signal.SIGKILL)
-            return True
-        return False
-
     def kill(kind: str) -> bool:
         if kind == "worker":
-            return kill_worker()
-        node = rng.choice([node for node in nodes.list_all_nodes() if node is not nodes.head_node])
+            return kill_one(workers(), rng)
+        training = [node for node in nodes.worker_nodes if workers("train", below=raylet(node))]
+        if not training:
+            return False
+        node = rng.choice(sorted(training, key=lambda node: node.node_id))
         if kind == "preemption":
             announce_preemption(node.node_id, nodes.address)
             time.sleep(SECONDS_OF_NOTICE)
-        is_hit = bool(workers())
         nodes.remove_node(node, allow_graceful=False)
         nodes.add_node(num_cpus=1)
-        return is_hit
+        return True
 
     return kill
+
+
+def kill_one(processes: list[int], rng: random.Random) -> bool:
+    """Kill a process of several, unless there is none or it has just ended."""
+    try:
+        os.kill(rng.choice(processes), signal.SIGKILL)
+    except (IndexError, ProcessLookupError):
+        return False
+    return True
+
+
+def raylet(node: Node) -> int:
+    """Return a node's process that starts its workers."""
+    return int(node.all_processes["raylet"][0].process.pid)
 
 
 def announce_preemption(node_id: str, address: str) -> None:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
 from orchestrator import objectlock
 from orchestrator.storage import join
+
+Repeated = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def repeated() -> Repeated:
+    """Return a context manager that calls something once, then in a thread, every so many seconds, until it ends."""
+
+    @contextmanager
+    def context(call: Callable[[], object], seconds: float = 0.0) -> Iterator[None]:
+        stop = threading.Event()
+
+        def repeat() -> None:
+            while not stop.wait(seconds):
+                call()
+
+        call()
+        thread = threading.Thread(target=repeat)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    return context
 
 
 @pytest.fixture(params=["s3", "memory"])

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -27,30 +27,12 @@ from orchestrator.trialspec import TrialSpec
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
+Repeated = Callable[..., AbstractContextManager[None]]
 
 
 def lock_of_another(root: str, age: float, owner: str = "x") -> None:
     content = {"owner": owner, "host": "far", "process": 1, "machine": "another", "renewed": time.time() - age}
     open_storage(root).write(".lock", json.dumps(content).encode())
-
-
-@contextmanager
-def renewed_by_another(root: str, age: float) -> Iterator[None]:
-    """Keep a lock that another machine renews, by a clock that differs from ours by `age` seconds."""
-    stop = threading.Event()
-
-    def renew() -> None:
-        while not stop.wait(0.05):
-            lock_of_another(root, age)
-
-    lock_of_another(root, age)
-    thread = threading.Thread(target=renew)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_second_holder_is_refused_until_the_first_lets_go(root: str, make_spec: MakeSpec) -> None:
@@ -98,11 +80,15 @@ def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
 
 @pytest.mark.parametrize("age", [-3600, -1, 61, 3600])
 def test_a_live_lock_is_left_alone_whatever_its_clock_says(
-    root: str, age: float, monkeypatch: pytest.MonkeyPatch
+    root: str, age: float, repeated: Repeated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 5.0)
     monkeypatch.setattr(objectlock, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    with renewed_by_another(root, age), pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
+    with (
+        repeated(lambda: lock_of_another(root, age), seconds=0.05),
+        pytest.raises(RunFolderError, match="process 1 on far"),
+        Run(root).locked(),
+    ):
         pass
     assert json.loads(open_storage(root).read(".lock"))["owner"] == "x"
 
