@@ -10,8 +10,9 @@ READY = $(VENV)/.ready
 sweep: $(READY)
 	$(RUN) -m orchestrator sweep
 
+# Some processes at once; all tests that start a cluster are in one of them (tests/conftest.py).
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # What CI runs.
 check: lint test

@@ -43,6 +43,13 @@ MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what one of several processes runs: a module, whose fixtures it makes once, or all clusters."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group("cluster" if place.parts[0] == "cluster" else str(place)))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

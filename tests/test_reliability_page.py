@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from tests.faults import __main__ as suite
+from tests.faults import groups as suite
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "reliability.md").read_text()

@@ -11,9 +11,8 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from tests.faults.groups import GROUPS, run_group
 from tests.faults.world import Tally
-
-GROUPS = ("points", "disks", "trials", "drivers", "nodes", "networks")
 
 
 def main() -> int:
@@ -35,7 +34,7 @@ def main() -> int:
     folder, total = Path(tempfile.mkdtemp(prefix="faults-")), Tally("total")
     for group in groups:
         started = time.monotonic()
-        tally: Tally = import_module(f"tests.faults.{group}").run(folder, seed, arguments.quick)
+        tally = run_group(group, folder, seed, arguments.quick)
         notes = f" ({'; '.join(tally.notes)})" if tally.notes else ""
         print(f"{group}: {tally.line()}, {time.monotonic() - started:.0f} s{notes}", flush=True)
         for detail in tally.details:

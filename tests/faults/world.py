@@ -125,7 +125,8 @@ class World:
     def undisturbed(self) -> Path:
         """Return the run folder of a sweep in one process that nothing disturbed."""
         folder = self.folder / "undisturbed"
-        assert forked(lambda: drive(folder, self.spec)) == 0
+        status = forked(lambda: drive(folder, self.spec))
+        assert status == 0, f"the undisturbed sweep ended with {status}"
         return folder
 
     def new(self, name: str) -> Path:
