@@ -6,15 +6,17 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
 from ray._private.node import Node
-from ray.cluster_utils import Cluster as ThreeNodes
+from ray.cluster_utils import Cluster
 
 from orchestrator.cluster import NAMESPACE, connected
 from tests.faults.inflight import Strike, strike_sweeps, workers
@@ -44,6 +46,28 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
     return tally
 
 
+class ThreeNodes(Cluster):
+    """A cluster whose nodes can be replaced from any thread.
+
+    Ray has the processes of a node killed when the thread that started them ends (PR_SET_PDEATHSIG), and the one that
+    strikes ends with its sweep: new nodes are started in one that stays.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._starting = ThreadPoolExecutor(1)
+
+    def replace(self, node: Node) -> None:
+        """Kill a node's processes, and start another."""
+        self.remove_node(node, allow_graceful=False)
+        self._starting.submit(self.add_node, num_cpus=1).result()
+
+    def shutdown(self) -> None:
+        """End all nodes."""
+        super().shutdown()
+        self._starting.shutdown()
+
+
 @contextlib.contextmanager
 def three_nodes() -> Iterator[ThreeNodes]:
     """Start a cluster of three nodes with a CPU each, and join it."""
@@ -71,15 +95,15 @@ def killing(nodes: ThreeNodes, rng: random.Random) -> Strike:
     def kill(kind: str) -> bool:
         if kind == "worker":
             return kill_one(workers(), rng)
-        training = [node for node in nodes.worker_nodes if workers("train", below=raylet(node))]
+        assert all(raylet(node).poll() is None for node in nodes.list_all_nodes()), "a node died that nobody struck"
+        training = [node for node in nodes.worker_nodes if workers("train", below=raylet(node).pid)]
         if not training:
             return False
         node = rng.choice(sorted(training, key=lambda node: node.node_id))
         if kind == "preemption":
             announce_preemption(node.node_id, nodes.address)
             time.sleep(SECONDS_OF_NOTICE)
-        nodes.remove_node(node, allow_graceful=False)
-        nodes.add_node(num_cpus=1)
+        nodes.replace(node)
         return True
 
     return kill
@@ -94,9 +118,10 @@ def kill_one(processes: list[int], rng: random.Random) -> bool:
     return True
 
 
-def raylet(node: Node) -> int:
+def raylet(node: Node) -> subprocess.Popen[bytes]:
     """Return a node's process that starts its workers."""
-    return int(node.all_processes["raylet"][0].process.pid)
+    process: subprocess.Popen[bytes] = node.all_processes["raylet"][0].process
+    return process
 
 
 def announce_preemption(node_id: str, address: str) -> None:
