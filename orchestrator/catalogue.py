@@ -16,6 +16,7 @@ from orchestrator.metrics import DERIVED, METRICS
 from orchestrator.speccheck import COSTS, TYPES, method_fault
 from orchestrator.streams import DATASETS, STREAMS, StreamSettings, number_of_tasks, refused_type
 from orchestrator.suggestion import describe
+from orchestrator.visible import visible
 from search_spaces import default_space
 from strategies import STRATEGIES, Strategy, find_method
 
@@ -43,20 +44,20 @@ def render_methods(name: str | None = None) -> RenderableType:
     chosen = STRATEGIES if name is None else find_method(name).parts
     parts: list[RenderableType] = []
     for part, strategy in chosen.items():
-        parts.append(Text(f"{part}: {strategy.summary}", style="bold"))
+        parts.append(Text(visible(f"{part}: {strategy.summary}"), style="bold"))
         if strategy.paper:
-            parts.append(Text(f"  {strategy.paper}"))
+            parts.append(f"  {strategy.paper}")
         kinds: dict[str, list[str]] = {}
         for kind in TYPES:
             kinds.setdefault(_ability(strategy, kind), []).append(kind)
-        parts += [Text(f"  {', '.join(of)}: {ability}") for ability, of in kinds.items()]
+        parts += [f"  {', '.join(of)}: {ability}" for ability, of in kinds.items()]
         fields = strategy.hyperparameter_class.model_fields
         if fields:
             parts.append(_hyperparameters(fields, default_space(find_method(part))))
         parts.append(Text(""))
     elsewhere = [] if name else [other for other in STRATEGIES.installed if other not in chosen]
     if elsewhere:
-        parts.append(Text(f"Of other packages, each shown by methods NAME: {', '.join(elsewhere)}"))
+        parts.append(f"Of other packages, each shown by methods NAME: {', '.join(elsewhere)}")
     return Group(*parts)
 
 

@@ -116,7 +116,7 @@ def sweep(
     )  # fmt: skip
     console = make_console()
     for note in notes_of(loaded):
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     with ProgressDisplay(console) as display:
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
@@ -124,7 +124,7 @@ def sweep(
     trials = finished.trials()
     summaries = summarise(loaded, trials)
     console.print(render_summary(loaded, summaries))
-    console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)", markup=False)
+    console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
     n_missing = finished.n_missing(loaded)
     if n_missing:
         console.print(f"{n_missing} trials are missing: run the same command again to go on.")
@@ -161,7 +161,7 @@ def plan(
     )  # fmt: skip
     console = make_console()
     for note in notes_of(loaded):
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers))
 
 
@@ -226,7 +226,7 @@ def _repeat(run: str, key: str, data_dir: Path, placement: Placement, plugins: l
 
     console, opened = make_console(), api.open_run(run)
     recorded, row = api.recorded_trial(opened, key, plugins)
-    console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}", markup=False)
+    console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}")
     result = api.run_one(recorded, data_dir, placement, reporter(console), opened.spec.streams)
     if not compare(console, opened, row, result):
         raise typer.Exit(EXIT_DIFFERENT)

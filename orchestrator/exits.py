@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.signals import EXIT_TERMINATED, STOPPED, Terminated, terminable
+from orchestrator.visible import visible, visible_lines
 
 EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
@@ -26,7 +27,7 @@ def guarded(command: Callable[[], None]) -> int:
             print(STOPPED, file=sys.stderr)
         return end.code if isinstance(end.code, int) else 0
     except OrchestratorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_message(error), file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
@@ -34,3 +35,12 @@ def guarded(command: Callable[[], None]) -> int:
     except BrokenPipeError:
         return 0
     return 0
+
+
+def _message(error: OrchestratorError) -> str:
+    """Return an error as a terminal may be given it: a fault is a line, and only the first line begins at the edge."""
+    text = str(error)
+    for fault in getattr(error, "faults", ()):
+        text = text.replace(fault, visible(fault))
+    first, *rest = visible_lines(text).split("\n")
+    return "\n".join([f"error: {first}", *(line if line.startswith("  ") else f"  {line}" for line in rest)])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from orchestrator.progress import duration
 from orchestrator.slots import NodeResources, share_slots
@@ -34,8 +33,8 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
     source = "rows of this run" if any(cell.is_measured for cell in plan.cells) else "some steps timed here"
     return Group(
         table,
-        Text(f"{n_done} trials done, up to {n_to_do} to do in {plan.run}"),
-        Text(f"about {duration(seconds)} with {slots} trials at once, from {source}, cluster start aside"),
+        f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
+        f"about {duration(seconds)} with {slots} trials at once, from {source}, cluster start aside",
     )
 
 

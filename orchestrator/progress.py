@@ -17,6 +17,7 @@ from orchestrator.search import CellSearch, PlannedTrial
 from orchestrator.session import Session
 from orchestrator.show import number
 from orchestrator.trial import TrialResult
+from orchestrator.visible import visible
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -79,7 +80,7 @@ class ProgressDisplay:
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
     def _line(self, session: Session, n_running: int) -> str:
         progress = session.progress

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +19,7 @@ from orchestrator.streams import Phase
 from orchestrator.suggestion import Suggestion, describe
 from orchestrator.summary import CellSummary, ScenarioSummary, n_kept, spread
 from orchestrator.tables import load_json
+from orchestrator.visible import visible, visible_lines
 
 _SHORT = {
     "average_accuracy": "accuracy",
@@ -55,9 +59,9 @@ def render_summary(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> Rendera
     """Return the whole summary: for each scenario a table of its methods and the answer in words."""
     parts: list[RenderableType] = []
     for scenario in scenarios:
-        parts += [_table(spec, scenario), *(Text(line) for line in answer(spec, scenario)), Text("")]
+        parts += [_table(spec, scenario), *answer(spec, scenario), ""]
     if any(cell.is_reference for scenario in scenarios for cell in scenario.cells):
-        parts.append(Text("* the ceiling: it keeps all data, so it is shown to compare with and never recommended"))
+        parts.append("* the ceiling: it keeps all data, so it is shown to compare with and never recommended")
     return Group(*parts)
 
 
@@ -91,7 +95,7 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
         state = ("kept" if feasible else "broken") if spec.limits else "none"
         style = "bold green" if cell is scenario.best else ("" if feasible else "dim")
         table.add_row(
-            Text(name, style=style),
+            Text(visible(name), style=style),
             Text(state, style="green" if feasible else "red"),
             *(with_spread(metric, suggestion, phase) for metric in columns(spec)),
             _measured_on(spec, suggestion, phase),
@@ -201,30 +205,48 @@ def render_matrix(matrix: pd.DataFrame) -> Table:
 def render_trial(row: dict[str, object], matrix: pd.DataFrame) -> RenderableType:
     """Return one trial: what it was, how it ended, its matrix, and what the method reports."""
     head = f"{row['scenario']} {row['method']}, {row['phase']} seed {row['seed']}: {row['status']}"
-    parts: list[RenderableType] = [Text(f"trial {row['key']}", style="bold"), Text(head)]
+    parts: list[RenderableType] = [Text(visible(f"trial {row['key']}"), style="bold"), head]
     if row["reason"]:
-        parts.append(Text(str(row["reason"])))
-    parts.append(Text(f"hyper-parameters: {row['hyperparameters']}"))
+        parts.append(str(row["reason"]))
+    parts.append(f"hyper-parameters: {row['hyperparameters']}")
     if len(matrix):
         parts.append(render_matrix(matrix))
     for method, facts in load_json(row["details"]).items():
-        parts.append(Text(f"{method}: {_capacity(facts)}"))
+        first, *rest = _capacity(facts)
+        parts += [f"{method}: {first}", *rest]
     return Group(*parts)
 
 
-def _capacity(facts: dict[str, dict[str, dict[str, float]]]) -> str:
+def _capacity(facts: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     lines = []
     for layer, shares in facts.get("capacity", {}).items():
         owners = ", ".join(
             f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
         )
-        lines.append(f"\n  {layer}: {owners}")
-    return "share of the weights" + "".join(lines) if lines else str(facts)
+        lines.append(f"  {layer}: {owners}")
+    return ["share of the weights", *lines] if lines else [str(facts)]
 
 
-def make_console(stderr: bool = False) -> Console:
+class PlainConsole(Console):
+    """A console for what others wrote: a string is one line and never markup; a `Text` may have several lines.
+
+    Whatever it is given, only Rich itself writes control characters: all else goes out as `visible` spells it.
+    """
+
+    def render_str(self, text: str, *, style: str | Style = "", **options: Any) -> Text:
+        """Return a string as the text that it is, whatever `options` say of markup, emoji and highlighting."""
+        layout = {name: options[name] for name in ("justify", "overflow") if name in options}
+        return Text(visible(text), style=style, **layout)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of anything, cleaned."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible_lines(segment.text))
+
+
+def make_console(stderr: bool = False) -> PlainConsole:
     """Return a console; where the output is no terminal, lines are wide and plain."""
-    console = Console(stderr=stderr, highlight=False)
+    console = PlainConsole(stderr=stderr, highlight=False)
     if not console.is_terminal:
-        return Console(stderr=stderr, highlight=False, width=200, no_color=True)
+        return PlainConsole(stderr=stderr, highlight=False, width=200, no_color=True)
     return console

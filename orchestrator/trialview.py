@@ -9,7 +9,6 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from orchestrator.metrics import METRICS
 from orchestrator.run import Run
@@ -32,27 +31,27 @@ def reporter(console: Console) -> Report:
             if not has_head:
                 has_head = True
                 tasks = "  ".join(f"task {task}".ljust(6) for task in range(len(row)))
-                console.print(f"{'accuracy on':14}{tasks}".rstrip(), markup=False)
-            console.print(f"{label:13} {shown}", markup=False)
+                console.print(f"{'accuracy on':14}{tasks}".rstrip())
+            console.print(f"{label:13} {shown}")
 
     return report
 
 
 def print_result(console: Console, result: TrialResult) -> None:
     """Print status, metrics and costs of a trial."""
-    console.print(f"trial {result.key}: {result.status} {result.reason}".rstrip(), markup=False)
+    console.print(f"trial {result.key}: {result.status} {result.reason}".rstrip())
     for name, value in {**result.metrics(), **result.costs}.items():
         if not math.isnan(value):
-            console.print(f"  {name:28}{number(name, value)}", markup=False)
+            console.print(f"  {name:28}{number(name, value)}")
 
 
 def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult) -> bool:
     """Say whether a repeated trial's matrix equals the recorded one bit for bit, and return that."""
     if result.status != row["status"]:
-        console.print(f"different: {result.status} now, {row['status']} then ({result.reason})", markup=False)
+        console.print(f"different: {result.status} now, {row['status']} then ({result.reason})")
         return False
     if result.status != "completed":
-        console.print(f"equal: {result.status} again ({result.reason})", markup=False)
+        console.print(f"equal: {result.status} again ({result.reason})")
         return True
     accuracy = run.accuracy()
     recorded = accuracy[accuracy["key"] == result.key]
@@ -70,7 +69,7 @@ def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult
     differing = sorted(cell for cell in then.keys() | now.keys() if then.get(cell) != now.get(cell))
     console.print(f"different in {len(differing)} of {len(now)} cells (after task, task): {differing[:10]}")
     where = f"{row['device_name']}, {row['threads']} threads, torch {row['torch_version']}"
-    console.print(f"recorded on {where}", markup=False)
+    console.print(f"recorded on {where}")
     console.print(render_matrix(run.matrix(result.key)))
     return False
 
@@ -93,7 +92,7 @@ def render_trials(frame: pd.DataFrame, objective: str) -> Table:
             str(row["seed"]),
             row["status"],
             *(number(metric, row[metric]) for metric in metrics),
-            Text(row["reason"] or _differing(row, varied)),  # an error's brackets are no markup
+            row["reason"] or _differing(row, varied),
         )
     return table
 

@@ -15,7 +15,7 @@ import yaml
 
 from orchestrator import api
 from orchestrator.cli import app
-from orchestrator.errors import SpecError
+from orchestrator.errors import DataError, OrchestratorError, RunFolderError, SpecError
 from orchestrator.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_MISTAKE, guarded
 from orchestrator.run import Run
 from orchestrator.spec import SweepSpec, parse_spec
@@ -268,6 +268,25 @@ def test_guarded_turns_exceptions_into_exit_codes(capsys: pytest.CaptureFixture[
     assert "stopped: complete trials are kept" in err
     with pytest.raises(ZeroDivisionError):
         guarded(raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (RunFolderError("got '\x1b[2J\x07\x9b\u202e'"), r"error: got '\x1b[2J\x07\x9b\u202e'"),
+        (RunFolderError("odd\nBest: evil\n  column: a\rb"), "error: odd\n  Best: evil\n  column: a\\rb"),
+        (SpecError(["a: got 'x\n  b: y'", "c: z"]), "error: the spec has 2 faults:\n  a: got 'x\\n  b: y'\n  c: z"),
+        (DataError("a: got 'x\ny'"), "error: a: got 'x\\ny'"),
+    ],
+)
+def test_an_error_is_told_without_what_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], error: OrchestratorError, shown: str
+) -> None:
+    def command() -> None:
+        raise error
+
+    assert guarded(command) == EXIT_MISTAKE
+    assert capsys.readouterr().err == f"{shown}\n"
 
 
 # What the options mean.

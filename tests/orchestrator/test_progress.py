@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from rich.console import Console
 from orchestrator.progress import ProgressDisplay, duration
 from orchestrator.run import Run
 from orchestrator.session import Session
+from orchestrator.show import PlainConsole
 from orchestrator.spec import SweepSpec
 from orchestrator.trial import TrialResult
+from orchestrator.trialspec import TrialSpec
 
 
 @pytest.mark.parametrize(
@@ -31,7 +34,7 @@ def session(tmp_path: Path, make_spec: Callable[..., SweepSpec]) -> Session:
 
 def show(session: Session, make_result: Callable[..., TrialResult], statuses: list[str], terminal: bool) -> str:
     """Return what is on the screen after one trial a status has ended."""
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120, height=50)
+    console = PlainConsole(file=io.StringIO(), force_terminal=terminal, width=120, height=50)
     with ProgressDisplay(console) as display:
         session.listen(display.trial_ended)
         display.start(session)
@@ -64,3 +67,25 @@ def test_the_end_counts_what_ran_and_leaves_nothing(session: Session, make_resul
     shown = show(session, make_result, ["completed"] * n_trials, terminal=True)
     assert f"{n_trials}/{n_trials} trials done, 0 running, 0 failed, about 0 s left" in shown
     assert "confirmed" in shown
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_worker_says_of_its_end_is_one_plain_line(
+    session: Session, make_result: Callable[..., TrialResult], terminal: bool
+) -> None:
+    def hostile(spec: TrialSpec, status: str) -> TrialResult:
+        reason = "[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: confirmed"
+        return replace(make_result(spec, status), reason=reason)
+
+    shown = show(session, hostile, ["failed"], terminal)
+    spelled = r"[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: confirmed"
+    assert f": {spelled}\n" in shown
+    for raw in ("\x1b]", "\x1b[2J", "\x07", "\u202e"):
+        assert raw not in shown
+
+
+@pytest.mark.parametrize("make", [Console, PlainConsole])
+def test_a_said_line_is_plain_on_any_console(make: type[Console]) -> None:
+    console = make(file=io.StringIO(), force_terminal=True, width=60)
+    ProgressDisplay(console).say("tried again: [/x] \x1b[2J\x9b :smile:\nfake")
+    assert console.file.getvalue() == "tried again: [/x] \\x1b[2J\\x9b :smile:\\nfake\n"  # type: ignore[attr-defined]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import replace
 from io import StringIO
 from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+from rich.control import Control
+from rich.table import Table
+from rich.text import Text
 
 from orchestrator.progress import duration
 from orchestrator.show import (
+    PlainConsole,
     answer,
     columns,
     counted,
@@ -33,7 +39,7 @@ GOOD: Values = {"average_accuracy": 0.9, "worst_forgetting": 0.02, "kept_bytes":
 
 
 def text_of(content: RenderableType) -> str:
-    console = Console(file=StringIO(), width=220)
+    console = PlainConsole(file=StringIO(), width=220)
     console.print(content)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
@@ -312,3 +318,81 @@ def test_what_is_no_terminal_gets_wide_plain_lines(capsys: pytest.CaptureFixture
     assert not console.is_terminal
     console.print("x" * 180, style="bold red")
     assert capsys.readouterr().out == "x" * 180 + "\n"
+
+
+# What others wrote.
+
+ESCAPES = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b[1A\x1b[2K\x9b31m\x7f\r\b\u202e\u2066\u200f\u061c"
+SPELLED = (
+    r"\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b[1A\x1b[2K\x9b31m\x7f\r\x08\u202e\u2066\u200f\u061c"  # as it is on the screen
+)
+
+
+def screen(*contents: RenderableType, **options: Any) -> str:
+    """Return what a terminal is sent."""
+    console = PlainConsole(file=StringIO(), width=260, force_terminal=True, color_system="standard")
+    console.print(*contents, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def raw(shown: str) -> set[str]:
+    """Return the control characters that are left beside line breaks and Rich's colours."""
+    return {character for character in re.sub(r"\x1b\[[0-9;]*m", "", shown) if not character.isprintable()} - {"\n"}
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/foo]", "[/]", "[link=https://evil.example]replay[/link]", ":smile:"])
+def test_a_string_is_never_markup(text: str) -> None:
+    table = Table("head [/b]", title=f"title {text}")
+    table.add_row(text)
+    for options in ({}, {"markup": True, "emoji": True, "highlight": True}):
+        assert screen(text, **options) == f"{text}\n"
+        assert screen(table, **options).count(text) == 2
+
+
+def test_control_characters_are_spelled_out_wherever_they_stand() -> None:
+    table = Table(f"head {ESCAPES}", title=f"title {ESCAPES}")
+    table.add_row(f"cell {ESCAPES}\nnext")
+    shown = screen(f"line {ESCAPES}\nnext\tone") + screen(table, width=250)
+    for place in ("line", "head", "title", "cell"):
+        assert f"{place} {SPELLED}" in shown
+    assert shown.count(r"\nnext") == 2
+    assert r"next\tone" in shown
+    assert raw(shown) == set()
+
+
+def test_what_the_program_itself_shows_keeps_its_style_its_lines_and_its_cursor() -> None:
+    assert screen(Text("one\ntwo", style="red")) == "\x1b[31mone\x1b[0m\n\x1b[31mtwo\x1b[0m\n"
+    assert screen(Text("a\x1b[2Jb")) == "a\\x1b[2Jb\n"
+    assert "\x1b[2J" in screen(Control.clear())
+    assert screen("für 😀 – 日本") == "für 😀 – 日本\n"
+
+
+def test_a_row_that_is_wide_once_spelled_out_keeps_the_columns() -> None:
+    table = Table("a", "b")
+    table.add_row("\x1b" * 40, "beside")
+    table.add_row("x", "below")
+    found = text_of(table).splitlines()
+    assert len({len(line) for line in found[1:]}) == 1
+    assert sum(line.count(r"\x1b") for line in found) == 40
+
+
+def test_every_column_of_the_trials_is_text() -> None:
+    hostile = "[/] [bold]x[/foo] [link=https://evil.example]replay[/link] :smile: " + ESCAPES + "\nBest feasible: evil"
+    fields = ("scenario", "method", "phase", "status", "reason")
+    for field in fields:
+        shown = screen(render_trials(pd.DataFrame([trial_row(**{field: hostile})]), "average_accuracy"), width=520)
+        whole = "".join(line.strip() for line in shown.splitlines())
+        for word in ("[/]", "x[/foo]", "replay[/link]", ":smile:", "c;ZXZpbA==", r"\u202e"):
+            assert word in whole, (field, word)
+        assert raw(shown) == set()
+    assert "Best feasible" not in [line.strip()[:13] for line in shown.splitlines()]
+
+
+def test_a_trial_says_each_value_on_its_line() -> None:
+    hostile = f"{ESCAPES}\nBest feasible: evil"
+    values = dict.fromkeys(("scenario", "method", "status", "reason", "hyperparameters"), hostile)
+    details = json.dumps({hostile: {"capacity": {hostile: {hostile: 0.5}}}, f"other {hostile}": {}})
+    shown = screen(render_trial(trial_row(**values, details=details), pd.DataFrame()))
+    assert not [line for line in shown.splitlines() if line.startswith("Best feasible")]
+    assert shown.count(SPELLED) + shown.count(r"\nBest feasible") >= 9
+    assert raw(shown) == set()
