@@ -21,7 +21,8 @@ import pyarrow.fs as pafs
 from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.objectlock import ObjectLock
-from orchestrator.storage import LOCK_FILE, Storage, join, shown, unheard
+from orchestrator.storage import LOCK_FILE, Storage, unheard
+from orchestrator.uris import join, shown
 
 _READERS = 16
 _MOST_READS = 5

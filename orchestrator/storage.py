@@ -7,7 +7,6 @@ is above them (tables, checkpoints, run folders) does not know which. All of it 
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,16 +18,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.folders import held, make_folder, sync_folder
+from orchestrator.uris import is_secret, is_uri, shown
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
 TABLES = ("trials", "accuracy")
 CHECKPOINTS = "checkpoints"
 DEFAULT_ROOT = "runs"
-
-_SECRET = re.compile(r"key|secret|token|passw|sig|credential|sas", re.IGNORECASE)
-_NAMED_BY_USER = ("abfs", "abfss")
-"""Schemes whose URIs hold a container, and not a person, before the @."""
 
 
 def unheard(text: str) -> None:
@@ -270,38 +266,6 @@ def stored_file(place: str | Path | StoredFile) -> StoredFile:
         return StoredFile(open_storage(urlunsplit(parts._replace(path=folder))), unquote(name))
     path = Path(place)
     return StoredFile(LocalStorage(path.parent), path.name)
-
-
-def is_uri(place: str) -> bool:
-    """Return whether a text is a URI and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) is not None
-
-
-def join(root: str | Path, name: str) -> str:
-    """Return the path or URI of `name` in `root`; a URI keeps its query."""
-    if isinstance(root, Path) or not is_uri(root):
-        return str(Path(root) / name)
-    parts = urlsplit(root)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be printed and stored: without passwords, people's names and secrets in its query."""
-    parts = urlsplit(uri)
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0] + at if parts.scheme in _NAMED_BY_USER else ""
-    return urlunsplit(parts._replace(netloc=name + host, query=shown_query(parts.query), fragment=""))
-
-
-def shown_query(query: str) -> str:
-    """Return the query of a URI as it may be printed and stored."""
-    kept = [item for item in query.split("&") if item and not is_secret(item.partition("=")[0])]
-    return "&".join(re.sub(r"(//|%2F%2F)[^/&]*?(@|%40)", r"\1", item, flags=re.IGNORECASE) for item in kept)
-
-
-def is_secret(name: str) -> bool:
-    """Return whether an option of this name may hold a secret."""
-    return _SECRET.search(name) is not None
 
 
 def is_temporary(name: str) -> bool:

@@ -24,11 +24,12 @@ from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.run import Run
 from orchestrator.session import Session
 from orchestrator.spec import SweepSpec
-from orchestrator.storage import LocalStorage, join, open_storage, shown, stored_file
+from orchestrator.storage import LocalStorage, open_storage, stored_file
 from orchestrator.streams import Dataset
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
+from orchestrator.uris import join, shown
 from orchestrator.workers import checkpoint_of
 
 MakeSpec = Callable[..., SweepSpec]
