@@ -10,15 +10,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
-from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.folders import held, make_folder, sync_folder
-from orchestrator.uris import is_secret, is_uri, shown
+from orchestrator.uris import Uri, checked_uri, is_uri, local_path, path_of
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
@@ -236,24 +235,18 @@ def open_storage(place: Place) -> Storage:
     """Return the storage at a path or URI, whether it exists or not; nothing is read or written.
 
     Raises:
-        StorageError: where it is a URI that holds a secret, or one that nothing here can open.
+        StorageError: where it is a URI that holds a secret, one that nothing here can open, or neither URI nor path.
     """
     if isinstance(place, Storage):
         return place
     if isinstance(place, Path) or not is_uri(place):
-        return LocalStorage(Path(place))
-    parts = urlsplit(place)
-    if parts.scheme == "file":
-        return LocalStorage(Path(unquote(parts.path)))
-    secrets = [name for name, value in parse_qsl(parts.query) if is_secret(name) or "@" in value]
-    if parts.password is not None or secrets or (parts.username and parts.scheme in ("s3", "gs", "gcs")):
-        raise StorageError(
-            f"storage: expected a URI without credentials, got '{shown(place)}' with some (left out here); set them in "
-            "the environment of the sweep and its workers, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+        return LocalStorage(local_path(place))
+    uri = checked_uri(place)
+    if uri.scheme == "file":
+        return LocalStorage(path_of(uri))
     from orchestrator.objectstore import open_object_storage
 
-    return open_object_storage(place)
+    return open_object_storage(str(uri))
 
 
 def stored_file(place: str | Path | StoredFile) -> StoredFile:
@@ -261,9 +254,9 @@ def stored_file(place: str | Path | StoredFile) -> StoredFile:
     if isinstance(place, StoredFile):
         return place
     if isinstance(place, str) and is_uri(place):
-        parts = urlsplit(place)
-        folder, _, name = parts.path.rpartition("/")
-        return StoredFile(open_storage(urlunsplit(parts._replace(path=folder))), unquote(name))
+        uri = Uri.parse(place)
+        folder, _, name = uri.path.rpartition("/")
+        return StoredFile(open_storage(str(replace(uri, path=folder))), unquote(name))
     path = Path(place)
     return StoredFile(LocalStorage(path.parent), path.name)
 
