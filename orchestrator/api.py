@@ -20,10 +20,11 @@ from orchestrator.run import Run
 from orchestrator.search import SweepSearch
 from orchestrator.session import Listener, Session, fingerprints, software_now
 from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
-from orchestrator.storage import DEFAULT_ROOT, join, unheard
+from orchestrator.storage import DEFAULT_ROOT, unheard
 from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
 from orchestrator.trial import Report, TrialResult, run_trial
 from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
+from orchestrator.uris import join
 from strategies import STRATEGIES, MethodError, find_method
 
 if TYPE_CHECKING:

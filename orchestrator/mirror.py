@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 import optuna
 
 from orchestrator.errors import StorageError
-from orchestrator.storage import is_secret, shown_query
+from orchestrator.uris import is_secret, shown_query
 
 if TYPE_CHECKING:
     from orchestrator.search import CellSearch

@@ -13,15 +13,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from urllib.parse import quote, urlsplit, urlunsplit
+from dataclasses import replace
+from urllib.parse import quote
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.objectlock import ObjectLock
-from orchestrator.storage import LOCK_FILE, Storage, join, shown, unheard
+from orchestrator.storage import LOCK_FILE, Storage, unheard
+from orchestrator.uris import Uri, join, shown
 
 _READERS = 16
 _MOST_READS = 5
@@ -34,7 +35,7 @@ def open_object_storage(uri: str) -> ObjectStorage:
     Raises:
         StorageError: where neither pyarrow nor an fsspec that is installed knows its scheme.
     """
-    scheme = urlsplit(uri).scheme
+    scheme = Uri.parse(uri).scheme
     if scheme in _NO_OBJECTS:
         raise StorageError(
             f"storage: expected a path or an object store, got '{shown(uri)}', where a file is not replaced all at "
@@ -42,34 +43,44 @@ def open_object_storage(uri: str) -> ObjectStorage:
         )
     try:
         filesystem, root = pafs.FileSystem.from_uri(_with_whole_puts(uri))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        found = _through_fsspec(uri)
-        if found is None:
-            reason = str(error).splitlines()[0][:120]
-            raise StorageError(
-                f"storage: expected a path or a URI of an object store, got '{shown(uri)}' ({reason}); for example "
-                "s3://bucket/prefix?region=eu-west-1, or install the fsspec package for it"
-            ) from error
-        filesystem, root = found
+    except Exception as error:  # its own, and whatever the packages raise that it imports for some schemes
+        filesystem, root = _through_fsspec(uri, error)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        raise StorageError(f"storage: expected a path or an object store, got '{shown(uri)}', a folder; give its path")
     return ObjectStorage(filesystem, root.rstrip("/"), uri)
 
 
 def _with_whole_puts(uri: str) -> str:
     """Return a URI of S3 with which a small file is one request instead of four."""
-    parts = urlsplit(uri)
+    parts = Uri.parse(uri)
     if parts.scheme != "s3" or "allow_delayed_open" in parts.query:
         return uri
     query = "&".join(filter(None, (parts.query, "allow_delayed_open=true")))
-    return urlunsplit(parts._replace(query=query))
+    return str(replace(parts, query=query))
 
 
-def _through_fsspec(uri: str) -> tuple[pafs.FileSystem, str] | None:
+def _through_fsspec(uri: str, first: Exception) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of fsspec, and the root in it, for a URI that pyarrow did not open.
+
+    Raises:
+        StorageError: with `first`, which is pyarrow's reason, or with fsspec's where pyarrow does not know the scheme.
+    """
     try:
         import fsspec
 
         found, root = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError, OSError):
-        return None
+    except Exception as error:  # of whatever package the scheme is of
+        is_known = "Unrecognized filesystem type" not in str(first) and not isinstance(first, ImportError)
+        has_no_reason = getattr(error, "name", None) == "fsspec" or str(error).startswith("Protocol not known")
+        reason = first if is_known or has_no_reason else error
+        way_out = "for example s3://bucket/prefix?region=eu-west-1, or install the fsspec package for it"
+        if isinstance(reason, ImportError):
+            way_out = "install that package here and on every worker"
+        raise StorageError(
+            f"storage: expected a path or a URI of an object store, got '{shown(uri)}' ({_reason(reason)}); {way_out}"
+        ) from error
+    if "local" in ((found.protocol,) if isinstance(found.protocol, str) else found.protocol):
+        return pafs.LocalFileSystem(), root
     return pafs.PyFileSystem(pafs.FSSpecHandler(found)), root
 
 
@@ -84,7 +95,8 @@ class ObjectStorage(Storage):
     """
 
     def __init__(self, filesystem: pafs.FileSystem, root: str, uri: str, lock: ObjectLock | None = None) -> None:
-        super().__init__(urlunsplit(urlsplit(shown(uri))._replace(query="")).rstrip("/"))
+        parts = Uri.parse(shown(uri))
+        super().__init__(str(replace(parts, path=parts.path.rstrip("/"), query="")))
         self._filesystem, self._root, self._uri = filesystem, root, uri
         self._lock = lock or ObjectLock(
             self.where,
@@ -188,4 +200,4 @@ def _plain_errors(where: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """Return the first line of an error's text, its URLs without a query or a user: those may hold secrets."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"://([^\s/@]*@)?([^\s?'\"]*)(\?[^\s'\"]*)?", r"://\2", line)[:200]
+    return re.sub(r"://([^\s/]*@)?([^\s?'\"]*)(\?[^\s'\"]*)?", r"://\2", line)[:200]

@@ -7,28 +7,23 @@ is above them (tables, checkpoints, run folders) does not know which. All of it 
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
-from orchestrator.errors import StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.folders import held, make_folder, sync_folder
+from orchestrator.uris import Uri, checked_uri, is_uri, local_path, path_of
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
 TABLES = ("trials", "accuracy")
 CHECKPOINTS = "checkpoints"
 DEFAULT_ROOT = "runs"
-
-_SECRET = re.compile(r"key|secret|token|passw|sig|credential|sas", re.IGNORECASE)
-_NAMED_BY_USER = ("abfs", "abfss")
-"""Schemes whose URIs hold a container, and not a person, before the @."""
 
 
 def unheard(text: str) -> None:
@@ -240,24 +235,18 @@ def open_storage(place: Place) -> Storage:
     """Return the storage at a path or URI, whether it exists or not; nothing is read or written.
 
     Raises:
-        StorageError: where it is a URI that holds a secret, or one that nothing here can open.
+        StorageError: where it is a URI that holds a secret, one that nothing here can open, or neither URI nor path.
     """
     if isinstance(place, Storage):
         return place
     if isinstance(place, Path) or not is_uri(place):
-        return LocalStorage(Path(place))
-    parts = urlsplit(place)
-    if parts.scheme == "file":
-        return LocalStorage(Path(unquote(parts.path)))
-    secrets = [name for name, value in parse_qsl(parts.query) if is_secret(name) or "@" in value]
-    if parts.password is not None or secrets or (parts.username and parts.scheme in ("s3", "gs", "gcs")):
-        raise StorageError(
-            f"storage: expected a URI without credentials, got '{shown(place)}' with some (left out here); set them in "
-            "the environment of the sweep and its workers, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+        return LocalStorage(local_path(place))
+    uri = checked_uri(place)
+    if uri.scheme == "file":
+        return LocalStorage(path_of(uri))
     from orchestrator.objectstore import open_object_storage
 
-    return open_object_storage(place)
+    return open_object_storage(str(uri))
 
 
 def stored_file(place: str | Path | StoredFile) -> StoredFile:
@@ -265,43 +254,11 @@ def stored_file(place: str | Path | StoredFile) -> StoredFile:
     if isinstance(place, StoredFile):
         return place
     if isinstance(place, str) and is_uri(place):
-        parts = urlsplit(place)
-        folder, _, name = parts.path.rpartition("/")
-        return StoredFile(open_storage(urlunsplit(parts._replace(path=folder))), unquote(name))
+        uri = Uri.parse(place)
+        folder, _, name = uri.path.rpartition("/")
+        return StoredFile(open_storage(str(replace(uri, path=folder))), unquote(name))
     path = Path(place)
     return StoredFile(LocalStorage(path.parent), path.name)
-
-
-def is_uri(place: str) -> bool:
-    """Return whether a text is a URI and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) is not None
-
-
-def join(root: str | Path, name: str) -> str:
-    """Return the path or URI of `name` in `root`; a URI keeps its query."""
-    if isinstance(root, Path) or not is_uri(root):
-        return str(Path(root) / name)
-    parts = urlsplit(root)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be printed and stored: without passwords, people's names and secrets in its query."""
-    parts = urlsplit(uri)
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0] + at if parts.scheme in _NAMED_BY_USER else ""
-    return urlunsplit(parts._replace(netloc=name + host, query=shown_query(parts.query), fragment=""))
-
-
-def shown_query(query: str) -> str:
-    """Return the query of a URI as it may be printed and stored."""
-    kept = [item for item in query.split("&") if item and not is_secret(item.partition("=")[0])]
-    return "&".join(re.sub(r"(//|%2F%2F)[^/&]*?(@|%40)", r"\1", item, flags=re.IGNORECASE) for item in kept)
-
-
-def is_secret(name: str) -> bool:
-    """Return whether an option of this name may hold a secret."""
-    return _SECRET.search(name) is not None
 
 
 def is_temporary(name: str) -> bool:

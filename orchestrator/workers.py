@@ -21,10 +21,11 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
 from orchestrator.provenance import Placement
-from orchestrator.storage import StoredFile, is_uri, stored_file
+from orchestrator.storage import StoredFile, stored_file
 from orchestrator.streams import PhaseData
 from orchestrator.trial import TrialResult, run_trial, warm_up
 from orchestrator.trialspec import TrialSpec
+from orchestrator.uris import is_uri
 from strategies import STRATEGIES
 
 TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResult]

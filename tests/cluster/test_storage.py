@@ -18,11 +18,12 @@ from orchestrator.provenance import Placement
 from orchestrator.run import Run
 from orchestrator.session import Session
 from orchestrator.spec import parse_spec
-from orchestrator.storage import StoredFile, join
+from orchestrator.storage import StoredFile
 from orchestrator.streams import PhaseData
 from orchestrator.sweep import run_on_ray
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
+from orchestrator.uris import join
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, command, environment
 
 pytestmark = RAY_IN_THIS_PROCESS

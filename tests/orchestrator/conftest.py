@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from orchestrator import objectlock
-from orchestrator.storage import join
+from orchestrator.uris import join
 
 Repeated = Callable[..., AbstractContextManager[None]]
 

@@ -19,10 +19,11 @@ from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.objectlock import ObjectLock
 from orchestrator.run import Run
 from orchestrator.spec import SweepSpec
-from orchestrator.storage import join, open_storage
+from orchestrator.storage import open_storage
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
+from orchestrator.uris import join
 
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import re
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pytest
 import torch
@@ -24,11 +25,12 @@ from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.run import Run
 from orchestrator.session import Session
 from orchestrator.spec import SweepSpec
-from orchestrator.storage import LocalStorage, join, open_storage, shown, stored_file
+from orchestrator.storage import open_storage, stored_file
 from orchestrator.streams import Dataset
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
+from orchestrator.uris import join
 from orchestrator.workers import checkpoint_of
 
 MakeSpec = Callable[..., SweepSpec]
@@ -345,32 +347,66 @@ def test_tables_are_read_while_a_row_is_replaced(
 
 
 @pytest.mark.parametrize(
-    ("uri", "kept"),
+    "uri", ["nonsense://a/b", "hdfs://host/a", "hdfs:///a", "viewfs:///a", "s3://bucket/a?colour=red"]
+)
+def test_what_is_no_store_is_told(uri: str) -> None:
+    with pytest.raises(StorageError, match="storage: expected a path or ") as caught:
+        open_storage(join(uri, "n"))
+    assert f"got '{join(uri, 'n')}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["local:///tmp/x", "local://tmp/x"])
+def test_a_folder_is_no_store(uri: str) -> None:
+    with pytest.raises(StorageError, match=re.escape(f"got '{uri}/n', a folder; give its path")):
+        open_storage(join(uri, "n"))
+
+
+class Unusable(MemoryFileSystem):
+    """A store of fsspec that cannot be made."""
+
+    protocol = "unusable"
+    cachable = False
+
+    def __init__(self) -> None:
+        raise self.error
+
+    error: Exception
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
     [
-        ("s3://me:hushhush@bucket/a?region=x", "s3://bucket/a?region=x"),
-        ("s3://me@bucket/a", "s3://bucket/a"),
-        ("s3://bucket/a?secret_key=hushhush&region=x", "s3://bucket/a?region=x"),
-        ("s3://bucket/a?endpoint_override=http://me:hushhush@host:1", "s3://bucket/a?endpoint_override=http://host:1"),
-        ("gs://bucket/a?X-Goog-Signature=hushhush", "gs://bucket/a"),
-        ("abfs://container:hushhush@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+        (ImportError("Install some_hub"), "(Install some_hub); install that package here and on every worker"),
+        (TypeError("__init__() missing 'token'"), "(__init__() missing 'token'); for example s3://"),
     ],
 )
-def test_secrets_in_a_uri_are_refused_and_never_shown(uri: str, kept: str) -> None:
-    assert shown(uri) == kept
-    with pytest.raises(StorageError, match="storage: expected a URI without credentials") as caught:
-        open_storage(uri)
-    assert SECRET not in str(caught.value)
+def test_what_a_store_asks_for_is_told(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Unusable, "error", error, raising=False)
+    fsspec.register_implementation("unusable", Unusable, clobber=True)
+    with pytest.raises(StorageError, match=re.escape(f"got 'unusable:///a/n' {told}")):
+        open_storage(join("unusable:///a", "n"))
 
 
-@pytest.mark.parametrize("uri", ["nonsense://a/b", "hdfs://host/a", "s3://bucket/a?colour=red"])
-def test_what_is_no_store_is_told(uri: str) -> None:
-    with pytest.raises(StorageError, match="storage: expected a path or "):
-        open_storage(uri)
+def test_a_package_that_pyarrow_misses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ImportError("Install huggingface_hub to access HfFileSystem")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    monkeypatch.setattr(objectstore, "pafs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=fail)))
+    with pytest.raises(StorageError, match=r"\(Install huggingface_hub to access HfFileSystem\); install that package"):
+        open_storage("hf://datasets/x")
 
 
-def test_paths_and_file_uris_are_folders(tmp_path: Path) -> None:
-    for place in (tmp_path, str(tmp_path), f"file://{tmp_path}"):
-        assert isinstance(open_storage(place), LocalStorage)
-        assert open_storage(place).path == tmp_path
-    assert join("runs", "a") == os.path.join("runs", "a")
-    assert join("s3://b/p/?region=x", "a") == "s3://b/p/a?region=x"
+def test_a_store_without_a_host_keeps_its_slashes() -> None:
+    name = uuid.uuid4().hex
+    storage = open_storage(join(f"MEMORY:///{name}", "n"))
+    assert storage.where == f"memory:///{name}/n"
+    storage.folder("trials").write("a", b"x")
+    file = stored_file(storage.folder("trials").address("a"))
+    assert str(file) == f"memory:///{name}/n/trials/a"
+    assert file.storage.read("a") == b"x"
+
+
+def test_what_a_store_says_is_told_without_users() -> None:
+    said = OSError("no answer from http://me:a@hushhush@host:1/b?sig=hushhush")
+    assert objectstore._reason(said) == "no answer from http://host:1/b"
