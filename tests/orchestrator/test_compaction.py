@@ -284,7 +284,7 @@ WORK = """
 import json, os, shutil, sys
 from collections import Counter
 from pathlib import Path
-from orchestrator import compaction, faultpoints, storage, tables, run as run_module
+from orchestrator import compaction, faultpoints, folders, storage, tables, run as run_module
 from orchestrator.run import Run
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
@@ -319,7 +319,7 @@ def forked(action):
 
 def counted(folder, what, trials):
     n, real = Counter(), faultpoints.reached
-    for module in (compaction, storage, run_module):
+    for module in (compaction, folders, storage, run_module):
         module.reached = lambda point: n.update([point])
     work(folder, what, trials)
     (folder.parent / f"{what}.counts").write_text(json.dumps(n))

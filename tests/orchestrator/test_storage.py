@@ -166,19 +166,19 @@ def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "mkdir", mkdir)
-    table = LocalStorage(tmp_path / "runs" / "one" / "trials")
-    table.write("a", b"x")
-    made = ["make runs", "sync .", "make runs/one", "sync runs", "make runs/one/trials", "sync runs/one"]
-    assert order == [*made, "sync file", "sync runs/one/trials"]
-    order.clear()
-    table.write("b", b"x")
+    run = LocalStorage(tmp_path / "runs" / "one")
+    table = run.folder("trials")
+    with run.locked():
+        assert order == ["make runs", "sync .", "make runs/one", "sync runs"], "the lock makes the folder of a run"
+        order.clear()
+        table.write("a", b"x")
+        assert order == ["make runs/one/trials", "sync runs/one", "sync file", "sync runs/one/trials"]
+        order.clear()
+        table.write("b", b"x")
     assert order == ["sync file", "sync runs/one/trials"], "a folder that is there costs nothing more"
     order.clear()
     LocalStorage(tmp_path / "checkpoints").write("c", b"x", durable=False)
     assert order == ["make checkpoints"]
-    order.clear()
-    with LocalStorage(tmp_path / "two").locked():
-        assert order == ["make two", "sync ."], "the lock makes the folder of a run"
 
 
 def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
