@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
-from orchestrator.storage import TABLES, LocalStorage, Storage, compacting, is_temporary, remove_folder
+from orchestrator.folders import hand_over, remove_folder
+from orchestrator.storage import TABLES, LocalStorage, Storage, compacting, is_temporary
 from orchestrator.tables import MERGED, SUFFIX, forget_homes, in_order, read_file, table_files, write_file
 
 MANY_FILES = 1_000
@@ -83,9 +84,8 @@ def compact(run: Storage) -> list[Compacted]:
         ) from error
     finally:
         forget_homes()
-        for table in TABLES:
-            with suppress(OSError):  # the first error is the one to tell
-                remove_folder(run.path / compacting(table))
+        with suppress(OSError, OrchestratorError):  # the first error is the one to tell
+            run.drop_compactions()
 
 
 def is_worth_it(run: Storage) -> bool:
@@ -106,8 +106,9 @@ def _compact_table(run: LocalStorage, table: str, contents: dict[str, Any], sett
     if len(merging) < 2:
         return Compacted(table, len(contents), len(contents))
     _refuse_what_cannot_move(old)
+    run.check_lock()
     os.mkdir(new.path)
-    shutil.copymode(old.path, new.path)
+    _take_after(old.path, new.path)
     reached("compact.made")
     kept = [name for name in old.names() if name not in merging and not is_temporary(name)]
     for name in kept:
@@ -115,11 +116,13 @@ def _compact_table(run: LocalStorage, table: str, contents: dict[str, Any], sett
     reached("compact.kept")
     parts = list(_parts(in_order([contents[name] for name in merging]), MOST_ROWS[table]))
     for part in parts:
-        write_file(new, _name_of(part), part, "merged")
-    new.sync()
+        write_file(new, _name_of(part), part, "merged")  # it syncs the folder, and so the links before it
+        hand_over(new.path / _name_of(part), old.path)
+        os.chmod(new.path / _name_of(part), os.stat(old.path / merging[0]).st_mode & 0o777)
     reached("compact.merged")
     _check(table, new, contents)
     reached("compact.checked")
+    run.check_lock()
     exchange(old.path, new.path)
     reached("compact.swapped")
     run.sync()
@@ -173,6 +176,23 @@ def _refuse_what_cannot_move(folder: LocalStorage) -> None:
         raise StorageError(
             f"compact: expected a folder of files, got '{odd[0]}', which is a link or a folder; move it out of the run "
             "folder; its files are as they were"
+        )
+
+
+def _take_after(old: Path, new: Path) -> None:
+    """Give a new folder the owner, group and rights of the old one, whose place it takes.
+
+    Raises:
+        StorageError: where the system does not let it, and someone could do less with the new one.
+    """
+    hand_over(new, old)
+    shutil.copystat(old, new)
+    was, now = os.stat(old), os.stat(new)
+    group, others = was.st_mode >> 3 & 0o7, was.st_mode & 0o7
+    if (now.st_gid != was.st_gid and group & ~others) or (now.st_uid != was.st_uid and group != 0o7):
+        raise StorageError(
+            f"compact: expected to keep the owner and group of '{old}', got a system that gives no files away; its "
+            f"files are as they were: compact it as its owner (user {was.st_uid}, group {was.st_gid})"
         )
 
 

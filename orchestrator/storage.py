@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 from urllib.parse import unquote
 
+from orchestrator import folders
 from orchestrator.faultpoints import reached
-from orchestrator.folders import held, make_folder, sync_folder
 from orchestrator.uris import Uri, checked_uri, is_uri, local_path, path_of
 
 SPEC_FILE = "spec.yaml"
@@ -114,11 +113,12 @@ class LocalStorage(Storage):
 
     Args:
         path: the folder.
+        lock: that of the run, shared with every folder inside; by default one of this folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: folders.FolderLock | None = None) -> None:
         super().__init__(str(path))
-        self._path = path
+        self._path, self._lock = path, lock or folders.FolderLock(path / LOCK_FILE)
 
     @property
     def path(self) -> Path:
@@ -127,7 +127,7 @@ class LocalStorage(Storage):
 
     def folder(self, name: str) -> LocalStorage:
         """Return the folder `name` in this one."""
-        return LocalStorage(self._path / name)
+        return LocalStorage(self._path / name, self._lock)
 
     def address(self, name: str) -> str:
         """Return the absolute path of a file."""
@@ -138,6 +138,7 @@ class LocalStorage(Storage):
         try:
             return sorted(os.listdir(self._path))
         except FileNotFoundError:
+            self.check_lock()
             return []
 
     def generation(self) -> object:
@@ -153,30 +154,26 @@ class LocalStorage(Storage):
         return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
-        """Write beside the file, sync, rename, sync the folder; one that is new was synced into its parent before."""
-        make_folder(self._path, durable)
-        temporary = self._path / f".{name}.{token_hex(4)}.tmp"  # two machines may have a process of one number
-        try:
-            with open(temporary, "wb") as file:
-                reached(f"{purpose}.opened")
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            reached(f"{purpose}.written")
-            os.replace(temporary, self._path / name)
-        except OSError:
-            with suppress(OSError):  # the first error is the one to tell
-                temporary.unlink(missing_ok=True)
-            raise
-        reached(f"{purpose}.replaced")
+        """Write beside the file, sync, rename, sync the folder; one that is new was synced into its parent before.
+
+        Folders above this one are made only for who may be the first to write: under a lock the run folder is there,
+        and a checkpoint is of no use without it.
+
+        Raises:
+            StorageError: where this process held the run's lock, and the lock is no longer in its place.
+        """
+        self.check_lock()
+        if durable and not self._lock.is_held:
+            folders.make_folder(self._path)
+        folders.add_folder(self._path, durable)
+        folders.replace_file(self._path / name, content, purpose, durable, self.check_lock)
         if durable:
             self.sync()
         reached(f"{purpose}.done")
 
     def sync(self) -> None:
         """Make the names in this folder survive a loss of power."""
-        sync_folder(self._path)
+        folders.sync_folder(self._path)
 
     def delete(self, name: str) -> None:
         """Delete a file."""
@@ -184,21 +181,33 @@ class LocalStorage(Storage):
         (self._path / name).unlink(missing_ok=True)
         reached("delete.done")
 
+    def check_lock(self) -> None:
+        """Refuse to go on where this process held the run's lock, and the lock is no longer in its place.
+
+        Raises:
+            StorageError: saying so.
+        """
+        self._lock.check()
+
     def tidy(self) -> None:
-        """Remove temporary files and halves of compactions."""
-        for folder in (self, *(self.folder(name) for name in (*TABLES, CHECKPOINTS))):
-            for name in folder.names() if folder.path.is_dir() else []:
-                if is_temporary(name):
-                    reached("tidy.next")
-                    (folder.path / name).unlink(missing_ok=True)
+        """Remove temporary files and halves of compactions; what links lead to stays."""
+        for folder in (self._path.resolve(), *(self._path / name for name in (*TABLES, CHECKPOINTS))):
+            folders.remove_files(folder, is_temporary)
+        self.drop_compactions()
+
+    def drop_compactions(self) -> None:
+        """Remove the folders that a compaction builds, where this process still holds what it held."""
         for table in TABLES:
-            remove_folder(self._path / compacting(table))
+            self.check_lock()
+            folders.remove_folder(self._path / compacting(table))
 
     @contextmanager
     def locked(self, say: Callable[[str], None] = unheard) -> Iterator[None]:
-        """Hold the lock file; the system lets go of it when the process ends, however it ends."""
-        with held(self._path / LOCK_FILE):
+        """Hold the lock file, where everything that is written lies in this folder and can be written."""
+        folders.refuse_links(self._path, (*TABLES, CHECKPOINTS, SPEC_FILE))
+        with self._lock.held():
             try:
+                folders.refuse_unwritable((self._path, *(self._path / table for table in TABLES)))
                 yield
             finally:
                 self._remove_if_unused()
@@ -206,7 +215,7 @@ class LocalStorage(Storage):
     def _remove_if_unused(self) -> None:
         """Remove the folder where it holds nothing but the lock: a mistake was found before anything started."""
         with suppress(OSError):
-            if os.listdir(self._path) == [LOCK_FILE]:
+            if os.listdir(self._path) == [LOCK_FILE] and not self._lock.is_lost():
                 (self._path / LOCK_FILE).unlink()
                 self._path.rmdir()
 
@@ -274,13 +283,3 @@ def is_own(name: str) -> bool:
 def compacting(table: str) -> str:
     """Return the name of the folder that a compaction builds, and then empties, beside a table."""
     return f".{table}.compact"
-
-
-def remove_folder(path: Path) -> None:
-    """Delete a folder of files, which may be missing."""
-    for name in LocalStorage(path).names():
-        reached("delete.next")
-        (path / name).unlink(missing_ok=True)
-        reached("delete.done")
-    with suppress(FileNotFoundError):
-        path.rmdir()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator import storage
+from orchestrator import folders
 from orchestrator.spec import SweepSpec, parse_spec
 from orchestrator.streams import Dataset, load_dataset
 from orchestrator.trial import TrialResult
@@ -153,7 +153,7 @@ def full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     """Return what makes the next temporary file of a name in `tmp_path` one on a device that is full."""
 
     def prepare(name: str) -> None:
-        monkeypatch.setattr(storage, "token_hex", lambda n: "0")
+        monkeypatch.setattr(folders, "token_hex", lambda n: "0")
         (tmp_path / f"{name}.0.tmp").symlink_to("/dev/full")
 
     return prepare

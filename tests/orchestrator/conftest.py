@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,34 @@ def repeated() -> Repeated:
         finally:
             stop.set()
             thread.join()
+
+    return context
+
+
+@pytest.fixture
+def as_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], AbstractContextManager[None]]:
+    """Return what makes this process another user's for some lines, in `tmp_path`; without rights to, it stays ours.
+
+    Paths in it must be relative: the folders above it are ours alone.
+    """
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    @contextmanager
+    def context(user: int, group: int) -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(group)
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
 
     return context
 

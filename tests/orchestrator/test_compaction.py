@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 Write = Callable[..., TrialSpec]
+AsUser = Callable[[int, int], AbstractContextManager[None]]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +288,7 @@ WORK = """
 import json, os, shutil, sys
 from collections import Counter
 from pathlib import Path
-from orchestrator import compaction, faultpoints, storage, tables, run as run_module
+from orchestrator import compaction, faultpoints, folders, storage, tables, run as run_module
 from orchestrator.run import Run
 from orchestrator.tables import accuracy_rows, trial_row
 from orchestrator.trial import TrialResult
@@ -319,7 +323,7 @@ def forked(action):
 
 def counted(folder, what, trials):
     n, real = Counter(), faultpoints.reached
-    for module in (compaction, storage, run_module):
+    for module in (compaction, folders, storage, run_module):
         module.reached = lambda point: n.update([point])
     work(folder, what, trials)
     (folder.parent / f"{what}.counts").write_text(json.dumps(n))
@@ -472,3 +476,141 @@ def test_pandas_reads_no_row_twice_and_all_of_them_while_files_are_merged(
             time.sleep(0.2)
             shutil.rmtree(again)
         assert reader.stdout.read() == "whole\n", reader.stderr.read() if reader.stderr else ""
+
+
+# What is swapped in, and whose it is.
+
+
+def test_rows_that_came_out_otherwise_are_not_swapped_in(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write(seed)
+    before, real = files(run, "trials"), tables.write_file
+
+    def corrupt(storage: Any, name: str, content: Any, purpose: str) -> None:
+        real(storage, name, content.slice(1), purpose)
+
+    monkeypatch.setattr(compaction, "write_file", corrupt)
+    with pytest.raises(StorageError, match=r"compact: expected the rows of 'trials' back from .*: check the disk"):
+        compact(run.storage)
+    assert files(run, "trials") == before
+    assert not list(run.path.glob(".*.compact"))
+    assert len(by_pandas(run)[0]) == 3
+
+
+def test_what_is_swapped_in_was_synced_before_and_the_swap_is_synced_before_the_old_is_deleted(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write(seed)
+    write(3, "error")
+    order: list[str] = []
+
+    def noted(module: Any, name: str, where: Callable[..., Path]) -> None:
+        real = getattr(module, name)
+
+        def note(*args: Any, **options: Any) -> Any:
+            order.append(f"{name} {where(*args).relative_to(run.path)}")
+            return real(*args, **options)
+
+        monkeypatch.setattr(module, name, note)
+
+    noted(os, "link", lambda source, target: Path(target).parent)
+    noted(os, "replace", lambda source, target: Path(target).parent)
+    noted(os, "fsync", lambda descriptor: Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+    noted(compaction, "exchange", lambda old, new: old)
+    noted(os, "rmdir", lambda path: Path(path))
+    compact(run.storage)
+    for table in ("trials", "accuracy"):
+        new, swap = f".{table}.compact", order.index(f"exchange {table}")
+        named = [i for i, event in enumerate(order[:swap]) if event in (f"link {new}", f"replace {new}")]
+        assert f"fsync {new}" in order[max(named) : swap], "the names"
+        assert any(e.startswith(f"fsync {new}/.merged-") for e in order[: max(named)]), "the content"
+        assert "fsync ." in order[swap : order.index(f"rmdir {new}")], "the swap"
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    """Return the owners and groups of a run's tables and all that is in them."""
+    paths = [p for table in ("trials", "accuracy") for p in (folder / table, *(folder / table).iterdir())]
+    return {(p.stat().st_uid, p.stat().st_gid) for p in paths}
+
+
+def give(folder: Path, user: int, group: int, mode: int) -> None:
+    """Make everything in a run another user's."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, group)
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+@needs_root
+def test_what_root_compacts_stays_its_owners(run: Run, write: Write, as_user: AsUser) -> None:
+    for seed in range(3):
+        write(seed)
+    give(run.path, 1234, 1235, 0o750)
+    old_mask = os.umask(0o077)
+    try:
+        assert [done.n_after for done in api.compact(run.path)] == [1, 1]
+    finally:
+        os.umask(old_mask)
+    assert owners(run.path) == {(1234, 1235)}
+    assert {p.stat().st_mode & 0o777 for p in run.path.rglob("*.parquet")} == {0o640}
+    assert (run.path / "trials").stat().st_mode & 0o777 == 0o750
+    with as_user(1234, 1235), Run(Path("run")).locked():
+        Run(Path("run")).storage.folder("trials").write("new", b"x")
+
+
+@needs_root
+def test_a_colleague_compacts_what_the_group_may_write(run: Run, write: Write, as_user: AsUser) -> None:
+    for seed in range(3):
+        write(seed)
+    give(run.path, 1234, 1235, 0o775)
+    with as_user(4321, 1235):
+        compact(Run(Path("run")).storage)
+    assert owners(run.path) == {(4321, 1235)}
+    assert {p.stat().st_mode & 0o777 for p in run.path.rglob("*.parquet")} == {0o664}
+    with as_user(1234, 1235), Run(Path("run")).locked():
+        Run(Path("run")).storage.folder("trials").write("new", b"x")
+
+
+@needs_root
+@pytest.mark.parametrize(("user", "group", "mode"), [(1234, 0, 0o755), (0, 1235, 0o770), (1234, 1235, 0o770)])
+def test_where_files_cannot_be_given_away_and_someone_would_lose_them_nothing_is_compacted(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch, user: int, group: int, mode: int
+) -> None:
+    """Root on a file system of another machine, which takes it for nobody."""
+    for seed in range(3):
+        write(seed)
+    give(run.path, user, group, mode)
+    before = [files(run, table) for table in ("trials", "accuracy")]
+
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(StorageError, match=rf"compact it as its owner \(user {user}, group {group}\)"):
+        compact(run.storage)
+    assert [files(run, table) for table in ("trials", "accuracy")] == before
+    assert owners(run.path) == {(user, group)}
+    assert not list(run.path.glob(".*.compact"))
+
+
+@pytest.mark.parametrize("point", ["compact.made", "compact.checked"])
+def test_who_lost_the_lock_swaps_nothing_and_leaves_what_another_builds(
+    run: Run, write: Write, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    for seed in range(3):
+        write(seed)
+    before = files(run, "trials")
+
+    def lose(now: str) -> None:
+        if now == point:
+            (run.path / ".lock").unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compaction, "reached", lose)
+        with run.locked(), pytest.raises(StorageError, match="its lock was deleted"):
+            compact(run.storage)
+    assert files(run, "trials") == before
+    assert (run.path / ".trials.compact").is_dir()
+    assert [done.n_after for done in api.compact(run.path)] == [1, 1]

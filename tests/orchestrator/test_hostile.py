@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import api
+from orchestrator import api, compaction
 from orchestrator.cli import app
 from orchestrator.errors import OrchestratorError, RunFolderError, SpecError
 from orchestrator.exits import EXIT_MISTAKE, guarded
@@ -219,3 +219,138 @@ def test_an_error_sends_no_escapes_to_a_terminal(terminal: Terminal, run_with: C
         assert code == EXIT_MISTAKE
         refuse_controls(shown)
         assert r"worst\x1b[31m" in shown
+
+
+# Links and folders that a run folder from a stranger carries, in a tar or a repository.
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """Return a folder beside the run, with what must stay."""
+    folder = tmp_path / "victim"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("thesis.tex", ".draft.tmp", "deep/notes"):
+        (folder / name).write_text("years of work")
+    return folder
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    make_trial: Callable[..., TrialSpec],
+    make_result: Callable[..., TrialResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Return a run with two trials, whose compaction waits for nobody."""
+    monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.0)
+    run = Run.create(tmp_path / "run", make_spec())
+    for seed in range(2):
+        trial = make_trial(seed=seed)
+        result = make_result(trial)
+        run.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
+    return run
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Return what is in a folder, at any depth: content of files, targets of links."""
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*")}
+    kinds = {name: "folder" if p.is_dir() and not p.is_symlink() else "" for name, p in paths.items()}
+    return {
+        name: kinds[name] or (os.readlink(p) if p.is_symlink() else p.read_bytes().hex()) for name, p in paths.items()
+    }
+
+
+@pytest.mark.parametrize("name", [".trials.compact", ".accuracy.compact", ".x.tmp", "trials/.x.tmp"])
+@pytest.mark.parametrize("target", ["", "thesis.tex"])
+def test_a_link_that_is_called_remains_is_deleted_and_not_what_it_leads_to(
+    run: Run, victim: Path, name: str, target: str
+) -> None:
+    before = everything(victim)
+    (run.path / name).symlink_to(victim / target)
+    assert [done.n_after for done in api.compact(run.path)] == [1, 1]
+    assert everything(victim) == before
+    assert not (run.path / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", ["trials", "accuracy", "checkpoints", "spec.yaml"])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_link_in_the_place_of_what_is_written_is_refused_before_anything_is(
+    run: Run, tmp_path: Path, victim: Path, name: str, outside: bool
+) -> None:
+    place, target = run.path / name, (victim if outside else run.path) / "deep" / name
+    target.parent.mkdir(exist_ok=True)
+    if place.exists():
+        place.rename(target)
+    else:
+        target.mkdir()
+    place.symlink_to(target)
+    before = everything(tmp_path)
+    for write in (lambda: api.compact(run.path), lambda: Run(run.path).locked().__enter__()):
+        with pytest.raises(
+            RunFolderError, match=rf"files of its own in .*, got the link .*{name}' to '{target}'.*move"
+        ):
+            write()
+    assert everything(tmp_path) == before
+    assert len(Run.open(run.path).trials()) == 2, "it is still read"
+
+
+def make_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim / "thesis.tex")
+
+
+def make_link_to_nothing(path: Path, victim: Path) -> None:
+    path.symlink_to(victim / "new")
+
+
+def make_link_to_a_folder(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def make_pipe(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path, victim: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [make_link, make_link_to_nothing, make_link_to_a_folder, make_pipe, make_folder])
+def test_what_is_no_lock_file_is_neither_followed_nor_waited_for(
+    run: Run, victim: Path, make: Callable[[Path, Path], None]
+) -> None:
+    before, lock = everything(victim), run.path / ".lock"
+    make(lock, victim)
+    with pytest.raises(RunFolderError, match=r"run: expected a lock file, got '.*/run/\.lock', which is .*; delete it"):
+        api.compact(run.path)
+    assert everything(victim) == before
+    lock.rmdir() if lock.is_dir() and not lock.is_symlink() else lock.unlink()
+    api.compact(run.path)
+
+
+def test_a_lock_file_that_is_someone_elses_file_too_keeps_its_content(run: Run, victim: Path) -> None:
+    os.link(victim / "thesis.tex", run.path / ".lock")
+    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"), Run(run.path).locked():
+        pass
+    assert (victim / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "name", [".x.tmp", "trials/.x.tmp", "checkpoints/.x.tmp", ".trials.compact/sub", ".accuracy.compact/sub"]
+)
+def test_a_folder_among_remains_is_named_and_kept(run: Run, name: str) -> None:
+    (run.path / name).mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=rf"got the folder '.*/run/{name}'; move it out of the run folder"):
+        api.compact(run.path)
+    assert (run.path / name).is_dir()
+
+
+def test_a_run_folder_that_is_reached_by_a_link_is_one_like_any(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "parent").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(run.path)
+    (run.path / ".x.tmp").write_text("half")
+    with Run(tmp_path / "parent" / "run").locked():
+        assert not (run.path / ".x.tmp").exists()
+    (run.path / ".x.tmp").write_text("half")
+    assert [done.n_after for done in api.compact(tmp_path / "link")] == [1, 1]
+    assert not (run.path / ".x.tmp").exists()

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator import folders
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.run import Run
 from orchestrator.spec import SweepSpec
@@ -20,6 +22,9 @@ from orchestrator.storage import LocalStorage, StoredFile, stored_file
 from orchestrator.tables import read_table
 
 MakeSpec = Callable[..., SweepSpec]
+AsUser = Callable[[int, int], AbstractContextManager[None]]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
 def raising(number: int) -> Callable[..., None]:
@@ -71,6 +76,135 @@ def test_a_folder_that_cannot_be_written_is_told_and_still_read(
         Run.create(tmp_path, make_spec())
     assert Run.open(tmp_path).spec == make_spec()
     assert run.trials().empty
+
+
+@pytest.mark.parametrize("closed", [".", "trials", "accuracy"])
+def test_a_run_of_which_any_folder_is_closed_to_this_user_is_refused_before_anything_is_written(
+    tmp_path: Path, make_spec: MakeSpec, as_user: AsUser, closed: str
+) -> None:
+    """The system refuses, and not a double: where the tests are root's, as a user with no rights of its own."""
+    run = Run.create(Path("run"), make_spec())
+    for folder in ("trials", "accuracy", "."):
+        (tmp_path / "run" / folder).mkdir(exist_ok=True)
+        (tmp_path / "run" / folder).chmod(0o555 if folder == closed else 0o777)
+    before = sorted(tmp_path.rglob("*"))
+    with as_user(1234, 1234):
+        with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*Permission denied"):
+            run.locked().__enter__()
+        assert Run.open(Path("run")).trials().empty, "it is still read"
+    after = sorted(tmp_path.rglob("*"))
+    assert [path.name for path in after if path not in before] == ([] if closed == "." else [".lock"])
+    (tmp_path / "run" / closed).chmod(0o777)
+    with as_user(1234, 1234), run.locked():
+        pass
+
+
+def test_the_folder_or_the_lock_that_may_not_be_written_is_named(
+    tmp_path: Path, make_spec: MakeSpec, as_user: AsUser
+) -> None:
+    run = Run.create(Path("run"), make_spec())
+    (tmp_path / "run").chmod(0o777)
+    (tmp_path / "run" / "accuracy").mkdir(mode=0o555)
+    with as_user(1234, 1234), pytest.raises(StorageError, match=r"got 'run/accuracy' \(Permission denied\); mend its"):
+        run.locked().__enter__()
+    (tmp_path / "run" / "accuracy").rmdir()
+    (tmp_path / "run" / "accuracy").write_text("a file")
+    with pytest.raises(StorageError, match=r"got 'run/accuracy' \(Not a directory\)"):
+        run.locked().__enter__()
+    (tmp_path / "run" / ".lock").chmod(0o444)
+    with as_user(4321, 4321), pytest.raises(StorageError, match=r"got 'run/\.lock' \(Permission denied\); mend its"):
+        run.locked().__enter__()
+
+
+@needs_root
+def test_a_lock_that_root_makes_is_the_owners_of_the_folder(
+    tmp_path: Path, make_spec: MakeSpec, as_user: AsUser
+) -> None:
+    run = Run.create(Path("run"), make_spec())
+    os.chown("run", 1234, 1235)
+    with run.locked():
+        pass
+    found = os.stat("run/.lock")
+    assert (found.st_uid, found.st_gid) == (1234, 1235)
+    with as_user(1234, 1235), run.locked():
+        pass
+
+
+def test_a_run_folder_that_is_moved_while_it_is_held_is_written_to_no_more(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run(tmp_path / "run")
+    with run.locked():
+        Run.create(run.storage, make_spec())
+        run.path.rename(tmp_path / "moved")
+        for call in (
+            lambda: run.storage.folder("trials").write("a", b"x"),
+            lambda: run.storage.write("spec.yaml", b"x"),
+            lambda: run.storage.folder("trials").names(),
+        ):
+            with pytest.raises(StorageError, match=r"run: expected the lock .* the run folder was moved, or its lock"):
+                call()
+        assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+        (tmp_path / "run").mkdir()
+        with pytest.raises(StorageError, match="was moved"):
+            run.storage.folder("accuracy").write("a", b"x")
+        assert list((tmp_path / "run").iterdir()) == []
+    with Run(tmp_path / "moved").locked():
+        assert Run.open(tmp_path / "moved").spec == make_spec()
+
+
+def test_who_lost_the_lock_writes_no_more_and_leaves_the_next_holder_alone(tmp_path: Path) -> None:
+    one, other = LocalStorage(tmp_path / "run"), LocalStorage(tmp_path / "run")
+    with one.locked():
+        (tmp_path / "run" / ".lock").unlink()
+        with pytest.raises(StorageError, match="its lock was deleted"):
+            one.write("a", b"x")
+        with other.locked():
+            for write in (one.write, one.folder("trials").write):
+                with pytest.raises(StorageError, match="its lock was deleted"):
+                    write("a", b"x")
+            (tmp_path / "run" / ".trials.compact").mkdir()
+            with pytest.raises(StorageError, match="its lock was deleted"):
+                one.drop_compactions()
+            assert other.names() == [".lock", ".trials.compact"]
+            (tmp_path / "run" / ".trials.compact").rmdir()
+
+
+def test_who_lost_the_lock_does_not_remove_the_next_holders(tmp_path: Path) -> None:
+    one, other = LocalStorage(tmp_path / "run"), LocalStorage(tmp_path / "run")
+    first, second = one.locked(), other.locked()
+    first.__enter__()
+    (tmp_path / "run" / ".lock").unlink()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    other.write("a", b"x")
+    with pytest.raises(RunFolderError, match="no other sweep uses"):
+        one.locked().__enter__()
+    second.__exit__(None, None, None)
+
+
+def test_a_lock_that_is_lost_while_a_file_is_written_commits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path / "run")
+    with storage.locked():
+        storage.write("a", b"old")
+
+        def lose(point: str) -> None:
+            if point == "row.written":
+                (tmp_path / "run" / ".lock").unlink()
+
+        monkeypatch.setattr(folders, "reached", lose)
+        with pytest.raises(StorageError, match="its lock was deleted"):
+            storage.write("a", b"new")
+    assert storage.read("a") == b"old"
+    assert storage.names() == ["a"]
+
+
+def test_a_checkpoint_makes_no_run_folder_anew(tmp_path: Path) -> None:
+    """A worker holds no lock; what it cannot write is left out."""
+    file = stored_file(tmp_path / "gone" / "checkpoints" / "k.pt")
+    with pytest.raises(FileNotFoundError):
+        file.storage.write(file.name, b"x", "checkpoint", durable=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_system_without_locks_is_not_taken_for_another_sweep(
@@ -166,19 +300,19 @@ def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "mkdir", mkdir)
-    table = LocalStorage(tmp_path / "runs" / "one" / "trials")
-    table.write("a", b"x")
-    made = ["make runs", "sync .", "make runs/one", "sync runs", "make runs/one/trials", "sync runs/one"]
-    assert order == [*made, "sync file", "sync runs/one/trials"]
-    order.clear()
-    table.write("b", b"x")
+    run = LocalStorage(tmp_path / "runs" / "one")
+    table = run.folder("trials")
+    with run.locked():
+        assert order == ["make runs", "sync .", "make runs/one", "sync runs"], "the lock makes the folder of a run"
+        order.clear()
+        table.write("a", b"x")
+        assert order == ["make runs/one/trials", "sync runs/one", "sync file", "sync runs/one/trials"]
+        order.clear()
+        table.write("b", b"x")
     assert order == ["sync file", "sync runs/one/trials"], "a folder that is there costs nothing more"
     order.clear()
     LocalStorage(tmp_path / "checkpoints").write("c", b"x", durable=False)
     assert order == ["make checkpoints"]
-    order.clear()
-    with LocalStorage(tmp_path / "two").locked():
-        assert order == ["make two", "sync ."], "the lock makes the folder of a run"
 
 
 def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
