@@ -266,7 +266,9 @@ def show(
     if others := note_on_others(search, frame):
         console.print(others)
     if search.n_unknown:
-        console.print(f"{search.n_unknown} trials are missing: what is shown is not final. Run the sweep again to go on.")
+        console.print(
+            f"{search.n_unknown} trials are missing: what is shown is not final. Run the sweep again to go on."
+        )
 
 
 @app.command()

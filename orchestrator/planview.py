@@ -45,7 +45,9 @@ def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
     if plan.changes:
         yield "The trials that are there ran with other software or devices than would be used here:"
         yield from plan.changes
-        yield "The sweep waits for --accept-changes." if n_to_do else "Nothing is left to train: the sweep does not ask."
+        yield (
+            "The sweep waits for --accept-changes." if n_to_do else "Nothing is left to train: the sweep does not ask."
+        )
 
 
 def _slots_here(spec: SweepSpec) -> int:
