@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from orchestrator import api
+from orchestrator.cli import app
 from orchestrator.datacheck import load_datasets
 from orchestrator.errors import DataError, RunFolderError, StorageError
+from orchestrator.exits import guarded
 from orchestrator.run import Run
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Progress, Session, outcome_of, software_versions
-from orchestrator.show import answer
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
-from orchestrator.summary import note_on_others, summarise
+from orchestrator.summary import summarise
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 
@@ -197,7 +198,11 @@ def test_a_second_sweep_is_refused_while_the_first_one_trains(
 
 
 def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
-    tmp_path: Path, make_spec: MakeSpec, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What a larger one had found, and was stopped before it confirmed, is not waited for."""
     fields = {"methods": ["naive", "replay"], "limits": ["worst_forgetting <= 0.5"]}
@@ -220,13 +225,15 @@ def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
     assert len(trained) == n_before + 2, "nothing is missing"
     search = run.search(small)
     (scenario,) = summarise(search, run.trials())
-    said = list(answer(small, scenario))
     assert scenario.best is not None
     assert scenario.best.chosen is search.cells[1].chosen
     assert (scenario.best.cell.method, search.cells[1].chosen.number) == ("replay", 3)  # type: ignore[union-attr]
     assert run.n_missing(small) == search.n_unknown == 0
-    assert not any("same command again" in line for line in said), said
-    assert note_on_others(search, run.trials()).startswith("8 completed trials")
+    assert guarded(lambda: app(["show", str(run.path)], prog_name="orchestrator")) == 0
+    shown = capsys.readouterr().out
+    assert "Best feasible: replay" in shown
+    assert "8 completed trials in the tables are of other searches" in shown
+    assert "again" not in shown
 
 
 def test_trials_of_the_search_phase_are_not_handed_the_test_images(
