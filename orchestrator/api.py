@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from orchestrator.changes import changes_since
 from orchestrator.compaction import Compacted, is_worth_it
 from orchestrator.compaction import compact as compact_tables
 from orchestrator.datacheck import load_datasets
@@ -115,7 +116,8 @@ def run_sweep(
         mirror: URL of an Optuna storage that studies are copied to.
         display: shows progress.
         storage: the path or URI in which the run folder lies as NAME, where `run` is not given.
-        accept_changes: go on although the trials that are there ran with other software or on another device.
+        accept_changes: train what is missing although the trials that are there ran with other software or on another
+            device.
 
     Raises:
         OrchestratorError: for whatever the user can mend; complete trials are kept.
@@ -177,10 +179,12 @@ class Plan:
     Args:
         run: its run folder, as it is shown.
         cells: the plan of each cell.
+        changes: what differs between the software and devices of its trials and those of here, a line each.
     """
 
     run: str | Path
     cells: tuple[CellPlan, ...]
+    changes: tuple[str, ...] = ()
 
 
 def plan(
@@ -194,8 +198,9 @@ def plan(
     folder.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
     folder.refuse_other_data(fingerprints(datasets))
-    search = SweepSearch(spec, fingerprints(datasets), folder.outcomes())
-    return Plan(folder.where, tuple(plan_sweep(spec, search, folder.trials(), datasets)))
+    search, trials = SweepSearch(spec, fingerprints(datasets), folder.outcomes()), folder.trials()
+    changes = changes_since(trials, spec, software_now())
+    return Plan(folder.where, tuple(plan_sweep(spec, search, trials, datasets)), tuple(changes))
 
 
 def open_run(path: str | Path) -> Run:

@@ -108,7 +108,7 @@ def sweep(
     from orchestrator.progress import ProgressDisplay
     from orchestrator.show import make_console, render_summary
     from orchestrator.speccheck import notes_of
-    from orchestrator.summary import summarise
+    from orchestrator.summary import note_on_others, summarise
 
     loaded = _load(
         spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
@@ -121,13 +121,13 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
         )
-    trials = finished.trials()
-    summaries = summarise(loaded, trials)
-    console.print(render_summary(loaded, summaries))
+    trials, search = finished.trials(), finished.search(loaded)
+    console.print(render_summary(loaded, summarise(search, trials)))
+    if others := note_on_others(search, trials):
+        console.print(others)
     console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
-    n_missing = finished.n_missing(loaded)
-    if n_missing:
-        console.print(f"{n_missing} trials are missing: run the same command again to go on.")
+    if search.n_unknown:
+        console.print(f"{search.n_unknown} trials are missing: run the same command again to go on.")
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
@@ -242,7 +242,7 @@ def show(
     """Show the answer of a run, or one of its trials, from its tables alone."""
     from orchestrator import api
     from orchestrator.show import make_console, render_summary, render_trial
-    from orchestrator.summary import summarise
+    from orchestrator.summary import note_on_others, summarise
     from orchestrator.trialview import render_trials
 
     api.load_plugins(plugins or [])
@@ -261,10 +261,14 @@ def show(
     if trials:
         console.print(render_trials(frame, opened.spec.objective))
         return
-    console.print(render_summary(opened.spec, summarise(opened.spec, frame)))
-    n_missing = opened.n_missing(opened.spec)
-    if n_missing:
-        console.print(f"{n_missing} trials are missing: what is shown is not final. Run the sweep again to go on.")
+    search = opened.search(opened.spec)
+    console.print(render_summary(opened.spec, summarise(search, frame)))
+    if others := note_on_others(search, frame):
+        console.print(others)
+    if search.n_unknown:
+        console.print(
+            f"{search.n_unknown} trials are missing: what is shown is not final. Run the sweep again to go on."
+        )
 
 
 @app.command()

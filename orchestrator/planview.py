@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -35,7 +36,17 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
         table,
         f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
         f"about {duration(seconds)} with {slots} trials at once, from {source}, cluster start aside",
+        *_changes(plan, n_to_do),
     )
+
+
+def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
+    if plan.changes:
+        yield "The trials that are there ran with other software or devices than would be used here:"
+        yield from plan.changes
+        yield (
+            "The sweep waits for --accept-changes." if n_to_do else "Nothing is left to train: the sweep does not ask."
+        )
 
 
 def _slots_here(spec: SweepSpec) -> int:

@@ -115,13 +115,14 @@ class Run:
         """Refuse to go on where trials ran with other software, or on another kind of device, than would be used now.
 
         Args:
-            spec: what is to be run.
+            spec: what is to be run; where none of its trials is missing, nothing would be mixed.
             now: column of the trials table -> today's value.
 
         Raises:
             RunFolderError: naming each change and how many trials it concerns.
         """
-        self._refuse_changes(changes_since(self._table("trials"), spec, now))
+        changes = changes_since(self._table("trials"), spec, now)
+        self._refuse_changes(changes if changes and self.n_missing(spec) else [])
 
     def refuse_other_worker(self, provenance: Mapping[str, Any]) -> None:
         """Refuse a trial whose worker has other libraries than those of earlier trials on the same kind of device.
@@ -215,14 +216,16 @@ class Run:
             if status != "completed" or key in measured
         }
 
+    def search(self, spec: SweepSpec) -> SweepSearch:
+        """Return the search of `spec` as far as the tables go, from the hashes of data that they name."""
+        frame = self._table("trials")
+        known = {dataset_of(stream): value for stream, value in zip(frame["stream"], frame["data_hash"], strict=True)}
+        unknown = {dataset_of(cell.stream): "" for cell in spec.cells}
+        return SweepSearch(spec, unknown | known, self.outcomes())
+
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
-        frame = self._table("trials")
-        hashes = dict(zip(frame["stream"], frame["data_hash"], strict=True))
-        known = {dataset_of(stream): value for stream, value in hashes.items()}
-        fingerprints = {dataset_of(cell.stream): "" for cell in spec.cells} | known
-        search = SweepSearch(spec, fingerprints, self.outcomes())
-        return sum(cell.n_unknown for cell in search.cells)
+        return self.search(spec).n_unknown
 
     def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
         """Write a trial's rows; the trials row is last and commits it."""

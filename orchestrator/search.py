@@ -40,7 +40,8 @@ class PlannedTrial:
 class CellSearch:
     """The search of one cell: batches of suggestions over the search seeds, then the chosen one over the confirm seeds.
 
-    A cell with nothing to search runs its one suggestion on the seeds of both phases.
+    A cell with nothing to search runs its one suggestion on the seeds of both phases. `keys` are those of every trial
+    that it has planned so far.
 
     Args:
         spec: the sweep.
@@ -62,6 +63,7 @@ class CellSearch:
         self.chosen: Suggestion | None = None
         self.is_finished = False
         self.is_blocked = False
+        self.keys: set[str] = set()
         self._fingerprint = fingerprint
         self._told = told
         self._asked: dict[int, optuna.Trial] = {}
@@ -179,6 +181,7 @@ class CellSearch:
         request = self.spec.resources.of(self.cell.scenario, self.cell.method)
         for seed in self.spec.seeds.of(phase):
             trial = self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint)
+            self.keys.add(trial.key)
             waiting = self._waiting.setdefault(trial.key, [])
             if not waiting:
                 planned.append(PlannedTrial(trial, self.cell, suggestion.number, request))
@@ -236,6 +239,11 @@ class SweepSearch:
     def n_expected(self) -> int:
         """Return how many trials the sweep has in all, at most: a cell with nothing feasible is not confirmed."""
         return sum(search.n_expected for search in self.cells)
+
+    @property
+    def n_unknown(self) -> int:
+        """Return how many outcomes are still to come, at most; 0 once every cell is finished."""
+        return sum(search.n_unknown for search in self.cells)
 
     @property
     def n_waiting(self) -> int:

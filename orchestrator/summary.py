@@ -1,7 +1,7 @@
 """The answer of a sweep, from its tables and spec alone: per scenario, the best feasible method and how sure we are.
 
-Methods are chosen on the validation split and measured on the test split. The choice is made again here from the rows,
-by the same rule as in the search, so that a summary needs no study and no worker.
+Methods are chosen on the validation split and measured on the test split. What counts is what the search of this spec
+visits and chooses when it runs again over the rows: others, of earlier budgets or spaces, are left aside.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from orchestrator.metrics import METRICS
+from orchestrator.search import CellSearch, SweepSearch
 from orchestrator.spec import Cell, SweepSpec
-from orchestrator.speccheck import COSTS
 from orchestrator.streams import Phase
-from orchestrator.suggestion import Outcome, Suggestion, rank
-from orchestrator.tables import load_json
+from orchestrator.suggestion import Suggestion, rank
 from search_spaces import Constraint
 from strategies import find_method
 
@@ -57,7 +55,7 @@ class CellSummary:
         nearest: the suggestion that misses the limits least on validation, where nothing was feasible.
         n_suggestions: suggestions that every search seed has measured.
         n_failed: trials that failed or erred.
-        is_complete: whether every confirm seed of the chosen suggestion is there.
+        is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
         chance_accuracy: average accuracy of the best answer that ignores the input.
     """
 
@@ -88,8 +86,8 @@ class CellSummary:
 
     def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
         """Return what was searched or fixed by the spec, with the suggestion's values."""
-        names = [*self.cell.space.distributions, *self.cell.space.fixed]
-        return {name: suggestion.hyperparameters.get(name) for name in names}
+        space = self.cell.space
+        return {**{name: suggestion.hyperparameters.get(name) for name in space.distributions}, **space.fixed}
 
 
 @dataclass(frozen=True)
@@ -121,13 +119,28 @@ class ScenarioSummary:
     _nearest: tuple[CellSummary, Suggestion, Phase] | None = None
 
 
-def summarise(spec: SweepSpec, trials: pd.DataFrame) -> list[ScenarioSummary]:
-    """Return the answer for each scenario of `spec` from the trials table."""
-    cells = [_cell_summary(spec, cell, trials) for cell in spec.cells]
+def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary]:
+    """Return the answer for each scenario of a sweep.
+
+    Args:
+        search: the sweep's search, as far as the tables go.
+        trials: the trials table.
+    """
+    cells = [_cell_summary(cell_search, trials) for cell_search in search.cells]
     return [
-        _scenario_summary(spec, scenario, tuple(c for c in cells if c.cell.scenario == scenario))
-        for scenario in dict.fromkeys(cell.scenario for cell in spec.cells)
+        _scenario_summary(search.spec, scenario, tuple(c for c in cells if c.cell.scenario == scenario))
+        for scenario in dict.fromkeys(cell.scenario for cell in search.spec.cells)
     ]
+
+
+def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
+    """Return a line on completed trials that the search does not visit; empty where there is none."""
+    visited = set().union(*(cell_search.keys for cell_search in search.cells))
+    n = int(((trials["status"] == "completed") & ~trials["key"].isin(visited)).sum())
+    if not n:
+        return ""
+    are = "s in the tables are" if n > 1 else " in the tables is"
+    return f"{n} completed trial{are} of other searches (budget, space, seeds, methods, code) and not in this answer."
 
 
 def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
@@ -140,48 +153,24 @@ def n_kept(constraint: Constraint, values: Sequence[float]) -> int:
     return sum(constraint.margin(value) >= 0 for value in values)
 
 
-def _cell_summary(spec: SweepSpec, cell: Cell, trials: pd.DataFrame) -> CellSummary:
-    rows = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
-    suggestions = _suggestions(spec, cell, rows)
-    search_seeds, confirm_seeds = set(spec.seeds.of("search")), set(spec.seeds.of("confirm"))
-    measured = [s for s in suggestions if set(s.outcomes["search"]) == search_seeds]
-    metric = spec.objective
-    if not cell.is_searched:
-        chosen = suggestions[0] if suggestions else None
-    else:
-        feasible = [s for s in measured if s.is_feasible("search", spec)]
-        chosen = min(feasible, key=lambda s: (rank(metric, s.mean("search", metric)), s.number), default=None)
+def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
+    spec, rows = search.spec, trials[trials["key"].isin(search.keys)]
+    search_seeds = set(spec.seeds.of("search"))
+    measured = [s for s in search.suggestions if set(s.outcomes["search"]) == search_seeds]
+    # Until the budget is spent, the best so far stands for the cell.
+    chosen = search.chosen or search.best_feasible()
+    is_known = chosen is not None and any(chosen.outcomes.values())
     known = [s for s in measured if s.total_violation("search", spec) < math.inf]
     nearest = min(known, key=lambda s: (s.total_violation("search", spec), s.number), default=None)
     return CellSummary(
-        cell,
-        chosen,
+        search.cell,
+        chosen if is_known else None,
         nearest,
         len(measured),
         int((rows["status"] != "completed").sum()),
-        chosen is not None and set(chosen.outcomes["confirm"]) == confirm_seeds,
+        is_known and search.is_finished,
         float(rows["chance_accuracy"].mean()),
     )
-
-
-def _suggestions(spec: SweepSpec, cell: Cell, rows: pd.DataFrame) -> list[Suggestion]:
-    """Return every suggestion of a cell that has rows for seeds of the spec, in number order."""
-    names = [*METRICS, *COSTS]
-    by_text: dict[str, Suggestion] = {}
-    seeds: dict[Phase, set[int]] = {phase: set(spec.seeds.of(phase)) for phase in ("search", "confirm")}
-    expected = {**find_method(cell.method).hyperparameter_class().model_dump(), **cell.space.fixed}
-    for row in rows.sort_values(["suggestion", "phase", "seed"]).to_dict("records"):
-        phase: Phase = row["phase"]
-        hyperparameters = load_json(row["hyperparameters"])
-        fixed = {n: v for n, v in hyperparameters.items() if n not in cell.space.distributions}
-        wanted = {n: v for n, v in expected.items() if n not in cell.space.distributions}
-        # An error is the machine's: its trial is run again, so it is not measured.
-        if row["status"] == "error" or row["seed"] not in seeds[phase] or fixed != wanted:
-            continue
-        suggestion = by_text.setdefault(row["hyperparameters"], Suggestion(int(row["suggestion"]), hyperparameters))
-        values = {name: float(row[name]) for name in names}
-        suggestion.outcomes[phase][int(row["seed"])] = Outcome(row["status"], values)
-    return sorted(by_text.values(), key=lambda s: s.number)
 
 
 def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, ...]) -> ScenarioSummary:

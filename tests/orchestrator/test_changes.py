@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from orchestrator import api
+from orchestrator import api, planning
 from orchestrator.changes import COMPARED, OF_WORKERS, changes_since, worker_changes
 from orchestrator.errors import RunFolderError
+from orchestrator.planview import render_plan
 from orchestrator.provenance import source_hash
 from orchestrator.run import Run
 from orchestrator.session import Session, code_revision, software_now
@@ -121,18 +124,55 @@ def test_rows_that_are_run_again_are_not_compared(spec: SweepSpec) -> None:
     assert changes_since(trials(torch_version=["1"] * 3, status=["error"] * 3), spec, NOW) == []
 
 
+def end(session: Session, make_result: MakeResult, n_trials: int = 1000) -> None:
+    """Record the next `n_trials` trials, or all that are left, as of workers with PyTorch 1.0."""
+    while n_trials and not session.search.is_finished:
+        result = make_result(session.search.hand_out(session.search.waiting_requests()[0]).spec)
+        result.provenance["torch_version"] = "1.0"
+        session.finish(result)
+        n_trials -= 1
+
+
 def test_a_sweep_is_refused_before_anything_starts_until_the_change_is_accepted(
-    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: SweepSpec, tmp_path: Path, make_result: MakeResult
 ) -> None:
     run = Run.create(tmp_path / "run", spec)
-    frame = trials(torch_version=["1.0"] * 3)
-    monkeypatch.setattr(Run, "_table", lambda self, table: frame)
+    end(Session(spec, run, tmp_path), make_result, 3)
 
     with pytest.raises(RunFolderError) as caught:
         run.refuse_changed(spec, software_now())
     assert "torch_version: 1.0 in 3 trials -> " in str(caught.value)
     assert "--accept-changes" in str(caught.value)
     assert {"torch_version", "python_version", *COMPARED} <= software_now().keys()
+
+
+def test_where_nothing_is_left_to_train_a_change_is_told_and_not_asked_about(
+    spec: SweepSpec, make_spec: MakeSpec, tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        pytest.fail("nothing is left to train")
+
+    def told(planned: SweepSpec) -> tuple[str, str]:
+        console = Console(file=StringIO(), width=160)
+        console.print(render_plan(planned, api.plan(planned, run.path, tmp_path), 1))
+        first, *_, last = console.file.getvalue().partition("The trials that are there")[2].splitlines()  # type: ignore[attr-defined]
+        return first, last.strip()
+
+    run = Run.create(tmp_path / "run", spec)
+    end(Session(spec, run, tmp_path), make_result)
+    n_trials = len(run.trials())
+    monkeypatch.setattr("orchestrator.launch.launch", refuse)
+    for _ in range(2):
+        assert len(api.run_sweep(spec, run.path, tmp_path).trials()) == n_trials
+    assert [line.partition(":")[0].strip() for line in api.plan(spec, run.path, tmp_path).changes] == ["torch_version"]
+    assert told(spec)[1] == "Nothing is left to train: the sweep does not ask."
+
+    more = make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"], seeds={"search": 2, "confirm": 3})
+    monkeypatch.setattr(planning, "naive_seconds", lambda spec, cell, dataset: 2.0)
+    assert told(more)[1] == "The sweep waits for --accept-changes."
+    with pytest.raises(RunFolderError, match=r"torch_version: 1\.0 in .* trials -> "):
+        api.run_sweep(more, run.path, tmp_path)
+    assert api.plan(spec, tmp_path / "new", tmp_path).changes == ()
 
 
 def test_run_sweep_asks_unless_the_change_is_accepted(

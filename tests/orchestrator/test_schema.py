@@ -56,7 +56,7 @@ def test_an_old_run_is_read_in_full(run: Run) -> None:
 def test_an_old_run_is_complete_and_gives_its_answer(run: Run) -> None:
     assert run.n_missing(run.spec) == 0
     assert len(run.outcomes()) == 6
-    (scenario,) = summarise(run.spec, run.trials())
+    (scenario,) = summarise(run.search(run.spec), run.trials())
     assert any(line.startswith("Best feasible: replay") for line in answer(run.spec, scenario))
 
 

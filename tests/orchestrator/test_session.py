@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import time
 from collections.abc import Callable
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 
+from orchestrator import api
+from orchestrator.cli import app
 from orchestrator.datacheck import load_datasets
-from orchestrator.errors import DataError, StorageError
+from orchestrator.errors import DataError, RunFolderError, StorageError
+from orchestrator.exits import guarded
 from orchestrator.run import Run
 from orchestrator.search import PlannedTrial
 from orchestrator.session import Progress, Session, outcome_of, software_versions
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
+from orchestrator.summary import summarise
 from orchestrator.trial import TrialResult, run_trial
 from orchestrator.trialspec import TrialSpec
 
@@ -142,6 +147,93 @@ def test_a_whole_sweep_without_ray(open_session: Callable[..., Session], digits:
     assert set(trials["data_hash"]) == {digits.fingerprint()}
     assert session.run.n_missing(session.spec) == 0
     assert open_session(fields=fields).search.is_finished
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, make_result: MakeResult) -> list[str]:
+    """Return the keys of what sweeps train from now on, in this process; later suggestions are better."""
+    keys: list[str] = []
+
+    def launch(session: Session, *_: object) -> None:
+        while not session.search.is_finished:
+            planned = session.search.hand_out(session.search.waiting_requests()[0])
+            rows = ((None, None), (9, None), (9, 3 + planned.suggestion))
+            session.finish(make_result(planned.spec, rows=rows))
+            keys.append(planned.spec.key)
+
+    monkeypatch.setattr("orchestrator.launch.launch", launch)
+    return keys
+
+
+def test_a_sweep_is_refused_while_another_one_uses_its_run_folder(
+    tmp_path: Path, make_spec: MakeSpec, trained: list[str]
+) -> None:
+    spec = make_spec()
+    run = Run.create(tmp_path / "run", spec)
+    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"):
+        api.run_sweep(spec, run.path, tmp_path)
+    assert (trained, len(run.trials())) == ([], 0)
+    api.run_sweep(spec, run.path, tmp_path)
+    assert len(trained) == len(run.trials()) == 4
+
+
+def test_a_second_sweep_is_refused_while_the_first_one_trains(
+    tmp_path: Path, make_spec: MakeSpec, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, launch = make_spec(), importlib.import_module("orchestrator.launch").launch
+    refused: list[str] = []
+
+    def launch_beside_another(session: Session, *rest: object) -> None:
+        monkeypatch.setattr("orchestrator.launch.launch", launch)
+        try:
+            api.run_sweep(spec, tmp_path / "run", tmp_path)
+        except RunFolderError as error:
+            refused.append(str(error))
+        launch(session, *rest)
+
+    monkeypatch.setattr("orchestrator.launch.launch", launch_beside_another)
+    assert len(api.run_sweep(spec, tmp_path / "run", tmp_path).trials()) == 4
+    assert len(refused) == 1
+    assert len(trained) == 4, "each trial once"
+
+
+def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a larger one had found, and was stopped before it confirmed, is not waited for."""
+    fields = {"methods": ["naive", "replay"], "limits": ["worst_forgetting <= 0.5"]}
+    large, small = (make_spec(**fields, search={"suggestions": n, "batch": 2}) for n in (8, 4))
+    finish = Session.finish
+
+    def interrupted(session: Session, result: TrialResult) -> None:
+        if len(trained) == 4 + 8 * 2:
+            raise KeyboardInterrupt
+        finish(session, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.run_sweep(large, tmp_path / "run", tmp_path)
+    n_before = len(trained)
+    run = api.run_sweep(small, tmp_path / "run", tmp_path)
+    assert len(trained) == n_before + 2, "its best suggestion, on two confirm seeds"
+    run = api.run_sweep(small, tmp_path / "run", tmp_path)
+    assert len(trained) == n_before + 2, "nothing is missing"
+    search = run.search(small)
+    (scenario,) = summarise(search, run.trials())
+    assert scenario.best is not None
+    assert scenario.best.chosen is search.cells[1].chosen
+    assert (scenario.best.cell.method, search.cells[1].chosen.number) == ("replay", 3)  # type: ignore[union-attr]
+    assert run.n_missing(small) == search.n_unknown == 0
+    assert guarded(lambda: app(["show", str(run.path)], prog_name="orchestrator")) == 0
+    shown = capsys.readouterr().out
+    assert "Best feasible: replay" in shown
+    assert "8 completed trials in the tables are of other searches" in shown
+    assert "again" not in shown
 
 
 def test_trials_of_the_search_phase_are_not_handed_the_test_images(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,9 +10,12 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.schema import TRIALS_SCHEMA
+from orchestrator.search import SweepSearch
+from orchestrator.session import outcome_of
 from orchestrator.spec import parse_spec
 from orchestrator.streams import Phase
-from orchestrator.summary import CellSummary, ScenarioSummary, Spread, n_kept, spread, summarise
+from orchestrator.suggestion import Outcome
+from orchestrator.summary import CellSummary, ScenarioSummary, Spread, n_kept, note_on_others, spread, summarise
 from orchestrator.tables import trial_row
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
@@ -43,8 +45,12 @@ def result(spec: TrialSpec, measured: Measured, kept_bytes: float = 100.0) -> Tr
     return TrialResult(spec.key, "completed", "", rows, [N, N], costs)
 
 
+POOR: tuple[Measured, Measured] = ((0.2, 0.8), (0.2, 0.8))
+"""What breaks every limit by far, on two seeds."""
+
+
 class Rows:
-    """Rows of a trials table, added a suggestion at a time.
+    """What trials measure, added a suggestion at a time, and the rows of a sweep in which they do; others do not end.
 
     Args:
         fields: of the sweep, beside those of FIELDS.
@@ -52,31 +58,51 @@ class Rows:
 
     def __init__(self, **fields: Any) -> None:
         self.spec = parse_spec(FIELDS | fields)
-        self.rows: list[dict[str, Any]] = []
+        self.measured: dict[tuple[str, Phase, int], tuple[Measured, ...]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.outcomes: dict[str, Outcome] = {}
 
     def add(
-        self,
-        method: str,
-        phase: Phase,
-        *seeds: Measured,
-        number: int = 0,
-        values: Mapping[str, Any] | None = None,
-        scenario: str = "split-digits/task",
+        self, method: str, phase: Phase, *seeds: Measured, number: int = 0, scenario: str = "split-digits/task"
     ) -> Rows:
-        """Add a row a seed, in the order of the seeds; fewer than there are leaves the others out."""
-        cell = next(c for c in self.spec.cells if (c.scenario, c.method) == (scenario, method))
-        for seed, measured in zip(self.spec.seeds.of(phase), seeds, strict=False):
-            trial = self.spec.trial(cell, values or {}, seed, phase, "f00d")
-            self.rows.append(trial_row(trial, number, result(trial, measured), {}))
+        """Add what a suggestion measures, in the order of the seeds; fewer than there are leaves the others out."""
+        self.measured[f"{scenario} {method}", phase, number] = seeds
         return self
 
+    def run(self, **fields: Any) -> Rows:
+        """Run the sweep, or, with other `fields`, another one over the rows that are there."""
+        self.spec = parse_spec(FIELDS | fields) if fields else self.spec
+        search = self.search()
+        while search.n_waiting:
+            planned = search.hand_out(search.waiting_requests()[0])
+            trial = planned.spec
+            measured = self.measured.get((trial.cell, trial.phase, planned.suggestion), ())
+            place = self.spec.seeds.of(trial.phase).index(trial.seed)
+            if place < len(measured):
+                ended = result(trial, measured[place])
+                self.rows[trial.key] = trial_row(trial, planned.suggestion, ended, {})
+                self.outcomes[trial.key] = outcome_of(ended)
+                search.record(trial.key, self.outcomes[trial.key])
+        return self
+
+    def search(self) -> SweepSearch:
+        return SweepSearch(self.spec, {"digits": "f00d"}, self.outcomes)
+
     def frame(self) -> pd.DataFrame:
-        frame: pd.DataFrame = pa.Table.from_pylist(self.rows, schema=TRIALS_SCHEMA).to_pandas()
+        frame: pd.DataFrame = pa.Table.from_pylist(list(self.rows.values()), schema=TRIALS_SCHEMA).to_pandas()
         return frame
 
-    def summary(self) -> ScenarioSummary:
-        (scenario,) = summarise(self.spec, self.frame())
+    def found(self) -> ScenarioSummary:
+        """Return the answer from the rows that are there."""
+        search = self.search()
+        (scenario,) = summarise(search, self.frame())
+        missing = {c.cell.name for c in search.cells if c.n_unknown}
+        assert not missing & {c.cell.name for c in scenario.cells if c.is_complete}, "both tell the same"
+        assert {c.cell.name for c in scenario.unconfirmed} <= missing, "what is waited for would be trained"
         return scenario
+
+    def summary(self) -> ScenarioSummary:
+        return self.run().found()
 
     def cell(self, method: str) -> CellSummary:
         return next(c for c in self.summary().cells if c.cell.method == method)
@@ -87,17 +113,14 @@ def plain(**fields: Any) -> Rows:
     rows = Rows(**fields)
     rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
     rows.add("joint", "search", (0.99, 0), (0.99, 0)).add("joint", "confirm", (0.99, 0), (0.99, 0))
-    rows.add("ewc", "search", (0.80, 0.05), (0.82, 0.05), number=0, values={"penalty_weight": 10.0})
-    rows.add("ewc", "search", (0.90, 0.20), (0.90, 0.20), number=1, values={"penalty_weight": 1.0})
-    rows.add("ewc", "confirm", (0.78, 0.06), (0.80, 0.02), number=0, values={"penalty_weight": 10.0})
-    return rows
+    rows.add("ewc", "search", (0.80, 0.05), (0.82, 0.05), number=0)
+    rows.add("ewc", "search", (0.90, 0.20), (0.90, 0.20), number=1)
+    return rows.add("ewc", "confirm", (0.78, 0.06), (0.80, 0.02), number=0)
 
 
 def with_replay(validation: list[Measured], test: list[Measured], **fields: Any) -> Rows:
-    rows = plain(**fields)
-    return rows.add("replay", "search", *validation, values={"buffer_size": 60}).add(
-        "replay", "confirm", *test, values={"buffer_size": 60}
-    )
+    rows = plain(**fields).add("replay", "search", *validation).add("replay", "search", *POOR, number=1)
+    return rows.add("replay", "confirm", *test)
 
 
 def best(rows: Rows) -> str | None:
@@ -109,7 +132,8 @@ def test_the_best_feasible_suggestion_is_chosen_on_validation() -> None:
     ewc = plain().cell("ewc")
     assert ewc.chosen is not None
     assert ewc.chosen.number == 0, "number 1 is more accurate and breaks the limit"
-    assert ewc.hyperparameters(ewc.chosen) == {"penalty_weight": 10.0}
+    assert ewc.hyperparameters(ewc.chosen) == ewc.chosen.hyperparameters
+    assert ewc.chosen.hyperparameters.keys() == {"penalty_weight"}
     assert (ewc.n_suggestions, ewc.n_failed, ewc.is_complete, ewc.is_reference) == (2, 0, True, False)
 
 
@@ -179,8 +203,8 @@ def test_a_failed_test_trial_is_no_recommendation() -> None:
 def test_where_every_choice_breaks_a_limit_on_test_the_nearest_is_shown_there() -> None:
     rows = Rows(methods=["naive", "replay"])
     rows.add("naive", "search", (0.5, 0.05), (0.5, 0.05)).add("naive", "confirm", (0.5, 0.30), (0.5, 0.30))
-    rows.add("replay", "search", (0.9, 0.05), (0.9, 0.05), values={"buffer_size": 60})
-    rows.add("replay", "confirm", (0.9, 0.12), (0.9, 0.12), values={"buffer_size": 60})
+    rows.add("replay", "search", (0.9, 0.05), (0.9, 0.05)).add("replay", "search", *POOR, number=1)
+    rows.add("replay", "confirm", (0.9, 0.12), (0.9, 0.12))
     summary = rows.summary()
     assert summary.best is None
     assert [cell.cell.method for cell in summary.vetoed] == ["replay", "naive"]
@@ -194,8 +218,8 @@ def test_where_nothing_is_feasible_the_nearest_miss_is_on_validation() -> None:
     rows = Rows(methods=["naive", "joint", "ewc"])
     rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
     rows.add("joint", "search", (0.9, 0), (0.9, 0)).add("joint", "confirm", (0.9, 0), (0.9, 0))
-    rows.add("ewc", "search", (0.8, 0.20), (0.8, 0.10), number=0, values={"penalty_weight": 10.0})
-    rows.add("ewc", "search", (0.9, 0.12), (0.9, 0.12), number=1, values={"penalty_weight": 1.0})
+    rows.add("ewc", "search", (0.8, 0.20), (0.8, 0.10), number=0)
+    rows.add("ewc", "search", (0.9, 0.12), (0.9, 0.12), number=1)
     summary = rows.summary()
     assert summary.best is None
     ewc = next(c for c in summary.cells if c.cell.method == "ewc")
@@ -269,8 +293,9 @@ def test_a_cell_that_is_not_confirmed_on_every_seed_is_not_recommended() -> None
 
 
 def test_what_is_still_to_be_confirmed_misses_nothing() -> None:
-    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), (0.9, 0.0), values={"buffer_size": 60})
-    summary = rows.summary()
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), (0.9, 0.0))
+    assert [c.cell.method for c in rows.summary().unconfirmed] == ["replay"], "number 1 may be better"
+    summary = rows.add("replay", "search", *POOR, number=1).summary()
     assert summary.best is None
     assert summary.nearest_miss is None
     assert [c.cell.method for c in summary.unconfirmed] == ["replay"]
@@ -285,30 +310,101 @@ def test_an_error_of_the_machine_is_not_measured() -> None:
 
 
 def test_a_suggestion_that_lacks_a_seed_is_not_chosen() -> None:
-    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), values={"buffer_size": 60})
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0))
     cell = rows.cell("replay")
     assert (cell.chosen, cell.n_suggestions) == (None, 0)
 
 
 def test_a_suggestion_with_a_failed_seed_is_not_chosen() -> None:
-    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), "failed", values={"buffer_size": 60})
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), "failed")
     cell = rows.cell("replay")
     assert (cell.chosen, cell.nearest, cell.n_suggestions, cell.n_failed) == (None, None, 1, 1)
 
 
-def test_rows_of_other_seeds_and_of_other_fixed_values_are_left_aside() -> None:
-    rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2)
-    frame = rows.frame()
-    fewer = parse_spec(FIELDS | {"seeds": {"search": 2, "confirm": 1}})
-    (summary,) = summarise(fewer, frame)
-    assert [len(c.chosen.outcomes["confirm"]) for c in summary.cells if c.chosen] == [1, 1, 1, 1]
-    other = parse_spec(FIELDS | {"spaces": {"replay": {"replay_ratio": 0.6}}})
-    (summary,) = summarise(other, frame)
-    assert summary.cells[-1].chosen is None
-    more = parse_spec(FIELDS | {"seeds": {"search": 2, "confirm": 3}})
-    (summary,) = summarise(more, frame)
-    assert summary.best is None
-    assert not any(c.is_complete for c in summary.cells)
+def test_other_seeds_and_other_fixed_values_have_an_answer_of_their_own() -> None:
+    def again(**fields: Any) -> ScenarioSummary:
+        rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
+        rows.spec = parse_spec(FIELDS | fields)
+        return rows.found()
+
+    fewer = again(seeds={"search": 2, "confirm": 1})
+    assert [len(c.chosen.outcomes["confirm"]) for c in fewer.cells if c.chosen] == [1, 1, 1, 1]
+    assert again(spaces={"replay": {"replay_ratio": 0.6}}).cells[-1].chosen is None
+    more = again(seeds={"search": 2, "confirm": 3})
+    assert more.best is None
+    assert not any(c.is_complete for c in more.cells)
+
+
+def test_fixed_values_are_shown_with_those_that_were_searched() -> None:
+    replay = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).cell("replay")
+    assert replay.chosen is not None
+    assert replay.hyperparameters(replay.chosen) == {**replay.chosen.hyperparameters, "replay_ratio": 0.5}
+
+
+# What earlier sweeps left in the tables.
+
+
+def test_a_lower_budget_chooses_among_its_own_suggestions() -> None:
+    """The first sweep was stopped before it confirmed number 5, which the second never asks for."""
+    rows = Rows(methods=["naive", "replay"], search={"suggestions": 6, "batch": 2})
+    rows.add("naive", "search", (0.7, 0.0), (0.7, 0.0)).add("naive", "confirm", (0.7, 0.0), (0.7, 0.0))
+    for number, accuracy in enumerate((0.8, 0.9, 0.8, 0.8, 0.8, 0.95)):
+        rows.add("replay", "search", (accuracy, 0.0), (accuracy, 0.0), number=number)
+    assert rows.cell("replay").chosen.number == 5  # type: ignore[union-attr]
+    rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0), number=1)
+    found = rows.run(methods=["naive", "replay"], search={"suggestions": 4, "batch": 2}).found()
+    assert found.best is not None
+    assert (found.best.cell.method, found.best.chosen.number) == ("replay", 1)  # type: ignore[union-attr]
+    assert found.unconfirmed == ()
+    assert rows.search().n_unknown == 0
+    assert note_on_others(rows.search(), rows.frame()).startswith("4 completed trials in the tables are of other")
+
+
+def test_a_narrower_space_is_not_answered_from_the_wider_one() -> None:
+    wide, narrow = ({"replay": {"replay_ratio": 0.5, "buffer_size": sizes}} for sizes in ([1000, 2000], [10, 20]))
+    rows = Rows(methods=["replay"], spaces=wide)
+    for number in (0, 1):
+        rows.add("replay", "search", (0.9, 0.0), (0.9, 0.0), number=number)
+        rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0), number=number)
+    rows.run()
+    for number in (0, 1):
+        rows.add("replay", "search", (0.6, 0.0), (0.6, 0.0), number=number)
+    found = rows.run(methods=["replay"], spaces=narrow).found()
+    assert found.best is not None
+    assert found.best.hyperparameters(found.best.chosen)["buffer_size"] in (10, 20)  # type: ignore[arg-type]
+    assert found.unconfirmed == ()
+
+
+def test_looser_limits_with_another_space_leave_nothing_to_wait_for() -> None:
+    """What broke the impossible limit would keep the looser one, and is not in the space any more."""
+    wide, narrow = ({"replay": {"replay_ratio": 0.5, "buffer_size": sizes}} for sizes in ([1000, 2000], [10, 20]))
+    rows = Rows(methods=["replay"], spaces=wide, limits=["worst_forgetting <= -0.5"])
+    for number in (0, 1):
+        rows.add("replay", "search", (0.9, 0.0), (0.9, 0.0), number=number)
+    assert rows.summary().nearest_miss is not None
+    for number in (0, 1):
+        rows.add("replay", "search", *POOR, number=number)
+    found = rows.run(methods=["replay"], spaces=narrow).found()
+    assert (found.best, found.unconfirmed) == (None, ())
+    assert found.nearest_miss is not None
+    assert found.nearest_miss[1].hyperparameters["buffer_size"] in (10, 20)
+
+
+def test_failures_of_other_searches_are_not_counted() -> None:
+    rows = Rows(methods=["replay"], search={"suggestions": 4, "batch": 2})
+    for number in range(4):
+        rows.add("replay", "search", "failed", "failed", number=number)
+    rows.run()
+    found = rows.run(methods=["replay"], search={"suggestions": 2, "batch": 2}).found()
+    assert found.cells[0].n_failed == 4
+    assert note_on_others(rows.search(), rows.frame()) == "", "only what completed could be missed in the answer"
+
+
+def test_where_every_row_is_of_this_search_there_is_no_note() -> None:
+    rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
+    assert note_on_others(rows.search(), rows.frame()) == ""
+    rows.spec = parse_spec(FIELDS | {"seeds": {"search": 2, "confirm": 2}, "methods": ["ewc", "replay"]})
+    assert note_on_others(rows.search(), rows.frame()).startswith("8 completed trials in the tables are of other")
 
 
 def test_each_scenario_has_its_answer() -> None:
@@ -316,5 +412,5 @@ def test_each_scenario_has_its_answer() -> None:
     rows = Rows(scenarios=scenarios, methods=["naive"])
     rows.add("naive", "search", (0.9, 0.0), (0.9, 0.0), scenario=scenarios[1])
     rows.add("naive", "confirm", (0.9, 0.0), (0.9, 0.0), scenario=scenarios[1])
-    found = summarise(rows.spec, rows.frame())
+    found = summarise(rows.run().search(), rows.frame())
     assert [(s.scenario, s.best is not None) for s in found] == [(scenarios[0], False), (scenarios[1], True)]
