@@ -51,9 +51,7 @@ class SearchSettings(_Frozen):
     suggestions: int = Field(
         24, ge=1, le=100_000, description="suggestions of each searched cell; the same for every method"
     )
-    batch: int = Field(
-        4, ge=1, le=100_000, description="suggestions that are asked at once, before any of them is told"
-    )
+    batch: int = Field(4, ge=1, le=1_000, description="suggestions that are asked at once, before any of them is told")
     sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     limits_hold_for: Literal["mean", "every_seed"] = Field(

@@ -32,7 +32,8 @@ MOST_SEEDS = 10_000
 
 MOST_CELLS = 10_000
 MOST_TRIALS = 1_000_000
-"""Of a sweep. More are no sweep, and would take minutes to plan and to show."""
+MOST_TRIALS_AT_ONCE = 100_000
+"""Of a sweep, the last before any result is known: more would take long to plan and to show."""
 
 _BOUNDS = {
     **dict.fromkeys(METRICS, (-1.0, 1.0)),
@@ -276,13 +277,22 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
                 f"spaces.{method}: expected nothing to search without a search phase, got {searched}; "
                 "fix each to a value, or give seeds.search more than 0"
             )
-    n_seeds, n_confirm = len(spec.seeds.of("search")), len(spec.seeds.of("confirm"))
-    n_trials = sum((spec.search.suggestions if cell.is_searched else 1) * n_seeds + n_confirm for cell in cells)
-    if n_trials > MOST_TRIALS:
-        yield _too_many("search.suggestions", n_trials, MOST_TRIALS, "trials in the sweep")
+    yield from _trials(spec)
     for cell in {cell.scenario: cell for cell in cells}.values():
         if cell.stream in STREAMS:  # how many tasks a user's own data have is known when they are read
             yield from metric_faults(spec, cell, number_of_tasks(cell.stream, spec.stream_settings(cell.stream)))
+
+
+def _trials(spec: SweepSpec) -> Iterator[str]:
+    n_seeds, n_confirm = len(spec.seeds.of("search")), len(spec.seeds.of("confirm"))
+    n_searched = sum(cell.is_searched for cell in spec.cells)
+    n_at_once = n_searched * min(spec.search.batch, spec.search.suggestions) * n_seeds
+    n_searching = n_searched * spec.search.suggestions * n_seeds
+    n_rest = (len(spec.cells) - n_searched) * n_seeds + len(spec.cells) * n_confirm
+    if n_searching + n_rest > MOST_TRIALS:
+        yield _too_many("search.suggestions", n_searching + n_rest, MOST_TRIALS, "trials in the sweep")
+    if n_at_once + n_rest > MOST_TRIALS_AT_ONCE:
+        yield _too_many("search.batch", n_at_once + n_rest, MOST_TRIALS_AT_ONCE, "trials before any result")
 
 
 def metric_faults(spec: SweepSpec, cell: Cell, n_tasks: int) -> Iterator[str]:
