@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
 
 from orchestrator.changes import changes_since, worker_changes
 from orchestrator.checkpoint import delete_checkpoint
-from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
+from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.faultpoints import reached
+from orchestrator.likeness import differences, foreign_files, protocol_of, recorded_protocols
 from orchestrator.metrics import METRICS, intransigence
 from orchestrator.search import SweepSearch
-from orchestrator.spec import SweepSpec, parse_spec, parse_yaml
+from orchestrator.spec import SweepSpec
 from orchestrator.speccheck import COSTS
-from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage, unheard
-from orchestrator.streams import STREAMS, StreamSettings, dataset_of
+from orchestrator.specfile import encode_spec, read_run_spec
+from orchestrator.storage import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, is_own, open_storage, unheard
+from orchestrator.streams import STREAMS, dataset_of
 from orchestrator.suggestion import Outcome
-from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_once, read_table, write_rows
+from orchestrator.tables import fill_values, forget_homes, matrix_of, read_once, read_table, write_rows
 
 
 class Run:
@@ -62,14 +63,17 @@ class Run:
         """
         run = cls(place)
         try:
-            found = SPEC_FILE in run.storage.names()
+            names = run.storage.names()
         except NotADirectoryError:
-            found = False
+            names = []
         except OSError as error:
             raise _unreachable(run.where, error) from error
-        if not found:
+        if SPEC_FILE not in names:
+            is_lost = any(table in names for table in TABLES)
             raise RunFolderError(
-                f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'; give the folder that a sweep printed"
+                f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'"
+                + (" with tables and without it; run the same sweep again: it writes it" if is_lost else "")
+                + ("" if is_lost else "; give the folder that a sweep printed")
             )
         return run
 
@@ -79,12 +83,13 @@ class Run:
 
         Raises:
             RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
+            SpecError: where `spec` is too large to be kept.
             StorageError: where it cannot be written.
         """
         run = cls(place)
         run.check(spec)
         try:
-            run.storage.write(SPEC_FILE, spec.to_yaml().encode(), "spec")
+            run.storage.write(SPEC_FILE, encode_spec(spec), "spec")
         except OSError as error:
             raise _unwritable(run.where, error) from error
         return cls(run.storage)  # afresh: `run` remembers the spec of before
@@ -92,23 +97,27 @@ class Run:
     def check(self, spec: SweepSpec) -> None:
         """Refuse a folder that `spec` cannot be run in, without writing anything.
 
+        Tables that have lost their spec are taken where nothing else is there and their rows are like those of `spec`.
+
         Raises:
             RunFolderError: where the folder holds something else, or rows that `spec` would mix with unlike ones.
         """
         try:
             entries = [name for name in self.storage.names() if not is_own(name)]
+            foreign = next(foreign_files(self.storage), None) if SPEC_FILE not in entries else None
         except NotADirectoryError as error:
             raise RunFolderError(
                 f"run: expected a folder, got the file '{self.where}'; choose another --run"
             ) from error
         except OSError as error:
             raise _unreachable(self.where, error) from error
-        if entries and SPEC_FILE not in entries:
+        if foreign is not None:
             raise RunFolderError(
-                f"run: expected an empty or a run folder, got '{self.where}' with '{entries[0]}' in it; choose another"
+                f"run: expected an empty or a run folder, got '{self.where}' with '{foreign}' in it and without "
+                f"{SPEC_FILE}; choose another" + (", or move that out" if {*TABLES} & {*entries} else "")
             )
         if entries:
-            self.refuse_unlike(spec)
+            self._refuse_unlike(spec, has_spec=SPEC_FILE in entries)
             self.trials()  # refuses damaged files and newer schemas before anything is trained
 
     def refuse_changed(self, spec: SweepSpec, now: Mapping[str, Any]) -> None:
@@ -165,13 +174,10 @@ class Run:
     @cached_property
     def spec(self) -> SweepSpec:
         """Return the resolved spec."""
-        where = self.storage.describe(SPEC_FILE)
         try:
-            return parse_spec(parse_yaml(self.storage.read(SPEC_FILE), where))
+            return read_run_spec(self.storage)
         except OSError as error:
-            raise _unreachable(where, error) from error
-        except OrchestratorError as error:
-            raise RunFolderError(f"{where}: expected the spec of a run, got one with faults: {error}") from error
+            raise _unreachable(self.storage.describe(SPEC_FILE), error) from error
 
     def trials(self) -> pd.DataFrame:
         """Return the trials table, with `intransigence` where the sweep has `joint` on the same seed and phase."""
@@ -276,32 +282,26 @@ class Run:
             held.enter_context(read_once(self.storage))
             yield
 
-    def refuse_unlike(self, spec: SweepSpec) -> None:
+    def _refuse_unlike(self, spec: SweepSpec, has_spec: bool) -> None:
         """Refuse a spec whose rows could not be compared with those that are there.
+
+        Args:
+            spec: what is to be run.
+            has_spec: whether the folder still says what its rows follow; else each row is asked.
 
         Raises:
             RunFolderError: naming each field that differs.
         """
-        old = self.spec
-        fields = ("name", "model", "training", "validation_share")
-        differ = {name: (getattr(old, name), getattr(spec, name)) for name in fields}
-        cut = {s.partition("/")[0]: old.stream_settings(s.partition("/")[0]).without_paths() for s in old.scenarios}
-        cut |= self._recorded_streams()  # rows of streams that the last spec had left out are there too
-        streams = cut.keys() & {s.partition("/")[0] for s in spec.scenarios}
-        differ |= {f"streams.{s}": (cut[s], spec.stream_settings(s).without_paths()) for s in sorted(streams)}
-        changes = [line for name, (before, now) in differ.items() for line in _changes(name, before, now)]
+        trials = self._table("trials")
+        # With a spec a row of each stream is enough: of one that the last spec had left out there are rows too.
+        followed = recorded_protocols(trials.drop_duplicates("stream") if has_spec else trials, self.where)
+        changes = differences([protocol_of(self.spec), *followed] if has_spec else followed, protocol_of(spec))
         if changes:
             raise RunFolderError(
                 f"run: expected a spec that repeats or extends the run in '{self.where}', got other\n"
                 + "\n".join(changes)
                 + "\nits rows could not be compared with those that are there; choose another --run or name"
             )
-
-    def _recorded_streams(self) -> dict[str, Any]:
-        """Return how each stream that has rows is cut."""
-        frame = self._table("trials").drop_duplicates("stream")
-        settings = {stream: load_json(text) for stream, text in zip(frame["stream"], frame["trial_spec"], strict=True)}
-        return {s: StreamSettings.model_validate(spec["stream_settings"]) for s, spec in settings.items()}
 
     def _intransigence(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
         accuracy = self.accuracy()
@@ -316,22 +316,6 @@ class Run:
             known = ceiling is not None and key in diagonals
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
-
-
-def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
-    """Yield a line for each field that differs; one that a model leaves out is not there."""
-    if not isinstance(before, BaseModel):
-        if before != now:
-            yield f"  {name}: {before} -> {now}"
-        return
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    for field in dict.fromkeys([*old, *new]):
-        if old.get(field) != new.get(field):
-            yield f"  {name}.{field}: {_shown(old, field)} -> {_shown(new, field)}"
-
-
-def _shown(values: Mapping[str, Any], field: str) -> str:
-    return "left out" if values.get(field) is None else str(values[field])
 
 
 def _unwritable(where: str, error: OSError) -> StorageError:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from orchestrator.boundedyaml import MOST_BYTES, TooLargeError, load_yaml
 from orchestrator.errors import SpecError
 from orchestrator.models import ModelSettings
 from orchestrator.specfaults import nearest as nearest
@@ -47,8 +48,10 @@ class Seeds(_Frozen):
 class SearchSettings(_Frozen):
     """How each cell is searched."""
 
-    suggestions: int = Field(24, ge=1, description="suggestions of each searched cell; the same for every method")
-    batch: int = Field(4, ge=1, description="suggestions that are asked at once, before any of them is told")
+    suggestions: int = Field(
+        24, ge=1, le=100_000, description="suggestions of each searched cell; the same for every method"
+    )
+    batch: int = Field(4, ge=1, le=1_000, description="suggestions that are asked at once, before any of them is told")
     sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     limits_hold_for: Literal["mean", "every_seed"] = Field(
@@ -141,20 +144,27 @@ class SweepSpec(_Frozen):
     """
 
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
-    scenarios: tuple[str, ...] = Field(("split-digits/task",), min_length=1, description="stream/incremental type")
-    methods: tuple[str, ...] = Field(("naive", "joint", "ewc", "replay"), min_length=1, description="what is compared")
-    limits: tuple[str, ...] = Field((), description="such as worst_forgetting <= 0.05; any metric or cost of a trial")
+    scenarios: tuple[str, ...] = Field(
+        ("split-digits/task",), min_length=1, max_length=1_000, description="stream/incremental type"
+    )
+    methods: tuple[str, ...] = Field(
+        ("naive", "joint", "ewc", "replay"), min_length=1, max_length=100, description="what is compared"
+    )
+    limits: tuple[str, ...] = Field(
+        (), max_length=100, description="such as worst_forgetting <= 0.05; any metric or cost of a trial"
+    )
     objective: str = Field("average_accuracy", description="what is best among the feasible; a metric or a cost")
     seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
     search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
         default_factory=dict,
+        max_length=1_000,
         description="method, all, or SCENARIO METHOD -> hyper-parameter -> a value, choices or {low, high, log}",
     )
     model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
     streams: dict[str, StreamSettings] = Field(
-        default_factory=dict, description="stream -> how it is cut into tasks; own data too"
+        default_factory=dict, max_length=1_000, description="stream -> how it is cut into tasks; own data too"
     )
     validation_share: float = Field(
         0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only where seeds.search is 0"
@@ -272,7 +282,8 @@ def read_spec(path: Path) -> dict[str, Any]:
         SpecError: where the file is missing, no YAML, or no mapping.
     """
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise _unreadable(str(path), error.strerror or str(error)) from error
     return parse_yaml(content, str(path))
@@ -282,10 +293,12 @@ def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
     """Return the mapping in the YAML file that is shown as `where`.
 
     Raises:
-        SpecError: where it is no YAML, or no mapping.
+        SpecError: where it is no YAML, no mapping, or too large for a spec.
     """
     try:
-        fields = yaml.safe_load(content.decode("utf-8"))
+        fields = load_yaml(content)
+    except TooLargeError as error:
+        raise SpecError([f"{where}: {error}; see the README for the form of a spec"]) from error
     except UnicodeDecodeError as error:
         raise _unreadable(where, str(error)) from error
     except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises

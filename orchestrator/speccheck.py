@@ -28,7 +28,12 @@ MEASURED_COSTS = ("seconds", "train_seconds", "evaluate_seconds", "peak_memory_b
 LOWER_IS_BETTER = frozenset({"forgetting", "worst_forgetting", "worst_drop_since_learning", *COSTS})
 
 MOST_SEEDS = 10_000
-"""A count of seeds is at most this; a list may be as long as it likes."""
+"""Of a phase, as a count or as a list."""
+
+MOST_CELLS = 10_000
+MOST_TRIALS = 1_000_000
+MOST_TRIALS_AT_ONCE = 100_000
+"""Of a sweep, the last before any result is known: more would take long to plan and to show."""
 
 _BOUNDS = {
     **dict.fromkeys(METRICS, (-1.0, 1.0)),
@@ -40,6 +45,8 @@ _BOUNDS = {
 
 def faults_of(spec: SweepSpec) -> list[str]:
     """Return everything that is wrong with a spec whose single fields have the right types."""
+    if len(spec.scenarios) * len(spec.methods) > MOST_CELLS:
+        return [_too_many("scenarios", len(spec.scenarios) * len(spec.methods), MOST_CELLS, "scenarios times methods")]
     faults = [*_names(spec), *_seeds(spec), *_resources(spec), *_limits(spec)]
     spaces = list(_spaces(spec))
     cells_are_known = not any(fault.startswith(("scenarios", "methods", "seeds")) for fault in faults)
@@ -112,6 +119,9 @@ def _seeds(spec: SweepSpec) -> Iterator[str]:
         value = getattr(seeds, phase)
         if isinstance(value, int) and not 0 <= value <= MOST_SEEDS:
             yield f"seeds.{phase}: expected a count in 0 … {MOST_SEEDS}, got {_number(value)}; change it"
+            wrong = True
+        elif isinstance(value, tuple) and len(value) > MOST_SEEDS:
+            yield _too_many(f"seeds.{phase}", len(value), MOST_SEEDS, "seeds")
             wrong = True
         elif isinstance(value, tuple) and not (len(set(value)) == len(value) and all(0 <= v < 2**63 for v in value)):
             shown = ", ".join(map(_number, value))
@@ -267,9 +277,22 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
                 f"spaces.{method}: expected nothing to search without a search phase, got {searched}; "
                 "fix each to a value, or give seeds.search more than 0"
             )
+    yield from _trials(spec)
     for cell in {cell.scenario: cell for cell in cells}.values():
         if cell.stream in STREAMS:  # how many tasks a user's own data have is known when they are read
             yield from metric_faults(spec, cell, number_of_tasks(cell.stream, spec.stream_settings(cell.stream)))
+
+
+def _trials(spec: SweepSpec) -> Iterator[str]:
+    n_seeds, n_confirm = len(spec.seeds.of("search")), len(spec.seeds.of("confirm"))
+    n_searched = sum(cell.is_searched for cell in spec.cells)
+    n_at_once = n_searched * min(spec.search.batch, spec.search.suggestions) * n_seeds
+    n_searching = n_searched * spec.search.suggestions * n_seeds
+    n_rest = (len(spec.cells) - n_searched) * n_seeds + len(spec.cells) * n_confirm
+    if n_searching + n_rest > MOST_TRIALS:
+        yield _too_many("search.suggestions", n_searching + n_rest, MOST_TRIALS, "trials in the sweep")
+    if n_at_once + n_rest > MOST_TRIALS_AT_ONCE:
+        yield _too_many("search.batch", n_at_once + n_rest, MOST_TRIALS_AT_ONCE, "trials before any result")
 
 
 def metric_faults(spec: SweepSpec, cell: Cell, n_tasks: int) -> Iterator[str]:
@@ -283,6 +306,10 @@ def metric_faults(spec: SweepSpec, cell: Cell, n_tasks: int) -> Iterator[str]:
             yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs domain"
         elif needs_past and n_tasks == 1:
             yield f"{where}: expected a metric that {cell.scenario} has, got {metric}; it needs 2 tasks or more"
+
+
+def _too_many(where: str, n: int, most: int, what: str) -> str:
+    return f"{where}: expected at most {most} {what}, got {n}; ask for fewer, or make several sweeps of it"
 
 
 def _number(value: int) -> str:

@@ -81,6 +81,7 @@ def structural_faults(spec: type[BaseModel], error: ValidationError) -> list[str
 _RULES = {
     "missing": "a value",
     "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
     "string_pattern_mismatch": "text of the form {pattern}",
     "string_type": "text",
     "invalid_key": "text as a key",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from orchestrator.errors import RunFolderError, StorageError
+from orchestrator.api import load_spec
+from orchestrator.errors import RunFolderError, SpecError, StorageError
 from orchestrator.run import Run
 from orchestrator.schema import SCHEMAS, encode
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec
 from orchestrator.streams import Dataset
-from orchestrator.tables import accuracy_rows, trial_row
+from orchestrator.tables import accuracy_rows, trial_row, write_rows
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec
 
@@ -166,12 +168,182 @@ def test_damaged_tables_and_newer_schemas_are_refused_before_anything_is_written
         path.unlink()
 
 
-@pytest.mark.parametrize("content", ["name: [", "[1, 2]", "colour: red", "methods: [magic]", "\x00\x01"])
+@pytest.mark.parametrize("content", ["name: [", "[1, 2]", "colour: red", "methods: [magic]", "\x00\x01", "", "# a\n"])
 def test_a_damaged_spec_is_told_with_its_file(tmp_path: Path, make_spec: MakeSpec, content: str) -> None:
     (tmp_path / "spec.yaml").write_text(content)
     for use in (lambda: Run.create(tmp_path, make_spec()), lambda: Run.open(tmp_path).spec):
-        with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run"):
+        with pytest.raises(
+            RunFolderError, match=r"(?s)spec\.yaml: expected the spec of a run.*; delete it|or delete it"
+        ):
             use()
+
+
+def test_a_spec_that_is_cut_or_garbled_anywhere_is_refused_or_the_same(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(limits=["forgetting <= 0.1"], spaces={"all": {"learning_rate": [0.1, 0.2]}}, methods=["ewc"])
+    path = Run.create(tmp_path, spec).path / "spec.yaml"
+    whole = path.read_bytes()
+    cuts = [whole[:end] for end in range(len(whole))]
+    flips = [
+        whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :]
+        for place in range(len(whole))
+        for mask in (1 << place % 8, 0xFF)
+    ]
+    holes = [whole[:place] + bytes(64) + whole[place + 64 :] for place in range(0, len(whole), 64)]
+    told = []
+    for content in [*cuts, *flips, *holes]:
+        path.write_bytes(content)
+        try:
+            found = Run.open(tmp_path).spec
+        except RunFolderError as error:
+            told.append(str(error))
+        else:
+            assert found == spec, content
+    assert len(told) > 0.9 * len([*cuts, *flips, *holes])
+    assert all(f"{path}: expected the spec of a run, got one" in message for message in told)
+    assert all("delete it and run the same sweep again: trials that are" in message for message in told)
+
+
+def test_the_file_of_a_spec_is_the_same_for_equal_specs_and_may_be_given_as_a_spec(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    path = Run.create(tmp_path, make_spec()).path / "spec.yaml"
+    before = path.read_bytes()
+    Run.create(tmp_path, Run.open(tmp_path).spec)
+    assert path.read_bytes() == before
+    assert load_spec(path) == make_spec()
+    path.write_bytes(before.replace(b"epochs: 1", b"epochs: 2"))
+    assert load_spec(path).training.epochs == 2, "a copy that was edited is a spec of its own"
+
+
+def test_a_spec_of_a_person_or_an_older_version_is_read_and_gets_its_digest(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(make_spec().to_yaml())
+    assert Run.open(tmp_path).spec == make_spec()
+    Run.create(tmp_path, make_spec())
+    assert path.read_text().startswith("# sha256 of what follows: ")
+
+
+def test_a_spec_that_is_no_plain_file_is_refused_without_waiting_for_it(tmp_path: Path, make_spec: MakeSpec) -> None:
+    os.mkfifo(tmp_path / "spec.yaml")
+    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*no plain file"):
+        Run.create(tmp_path, make_spec())
+    (tmp_path / "spec.yaml").unlink()
+    (tmp_path / "spec.yaml").symlink_to("/dev/zero")
+    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*no plain file"):
+        Run.create(tmp_path, make_spec())
+
+
+def test_a_spec_that_could_not_be_read_again_is_not_kept(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(model={"name": "some_module:Some", "options": {"names": ["x" * 10_000] * 200}})
+    with pytest.raises(SpecError, match=r"spec: expected at most 1048576 bytes, got more, in its resolved form"):
+        Run.create(tmp_path / "run", spec)
+    assert not (tmp_path / "run").exists()
+
+
+# Tables that have lost their spec.
+
+
+def test_tables_without_a_spec_are_adopted_by_the_same_sweep(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    keys = {write(run, make_trial(seed=seed)).key for seed in range(2)}
+    before = (tmp_path / "spec.yaml").read_bytes()
+    (tmp_path / "spec.yaml").unlink()
+    with pytest.raises(RunFolderError, match=r"with tables and without it; run the same sweep again: it writes it"):
+        Run.open(tmp_path)
+    again = Run.create(tmp_path, make_spec())
+    assert (tmp_path / "spec.yaml").read_bytes() == before
+    assert set(again.outcomes()) == keys
+    assert Run.open(tmp_path).spec == make_spec()
+
+
+def test_tables_of_schema_1_without_a_spec_are_adopted(tmp_path: Path) -> None:
+    run = shutil.copytree(Path(__file__).parents[1] / "fixtures" / "run-schema-1", tmp_path / "run")
+    spec = Run.open(run).spec
+    (run / "spec.yaml").unlink()
+    assert Run.create(run, spec).spec == spec
+
+
+@pytest.mark.parametrize(("fields", "told"), [case for case in DIFFERENT if "name" not in case[0]])
+def test_tables_without_a_spec_are_not_adopted_by_another_protocol(
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    make_trial: MakeTrial,
+    write: Callable[..., TrialSpec],
+    fields: dict[str, Any],
+    told: list[str],
+) -> None:
+    run = Run.create(tmp_path, make_spec())
+    write(run, make_trial())
+    write(run, make_trial(seed=1))
+    (tmp_path / "spec.yaml").unlink()
+    with pytest.raises(RunFolderError) as caught:
+        Run.create(tmp_path, make_spec(**fields))
+    assert all(part in str(caught.value) for part in told)
+    assert len(str(caught.value).splitlines()) == len(fields) + 2, "no field that is equal is named, and none twice"
+    assert not (tmp_path / "spec.yaml").exists()
+
+
+def test_each_row_is_asked_where_the_spec_is_lost(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run(tmp_path)
+    write(run, make_trial())
+    write(run, make_trial(training={"epochs": 7}))
+    with pytest.raises(RunFolderError, match=r"training\.epochs: 7 -> 1"):
+        Run.create(tmp_path, make_spec(training={"epochs": 1, "batch_size": 32}))
+
+
+def test_what_a_sweep_leaves_without_any_row_is_adopted(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    trial = make_trial()
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / ".a.parquet.7.tmp").write_bytes(b"PAR1")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f"{trial.key}.pt").write_bytes(b"x")
+    write_rows(tmp_path / "accuracy", trial.key, "accuracy", accuracy_rows(trial, 0, make_result(trial)))
+    assert Run.create(tmp_path, make_spec()).outcomes() == {}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "trials/notes.csv", "checkpoints/best.pt", "accuracy/_x.parquet"])
+def test_tables_without_a_spec_beside_something_else_are_refused(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec], name: str
+) -> None:
+    write(Run(tmp_path), make_trial())
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"years of work")
+    with pytest.raises(
+        RunFolderError, match=rf"got .*with '{name}' in it and without spec\.yaml; .*, or move that out"
+    ):
+        Run.create(tmp_path, make_spec())
+    (tmp_path / name).unlink()
+    Run.create(tmp_path, make_spec())
+
+
+def test_tables_of_something_else_are_not_adopted(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / "trials").write_bytes(b"a file")
+    with pytest.raises(RunFolderError, match=r"expected an empty or a run folder, got .*'trials'"):
+        Run.create(tmp_path, make_spec())
+    (tmp_path / "trials").unlink()
+    (tmp_path / "trials").mkdir()
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "trials" / "a.parquet")
+    with pytest.raises(RunFolderError, match=r"a\.parquet: expected a file of"):
+        Run.create(tmp_path, make_spec())
+
+
+@pytest.mark.parametrize("text", ["{}", "no JSON", '{"model": {"name": 3}}', "[" * 100_000])
+def test_rows_that_do_not_say_what_they_followed_are_told(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, text: str
+) -> None:
+    trial = make_trial()
+    row = trial_row(trial, 0, make_result(trial), {}) | {"trial_spec": text}
+    write_rows(tmp_path / "trials", trial.key, "trials", [row])
+    with pytest.raises(RunFolderError, match=r"run: expected trials of this package in .*another trial_spec"):
+        Run.create(tmp_path, make_spec())
 
 
 def test_opening_what_is_no_run_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,35 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
     "empty confirm seeds": ({"seeds": {"confirm": []}}, "seeds.confirm", "expected at least 1 seed"),
     "budget 0": ({"search": {"suggestions": 0}}, "search.suggestions", "greater than or equal to 1, got 0"),
     "batch 0": ({"search": {"batch": 0}}, "search.batch", "greater than or equal to 1, got 0"),
+    "budget of a bomb": (
+        {"search": {"suggestions": 50_000_000}},
+        "search.suggestions",
+        "equal to 100000, got 50000000",
+    ),
+    "batch of a bomb": ({"search": {"batch": 50_000_000}}, "search.batch", "less than or equal to 1000, got 50000000"),
+    "trials of a bomb": (
+        {"search": {"suggestions": 100_000}, "seeds": {"search": 20}},
+        "search.suggestions",
+        "expected at most 1000000 trials in the sweep, got 4000060",
+    ),
+    "trials at once of a bomb": (
+        {"search": {"suggestions": 1_000, "batch": 1_000}, "seeds": {"search": 400}},
+        "search.batch",
+        "expected at most 100000 trials before any result, got 800820",
+    ),
+    "cells of a bomb": (
+        {"scenarios": ["split-digits/task"] * 101, "methods": ["naive"] * 100},
+        "scenarios",
+        "expected at most 10000 scenarios times methods, got 10100",
+    ),
+    "methods of a bomb": ({"methods": ["naive"] * 101}, "methods", "expected at most 100 of them"),
+    "limits of a bomb": ({"limits": ["seconds <= 1"] * 101}, "limits", "expected at most 100 of them"),
+    "spaces of a bomb": ({"spaces": {f"m{n}": {} for n in range(1_001)}}, "spaces", "expected at most 1000 of them"),
+    "seeds of a bomb": (
+        {"seeds": {"confirm": list(range(5, 10_006))}},
+        "seeds.confirm",
+        "at most 10000 seeds, got 10001",
+    ),
     "negative sampler seed": ({"search": {"seed": -1}}, "search.seed", "greater than or equal to 0"),
     "unknown sampler": ({"search": {"sampler": "cma"}}, "search.sampler", "'tpe', 'random' or 'gp', got 'cma'"),
     "range upside down": (ewc({"low": 5, "high": 1}), "spaces.ewc.penalty_weight", "low 5 and high 1; swap them"),
@@ -393,11 +423,16 @@ def test_nearest_offers_all_where_none_is_near() -> None:
         (b"a: !!timestamp soon\n", "expected YAML, got"),
         (b"? {a: 1}\n: 2\n", "expected YAML, got"),
         (b"[" * 5000, "expected YAML, got"),
-        (b"a: " + b"9" * 5000, "expected YAML, got"),
+        (b"a: " + b"9" * 5000, "expected numbers of at most 1000 digits, got one of 5000"),
         (b"2: 3\n", "2: expected text as a key"),
-        (b"a: &a {b: *a}\n", "a: expected a known field"),
-        (b"search: &a {batch: *a}\n", "search.batch: expected a whole number"),
+        (b"a: &a {b: *a}\n", "expected aliases of what is complete, got one inside of what it repeats"),
+        (b"search: &a {batch: *a}\n", "expected aliases of what is complete"),
+        (b"name: 1" + b":1" * 100_000, "expected numbers of at most 1000 digits"),
+        (b"name: " + b"a" * 2**20, "expected at most 1048576 bytes, got more"),
+        (b"methods: [" + b"a," * 50_000 + b"]", "expected at most 50000 entries with aliases written out, got more"),
+        (b"name: &a " + b"a" * 10_000 + b"\nmethods: [" + b"*a," * 1_000 + b"]", "characters with aliases written out"),
     ],
+    ids=lambda value: value[:60],
 )
 def test_a_bad_file_is_told_as_one(tmp_path: Path, content: bytes, part: str) -> None:
     path = tmp_path / "bad.yaml"
@@ -407,6 +442,42 @@ def test_a_bad_file_is_told_as_one(tmp_path: Path, content: bytes, part: str) ->
     (fault,) = caught.value.faults
     assert part in fault
     assert FORM.match(fault), fault
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{{<<: [{}]}}"], ids=["lists", "merges"])
+def test_aliases_that_grow_are_refused_before_they_do(tmp_path: Path, form: str) -> None:
+    """Nine levels of nine are 10^9 entries: with them anything but a refusal while counting takes minutes."""
+    levels = [f"  l{level}: &l{level} {form.format(','.join([f'*l{level - 1}'] * 9))}" for level in range(1, 10)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(["model:", " name: m:M", " options:", "  l0: &l0 {a: 1}", *levels]))
+    with pytest.raises(
+        SpecError, match=r"bomb\.yaml: expected at most 50000 entries with aliases written out, got more"
+    ):
+        load_spec(path)
+
+
+def test_aliases_of_a_reasonable_spec_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "methods: [ewc, mas]\n"
+        "spaces: {ewc: &both {penalty_weight: &range {low: 1, high: 9}}, mas: {<<: *both, penalty_weight: *range}}\n"
+    )
+    assert load_spec(path).spaces["ewc"] == load_spec(path).spaces["mas"]
+
+
+def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """As from `sweep <(…)`."""
+    reading, writing = os.pipe()
+    with open(reading, "rb"), open(writing, "wb") as file:
+        file.write(b"name: piped\n")
+        file.close()
+        assert load_spec(f"/dev/fd/{reading}").name == "piped"
+
+
+def test_the_bounds_of_a_sweep_are_above_what_is_real() -> None:
+    spec = parse_spec({"search": {"suggestions": 10_000, "batch": 1_000}, "seeds": {"search": 10, "confirm": 10}})
+    assert parse_spec({"seeds": {"confirm": list(range(5_000, 15_000))}, "methods": ["naive"]}).cells
+    assert spec.search.suggestions == 10_000
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
