@@ -17,13 +17,14 @@ from orchestrator.checkpoint import delete_checkpoint
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.metrics import METRICS, intransigence
+from orchestrator.recorded import recorded_settings
 from orchestrator.search import SweepSearch
 from orchestrator.spec import SweepSpec, parse_spec, parse_yaml
 from orchestrator.speccheck import COSTS
 from orchestrator.storage import CHECKPOINTS, SPEC_FILE, Place, StoredFile, is_own, open_storage, unheard
-from orchestrator.streams import STREAMS, StreamSettings, dataset_of
+from orchestrator.streams import STREAMS, dataset_of
 from orchestrator.suggestion import Outcome
-from orchestrator.tables import fill_values, forget_homes, load_json, matrix_of, read_once, read_table, write_rows
+from orchestrator.tables import fill_values, forget_homes, matrix_of, read_once, read_table, write_rows
 
 
 class Run:
@@ -297,8 +298,8 @@ class Run:
     def _recorded_streams(self) -> dict[str, Any]:
         """Return how each stream that has rows is cut."""
         frame = self._table("trials").drop_duplicates("stream")
-        settings = {stream: load_json(text) for stream, text in zip(frame["stream"], frame["trial_spec"], strict=True)}
-        return {s: StreamSettings.model_validate(spec["stream_settings"]) for s, spec in settings.items()}
+        rows = frame[["stream", "key", "trial_spec"]].itertuples(index=False)
+        return {stream: recorded_settings(self.storage, key, text) for stream, key, text in rows}
 
     def _intransigence(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
         accuracy = self.accuracy()
@@ -310,7 +311,7 @@ class Run:
         values = []
         for *place, key in frame[same].itertuples(index=False):
             ceiling = ceilings.get(tuple(place))
-            known = ceiling is not None and key in diagonals
+            known = ceiling is not None and len(diagonals.get(key, ())) == len(diagonals[ceiling])
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -212,13 +213,17 @@ def render_trial(row: dict[str, object], matrix: pd.DataFrame) -> RenderableType
     return Group(*parts)
 
 
-def _capacity(facts: dict[str, dict[str, dict[str, float]]]) -> str:
+def _capacity(facts: Any) -> str:
+    """Return what a method reports in words where it is shares of the weights; a user's method may report anything."""
     lines = []
-    for layer, shares in facts.get("capacity", {}).items():
-        owners = ", ".join(
-            f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
-        )
-        lines.append(f"\n  {layer}: {owners}")
+    try:
+        for layer, shares in facts.get("capacity", {}).items():
+            owners = ", ".join(
+                f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
+            )
+            lines.append(f"\n  {layer}: {owners}")
+    except (AttributeError, TypeError, ValueError):
+        return str(facts)
     return "share of the weights" + "".join(lines) if lines else str(facts)
 
 
