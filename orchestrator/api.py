@@ -17,6 +17,7 @@ from orchestrator.errors import DataError, RunFolderError, SpecError, StorageErr
 from orchestrator.models import MODELS, model_faults
 from orchestrator.planning import CellPlan, plan_sweep
 from orchestrator.provenance import Placement
+from orchestrator.recorded import recorded_spec
 from orchestrator.run import Run
 from orchestrator.search import SweepSearch
 from orchestrator.session import Listener, Session, fingerprints, software_now
@@ -270,7 +271,7 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
         plugins: the `module:Class` that the user allows to be imported; one that only the run names is refused.
 
     Raises:
-        RunFolderError: where there is no such trial, or its spec is of other versions of the code.
+        RunFolderError: where there is no such trial, or its spec is none, or of other versions of the code.
     """
     trials = run.trials()
     rows = trials[trials["key"].str.startswith(key)]
@@ -280,7 +281,7 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
             "see the column 'key' of the trials table"
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
-    spec = TrialSpec.model_validate_json(str(row["trial_spec"]))
+    spec = recorded_spec(run.storage, row["key"], row["trial_spec"])
     load_plugins(name for name in plugins if name != spec.model.name)
     if spec.model.name not in MODELS and spec.model.name not in plugins:
         raise RunFolderError(

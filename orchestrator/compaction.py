@@ -8,7 +8,8 @@ lists the folder before they change places and opens its files after is told tha
 does within microseconds, can miss rows; nothing that a writer does helps against that.)
 
 Files of one trial stay as they are where their trial will be run again: an `error` of the machine, and accuracy rows of
-a trial whose own row was not written.
+a trial whose own row was not written. Of a trial that a restored backup has put into two files, the copy is removed
+first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.faultpoints import reached
 from orchestrator.folders import hand_over, remove_folder
 from orchestrator.storage import TABLES, LocalStorage, Storage, compacting, is_temporary
-from orchestrator.tables import MERGED, SUFFIX, forget_homes, in_order, read_file, table_files, write_file
+from orchestrator.tables import MERGED, SUFFIX, drop_doubles, forget_homes, in_order, read_file, table_files, write_file
 
 MANY_FILES = 1_000
 """A sweep that ends with more files than this in a table compacts its run."""
@@ -72,11 +73,11 @@ def compact(run: Storage) -> list[Compacted]:
             "once, so its files stay one a trial: copy the run to a disk to compact it"
         )
     try:
-        contents = _contents(run, "trials")
-        settled = set(_settled(contents))
-        trials = _compact_table(run, "trials", contents, settled)
-        contents = _contents(run, "accuracy")
-        return [trials, _compact_table(run, "accuracy", contents, settled)]
+        n_before = {table: len(table_files(run.folder(table))) for table in TABLES}
+        contents = {table: drop_doubles(run.folder(table), table) for table in TABLES}
+        settled = set(_settled(contents["trials"]))
+        done = [_compact_table(run, table, contents[table], settled) for table in TABLES]
+        return [replace(compacted, n_before=n_before[compacted.table]) for compacted in done]
     except OSError as error:
         raise StorageError(
             f"compact: expected '{run.where}' to be writable, got '{error.strerror}'; free space or mend permissions; "
@@ -91,12 +92,6 @@ def compact(run: Storage) -> list[Compacted]:
 def is_worth_it(run: Storage) -> bool:
     """Return whether a sweep that ends should compact its run."""
     return run.path is not None and any(len(table_files(run.folder(table))) > MANY_FILES for table in TABLES)
-
-
-def _contents(run: LocalStorage, table: str) -> dict[str, Any]:
-    """Return the rows of each file of a table."""
-    folder = run.folder(table)
-    return {name: read_file(folder, name, table) for name in table_files(folder)}
 
 
 def _compact_table(run: LocalStorage, table: str, contents: dict[str, Any], settled: set[str]) -> Compacted:

@@ -313,7 +313,7 @@ class Run:
         values = []
         for *place, key in frame[same].itertuples(index=False):
             ceiling = ceilings.get(tuple(place))
-            known = ceiling is not None and key in diagonals
+            known = ceiling is not None and len(diagonals.get(key, ())) == len(diagonals[ceiling])
             values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
         return np.array(values, dtype=float)
 

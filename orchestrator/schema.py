@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,12 +13,17 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import RunFolderError
 from orchestrator.metrics import METRICS
+from orchestrator.streams import Phase
+from orchestrator.trial import Status
 
 SCHEMA_VERSION = 1
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
 _KEY_FORM = r"\A[0-9a-f]{16}\z"
 """What `TrialSpec.key` looks like. Files are named after keys: any other could lead out of the run folder."""
+
+_MOST_BYTES = 2**29
+"""What the rows of a file may take in memory; the largest that a compaction writes take a tenth of that."""
 
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
@@ -86,6 +93,10 @@ ACCURACY_SCHEMA = pa.schema(
 
 SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
 
+_TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type == _TEXT}
+_WORDS: dict[str, tuple[str, ...]] = {"phase": get_args(Phase), "status": get_args(Status)}
+_MAPPINGS = ("hyperparameters", "details", "trial_spec")
+
 
 def encode(content: pa.Table) -> bytes:
     """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`).
@@ -114,12 +125,12 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
         table: what it must be of.
 
     Raises:
-        RunFolderError: where it is damaged, foreign, of a newer schema, or with keys that are none.
+        RunFolderError: where it is damaged, foreign, of a newer schema, too large, or with odd values.
     """
     try:
         _refuse_changed(content)
         _refuse_arrow_schema(content, where)
-        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        file = _open(content, where)
         version = int((file.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
         if version > SCHEMA_VERSION:
             raise RunFolderError(
@@ -127,7 +138,7 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
                 "version: upgrade this package to read it"
             )
         reader = READERS.get(version)
-        found = reader(file, table) if reader else None
+        found = reader(file, table, where) if reader else None
         if found is not None:
             found.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -141,18 +152,37 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
             f"{where}: expected a file of the table '{table}', got other columns; move it out of the run folder"
         )
     _refuse_odd_keys(found["key"], where)
+    _refuse_odd_values(found, where)
     return found
 
 
-def _read_version_1(file: pq.ParquetFile, table: str) -> pa.Table | None:
+def _open(content: bytes, where: str) -> pq.ParquetFile:
+    """Open a file that fits and has plain types; of its texts each is read once, however many rows have it."""
+    source = pa.BufferReader(content)
+    metadata = pq.read_metadata(source)
+    n_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    _refuse_large(max(n_bytes, 8 * metadata.num_rows * metadata.num_columns), where)
+    texts = sorted(_TEXTS.intersection(metadata.schema.to_arrow_schema().names)) if metadata.num_rows > 1 else []
+    file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, read_dictionary=texts)
+    odd = [str(kind)[:40] for kind in file.schema_arrow.types if isinstance(kind, pa.BaseExtensionType)]
+    if odd:
+        raise RunFolderError(
+            f"{where}: expected numbers, texts and times, got '{odd[0]}'; move it out of the run folder"
+        )
+    return file
+
+
+def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
     """Return a file of schema version 1 in today's schema, which is the same, None where columns are missing."""
     names = SCHEMAS[table].names
     if not set(names) <= set(file.schema_arrow.names):
         return None
-    return file.read(columns=names).cast(SCHEMAS[table])
+    found = file.read(columns=names)
+    _refuse_large_texts(found, where)
+    return found.cast(SCHEMAS[table])
 
 
-READERS: dict[int, Callable[[pq.ParquetFile, str], pa.Table | None]] = {1: _read_version_1}
+READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1}
 """Schema version -> what returns such a file's rows in today's schema.
 
 A version that was ever written stays here, with a run folder of it under tests/fixtures: a new version adds a reader
@@ -169,6 +199,22 @@ def _refuse_arrow_schema(content: bytes, where: str) -> None:
         raise RunFolderError(
             f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
             "move it out of the run folder"
+        )
+
+
+def _refuse_large_texts(rows: pa.Table, where: str) -> None:
+    """Refuse a file whose texts, of which each is read once, would not fit when each row gets its own."""
+    if rows.num_rows <= 1 or rows.num_rows * rows.nbytes <= _MOST_BYTES:
+        return  # what one row holds at most, in every row
+    chunks = [c for column in rows.columns for c in column.chunks if pa.types.is_dictionary(c.type)]
+    lengths = [pc.sum(pc.take(pc.cast(pc.binary_length(c.dictionary), _COUNT), c.indices)).as_py() for c in chunks]
+    _refuse_large(sum(filter(None, lengths)), where)
+
+
+def _refuse_large(n_bytes: int, where: str) -> None:
+    if n_bytes > _MOST_BYTES:
+        raise RunFolderError(
+            f"{where}: expected rows of at most {_MOST_BYTES:,} bytes, got {n_bytes:,}; move it out of the run folder"
         )
 
 
@@ -197,6 +243,42 @@ def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
             f"{where}: expected keys of 16 hexadecimal digits, got {str(odd[0].as_py())[:40]!r}; move it out of the "
             "run folder"
         )
+
+
+def _refuse_odd_values(rows: pa.Table, where: str) -> None:
+    """Refuse phases and statuses that there are not, and texts that are no JSON of a mapping.
+
+    Raises:
+        RunFolderError: naming one.
+    """
+    for column, words in _WORDS.items():
+        for word in rows[column].unique().to_pylist() if column in rows.schema.names else ():
+            if word not in words:
+                raise _odd_value(where, column, f"one of {', '.join(words)}", word)
+    for column in _MAPPINGS:
+        for text in rows[column].unique().to_pylist() if column in rows.schema.names else ():
+            if not _is_mapping(text, of_values=column == "hyperparameters"):
+                raise _odd_value(where, column, "the JSON of a mapping", text)
+
+
+def _is_mapping(text: str, of_values: bool) -> bool:
+    """Return whether a text is the JSON of a mapping, and, if asked for, of one from names to single values."""
+    try:
+        found: Any = json.loads(text)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()  # refuses halves of characters, which cannot be shown
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
+        return False
+    return not of_values or all(value is None or isinstance(value, str | int | float) for value in found.values())
+
+
+def _odd_value(where: str, column: str, rule: str, value: str) -> RunFolderError:
+    return RunFolderError(
+        f"{where}: expected in '{column}' {rule}, got {value[:40]!r}; delete it and run the sweep again: its trials "
+        "are then repeated"
+    )
 
 
 def _footer_start(content: bytes) -> int:

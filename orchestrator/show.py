@@ -217,13 +217,17 @@ def render_trial(row: dict[str, object], matrix: pd.DataFrame) -> RenderableType
     return Group(*parts)
 
 
-def _capacity(facts: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+def _capacity(facts: Any) -> list[str]:
+    """Return what a method reports in words where it is shares of the weights; a user's method may report anything."""
     lines = []
-    for layer, shares in facts.get("capacity", {}).items():
-        owners = ", ".join(
-            f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
-        )
-        lines.append(f"  {layer}: {owners}")
+    try:
+        for layer, shares in facts.get("capacity", {}).items():
+            owners = ", ".join(
+                f"{'free' if owner == 'free' else f'task {owner}'} {share:.1%}" for owner, share in shares.items()
+            )
+            lines.append(f"  {layer}: {owners}")
+    except (AttributeError, TypeError, ValueError):
+        return [str(facts)]
     return ["share of the weights", *lines] if lines else [str(facts)]
 
 

@@ -6,7 +6,9 @@ is above them (tables, checkpoints, run folders) does not know which. All of it 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,6 +29,10 @@ DEFAULT_ROOT = "runs"
 
 def unheard(text: str) -> None:
     """Take a line that nobody waits for."""
+
+
+class NoRegularFileError(OSError):
+    """What has a file's name is a pipe, a socket or a device, of which reading may never end."""
 
 
 class Storage(ABC):
@@ -150,8 +156,12 @@ class LocalStorage(Storage):
         return found.st_dev, found.st_ino
 
     def read(self, name: str) -> bytes:
-        """Return a file's content."""
-        return (self._path / name).read_bytes()
+        """Return a file's content; what is no regular file is refused without waiting for anyone who writes to it."""
+        path = self._path / name
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise NoRegularFileError(errno.EINVAL, "No regular file", str(path))
+            return file.read()
 
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
         """Write beside the file, sync, rename, sync the folder; one that is new was synced into its parent before.

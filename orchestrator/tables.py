@@ -3,7 +3,8 @@
 A run keeps two tables, each a folder of Parquet files: `trials` (a row a trial) and `accuracy` (a row a measured cell
 of R). A trial's accuracy file is written first and its trials file last: that one is the commit. Files are named after
 the trial's key, so writing a trial twice changes nothing. A compaction merges many into few (see `compaction`): each
-trial is in one file at any moment.
+trial is in one file at any moment. Where a restored backup has put it into a second one, readers see it once, and who
+holds the run's lock removes the copy (see `doubles`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.doubles import IDENTITY, which_stay
 from orchestrator.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.schema import SCHEMAS, TRIALS_SCHEMA, check_file, encode
-from orchestrator.storage import Place, Storage, open_storage
+from orchestrator.storage import NoRegularFileError, Place, Storage, open_storage
 from orchestrator.trial import TrialResult
 from orchestrator.trialspec import TrialSpec, canonical_json
 
@@ -150,39 +153,85 @@ def fill_values(folder: Place, table: str, column: str, values: Mapping[str, flo
 def in_order(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of tables of one schema, sorted by key and place in R."""
     whole = pa.concat_tables(tables)
-    names = [name for name in ("key", "after_task", "task") if name in whole.schema.names]
-    return whole.sort_by([(name, "ascending") for name in names])
+    return whole.sort_by([(name, "ascending") for name in IDENTITY if name in whole.schema.names])
 
 
 def read_table(folder: Place, table: str) -> pd.DataFrame:
-    """Return a whole table as a data frame, empty where nothing is written yet.
-
-    A compaction that replaces the folder while it is read is noticed, and the folder is read again.
+    """Return a whole table as a data frame, empty where nothing is written yet, each row once.
 
     Raises:
-        RunFolderError: where a file is damaged, foreign, or of a newer schema.
+        RunFolderError: where a file is damaged, foreign, or of a newer schema, or two tell different things of a trial.
         StorageError: where the system does not let it be read.
     """
-    storage, missing = open_storage(folder), FileNotFoundError(0, "changes while it is read")
+    storage = open_storage(folder)
     memory = _MEMORIES.get(storage.address(""))
-    if memory is not None and memory.rows is not None:
-        return _frame_of(memory.rows)
-    n_writes = memory.n_writes if memory is not None else 0
+    rows, n_writes = (memory.rows, memory.n_writes) if memory is not None else (None, 0)
+    if rows is None:
+        contents = _once(storage, _read_files(storage, table)) if memory is None else drop_doubles(storage, table)
+        rows = pa.concat_tables([*contents.values(), SCHEMAS[table].empty_table()])
+        if memory is not None and memory.n_writes == n_writes:
+            memory.rows = rows
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame
+
+
+def drop_doubles(folder: Place, table: str) -> dict[str, pa.Table]:
+    """Remove every row for which another one stands (see `doubles`), and return the rows of each file.
+
+    Only for who holds the run's lock. Killed in between, some are removed, and none is missing.
+
+    Raises:
+        RunFolderError: as for `read_table`; every file is then as it was.
+        StorageError: where the system refuses.
+    """
+    storage = open_storage(folder)
+    contents = _read_files(storage, table)
+    once = _once(storage, contents)
+    try:
+        for name in [name for name, rows in once.items() if rows.num_rows < contents[name].num_rows]:
+            _HOMES.pop(storage.where, None)
+            if once[name].num_rows:
+                write_file(storage, name, once[name])
+            else:
+                storage.delete(name)
+                del once[name]
+    except OSError as error:
+        raise _unreadable(storage.where, error) from error
+    return once
+
+
+def _once(storage: Storage, contents: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """Return the rows of each file without those for which another one stands."""
+    if not contents:
+        return contents
+    whole = pa.concat_tables(contents.values())
+    names = [name for name in IDENTITY if name in whole.schema.names]
+    if whole.group_by(names).aggregate([]).num_rows == whole.num_rows:
+        return contents
+    sizes = [rows.num_rows for rows in contents.values()]
+    stay = which_stay(whole.to_pandas(), np.repeat([storage.describe(name) for name in contents], sizes).tolist())
+    parts = np.split(stay, np.cumsum(sizes)[:-1])
+    return {name: rows.filter(pa.array(part)) for (name, rows), part in zip(contents.items(), parts, strict=True)}
+
+
+def _read_files(storage: Storage, table: str) -> dict[str, pa.Table]:
+    """Return the rows of each file of a table.
+
+    A compaction that replaces the folder while it is read is noticed, and the folder is read again.
+    """
+    missing = FileNotFoundError(0, "changes while it is read")
     for _ in range(_MOST_READS):
         generation = storage.generation()
         try:
             contents = storage.read_many(table_files(storage))
-            tables = [_checked(storage, name, content, table) for name, content in contents]
+            tables = {name: _checked(storage, name, content, table) for name, content in contents}
         except FileNotFoundError as error:
             missing = error
         except OSError as error:
             raise _unreadable(storage.where, error) from error
         else:
             if storage.generation() == generation:
-                rows = pa.concat_tables(tables or [SCHEMAS[table].empty_table()])
-                if memory is not None and memory.n_writes == n_writes:
-                    memory.rows = rows
-                return _frame_of(rows)
+                return tables
     raise _unreadable(storage.where, missing) from missing
 
 
@@ -195,11 +244,6 @@ def _checked(storage: Storage, name: str, content: bytes, table: str) -> pa.Tabl
         if again == content:
             raise
         return check_file(again, storage.describe(name), table)
-
-
-def _frame_of(rows: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = rows.to_pandas()
-    return frame
 
 
 @dataclass
@@ -215,7 +259,10 @@ _MEMORIES: dict[str, _Memory] = {}
 
 @contextmanager
 def read_once(run: Storage) -> Iterator[None]:
-    """Read each table of a run once until this process writes to it: for who holds its lock, and writes alone."""
+    """Read each table of a run once until this process writes to it: for who holds its lock, and writes alone.
+
+    Rows that are there twice are removed where that is noticed, before anything is written.
+    """
     places = [run.folder(table).address("") for table in SCHEMAS]
     _MEMORIES.update((place, _Memory()) for place in places)
     try:
@@ -229,12 +276,15 @@ def table_files(storage: Storage) -> list[str]:
     """Return the names of a table's files, as other tools see them.
 
     Raises:
+        RunFolderError: where a file is in the folder's place.
         StorageError: where the system does not let them be listed.
     """
     try:
         return [name for name in storage.names() if name.endswith(SUFFIX) and not name.startswith((".", "_"))]
-    except NotADirectoryError:
-        return []
+    except NotADirectoryError as error:
+        raise RunFolderError(
+            f"{storage.where}: expected a folder of Parquet files, got a file; move it out of the run folder"
+        ) from error
     except OSError as error:
         raise _unreadable(storage.where, error) from error
 
@@ -276,8 +326,9 @@ def read_file(folder: Place, name: str, table: str) -> pa.Table:
 
 def _unreadable(where: str, error: OSError) -> OrchestratorError:
     place = error.filename or where
-    if isinstance(error, IsADirectoryError):
-        return RunFolderError(f"{place}: expected a Parquet file, got a folder; move it out of the run folder")
+    if isinstance(error, IsADirectoryError | NoRegularFileError):
+        found = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
+        return RunFolderError(f"{place}: expected a Parquet file, got {found}; move it out of the run folder")
     return StorageError(
         f"{place}: expected to be readable, got '{error.strerror}'; mend permissions or the connection and run the "
         "same command again"

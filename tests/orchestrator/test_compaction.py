@@ -165,6 +165,100 @@ def test_a_merged_file_that_was_deleted_costs_its_trials_and_nothing_else(run: R
     assert (len(trials), len(accuracy)) == (3, 3)
 
 
+# A backup of before, restored over a run.
+
+
+def void(made: Any) -> None:
+    """Return nothing."""
+
+
+def restored(run: Run, write: Write, more: Callable[[], None]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compact a run after `more`, lay a copy of before over it, and return its tables without that copy."""
+    for seed in range(4):
+        write(seed)
+    write(1, method="joint", last=9)
+    backup = shutil.copytree(run.path, run.path.parent / "backup")
+    more()
+    compact(run.storage)
+    tables = by_pandas(run)
+    shutil.copytree(backup, run.path, dirs_exist_ok=True)
+    return tables
+
+
+def test_a_backup_over_a_compacted_run_changes_nothing(run: Run, write: Write) -> None:
+    trials, accuracy = restored(run, write, run.fill_intransigence)
+    assert len(pd.read_parquet(run.path / "trials")) == 10, "pandas sees both until the next sweep or compaction"
+    again = Run.open(run.path)
+    pd.testing.assert_frame_equal(again.trials().sort_values("key", ignore_index=True), trials)
+    assert len(again.accuracy()) == len(accuracy)
+    with run.locked():
+        assert len(run.outcomes()) == 5
+    for one, other in zip((trials, accuracy), by_pandas(run), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    assert [len(files(run, table)) for table in ("trials", "accuracy")] == [1, 1]
+
+
+def test_compaction_writes_each_row_once(run: Run, write: Write) -> None:
+    tables = restored(run, write, run.fill_intransigence)
+    done = api.compact(run.path)
+    assert [(d.table, d.n_before, d.n_after) for d in done] == [("trials", 6, 1), ("accuracy", 6, 1)]
+    for one, other in zip(tables, by_pandas(run), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_an_error_of_before_gives_way_to_the_result(run: Run, write: Write) -> None:
+    write(9, "error")
+    trials, _ = restored(run, write, lambda: void(write(9)))
+    assert set(trials["status"]) == {"completed"}
+    api.compact(run.path)
+    pd.testing.assert_frame_equal(by_pandas(run)[0], trials)
+
+
+def test_rows_that_were_filled_in_since_stay_where_they_are(run: Run, write: Write) -> None:
+    """A merged file of before beside the files of now: its rows are the ones to go."""
+    specs = [write(seed) for seed in range(3)]
+    single = shutil.copytree(run.path / "trials", run.path.parent / "single")
+    compact(run.storage)
+    (single / f"{specs[0].key}.parquet").unlink()
+    tables.fill_values(single, "trials", "intransigence", {spec.key: 0.5 for spec in specs[1:]})
+    shutil.copytree(single, run.path / "trials", dirs_exist_ok=True)
+    with run.locked():
+        run.trials()
+        assert by_pandas(run)[0].set_index("key")["intransigence"][[s.key for s in specs[1:]]].tolist() == [0.5, 0.5]
+        write(1)  # into the file that has it now
+    assert len(by_pandas(run)[0]) == 3
+    assert len(files(run, "trials")) == 3
+
+
+def test_a_restored_trial_that_differs_is_refused_before_anything_changes(run: Run, write: Write) -> None:
+    restored(run, write, lambda: void(write(2, last=3)))
+    before = files(run, "trials")
+    message = (
+        r"(?s)trials/[0-9a-f]+\.parquet: expected each trial once, got .* than in '.*merged-.*'; delete one of the two"
+    )
+    with pytest.raises(RunFolderError, match=message):
+        run.outcomes()
+    with pytest.raises(RunFolderError, match=message) as caught:
+        api.compact(run.path)
+    assert files(run, "trials") == before
+    Path(str(caught.value).partition(": ")[0]).unlink()
+    with pytest.raises(RunFolderError, match=message.replace("trials/", "accuracy/")) as caught:
+        api.compact(run.path)
+    Path(str(caught.value).partition(": ")[0]).unlink()
+    api.compact(run.path)
+    assert len(by_pandas(run)[0]) == 5
+
+
+def test_a_matrix_of_another_size_than_that_of_joint_is_no_bug(run: Run, write: Write) -> None:
+    naive, joint = write(1), write(1, method="joint", last=9)
+    folder = run.storage.folder("accuracy")
+    rows = tables.read_file(folder, f"{naive.key}.parquet", "accuracy")
+    tables.write_file(folder, f"{naive.key}.parquet", rows.slice(0, 1))
+    values = run.trials().set_index("key")["intransigence"]
+    assert values[joint.key] == 0
+    assert pd.isna(values[naive.key])
+
+
 def test_foreign_files_survive_and_folders_are_refused(run: Run, write: Write) -> None:
     for seed in range(3):
         write(seed)

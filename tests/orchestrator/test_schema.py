@@ -18,6 +18,7 @@ from orchestrator.run import Run
 from orchestrator.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
 from orchestrator.show import answer
 from orchestrator.summary import summarise
+from orchestrator.tables import write_rows
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -65,6 +66,41 @@ def test_an_old_run_is_compacted_into_todays_schema(run: Run, monkeypatch: pytes
     before = run.trials()
     assert [done.n_after for done in api.compact(run.path)] == [1, 1]
     pd.testing.assert_frame_equal(before, run.trials())
+
+
+# The specs of trials.
+
+
+def with_spec(run: Run, text: str) -> str:
+    """Put a text in the place of a trial's spec, and return the trial's key."""
+    key = "030f807b01fc3a08"
+    rows = pq.read_table(run.path / "trials" / f"{key}.parquet").to_pylist()
+    write_rows(run.storage.folder("trials"), key, "trials", [row | {"trial_spec": text} for row in rows])
+    return key
+
+
+@pytest.mark.parametrize("text", ["{}", '{"stream_settings":7}', '{"stream_settings":{"n_tasks":"many"}}'])
+def test_a_recorded_spec_that_is_none_is_told_with_its_file(run: Run, text: str) -> None:
+    key = with_spec(run, text)
+    rule = (
+        rf"{key}\.parquet: expected the spec of trial '{key}' in 'trial_spec', got one with faults .*; delete the file"
+    )
+    with pytest.raises(RunFolderError, match=rule):
+        api.recorded_trial(run, key)
+    with pytest.raises(RunFolderError, match=rule):
+        run.refuse_unlike(run.spec)
+    api.compact(run.path)
+    with pytest.raises(RunFolderError, match=rule.replace(rf"{key}\.parquet", r"merged-.*\.parquet")):
+        api.recorded_trial(run, key)
+
+
+def test_a_recorded_spec_of_another_trial_is_refused(run: Run) -> None:
+    text = run.trials().set_index("key").loc["030f807b01fc3a08", "trial_spec"]
+    key = with_spec(run, text.replace('"seed":1000', '"seed":1'))
+    with pytest.raises(RunFolderError, match=rf"{key}\.parquet: .* got that of trial '[0-9a-f]*'; delete the file"):
+        api.recorded_trial(run, key)
+    with_spec(run, text)
+    assert api.recorded_trial(run, key)[0].key == key
 
 
 # Damage.

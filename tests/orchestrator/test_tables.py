@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import tables
+from orchestrator import schema, tables
 from orchestrator.errors import RunFolderError, StorageError
 from orchestrator.metrics import METRICS
 from orchestrator.schema import SCHEMA_VERSION, SCHEMAS, encode
@@ -27,6 +27,7 @@ from orchestrator.tables import (
     matrix_of,
     read_table,
     trial_row,
+    write_file,
     write_rows,
 )
 from orchestrator.trial import TrialResult
@@ -271,7 +272,7 @@ def test_content_is_synced_before_it_gets_its_name(
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, row: dict[str, Any]) -> None:
     (tmp_path / "trials").write_text("a file")
-    with pytest.raises(StorageError, match="expected to be writable"):
+    with pytest.raises(RunFolderError, match="trials: expected a folder of Parquet files, got a file; move it out"):
         write_rows(tmp_path / "trials", "t", "trials", [row])
 
 
@@ -414,13 +415,203 @@ def test_a_folder_named_as_a_file_is_refused_by_name(tmp_path: Path) -> None:
         read_table(tmp_path, "trials")
 
 
+class Traced(pa.ExtensionType):
+    """A type that says when Arrow hands its metadata to it."""
+
+    n_made = 0
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "traced.by.a.test")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"code"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: bytes) -> Traced:
+        cls.n_made += 1
+        return cls()
+
+
 def test_extension_types_are_refused_before_anything_is_read(tmp_path: Path, row: dict[str, Any]) -> None:
     """Their metadata may be code to whoever loads them."""
-    hidden = pa.field("seed", pa.int64(), nullable=False, metadata={b"ARROW:extension:name": b"ray.data.arrow_tensor"})
-    schema = SCHEMAS["trials"].set(7, hidden)
-    pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "odd.parquet")
-    with pytest.raises(RunFolderError, match=r"odd\.parquet: .* stored Arrow schema, which may hold code"):
+    kind, odd = Traced(), tmp_path / "odd.parquet"
+    content = pa.Table.from_pylist([row], schema=SCHEMAS["trials"])
+    seeds = pa.ExtensionArray.from_storage(kind, pa.array([0]))
+    pa.register_extension_type(kind)
+    try:
+        pq.write_table(content.set_column(7, pa.field("seed", kind, nullable=False), seeds), odd)
+        Traced.n_made = 0
+        with pytest.raises(RunFolderError, match=r"odd\.parquet: .* stored Arrow schema, which may hold code"):
+            read_table(tmp_path, "trials")
+        assert Traced.n_made == 0
+        pq.ParquetFile(odd)
+        assert Traced.n_made > 0, "whoever opens it runs the type's code"
+    finally:
+        pa.unregister_extension_type("traced.by.a.test")
+
+
+def test_types_that_a_parquet_type_makes_an_extension_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    """No stored schema is needed for those of Arrow's own."""
+    content = pa.Table.from_pylist([row], schema=SCHEMAS["trials"])
+    texts = pa.ExtensionArray.from_storage(pa.json_(), content["details"].combine_chunks())
+    index = content.schema.get_field_index("details")
+    odd = content.set_column(index, pa.field("details", pa.json_(), nullable=False), texts)
+    (tmp_path / "odd.parquet").write_bytes(encode(odd))
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected numbers, texts and times, got 'extension<"):
         read_table(tmp_path, "trials")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [
+        ("phase", "weird", "one of search, confirm, got 'weird'"),
+        ("status", "weird", "one of completed, failed, error, got 'weird'"),
+        ("hyperparameters", "not json {", "the JSON of a mapping, got 'not json {'"),
+        ("hyperparameters", "[" * 100_000, r"the JSON of a mapping, got '\[\["),
+        ("hyperparameters", '{"buffer_size": [1]}', "the JSON of a mapping, got "),
+        ("hyperparameters", '{"buffer_size": "\\ud800"}', "the JSON of a mapping, got "),
+        ("details", "7", "the JSON of a mapping, got '7'"),
+        ("trial_spec", "[]", r"the JSON of a mapping, got '\[\]'"),
+    ],
+)
+def test_values_that_are_none_of_ours_are_refused_by_name(
+    tmp_path: Path, row: dict[str, Any], column: str, value: str, rule: str
+) -> None:
+    write_rows(tmp_path, "good", "trials", [row | {"key": "0" * 16}])
+    write_rows(tmp_path, "odd", "trials", [row | {column: value}])
+    with pytest.raises(RunFolderError, match=rf"odd\.parquet: expected in '{column}' {rule}.*; delete it and run"):
+        read_table(tmp_path, "trials")
+
+
+def test_values_that_users_may_have_are_not_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    values = {"details": '{"mine":{"capacity":7,"name":"\\ud83d\\ude00"}}', "hyperparameters": '{"a":null,"b":true}'}
+    write_rows(tmp_path, "t", "trials", [row | values])
+    assert len(read_table(tmp_path, "trials")) == 1
+
+
+# Resources.
+
+
+def test_a_text_that_many_rows_share_does_not_fill_the_memory(tmp_path: Path, row: dict[str, Any]) -> None:
+    n_rows, text, usual = 1500, "x" * 1_000_000, pa.default_memory_pool()
+    content = pa.Table.from_pylist([row] * n_rows, schema=SCHEMAS["trials"])
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), pa.array([text]))
+    index = content.schema.get_field_index("reason")
+    content = content.set_column(index, pa.field("reason", texts.type, nullable=False), texts)
+    (tmp_path / "odd.parquet").write_bytes(encode(content))
+    assert (tmp_path / "odd.parquet").stat().st_size < 100_000
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 536,870,912 bytes, got 1,50"):
+            read_table(tmp_path, "trials")
+        assert 0 < pool.max_memory() < 100_000_000
+    finally:
+        pa.set_memory_pool(usual)
+
+
+def test_more_rows_than_fit_are_refused_from_the_footer(
+    tmp_path: Path, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pa.Table.from_pylist([row], schema=SCHEMAS["trials"])
+    (tmp_path / "odd.parquet").write_bytes(encode(pa.concat_tables([one] * 20).combine_chunks()))
+    monkeypatch.setattr(schema, "_MOST_BYTES", 20 * 8 * len(TRIALS) - 1)
+    monkeypatch.setattr(pq.ParquetFile, "read", None)
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 7,039 bytes, got .*; move it"):
+        read_table(tmp_path, "trials")
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_link_to_zeros])
+def test_what_never_ends_is_refused_without_reading_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd.parquet")
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected a Parquet file, got a pipe or a device; move it"):
+        read_table(tmp_path, "trials")
+
+
+def test_a_file_in_a_tables_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "accuracy").write_text("mine")
+    with pytest.raises(RunFolderError, match="accuracy: expected a folder of Parquet files, got a file; move it out"):
+        read_table(tmp_path / "accuracy", "accuracy")
+
+
+# The same trial in two files.
+
+
+def test_equal_rows_in_two_files_are_read_once(tmp_path: Path, spec: TrialSpec, make_result: MakeResult) -> None:
+    for table, rows in (
+        ("trials", [trial_row(spec, 0, make_result(spec), {})]),
+        ("accuracy", accuracy_rows(spec, 0, make_result(spec))),
+    ):
+        write_rows(tmp_path / table, "one", table, rows)
+        once = read_table(tmp_path / table, table)
+        write_rows(tmp_path / table, "two", table, rows)
+        pd.testing.assert_frame_equal(read_table(tmp_path / table, table), once)
+        write_file(open_storage(tmp_path / table), "two.parquet", pa.Table.from_pylist(rows * 2, SCHEMAS[table]))
+        pd.testing.assert_frame_equal(read_table(tmp_path / table, table), once)
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_row_that_was_filled_in_stands_for_one_that_was_not(
+    tmp_path: Path, row: dict[str, Any], names: tuple[str, str]
+) -> None:
+    for name, value in zip(names, (math.nan, 0.25), strict=True):
+        write_rows(tmp_path, name, "trials", [row | {"intransigence": value}])
+    assert read_table(tmp_path, "trials")["intransigence"].tolist() == [0.25]
+    write_rows(tmp_path, "three", "trials", [row | {"intransigence": 0.5}])
+    with pytest.raises(RunFolderError, match="expected each trial once"):
+        read_table(tmp_path, "trials")
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_result_stands_for_an_error_of_before(tmp_path: Path, row: dict[str, Any], names: tuple[str, str]) -> None:
+    write_rows(tmp_path, names[0], "trials", [row | {"status": "error", "reason": "a worker died", "seconds": None}])
+    write_rows(tmp_path, names[1], "trials", [row])
+    assert read_table(tmp_path, "trials")["status"].tolist() == ["completed"]
+
+
+def test_other_rows_of_a_trial_are_refused_with_both_files(tmp_path: Path, row: dict[str, Any]) -> None:
+    write_rows(tmp_path, "good", "trials", [row | {"key": "0" * 16}])
+    write_rows(tmp_path, "one", "trials", [row])
+    write_rows(tmp_path, "two", "trials", [row | {"seconds": 7.0}])
+    with pytest.raises(
+        RunFolderError,
+        match=rf"two\.parquet: expected each trial once, got other values of trial '{row['key']}' than in "
+        r"'.*one\.parquet'; delete one of the two files and run",
+    ):
+        read_table(tmp_path, "trials")
+    (tmp_path / "two.parquet").unlink()
+    assert len(read_table(tmp_path, "trials")) == 2
+    twice = pa.Table.from_pylist([row, row | {"seconds": 7.0}], SCHEMAS["trials"])
+    write_file(open_storage(tmp_path), "one.parquet", twice)
+    with pytest.raises(RunFolderError, match=r"one\.parquet: expected each trial once, .* further on in it; delete it"):
+        read_table(tmp_path, "trials")
+
+
+def test_a_folder_that_was_replaced_while_it_was_read_is_read_again(
+    tmp_path: Path, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that was listed may have been there, and others too."""
+    folder, check = tmp_path / "trials", tables.check_file
+    write_rows(folder, "one", "trials", [row])
+    write_rows(tmp_path / "next", "one", "trials", [row])
+    write_rows(tmp_path / "next", "two", "trials", [row | {"key": "0" * 16}])
+
+    def replace_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(tables, "check_file", check)
+        folder.rename(tmp_path / "old")
+        (tmp_path / "next").rename(folder)
+        return check(*arguments)
+
+    monkeypatch.setattr(tables, "check_file", replace_meanwhile)
+    assert len(read_table(folder, "trials")) == 2
 
 
 def test_columns_of_others_are_left_out(tmp_path: Path, row: dict[str, Any]) -> None:

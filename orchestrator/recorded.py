@@ -1,0 +1,32 @@
+"""Reading the specs that trials left in the trials table: a stranger's may hold anything."""
+
+from __future__ import annotations
+
+from orchestrator.errors import RunFolderError
+from orchestrator.storage import Storage
+from orchestrator.tables import read_file, table_files
+from orchestrator.trialspec import TrialSpec
+
+
+def recorded_spec(run: Storage, key: str, text: str) -> TrialSpec:
+    """Return the spec in the row of the trial `key`.
+
+    Raises:
+        RunFolderError: where it is none, or that of another trial.
+    """
+    try:
+        spec = TrialSpec.model_validate_json(text)
+    except ValueError as error:
+        raise _odd_spec(run, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
+    if spec.key != key:
+        raise _odd_spec(run, key, f"that of trial '{spec.key}'")
+    return spec
+
+
+def _odd_spec(run: Storage, key: str, found: str) -> RunFolderError:
+    folder = run.folder("trials")
+    names = (name for name in table_files(folder) if key in read_file(folder, name, "trials")["key"].to_pylist())
+    return RunFolderError(
+        f"{folder.describe(next(names, ''))}: expected the spec of trial '{key}' in 'trial_spec', got {found}; delete "
+        "the file and run the sweep again: its trials are then repeated"
+    )
