@@ -140,7 +140,9 @@ def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
     if not n:
         return ""
     are = "s in the tables are" if n > 1 else " in the tables is"
-    return f"{n} completed trial{are} of other searches (budget, space, seeds, methods, code) and not in this answer."
+    of = "of other searches (budget, space, seeds, methods, code)"
+    later = " or follow from trials that are missing," if search.n_unknown else ""
+    return f"{n} completed trial{are} {of}{later} and not in this answer."
 
 
 def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:

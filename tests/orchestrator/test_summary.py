@@ -403,8 +403,24 @@ def test_failures_of_other_searches_are_not_counted() -> None:
 def test_where_every_row_is_of_this_search_there_is_no_note() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
     assert note_on_others(rows.search(), rows.frame()) == ""
-    rows.spec = parse_spec(FIELDS | {"seeds": {"search": 2, "confirm": 2}, "methods": ["ewc", "replay"]})
-    assert note_on_others(rows.search(), rows.frame()).startswith("8 completed trials in the tables are of other")
+    rows.spec = parse_spec(FIELDS | {"methods": ["ewc", "replay"]})
+    assert note_on_others(rows.search(), rows.frame()) == (
+        "8 completed trials in the tables are of other searches (budget, space, seeds, methods, code) and not in this "
+        "answer."
+    )
+
+
+def test_what_follows_from_a_row_that_was_lost_may_be_of_this_search() -> None:
+    rows = (
+        Rows(methods=["replay"])
+        .add("replay", "search", (0.9, 0.0), (0.9, 0.0))
+        .add("replay", "search", *POOR, number=1)
+    )
+    rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0)).run()
+    del rows.outcomes[next(iter(rows.outcomes))], rows.rows[next(iter(rows.rows))]
+    note = note_on_others(rows.search(), rows.frame())
+    assert note.startswith("2 completed trials")
+    assert "or follow from trials that are missing, and not in this answer" in note
 
 
 def test_each_scenario_has_its_answer() -> None:
