@@ -610,7 +610,7 @@ def test_where_files_cannot_be_given_away_and_someone_would_lose_them_nothing_is
     assert not list(run.path.glob(".*.compact"))
 
 
-@pytest.mark.parametrize("point", ["compact.made", "compact.checked"])
+@pytest.mark.parametrize("point", ["", "compact.kept", "compact.checked"])
 def test_who_lost_the_lock_swaps_nothing_and_leaves_what_another_builds(
     run: Run, write: Write, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -621,11 +621,15 @@ def test_who_lost_the_lock_swaps_nothing_and_leaves_what_another_builds(
     def lose(now: str) -> None:
         if now == point:
             (run.path / ".lock").unlink()
+            (run.path / ".trials.compact").mkdir(exist_ok=True)
+            (run.path / ".trials.compact" / "x.tmp").touch()
 
     with monkeypatch.context() as patch:
         patch.setattr(compaction, "reached", lose)
-        with run.locked(), pytest.raises(StorageError, match="its lock was deleted"):
-            compact(run.storage)
+        with run.locked():
+            lose("")
+            with pytest.raises(StorageError, match="its lock was deleted"):
+                compact(run.storage)
     assert files(run, "trials") == before
-    assert (run.path / ".trials.compact").is_dir()
+    assert list((run.path / ".trials.compact").iterdir()), "what another may be building"
     assert [done.n_after for done in api.compact(run.path)] == [1, 1]
