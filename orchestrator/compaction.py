@@ -96,12 +96,11 @@ def is_worth_it(run: Storage) -> bool:
 
 def _compact_table(run: LocalStorage, table: str, contents: dict[str, Any], settled: set[str]) -> Compacted:
     old, new = run.folder(table), run.folder(compacting(table))
-    remove_folder(new.path)
+    run.drop_compactions()
     merging = _to_merge(table, contents, settled)
     if len(merging) < 2:
         return Compacted(table, len(contents), len(contents))
     _refuse_what_cannot_move(old)
-    run.check_lock()
     os.mkdir(new.path)
     _take_after(old.path, new.path)
     reached("compact.made")

@@ -87,15 +87,14 @@ def replace_file(
 
 
 def remove_files(folder: Path, are_ours: Callable[[str], bool]) -> None:
-    """Delete files of a folder by their names; never any that a link in the folder's place leads to.
+    """Delete files of a folder by their names.
 
     Raises:
         RunFolderError: where one of them is a folder.
     """
-    for path in _paths_in(folder):
-        if are_ours(path.name):
-            reached("tidy.next")
-            _delete(path)
+    for name in sorted(filter(are_ours, os.listdir(folder))):
+        reached("tidy.next")
+        _delete(folder / name)
 
 
 def remove_folder(path: Path) -> None:
@@ -104,15 +103,14 @@ def remove_folder(path: Path) -> None:
     Raises:
         RunFolderError: where there is a folder in it.
     """
-    for inside in _paths_in(path):
+    if not is_folder(path):
+        path.unlink(missing_ok=True)
+        return
+    for name in sorted(os.listdir(path)):
         reached("delete.next")
-        _delete(inside)
+        _delete(path / name)
         reached("delete.done")
-    with suppress(FileNotFoundError):
-        if _is_folder(path):
-            path.rmdir()
-        else:
-            path.unlink()
+    path.rmdir()
 
 
 def hand_over(what: Path | int, folder: Path) -> None:
@@ -161,17 +159,13 @@ def refuse_unwritable(folders: Iterable[Path]) -> None:
             ) from error
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there, and no link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
-def _paths_in(folder: Path) -> list[Path]:
-    """Return what is in a folder, nothing where it is missing or a link."""
-    return sorted(folder.iterdir()) if _is_folder(folder) else []
-
-
 def _delete(path: Path) -> None:
-    if _is_folder(path):
+    if is_folder(path):
         raise RunFolderError(
             f"run: expected files that a dead process left, got the folder '{path}'; move it out of the run folder"
         )

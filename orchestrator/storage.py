@@ -201,7 +201,8 @@ class LocalStorage(Storage):
 
     def tidy(self) -> None:
         """Remove temporary files and halves of compactions; what links lead to stays."""
-        for folder in (self._path.resolve(), *(self._path / name for name in (*TABLES, CHECKPOINTS))):
+        inside = (self._path / name for name in (*TABLES, CHECKPOINTS))
+        for folder in (self._path, *filter(folders.is_folder, inside)):
             folders.remove_files(folder, is_temporary)
         self.drop_compactions()
 
