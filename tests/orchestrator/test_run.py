@@ -294,7 +294,9 @@ def test_each_row_is_asked_where_the_spec_is_lost(
     write(run, make_trial())
     write(run, make_trial(training={"epochs": 7}))
     with pytest.raises(RunFolderError, match=r"training\.epochs: 7 -> 1"):
-        Run.create(tmp_path, make_spec(training={"epochs": 1, "batch_size": 32}))
+        Run.create(tmp_path, make_spec())
+    with pytest.raises(RunFolderError, match=r"training\.epochs: 1 -> 7"):
+        Run.create(tmp_path, make_spec(training={"epochs": 7}))
 
 
 def test_what_a_sweep_leaves_without_any_row_is_adopted(
