@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from io import StringIO
@@ -267,6 +268,14 @@ def test_a_trial_with_its_capacity() -> None:
     assert "split-digits/task packnet, confirm seed 1000: completed" in text
     assert "backbone.1: task 0 75.0%, free 25.0%" in text
     assert "after 0" in text
+
+
+@pytest.mark.parametrize("facts", ["7", '{"capacity":7}', '{"capacity":{"a":[1]}}', '{"capacity":{"a":{"0":"x"}}}'])
+def test_a_report_of_another_form_is_shown_as_it_is(facts: str) -> None:
+    """A user's method may report anything."""
+    row = trial_row(details='{"mine":' + facts + "}")
+    text = text_of(render_trial(row, pd.DataFrame({0: [0.9]}, index=[0])))
+    assert f"mine: {json.loads(facts)}" in text
 
 
 def test_a_failed_trial_shows_its_reason_and_no_matrix() -> None:
