@@ -25,6 +25,9 @@ _KEY_FORM = r"\A[0-9a-f]{16}\z"
 _MOST_BYTES = 2**29
 """What the rows of a file may take in memory; the largest that a compaction writes take a tenth of that."""
 
+_FEW_ROWS = 256
+"""Rows of a file whose texts are taken to be as long as its footer says."""
+
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
 TRIALS_SCHEMA = pa.schema(
@@ -157,12 +160,13 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
 
 
 def _open(content: bytes, where: str) -> pq.ParquetFile:
-    """Open a file that fits and has plain types; of its texts each is read once, however many rows have it."""
+    """Open a file that fits and has plain types; of the texts of a large one each is read once for all rows with it."""
     source = pa.BufferReader(content)
     metadata = pq.read_metadata(source)
     n_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     _refuse_large(max(n_bytes, 8 * metadata.num_rows * metadata.num_columns), where)
-    texts = sorted(_TEXTS.intersection(metadata.schema.to_arrow_schema().names)) if metadata.num_rows > 1 else []
+    is_large = metadata.num_rows > _FEW_ROWS or metadata.num_rows * n_bytes > _MOST_BYTES
+    texts = sorted(_TEXTS.intersection(metadata.schema.to_arrow_schema().names)) if is_large else []
     file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, read_dictionary=texts)
     odd = [str(kind)[:40] for kind in file.schema_arrow.types if isinstance(kind, pa.BaseExtensionType)]
     if odd:
@@ -204,9 +208,8 @@ def _refuse_arrow_schema(content: bytes, where: str) -> None:
 
 def _refuse_large_texts(rows: pa.Table, where: str) -> None:
     """Refuse a file whose texts, of which each is read once, would not fit when each row gets its own."""
-    if rows.num_rows <= 1 or rows.num_rows * rows.nbytes <= _MOST_BYTES:
-        return  # what one row holds at most, in every row
-    chunks = [c for column in rows.columns for c in column.chunks if pa.types.is_dictionary(c.type)]
+    names = [field.name for field in rows.schema if pa.types.is_dictionary(field.type)]
+    chunks = [chunk for name in names for chunk in rows[name].chunks]
     lengths = [pc.sum(pc.take(pc.cast(pc.binary_length(c.dictionary), _COUNT), c.indices)).as_py() for c in chunks]
     _refuse_large(sum(filter(None, lengths)), where)
 

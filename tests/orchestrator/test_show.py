@@ -275,6 +275,14 @@ def test_a_trial_with_its_capacity() -> None:
     assert "after 0" in text
 
 
+@pytest.mark.parametrize("facts", ["7", '{"capacity":7}', '{"capacity":{"a":[1]}}', '{"capacity":{"a":{"0":"x"}}}'])
+def test_a_report_of_another_form_is_shown_as_it_is(facts: str) -> None:
+    """A user's method may report anything."""
+    row = trial_row(details='{"mine":' + facts + "}")
+    text = text_of(render_trial(row, pd.DataFrame({0: [0.9]}, index=[0])))
+    assert f"mine: {json.loads(facts)}" in text
+
+
 def test_a_failed_trial_shows_its_reason_and_no_matrix() -> None:
     reason = "RuntimeError: index [3, 4] at [/x.py]"
     text = text_of(render_trial(trial_row(status="failed", reason=reason), pd.DataFrame()))
