@@ -72,7 +72,7 @@ class Run:
             is_lost = any(table in names for table in TABLES)
             raise RunFolderError(
                 f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'"
-                + (" with tables and without it; run the same sweep again: it writes it" if is_lost else "")
+                + (", which lost it and has tables; run the same sweep again: it writes it anew" if is_lost else "")
                 + ("" if is_lost else "; give the folder that a sweep printed")
             )
         return run

@@ -252,7 +252,7 @@ def test_tables_without_a_spec_are_adopted_by_the_same_sweep(
     keys = {write(run, make_trial(seed=seed)).key for seed in range(2)}
     before = (tmp_path / "spec.yaml").read_bytes()
     (tmp_path / "spec.yaml").unlink()
-    with pytest.raises(RunFolderError, match=r"with tables and without it; run the same sweep again: it writes it"):
+    with pytest.raises(RunFolderError, match=r"which lost it and has tables; run the same sweep again"):
         Run.open(tmp_path)
     again = Run.create(tmp_path, make_spec())
     assert (tmp_path / "spec.yaml").read_bytes() == before
