@@ -183,14 +183,14 @@ def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
 
 def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
-    monkeypatch.setattr(Path, "read_bytes", raising(errno.EACCES))
+    monkeypatch.setattr(os, "open", raising(errno.EACCES))
     with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable, got 'Permission denied'; mend"):
         read_table(tmp_path, "trials")
 
 
 def test_a_folder_that_never_stands_still_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
-    monkeypatch.setattr(Path, "read_bytes", raising(errno.ENOENT))
+    monkeypatch.setattr(os, "open", raising(errno.ENOENT))
     with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable"):
         read_table(tmp_path, "trials")
 
