@@ -77,7 +77,7 @@ def test_an_absent_file_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "c.pt", ID) is None
 
 
-@pytest.mark.parametrize("what", [*ID])
+@pytest.mark.parametrize("what", sorted(ID))
 def test_a_checkpoint_of_another_trial_code_version_or_device_is_none(tmp_path: Path, what: str) -> None:
     save_checkpoint(tmp_path / "c.pt", ID, PAYLOAD)
     assert load_checkpoint(tmp_path / "c.pt", ID | {what: "other"}) is None
