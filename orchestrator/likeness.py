@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
-from orchestrator.errors import RunFolderError
 from orchestrator.models import ModelSettings
+from orchestrator.recorded import odd_spec
 from orchestrator.spec import SweepSpec, split_scenario
 from orchestrator.storage import CHECKPOINTS, TABLES, Storage, is_own, is_temporary
 from orchestrator.streams import StreamSettings
@@ -63,19 +63,19 @@ def protocol_of(spec: SweepSpec) -> Protocol:
     }
 
 
-def recorded_protocols(trials: pd.DataFrame, where: str) -> list[Protocol]:
+def recorded_protocols(trials: pd.DataFrame, run: Storage) -> list[Protocol]:
     """Return each protocol that rows of the trials table say they followed; they do not know the sweep's name.
 
     Args:
         trials: the rows.
-        where: how the run is shown.
+        run: where they are.
 
     Raises:
         RunFolderError: where a row does not say it in our form.
     """
     found: list[Protocol] = []
-    try:
-        for stream, text in zip(trials["stream"], trials["trial_spec"], strict=True):
+    for stream, key, text in trials[["stream", "key", "trial_spec"]].itertuples(index=False):
+        try:
             trial = load_json(text)
             protocol = {
                 "model": ModelSettings.model_validate(trial["model"]),
@@ -83,12 +83,10 @@ def recorded_protocols(trials: pd.DataFrame, where: str) -> list[Protocol]:
                 "validation_share": trial["validation_share"],
                 f"streams.{stream}": StreamSettings.model_validate(trial["stream_settings"]),
             }
-            if protocol not in found:
-                found.append(protocol)
-    except (ValueError, KeyError, RecursionError) as error:
-        raise RunFolderError(
-            f"run: expected trials of this package in '{where}', got one with another trial_spec; choose another --run"
-        ) from error
+        except (ValueError, KeyError, RecursionError) as error:
+            raise odd_spec(run, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
+        if protocol not in found:
+            found.append(protocol)
     return found
 
 

@@ -17,13 +17,14 @@ def recorded_spec(run: Storage, key: str, text: str) -> TrialSpec:
     try:
         spec = TrialSpec.model_validate_json(text)
     except ValueError as error:
-        raise _odd_spec(run, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
+        raise odd_spec(run, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
     if spec.key != key:
-        raise _odd_spec(run, key, f"that of trial '{spec.key}'")
+        raise odd_spec(run, key, f"that of trial '{spec.key}'")
     return spec
 
 
-def _odd_spec(run: Storage, key: str, found: str) -> RunFolderError:
+def odd_spec(run: Storage, key: str, found: str) -> RunFolderError:
+    """Return what to raise where the row of the trial `key` holds something else than its spec."""
     folder = run.folder("trials")
     names = (name for name in table_files(folder) if key in read_file(folder, name, "trials")["key"].to_pylist())
     return RunFolderError(

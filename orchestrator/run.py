@@ -294,7 +294,7 @@ class Run:
         """
         trials = self._table("trials")
         # With a spec a row of each stream is enough: of one that the last spec had left out there are rows too.
-        followed = recorded_protocols(trials.drop_duplicates("stream") if has_spec else trials, self.where)
+        followed = recorded_protocols(trials.drop_duplicates("stream") if has_spec else trials, self.storage)
         changes = differences([protocol_of(self.spec), *followed] if has_spec else followed, protocol_of(spec))
         if changes:
             raise RunFolderError(

@@ -42,7 +42,7 @@ class Attack:
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "folder" / "c.pt"
+    path = tmp_path / "folder" / "c.pt"
     save_checkpoint(path, ID, PAYLOAD)
     loaded = load_checkpoint(path, ID)
     assert loaded is not None

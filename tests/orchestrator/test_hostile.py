@@ -176,7 +176,7 @@ def run_with(
         ("status", {"--trials", "--trial"}),
         ("scenario", {"--trials", "--trial"}),
         ("method", {"--trials", "--trial"}),
-        ("hyperparameters", {"", "--trials"}),  # one trial's are shown as the JSON that they are
+        ("hyperparameters", {"--trials"}),  # one trial's are shown as the JSON that they are
         ("details", {"--trial"}),
     ],
 )

@@ -344,7 +344,7 @@ def test_rows_that_do_not_say_what_they_followed_are_told(
     trial = make_trial()
     row = trial_row(trial, 0, make_result(trial), {}) | {"trial_spec": text}
     write_rows(tmp_path / "trials", trial.key, "trials", [row])
-    with pytest.raises(RunFolderError, match=r"run: expected trials of this package in .*another trial_spec"):
+    with pytest.raises(RunFolderError, match=r"\.parquet: expected .*trial_spec.*delete (it|the file) and run"):
         Run.create(tmp_path, make_spec())
 
 

@@ -88,7 +88,7 @@ def test_a_recorded_spec_that_is_none_is_told_with_its_file(run: Run, text: str)
     with pytest.raises(RunFolderError, match=rule):
         api.recorded_trial(run, key)
     with pytest.raises(RunFolderError, match=rule):
-        run.refuse_unlike(run.spec)
+        run.check(run.spec)
     api.compact(run.path)
     with pytest.raises(RunFolderError, match=rule.replace(rf"{key}\.parquet", r"merged-.*\.parquet")):
         api.recorded_trial(run, key)
