@@ -39,8 +39,8 @@ HEALTH_CHECKS = {
 """Ray takes a node for dead after 6 to 12 seconds without an answer; by default after 15 to 65."""
 
 SECONDS_OF_A_CUT = 1.5
-"""Too short for Ray to notice: what was sent is sent again, at the latest 3 seconds after it was sent first (TCP doubles
-its waits, from 0.2 seconds), and nothing is lost."""
+"""Too short for Ray to notice: what was sent is sent again, at the latest 3 seconds after it was sent first (TCP
+doubles its waits, from 0.2 seconds), and nothing is lost."""
 
 SECONDS_AFTER_A_SPLIT = 1.5
 """For so long a node that is taken for dead goes on, while the trial that it runs is tried again elsewhere."""
@@ -172,7 +172,8 @@ class TwoHosts:
         Raises:
             AssertionError: where a node that was taken for dead goes on when it is heard again.
         """
-        assert self._node is not None and self._node.poll() is None, "the other side's node has ended"
+        assert self._node is not None
+        assert self._node.poll() is None, "the other side's node has ended"
         training = sorted(set(workers("train")) & set(self._link.processes()))
         if not training:
             return False
