@@ -12,7 +12,7 @@ sweep: $(READY)
 
 # Some processes at once; all tests that start a cluster are in one of them (tests/conftest.py).
 test: $(READY)
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # What CI runs.
 check: lint test

@@ -43,11 +43,19 @@ MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what one of several processes runs: a module, whose fixtures it makes once, or all clusters."""
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("cluster" if place.parts[0] == "cluster" else str(place)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Keep together what one of several processes runs: a module, whose fixtures it makes once, or all clusters.
+
+    Marks of `--dist loadgroup` would say the same, but pytest-xdist 3.8 puts them where pytest 9.2 does not look.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Kept(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
+
+    return Kept(config, log)
 
 
 @pytest.fixture(autouse=True)
