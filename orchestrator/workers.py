@@ -170,8 +170,10 @@ class KeepWorkers(FIFOScheduler):
     """First in, first out; idle workers are kept for the trials that are to come; an interrupt ends what waits.
 
     Tune keeps an idle worker only for a trial that is already staged, so at the end of each batch of suggestions it
-    ends workers that the next batch starts anew, seconds later. The cache that decides this is an internal of Tune:
-    where a version does not have it, workers are ended and started more often, and nothing else changes.
+    ends workers that the next batch starts anew, seconds later. And where an idle worker takes over the trial of one
+    that still starts, Tune ends that one: where trials are shorter than a start, no second worker would ever work. What
+    decides both is internal to Tune: where a version does not have it, workers are ended and started more often, and
+    nothing else changes.
 
     Args:
         control: the sweep.
@@ -192,7 +194,7 @@ class KeepWorkers(FIFOScheduler):
         cache = getattr(controller, "_actor_cache", None)
         self._manager = getattr(controller, "_actor_manager", None)
         if self._control is not None and type(cache) is _ObjectCache:
-            controller._actor_cache = self._cache = _WorkerCache(self._control.n_workers_wanted)
+            controller._actor_cache = self._cache = _WorkerCache(self._control.n_workers_wanted, self._manager)
             self.losses.watch(controller)
 
     def end_workers(self) -> None:
@@ -222,6 +224,8 @@ class KeepWorkers(FIFOScheduler):
                     trial.init_local_path()  # Tune asks each trial at its end for a folder, which it makes at the start
                     tune_controller.stop_trial(trial)
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        if chosen is not None and self._cache is not None:
+            self._cache.keep_starting(getattr(tune_controller, "_tune_controller", tune_controller), chosen)
         return chosen
 
     def __getstate__(self) -> dict[str, Any]:
@@ -230,11 +234,18 @@ class KeepWorkers(FIFOScheduler):
 
 
 class _WorkerCache(_ObjectCache):
-    """Keeps idle workers while their size is wanted, and none that is spoilt."""
+    """Keeps idle workers while their size is wanted, and none that is spoilt; and those whose trial an idle one took.
 
-    def __init__(self, wanted: Callable[[float, float], int]) -> None:
+    Args:
+        wanted: how many idle workers with so many CPUs and GPUs to keep.
+        manager: Tune's, of the workers.
+    """
+
+    def __init__(self, wanted: Callable[[float, float], int], manager: Any) -> None:
         super().__init__(may_keep_one=False)
         self._wanted = wanted
+        self._manager = manager
+        self._starting: set[Any] = set()
         self.spoilt: set[Any] = set()
 
     def cache_object(self, key: Any, obj: Any) -> bool:
@@ -252,6 +263,38 @@ class _WorkerCache(_ObjectCache):
             while len(objects) > n_wanted:
                 self._num_cached_objects -= 1
                 yield objects.pop(0)
+        while force_all and self._starting:
+            worker = self._starting.pop()
+            for unset in (worker.set_on_start, worker.set_on_stop, worker.set_on_error):
+                unset(None)
+            self._manager.remove_actor(worker, kill=True)  # it has nothing to end in order, and would start first
+
+    def keep_starting(self, controller: Any, trial: Trial) -> None:
+        """Take from `trial` the worker that starts for it, where an idle one is there to run it now.
+
+        Args:
+            controller: Tune's, which is about to give `trial` the idle one.
+            trial: has no worker, or one that starts, or one that runs it soon.
+        """
+        size: Any = trial.placement_group_factory
+        worker = controller._trial_to_actor.get(trial)
+        if worker is None or worker in controller._started_actors or not self._manager.is_actor_started(worker):
+            return  # the last is of a worker that waits for room on a node: it is asked for again when it is needed
+        if not 0 < len(self._cached_objects[size]) < self._n_wanted(size):
+            return
+        del controller._trial_to_actor[trial], controller._actor_to_trial[worker]
+
+        def started(worker: Any) -> None:
+            self._starting.discard(worker)
+            controller._started_actors.add(worker)
+            worker.set_on_error(controller._actor_failed)
+            if not self.cache_object(size, worker):
+                worker.set_on_error(None)
+                controller._remove_actor(worker)
+
+        self._starting.add(worker)
+        worker.set_on_start(started)
+        worker.set_on_error(lambda worker, exception: self._starting.discard(worker))
 
     def _n_wanted(self, key: PlacementGroupFactory) -> int:
         needed = key.required_resources

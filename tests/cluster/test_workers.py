@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +107,78 @@ def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tm
     assert run.n_missing(spec) == 0
     assert (run.trials()["status"] == "completed").all()
     assert sorted(run.trials()["n_attempts"]) == [1, 1, 1, 1, 2]
+
+
+class StartsLate:
+    """Trials whose second worker does not start before the first has run three, which then waits for the second."""
+
+    N_TRIALS = 3
+    MOST_SECONDS = 20.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StartsLate.arrived, (self.folder,)
+
+    @staticmethod
+    def arrived(folder: Path) -> StartsLate:
+        """Return what a worker that starts unpickles."""
+        try:
+            (folder / "first").mkdir()
+        except FileExistsError:
+            if not (folder / "second").exists():
+                (folder / "second").write_text(str(os.getpid()))
+            StartsLate.wait(lambda: len(list(folder.glob("*.ran"))) >= StartsLate.N_TRIALS)
+            if (folder / "second").read_text() == str(os.getpid()) and (folder / "dies").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+        return StartsLate(folder)
+
+    @staticmethod
+    def wait(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + StartsLate.MOST_SECONDS
+        while not until() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def __call__(
+        self, spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
+    ) -> TrialResult:
+        (self.folder / f"{spec.key}.{os.getpid()}.ran").touch()
+        if len(list(self.folder.glob("*.ran"))) > self.N_TRIALS:
+            self.wait(lambda: len({path.suffixes[0] for path in self.folder.glob("*.ran")}) > 1)
+        return run_trial(spec, data, placement, report, checkpoint)
+
+
+def test_a_worker_that_starts_late_is_kept_though_an_idle_one_has_taken_its_trial(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    """Else one worker after the other starts for seconds and is ended, and trials that are short run one by one."""
+    run, marks, _ = one_starts_late(cluster, spec, tmp_path)
+    processes = set(run.trials()["process_id"])
+    assert len(processes) == 2
+    assert int((marks / "second").read_text()) in processes
+
+
+def test_a_worker_that_dies_while_it_starts_for_nobody_costs_no_trial(
+    cluster: Cluster, spec: SweepSpec, tmp_path: Path
+) -> None:
+    run, marks, said = one_starts_late(cluster, spec, tmp_path, "dies")
+    assert run.n_missing(spec) == 0
+    assert said == []
+    assert set(run.trials()["n_attempts"]) == {1}
+    processes = set(run.trials()["process_id"])
+    assert len(processes) == 2
+    assert int((marks / "second").read_text()) not in processes
+
+
+def one_starts_late(cluster: Cluster, spec: SweepSpec, folder: Path, *marked: str) -> tuple[Run, Path, list[str]]:
+    """Run a sweep whose second worker starts late; return its run, the folder of marks, and what was said."""
+    run, marks, said = Run.create(folder / "run", spec), folder / "marks", list[str]()
+    marks.mkdir()
+    for name in marked:
+        (marks / name).touch()
+    run_on_ray(Session(spec, run, folder), cluster, function=StartsLate(marks), on_event=said.append)
+    return run, marks, said
 
 
 def errs(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
