@@ -233,6 +233,10 @@ class KeepWorkers(FIFOScheduler):
         return self.__dict__ | {"_control": None, "losses": Losses(), "_cache": None, "_manager": None}
 
 
+_OF_THE_CONTROLLER = ("_trial_to_actor", "_actor_to_trial", "_started_actors", "_actor_failed", "_remove_actor")
+"""What a worker that starts is taken from its trial with."""
+
+
 class _WorkerCache(_ObjectCache):
     """Keeps idle workers while their size is wanted, and none that is spoilt; and those whose trial an idle one took.
 
@@ -276,6 +280,8 @@ class _WorkerCache(_ObjectCache):
             controller: Tune's, which is about to give `trial` the idle one.
             trial: has no worker, or one that starts, or one that runs it soon.
         """
+        if not all(hasattr(controller, name) for name in _OF_THE_CONTROLLER):
+            return
         size: Any = trial.placement_group_factory
         worker = controller._trial_to_actor.get(trial)
         if worker is None or worker in controller._started_actors or not self._manager.is_actor_started(worker):
