@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,6 +27,12 @@ from orchestrator.uris import Uri, join, shown
 
 _READERS = 16
 _MOST_READS = 5
+_UNREAD_REFUSAL = "Failed to flush response stream"
+"""What pyarrow says of a refusal (503, SlowDown) that is longer than the object: its buffer is as long as that.
+
+The AWS SDK does not see the status then, and does not try again as it does for longer objects; so we do.
+"""
+_SECONDS_BETWEEN_READS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _NO_OBJECTS = ("hdfs", "viewfs")
 
 
@@ -128,12 +135,20 @@ class ObjectStorage(Storage):
         raise OSError(errno.EAGAIN, "changes while it is read", self.describe(name))
 
     def _read_once(self, name: str) -> bytes:
-        with (
-            _plain_errors(self.describe(name)),
-            self._filesystem.open_input_stream(f"{self._root}/{name}", compression=None) as stream,
-        ):
-            content: bytes = stream.read()
-        return content
+        waits = iter(_SECONDS_BETWEEN_READS)
+        while True:
+            try:
+                with (
+                    _plain_errors(self.describe(name)),
+                    self._filesystem.open_input_stream(f"{self._root}/{name}", compression=None) as stream,
+                ):
+                    content: bytes = stream.read()
+                return content
+            except OSError as error:
+                seconds = next(waits, None)
+                if seconds is None or _UNREAD_REFUSAL not in str(error):
+                    raise
+                time.sleep(seconds)
 
     def _stamp(self, name: str) -> tuple[object, int | None]:
         with _plain_errors(self.describe(name)):

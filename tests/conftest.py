@@ -32,7 +32,13 @@ SMALL: dict[str, Any] = {
 
 S3_SERVER = """
 import sys
+from moto.s3.models import FakeKey
 from moto.server import ThreadedMotoServer
+
+def dispose(key, garbage=False):
+    key.disposed = True  # moto closes an object that is replaced under those who read it, and answers them with 500
+
+FakeKey.dispose = dispose
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)

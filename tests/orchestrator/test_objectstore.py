@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +42,7 @@ MakeResult = Callable[..., TrialResult]
 Repeated = Callable[..., AbstractContextManager[None]]
 
 SECRET = "hushhush"
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
@@ -291,6 +295,66 @@ def test_a_store_that_refuses_ends_the_sweep_and_the_same_sweep_again_ends_as_if
     pd.testing.assert_frame_equal(found.reset_index(drop=True), undisturbed.reset_index(drop=True))
     again = run.trials().set_index("key")["started_at"]
     assert again[kept["key"]].tolist() == kept["started_at"].tolist(), "complete trials were trained again"
+
+
+# A store that has too much to do.
+
+
+@pytest.fixture
+def busy(s3: str) -> Iterator[Callable[[int], str]]:
+    """Return a function to the URI of `s3` behind a server that answers the next n GETs with 503."""
+    port, refusals = int(re.findall(r"127\.0\.0\.1:(\d+)", s3)[0]), [0]
+
+    class Busy(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            status, headers, content = 503, [("Content-Length", str(len(SLOW_DOWN)))], SLOW_DOWN
+            if self.command == "HEAD" or not refusals[0]:
+                connection = HTTPConnection("127.0.0.1", port)
+                connection.request(self.command, self.path, headers=dict(self.headers))
+                response = connection.getresponse()
+                status, headers, content = response.status, response.getheaders(), response.read()
+                connection.close()
+            else:
+                refusals[0] -= 1
+            self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_HEAD = answer
+
+        def log_message(self, *_: Any) -> None: ...
+
+    def uri(n_refusals: int) -> str:
+        refusals[0] = n_refusals
+        return s3.replace(f":{port}", f":{server.server_port}")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield uri
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("length", [2, 10_000])
+def test_an_object_of_any_length_is_read_from_a_store_that_has_too_much_to_do(
+    s3: str, busy: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(objectstore, "_SECONDS_BETWEEN_READS", (0.01, 0.01))
+    name = uuid.uuid4().hex
+    open_storage(s3).write(name, b"x" * length)
+    assert open_storage(busy(2)).read(name) == b"x" * length
+
+
+def test_a_store_that_always_has_too_much_to_do_is_told(
+    s3: str, busy: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectstore, "_SECONDS_BETWEEN_READS", (0.01, 0.01))
+    open_storage(s3).write("busy", b"xx")
+    with pytest.raises(OSError, match="AWS Error"):
+        open_storage(busy(1000)).read("busy")
 
 
 # Objects that are replaced while they are read.
