@@ -27,6 +27,7 @@ from orchestrator.storage import StoredFile
 from orchestrator.streams import PhaseData, Stream
 from orchestrator.trialspec import TrialSpec
 from strategies import Generators, Learner, TaskData, TrialDivergedError
+from strategies.optimizers import SGD
 
 Status = Literal["completed", "failed", "error"]
 """`failed` is the trial's own doing and is kept; `error` is the machine's and is tried again by the next run."""
@@ -313,11 +314,14 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def warm_up() -> None:
-    """Load what PyTorch loads at the first optimizer, seconds that would be counted to a worker's first trial.
+    """Take a step, and so load what PyTorch loads at the first one: that would be counted to a worker's first trial.
 
     The source is hashed here too, while it is what was imported.
     """
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = SGD([weight], lr=1.0, fused=True)
+    weight.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
     source_hash()
 
 

@@ -190,7 +190,7 @@ class KeepWorkers(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Put our cache in place before the first worker starts."""
         super().on_trial_add(tune_controller, trial)
-        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        controller = _inner(tune_controller)
         cache = getattr(controller, "_actor_cache", None)
         self._manager = getattr(controller, "_actor_manager", None)
         if self._control is not None and type(cache) is _ObjectCache:
@@ -206,7 +206,7 @@ class KeepWorkers(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep no worker whose process may be damaged."""
-        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        controller = _inner(tune_controller)
         if self._cache is not None and result.get(SPOILT):
             self._cache.spoilt.add(getattr(controller, "_trial_to_actor", {}).get(trial))
 
@@ -225,12 +225,17 @@ class KeepWorkers(FIFOScheduler):
                     tune_controller.stop_trial(trial)
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         if chosen is not None and self._cache is not None:
-            self._cache.keep_starting(getattr(tune_controller, "_tune_controller", tune_controller), chosen)
+            self._cache.keep_starting(_inner(tune_controller), chosen)
         return chosen
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the sweep: Tune saves its scheduler for a resume that we do not use."""
         return self.__dict__ | {"_control": None, "losses": Losses(), "_cache": None, "_manager": None}
+
+
+def _inner(tune_controller: Any) -> Any:
+    """Return the controller in what Tune wraps it in for schedulers."""
+    return getattr(tune_controller, "_tune_controller", tune_controller)
 
 
 _OF_THE_CONTROLLER = ("_trial_to_actor", "_actor_to_trial", "_started_actors", "_actor_failed", "_remove_actor")

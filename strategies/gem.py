@@ -12,17 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from strategies.base import Batch, Hyperparameters, Strategy, TaskData
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
-
-_FLAT = 1e-12
-"""Eigenvalues of a matrix of cosines below this, and pivots' squares, count as 0."""
 
 _BLOCK = 256
 """Columns that are summed in float32."""
@@ -175,6 +170,8 @@ def project(gradients: Tensor, margin: float) -> bool:
     products = inner_products(gradients)
     if not np.isfinite(products).all():
         return False
+    from strategies.qp import dual_weights  # it imports scipy, half a second of each new worker
+
     weights = dual_weights(products[:-1, :-1], products[:-1, -1], margin)
     if weights is None:
         gradient.zero_()
@@ -194,47 +191,3 @@ def inner_products(rows: Tensor) -> NDArray[np.float64]:
     rest = rows[:, n_blocks * _BLOCK :]
     total = (blocks @ blocks.mT).double().sum(0) + (rest @ rest.T).double()
     return total.cpu().numpy()
-
-
-def dual_weights(gram: NDArray[np.float64], linear: NDArray[np.float64], margin: float) -> NDArray[np.float64] | None:
-    """Return argmin over v ≥ γ of ½ vᵀKv + cᵀv, (k,), exactly; None where no solver succeeds.
-
-    Args:
-        gram: K = GGᵀ, (k, k), positive semi-definite.
-        linear: c = Gg, (k,).
-        margin: γ ≥ 0.
-
-    With each row of G scaled to norm 1, v = γ + u and K = AᵀA, this is the non-negative least squares problem
-    min over u ≥ 0 of |Au - b|² with Aᵀb = -(c + Kγ). A is the transposed Cholesky factor of K; where K is singular (two
-    tasks' gradients are parallel, or there are more tasks than directions) it is that of the eigenvectors. Rows of zero
-    take no part.
-    """
-    weights = np.full(len(linear), margin)
-    norms = np.sqrt(np.diag(gram))
-    used = np.flatnonzero(norms > 0)
-    norms = norms[used]
-    cosines = gram[np.ix_(used, used)] / np.outer(norms, norms)
-    target = -(linear[used] / norms + cosines @ (margin * norms))
-    try:
-        scale = float(np.abs(target).max()) or 1.0
-        solution, _ = nnls(*_least_squares(cosines, target / scale))
-    except (LinAlgError, RuntimeError, ValueError):
-        return None
-    weights[used] += solution * scale / norms
-    return weights
-
-
-def _least_squares(
-    matrix: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return A and b with AᵀA = `matrix` and Aᵀb = `target`."""
-    try:
-        lower = cholesky(matrix, lower=True)
-        if np.diag(lower).min() ** 2 > _FLAT:
-            return lower.T, solve_triangular(lower, target, lower=True)
-    except LinAlgError:
-        pass
-    values, vectors = eigh(matrix)
-    kept = values > _FLAT * values.max()
-    roots = np.sqrt(values[kept])
-    return roots[:, None] * vectors[:, kept].T, vectors[:, kept].T @ target / roots

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from strategies.base import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.optimizers import Adam
 from strategies.replay import n_remembered
 from strategies.vae import Vae
 
@@ -191,7 +192,7 @@ class GenerativeReplay(Strategy):
         """
         settings, own = self.learner.settings, self.hyperparameters
         generator = self.learner.generators["generative replay/generator"]
-        optimizer = torch.optim.Adam(vae.parameters(), lr=own.generator_learning_rate, fused=True)
+        optimizer = Adam(vae.parameters(), lr=own.generator_learning_rate, fused=True)
         n_a_pass = math.ceil(len(task) / settings.batch_size)
         n_steps = (own.generator_epochs or settings.epochs) * n_a_pass
         if own.generator_epochs is None and settings.iterations is not None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
 from strategies.network import Network, OutputLayout
+from strategies.optimizers import make_optimizer
 from strategies.seeds import Generators
 from strategies.settings import TrainingSettings
 
@@ -287,31 +288,6 @@ class Learner:
     def _check_parameters(self, task: int) -> None:
         for name, parameter in self.network.named_parameters():
             _finite(parameter.detach().sum(), f"parameter {name} after task {task}")
-
-
-def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return the optimizer that `settings` name; parameters without a gradient are never moved by it."""
-    rate, decay = settings.learning_rate, settings.weight_decay
-    match settings.optimizer:
-        case "sgd":
-            sgd = torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
-            _start_momentum(sgd, parameters)
-            return sgd
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-        case "rmsprop":
-            return torch.optim.RMSprop(
-                parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, foreach=True
-            )
-
-
-def _start_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Give SGD a momentum of 0 for `parameters`: its fused step wants one for all or for none of those it moves."""
-    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"]:
-        for parameter in parameters:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _cross_entropy(batch: Batch, forward: Forward) -> Tensor:

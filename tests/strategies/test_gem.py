@@ -11,9 +11,9 @@ from rehearsal_worlds import resumed_inside
 from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_settings, make_task, parameters_of, same
 from torch import Tensor
 
-from strategies import IncrementalType, Learner
-from strategies import gem as gem_module
-from strategies.gem import Gem, GemHyperparameters, GemState, dual_weights, inner_products, project
+from strategies import IncrementalType, Learner, qp
+from strategies.gem import Gem, GemHyperparameters, GemState, inner_products, project
+from strategies.qp import dual_weights
 
 
 def gem(kind: IncrementalType = "task", training: dict[str, Any] | None = None, **own: Any) -> Learner:
@@ -133,7 +133,7 @@ def test_where_no_solver_succeeds_the_step_is_left_out(monkeypatch: pytest.Monke
     def fails(*arguments: object) -> None:
         raise RuntimeError("Maximum number of iterations reached.")
 
-    monkeypatch.setattr(gem_module, "nnls", fails)
+    monkeypatch.setattr(qp, "nnls", fails)
     assert projected([[0.0, 1.0]], [2.0, -1.0]) == [0.0, 0.0]
 
 

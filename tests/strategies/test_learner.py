@@ -13,7 +13,6 @@ from tiny_worlds import (
     learn_tasks,
     make_learner,
     make_network,
-    make_settings,
     make_task,
     parameters_of,
     same,
@@ -31,7 +30,6 @@ from strategies import (
     TrainingSettings,
     TrialDivergedError,
 )
-from strategies.learner import make_optimizer
 
 
 class Recorder(Strategy):
@@ -194,44 +192,6 @@ def test_a_task_trains_in_training_mode_after_an_evaluation() -> None:
     learn_tasks(learner, [1])
 
     assert learner.network.training
-
-
-def _one_step(optimizer: str, p: Tensor, g: Tensor, rate: float, decay: float) -> Tensor:
-    decayed = g + decay * p
-    match optimizer:
-        case "sgd":
-            return p - rate * decayed
-        case "adam":
-            return p - rate * decayed / (decayed.abs() + 1e-8)
-        case "adamw":
-            return p * (1 - rate * decay) - rate * g / (g.abs() + 1e-8)
-    return p - rate * decayed / ((0.01 * decayed.square()).sqrt() + 1e-8)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_every_optimizer_takes_the_step_that_it_is_named_after(optimizer: str, decay: float) -> None:
-    start, gradient = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.5, 1.0, -4.0])
-    parameter = torch.nn.Parameter(start.clone())
-    parameter.grad = gradient.clone()
-    settings = make_settings(optimizer=optimizer, learning_rate=0.01, momentum=0.9, weight_decay=decay)
-
-    make_optimizer([parameter], settings).step()
-
-    torch.testing.assert_close(parameter.detach(), _one_step(optimizer, start, gradient, 0.01, decay))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
-def test_momentum_carries_the_last_step_on(optimizer: str) -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    stepper = make_optimizer([parameter], make_settings(optimizer=optimizer, momentum=0.5, learning_rate=1.0))
-    parameter.grad = torch.ones(1)
-    stepper.step()
-    first = parameter.item()
-    parameter.grad = torch.zeros(1)
-    stepper.step()
-
-    assert parameter.item() - first == pytest.approx(0.5 * first)
 
 
 def test_weight_decay_moves_no_parameter_without_a_gradient() -> None:
