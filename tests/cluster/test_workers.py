@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from ray import tune
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
@@ -77,16 +78,42 @@ def always_dies(spec: TrialSpec, data: PhaseData, placement: Placement, report: 
 def dies_while_idle(
     spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
 ) -> TrialResult:
-    """Let one worker of a batch die after its trial has ended, while the batch's other trial still runs."""
-    marker = checkpoint.parents[1] / "idle"
-    marker.mkdir(exist_ok=True)
-    if spec.phase == "search" and spec.seed == 0 and not (marker / "long").exists():
-        (marker / "long").touch()
-        time.sleep(4)
-    elif spec.phase == "search" and not (marker / "died").exists():
-        (marker / "died").touch()
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    """Let one worker of a batch die once its trial has its row, while the batch's other trial still runs."""
+    folder = checkpoint.parents[1]
+    (folder / "idle").mkdir(exist_ok=True)
+    if spec.phase == "search" and is_first(folder / "idle" / "long"):
+        wait(lambda: any(not lives(int(path.stem)) for path in folder.glob("idle/*.pid")))
+    elif spec.phase == "search" and is_first(folder / "idle" / "short"):
+
+        def die() -> None:
+            wait((folder / "trials" / f"{spec.key}.parquet").exists)
+            (folder / "idle" / f"{os.getpid()}.pid").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=die, daemon=True).start()
     return run_trial(spec, data, placement, report, checkpoint)
+
+
+def is_first(marker: Path) -> bool:
+    try:
+        marker.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def lives(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait(until: Callable[[], bool]) -> None:
+    """Wait for something that comes; where it does not, the test says so."""
+    end = time.monotonic() + 120
+    while not until() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tmp_path: Path) -> None:
@@ -102,7 +129,7 @@ def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tm
     )
     run, said = Run.create(tmp_path / "run", spec), list[str]()
     run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_while_idle, on_event=said.append)
-    assert (tmp_path / "run" / "idle" / "died").exists()
+    assert len(list(tmp_path.glob("run/idle/*.pid"))) == 1
     assert len(said) == 1
     assert run.n_missing(spec) == 0
     assert (run.trials()["status"] == "completed").all()

@@ -23,6 +23,8 @@ REFUSALS = ("write:error=ENOSPC", "write:error=EIO", "fsync:error=EIO", "rename:
 TIMES = (1, 3, 8, 17)
 """At which call of its kind, in the run folder, the system refuses."""
 
+STRACE = ("-f", "--seccomp-bpf", "-qq")
+
 ENDED_WITH_MESSAGE = 3
 """What a driver under strace exits with where it ended with our message, and not with another exception."""
 
@@ -33,8 +35,8 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
     world = World(folder / "disks", SMALL, seed)
     for size in SIZES[1:3] if quick else SIZES:
         full(world, tally, size)
-    if shutil.which("strace") is None:
-        tally.notes.append("refusals SKIPPED: strace is not installed")
+    if not can_trace(folder):
+        tally.notes.append("refusals SKIPPED: strace is not there, or may not trace")
         return tally
     times = TIMES[:0] if quick else TIMES
     for refusal in REFUSALS:
@@ -44,6 +46,15 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
         for refusal in ("fsync:error=EIO", "rename:error=ENOSPC"):
             refused(world, tally, refusal, world.random.randint(1, 12))
     return tally
+
+
+def can_trace(folder: Path) -> bool:
+    """Return whether strace is there and traces a process as it is asked to here."""
+    trace = folder / "can-trace"
+    command = ["strace", *STRACE, "-o", str(trace), "-e", "trace=execve", "true"]
+    return shutil.which("strace") is not None and (
+        subprocess.run(command, capture_output=True).returncode == 0 and trace.read_text() != ""
+    )
 
 
 def full(world: World, tally: Tally, size: int) -> None:
@@ -111,7 +122,7 @@ def refused(world: World, tally: Tally, refusal: str, when: int) -> None:
     calls = "rename,renameat,renameat2" if kind == "rename" else kind
     done = subprocess.run(
         [
-            *("strace", "-f", "--seccomp-bpf", "-qq", "-o", str(folder) + ".trace", "-e", f"trace={calls}"),
+            *("strace", *STRACE, "-o", str(folder) + ".trace", "-e", f"trace={calls}"),
             *("-e", f"inject={calls}:{refusal.partition(':')[2]}:when={when}"),
             *(sys.executable, "-m", "tests.faults.disks", str(folder)),
         ],

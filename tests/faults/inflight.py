@@ -162,11 +162,12 @@ def _one_sweep(
     tally.n_resumed += n_resumed
     if harmless and (lost or errors or run_folder.n_missing(world.spec)):
         tally.wrong(f"{what}: {len(lost)} trials were tried again and {len(errors)} ended with an error")
-    if run_folder.n_missing(world.spec):
-        again = Session(world.spec, Run(folder), Path("nowhere"))
-        run_on_ray(again, cluster, function=noted)
-    Run(folder).fill_intransigence()
-    Run(folder).delete_used_checkpoints()
+    next_run = Run(folder)
+    with next_run.locked():  # which tidies up what a worker left that was killed while it wrote a checkpoint
+        if next_run.n_missing(world.spec):
+            run_on_ray(Session(world.spec, next_run, Path("nowhere")), cluster, function=noted)
+        next_run.fill_intransigence()
+        next_run.delete_used_checkpoints()
     world.check_end(tally, what, folder, kept)
     print(f"  {tally.group} so far: {tally.line()}", file=sys.stderr, flush=True)
     return striker.hits

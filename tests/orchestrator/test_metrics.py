@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -138,6 +138,7 @@ def matrices(draw: st.DrawFn) -> NDArray[np.float64]:
     return np.array(values).reshape(n_tasks + 1, n_tasks)
 
 
+@settings(derandomize=True, deadline=None, database=None)
 @given(matrices())
 def test_what_holds_for_every_matrix(accuracy: NDArray[np.float64]) -> None:
     metrics = compute_metrics(accuracy)

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import pytest
 
@@ -28,7 +27,6 @@ from orchestrator.uris import join
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
-Repeated = Callable[..., AbstractContextManager[None]]
 
 
 def lock_of_another(root: str, age: float, owner: str = "x") -> None:
@@ -81,15 +79,11 @@ def test_a_lock_of_another_machine_holds_while_it_is_renewed(root: str) -> None:
 
 @pytest.mark.parametrize("age", [-3600, -1, 61, 3600])
 def test_a_live_lock_is_left_alone_whatever_its_clock_says(
-    root: str, age: float, repeated: Repeated, monkeypatch: pytest.MonkeyPatch
+    root: str, age: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objectlock, "SECONDS_OF_WATCH", 5.0)
-    monkeypatch.setattr(objectlock, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    with (
-        repeated(lambda: lock_of_another(root, age), seconds=0.05),
-        pytest.raises(RunFolderError, match="process 1 on far"),
-        Run(root).locked(),
-    ):
+    lock_of_another(root, age)
+    monkeypatch.setattr(objectlock.time, "sleep", lambda seconds: lock_of_another(root, age))
+    with pytest.raises(RunFolderError, match="process 1 on far"), Run(root).locked():
         pass
     assert json.loads(open_storage(root).read(".lock"))["owner"] == "x"
 
@@ -157,8 +151,10 @@ def test_a_lock_of_this_machine_with_an_odd_process_is_a_lock(root: str, process
         pass
 
 
-def renewed_at(root: str) -> float:
-    return float(json.loads(open_storage(root).read(".lock"))["renewed"])
+def renewed_at(run: Run) -> float:
+    """Return what a lock that we hold says, read while nobody renews it."""
+    with run.storage._lock._renewing:  # type: ignore[attr-defined]
+        return float(json.loads(run.storage.read(".lock"))["renewed"])
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -184,19 +180,21 @@ def test_a_lock_is_renewed_while_it_is_held_and_after_a_store_that_refused(
 
     refusing = False
     monkeypatch.setattr(ObjectLock, "_put", refuse_some)
-    with Run(root).locked():
-        first = renewed_at(root)
-        assert wait_for(lambda: renewed_at(root) > first)
+    run = Run(root)
+    with run.locked():
+        first = renewed_at(run)
+        assert wait_for(lambda: renewed_at(run) > first)
         refusing = True
         assert wait_for(lambda: n_refused > 1)
-        refused = renewed_at(root)
+        refused = renewed_at(run)
         refusing = False
-        assert wait_for(lambda: renewed_at(root) > refused)
+        assert wait_for(lambda: renewed_at(run) > refused)
 
 
 def test_who_could_not_renew_for_long_looks_before_the_next_write(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, now = Run(root), objectlock._now()
+    run = Run(root)
     with run.locked():
+        now = run.storage._lock._renewed  # type: ignore[attr-defined]
         monkeypatch.setattr(objectlock, "_now", lambda: now + 25)
         lock_of_another(root, 0)  # written past the lock, as another machine would
         monkeypatch.setattr(objectlock, "_now", lambda: now + 35)
@@ -214,7 +212,8 @@ def test_who_is_told_while_renewing_that_another_holds_the_lock_writes_no_more(
     run = Run(root)
     with run.locked():
         (renewing,) = (thread for thread in threading.enumerate() if thread.name == "run-lock")
-        lock_of_another(root, 0)
+        with run.storage._lock._renewing:  # type: ignore[attr-defined]
+            lock_of_another(root, 0)
         renewing.join(20)
         assert not renewing.is_alive()
         with pytest.raises(StorageError, match="expected to hold the lock"):

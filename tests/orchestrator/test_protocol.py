@@ -259,7 +259,7 @@ class StopError(BaseException):
 def second_process(
     trials: list[TrialSpec], digits: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[tuple[TrialResult, list[int]]]]:
-    """Return what one new process makes of every case: continued after a stop here, and afresh in another order."""
+    """Return what new processes make of every case: continued after a stop here, and afresh in another order."""
     torch.set_num_threads(1)
 
     def stop(after: int, row: list[float]) -> None:
@@ -275,9 +275,9 @@ def second_process(
                 run(spec, digits, report=stop, checkpoint=path)
             assert path is not None
             assert path.is_file()
-    found = in_new_process([(spec, None) for spec in reversed(trials)] + stopped)
+    continued = in_new_process(stopped)
     assert list(folder.iterdir()) == [], "a checkpoint is deleted at the end"
-    return {"afresh": found[: len(trials)][::-1], "continued": found[len(trials) :]}
+    return {"afresh": in_new_process([(spec, None) for spec in reversed(trials)])[::-1], "continued": continued}
 
 
 def test_a_stopped_trial_continues_in_a_new_process_as_if_it_had_not_stopped(
