@@ -6,6 +6,7 @@ Every preset runs as an ordinary sweep in a run folder, so what is complete is n
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Published:
         value: the printed mean, a share.
         tolerance: how far our mean may be from it, two-sided: twice the printed standard deviation of runs, where a
             single run of theirs would be ordinary; or 0.010 where none is printed.
+        spread: standard deviation of ours over the preset's seeds, as docs/conformance.md has it.
     """
 
     table: str
@@ -40,37 +42,39 @@ class Published:
     metric: str
     value: float
     tolerance: float
+    spread: float
 
 
-def _hsu(kind: str, method: str, mean: float, std: float) -> Published:
-    scenario = f"split-mnist/{kind}"
-    return Published("b", "split-mnist-hsu", scenario, method, "average_accuracy", mean / 100, 2 * std / 100)
+def _hsu(kind: str, method: str, mean: float, std: float, spread: float) -> Published:
+    """Return a number of table (b), all in percent."""
+    scenario, preset = f"split-mnist/{kind}", "split-mnist-hsu"
+    return Published("b", preset, scenario, method, "average_accuracy", mean / 100, 2 * std / 100, spread / 100)
 
 
 PUBLISHED: tuple[Published, ...] = (
-    Published("a", "split-mnist", "split-mnist/task", "naive", "average_accuracy", 0.977, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "naive", "backward_transfer", -0.024, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "ewc", "average_accuracy", 0.974, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "ewc", "backward_transfer", -0.029, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "replay", "average_accuracy", 0.994, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "replay", "backward_transfer", -0.003, 0.010),
-    Published("a", "split-mnist", "split-mnist/task", "packnet", "forgetting", 0.0, 0.0),
-    _hsu("task", "naive", 93.46, 2.01),
-    _hsu("task", "ewc", 97.70, 0.81),
-    _hsu("task", "lwf", 99.60, 0.03),
-    _hsu("task", "replay", 99.40, 0.08),
-    _hsu("task", "joint", 99.52, 0.16),
-    _hsu("domain", "naive", 55.16, 1.38),
-    _hsu("domain", "ewc", 58.85, 2.59),
-    _hsu("domain", "lwf", 71.02, 1.26),
-    _hsu("domain", "replay", 95.16, 0.49),
-    _hsu("domain", "joint", 98.59, 0.15),
-    _hsu("class", "naive", 19.71, 0.08),
-    _hsu("class", "ewc", 19.80, 0.05),
-    _hsu("class", "lwf", 24.17, 0.33),
-    _hsu("class", "replay", 90.78, 0.85),
-    _hsu("class", "joint", 97.53, 0.30),
-    Published("c", "split-mnist-van-de-ven", "split-mnist/class", "naive", "average_accuracy", 0.1989, 0.0004),
+    Published("a", "split-mnist", "split-mnist/task", "naive", "average_accuracy", 0.977, 0.010, 0.0072),
+    Published("a", "split-mnist", "split-mnist/task", "naive", "backward_transfer", -0.024, 0.010, 0.0087),
+    Published("a", "split-mnist", "split-mnist/task", "ewc", "average_accuracy", 0.974, 0.010, 0.0067),
+    Published("a", "split-mnist", "split-mnist/task", "ewc", "backward_transfer", -0.029, 0.010, 0.0083),
+    Published("a", "split-mnist", "split-mnist/task", "replay", "average_accuracy", 0.994, 0.010, 0.001),
+    Published("a", "split-mnist", "split-mnist/task", "replay", "backward_transfer", -0.003, 0.010, 0.0012),
+    Published("a", "split-mnist", "split-mnist/task", "packnet", "forgetting", 0.0, 0.0, 0.0),
+    _hsu("task", "naive", 93.46, 2.01, 2.11),
+    _hsu("task", "ewc", 97.70, 0.81, 1.07),
+    _hsu("task", "lwf", 99.60, 0.03, 0.15),
+    _hsu("task", "replay", 99.40, 0.08, 0.16),
+    _hsu("task", "joint", 99.52, 0.16, 0.16),
+    _hsu("domain", "naive", 55.16, 1.38, 1.1),
+    _hsu("domain", "ewc", 58.85, 2.59, 1.95),
+    _hsu("domain", "lwf", 71.02, 1.26, 1.61),
+    _hsu("domain", "replay", 95.16, 0.49, 0.39),
+    _hsu("domain", "joint", 98.59, 0.15, 0.14),
+    _hsu("class", "naive", 19.71, 0.08, 0.05),
+    _hsu("class", "ewc", 19.80, 0.05, 0.09),
+    _hsu("class", "lwf", 24.17, 0.33, 2.12),
+    _hsu("class", "replay", 90.78, 0.85, 0.77),
+    _hsu("class", "joint", 97.53, 0.30, 0.18),
+    Published("c", "split-mnist-van-de-ven", "split-mnist/class", "naive", "average_accuracy", 0.1989, 0.0004, 0.0008),
 )
 """Tables (a): a public article's single run; (b): Hsu et al. 2018, arXiv 1810.12488; (c): van de Ven et al. 2022,
 Nature Machine Intelligence 4, 1185."""
@@ -90,8 +94,12 @@ HEADER = (
 RULE = "|" + "---|" * 10
 
 
-def row_of(published: Published, trials: pd.DataFrame) -> str:
-    """Return a printed number as a row of the Markdown table, beside ours from the confirm phase of `trials`."""
+def row_of(published: Published, trials: pd.DataFrame, n_seeds: int) -> str:
+    """Return a printed number as a row of the Markdown table, beside ours from the confirm phase of `trials`.
+
+    Of fewer seeds than the preset's `n_seeds` our mean scatters: by up to three of its standard errors more than the
+    tolerance it may then be away. One seed says that nothing is broken, and not that a number is met.
+    """
     here = (trials["scenario"] == published.scenario) & (trials["method"] == published.method)
     values = trials.loc[here & (trials["phase"] == "confirm"), published.metric].dropna().tolist()
     p = published
@@ -100,12 +108,13 @@ def row_of(published: Published, trials: pd.DataFrame) -> str:
     mean = statistics.fmean(values)
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     difference = mean - p.value
-    verdict = "within" if abs(difference) <= p.tolerance else "**outside**"
+    tolerance = p.tolerance + (3 * p.spread / math.sqrt(len(values)) if len(values) < n_seeds else 0.0)
+    verdict = "within" if abs(difference) <= tolerance else "**outside**"
     if verdict != "within" and (p.table, p.scenario, p.method, p.metric) in EXPLAINED:
         verdict = "outside, explained"
     return (
         f"| {p.table} | {p.scenario} | {p.method} | {p.metric} | {p.value:.4f} | {mean:.4f} ± {spread:.4f} | "
-        f"{len(values)} | {difference:+.4f} | {p.tolerance:.4f} | {verdict} |"
+        f"{len(values)} | {difference:+.4f} | {tolerance:.4f} | {verdict} |"
     )
 
 
@@ -114,19 +123,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.published", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
     parser.add_argument("--runs", type=Path, default=Path("runs/conformance"), help="where the run folders are")
-    parser.add_argument("--seeds", type=int, help="fewer seeds than the presets have, for a quick look")
+    parser.add_argument("--seeds", type=int, help="fewer seeds than the presets have, held to wider tolerances")
     parser.add_argument("--only", choices=sorted({p.preset for p in PUBLISHED}), help="run one preset")
     parser.add_argument("--num-cpus", type=int, help="CPUs to use; all by default")
     options = parser.parse_args()
     overrides = {"seeds.confirm": options.seeds} if options.seeds else {}
-    frames = {}
+    frames, n_seeds = {}, {}
     wanted = [published for published in PUBLISHED if options.only in (None, published.preset)]
     for preset in dict.fromkeys(published.preset for published in wanted):
         spec, folder = load_spec(preset=preset, overrides=overrides), options.runs / preset
         with ProgressDisplay(make_console()) as display:
             run_sweep(spec, folder, options.data_dir, num_cpus=options.num_cpus, display=display)
-        frames[preset] = open_run(folder).trials()
-    rows = [row_of(published, frames[published.preset]) for published in wanted]
+        frames[preset], n_seeds[preset] = open_run(folder).trials(), load_spec(preset=preset).seeds.confirm
+    rows = [row_of(published, frames[published.preset], n_seeds[published.preset]) for published in wanted]
     print("\n".join([HEADER, RULE, *rows]))
     return int(any("not run" in row or "**outside**" in row for row in rows))
 

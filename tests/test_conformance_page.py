@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from benchmarks.published import EXPLAINED, PUBLISHED
+import pandas as pd
+import pytest
+
+from benchmarks.published import EXPLAINED, PUBLISHED, row_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text()
 ROWS = [
@@ -17,6 +21,7 @@ ROWS = [
 def test_every_published_number_is_in_the_table_once_with_its_tolerance() -> None:
     expected = [[p.table, p.scenario, p.method, p.metric, f"{p.value:.4f}", f"{p.tolerance:.4f}"] for p in PUBLISHED]
     assert [[*row[:5], row[8]] for row in ROWS] == expected
+    assert [row[5].split(" ± ")[1] for row in ROWS] == [f"{p.spread:.4f}" for p in PUBLISHED]
 
 
 def test_the_verdicts_follow_from_the_numbers() -> None:
@@ -32,3 +37,19 @@ def test_the_verdicts_follow_from_the_numbers() -> None:
 def test_the_tables_have_the_seeds_that_they_promise() -> None:
     n_seeds = {"a": "5", "b": "10", "c": "20"}
     assert all(row[6] == n_seeds[row[0]] for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("found", "tolerance", "verdict"),
+    [
+        ([0.99, 0.96, 0.98, 0.97], "0.0190", "within"),  # three standard errors of four seeds, 0.006 each, more
+        ([0.95] * 4, "0.0190", "**outside**"),
+        ([0.99, 0.96, 0.98, 0.97, 0.97], "0.0100", "within"),
+        ([0.9] * 5, "0.0100", "**outside**"),
+    ],
+)
+def test_fewer_seeds_are_held_to_wider_tolerances(found: list[float], tolerance: str, verdict: str) -> None:
+    published = dataclasses.replace(PUBLISHED[0], value=0.97, spread=0.006)
+    trials = pd.DataFrame({"scenario": published.scenario, "method": published.method, "average_accuracy": found})
+    row = row_of(published, trials.assign(phase="confirm"), n_seeds=5)
+    assert [cell.strip() for cell in row.split("|")[9:11]] == [tolerance, verdict]
