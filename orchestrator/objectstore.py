@@ -159,7 +159,8 @@ class ObjectStorage(Storage):
         """Yield each name with its content, many at a time: each is a request over the network.
 
         An object is asked for its length and then for its bytes, so that one that is replaced in between may come back
-        cut off. `read` looks again after it, and whoever finds a content from here damaged has to use it.
+        cut off, or with bytes at its end that are nobody's. `read` looks again after it, and whoever finds a content
+        from here damaged has to use it.
         """
         with ThreadPoolExecutor(_READERS) as pool:
             yield from pool.map(lambda name: (name, self._read_once(name)), names)
