@@ -10,9 +10,10 @@ READY = $(VENV)/.ready
 sweep: $(READY)
 	$(RUN) -m orchestrator sweep
 
-# Some processes at once; all tests that start a cluster are in one of them (tests/conftest.py).
+# Some processes at once; all tests that start a cluster are in one of them (tests/conftest.py). One that dies ends the
+# run: the others would wait for ever.
 test: $(READY)
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 # What CI runs.
 check: lint test
