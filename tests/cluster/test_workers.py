@@ -109,9 +109,9 @@ def lives(process: int) -> bool:
         return False
 
 
-def wait(until: Callable[[], bool]) -> None:
+def wait(until: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for something that comes; where it does not, the test says so."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + seconds
     while not until() and time.monotonic() < end:
         time.sleep(0.02)
 
@@ -156,23 +156,17 @@ class StartsLate:
         except FileExistsError:
             if not (folder / "second").exists():
                 (folder / "second").write_text(str(os.getpid()))
-            StartsLate.wait(lambda: len(list(folder.glob("*.ran"))) >= StartsLate.N_TRIALS)
+            wait(lambda: len(list(folder.glob("*.ran"))) >= StartsLate.N_TRIALS, StartsLate.MOST_SECONDS)
             if (folder / "second").read_text() == str(os.getpid()) and (folder / "dies").exists():
                 os.kill(os.getpid(), signal.SIGKILL)
         return StartsLate(folder)
-
-    @staticmethod
-    def wait(until: Callable[[], bool]) -> None:
-        end = time.monotonic() + StartsLate.MOST_SECONDS
-        while not until() and time.monotonic() < end:
-            time.sleep(0.02)
 
     def __call__(
         self, spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
     ) -> TrialResult:
         (self.folder / f"{spec.key}.{os.getpid()}.ran").touch()
         if len(list(self.folder.glob("*.ran"))) > self.N_TRIALS:
-            self.wait(lambda: len({path.suffixes[0] for path in self.folder.glob("*.ran")}) > 1)
+            wait(lambda: len({path.suffixes[0] for path in self.folder.glob("*.ran")}) > 1, self.MOST_SECONDS)
         return run_trial(spec, data, placement, report, checkpoint)
 
 
