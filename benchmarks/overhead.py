@@ -6,20 +6,20 @@ import tempfile
 import time
 from pathlib import Path
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+import orchestrator.execution.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
 from ray import tune
 
-from orchestrator.cluster import connected
-from orchestrator.provenance import Placement
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.spec import parse_spec
-from orchestrator.streams import PhaseData
-from orchestrator.sweep import run_on_ray
-from orchestrator.trial import TrialResult
-from orchestrator.trialspec import TrialSpec
+from orchestrator.core.placement import Placement
+from orchestrator.execution.cluster import connected
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial.result import TrialResult
 
 _SLOTS = 2
 _PLAIN_TRIALS = 20

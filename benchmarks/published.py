@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator import load_spec, open_run, run_sweep
-from orchestrator.progress import ProgressDisplay
-from orchestrator.show import make_console
+from orchestrator.report.console import make_console
+from orchestrator.report.progress import ProgressDisplay
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.api import load_spec
-from orchestrator.models import build_network
-from orchestrator.spec import SweepSpec
-from orchestrator.streams import Dataset, Stream, load_dataset
-from orchestrator.trial import run_trial, warm_up
+from orchestrator.models.building import build_network
+from orchestrator.spec.loading import load_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.streams.stream import Stream
+from orchestrator.trial.protocol import run_trial, warm_up
 from strategies import STRATEGIES, Generators, Learner, find_method
 
 _NONE = float("inf")

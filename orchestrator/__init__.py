@@ -12,20 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api import load_spec, open_run, plan, run_one, run_sweep
-    from orchestrator.run import Run
-    from orchestrator.spec import SweepSpec, parse_spec
-    from orchestrator.trialspec import TrialSpec
+    from orchestrator.api import open_run, plan, run_single_trial, run_sweep
+    from orchestrator.results.run import Run
+    from orchestrator.spec.loading import load_spec, parse_spec
+    from orchestrator.spec.sweep_spec import SweepSpec
+    from orchestrator.spec.trial_spec import TrialSpec
 
 _EXPORTS = {
-    "Run": "run",
-    "SweepSpec": "spec",
-    "TrialSpec": "trialspec",
-    "load_spec": "api",
+    "Run": "results.run",
+    "SweepSpec": "spec.sweep_spec",
+    "TrialSpec": "spec.trial_spec",
+    "load_spec": "spec.loading",
     "open_run": "api",
-    "parse_spec": "spec",
+    "parse_spec": "spec.loading",
     "plan": "api",
-    "run_one": "api",
+    "run_single_trial": "api",
     "run_sweep": "api",
 }
 
@@ -37,7 +38,7 @@ __all__ = [
     "open_run",
     "parse_spec",
     "plan",
-    "run_one",
+    "run_single_trial",
     "run_sweep",
 ]
 

@@ -3,95 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from orchestrator.changes import changes_since
-from orchestrator.compaction import Compacted, is_worth_it
-from orchestrator.compaction import compact as compact_tables
-from orchestrator.datacheck import load_datasets
-from orchestrator.errors import DataError, RunFolderError, SpecError, StorageError
-from orchestrator.models import MODELS, model_faults
-from orchestrator.planning import CellPlan, plan_sweep
-from orchestrator.provenance import Placement
-from orchestrator.recorded import recorded_spec
-from orchestrator.run import Run
-from orchestrator.search import SweepSearch
-from orchestrator.session import Listener, Session, fingerprints, software_now
-from orchestrator.spec import SweepSpec, nearest, parse_spec, read_spec
-from orchestrator.storage import DEFAULT_ROOT, unheard
-from orchestrator.streams import STREAMS, StreamSettings, dataset_of, load_stream
-from orchestrator.trial import Report, TrialResult, run_trial
-from orchestrator.trialspec import PROTOCOL_VERSION, TrialSpec
-from orchestrator.uris import join
-from strategies import STRATEGIES, MethodError, find_method
+from orchestrator.core.errors import DataError, RunFolderError, SpecError, StorageError
+from orchestrator.core.placement import Placement
+from orchestrator.execution.session import Listener, Session, fingerprints
+from orchestrator.models.settings import MODELS
+from orchestrator.results.compaction import Compacted, is_worth_it
+from orchestrator.results.compaction import compact as compact_tables
+from orchestrator.results.recorded import recorded_spec
+from orchestrator.results.run import Run
+from orchestrator.results.software import changes_since
+from orchestrator.search.plan import Plan, plan_sweep
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.loading import load_plugins, parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import PROTOCOL_VERSION, TrialSpec
+from orchestrator.storage.base import DEFAULT_ROOT, unheard
+from orchestrator.storage.uris import join
+from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of
+from orchestrator.streams.sources.loading import load_stream
+from orchestrator.trial.preflight import load_datasets
+from orchestrator.trial.protocol import Report, run_trial
+from orchestrator.trial.provenance import software_now
+from orchestrator.trial.result import TrialResult
+from strategies import MethodError, find_method
 
 if TYPE_CHECKING:
-    from orchestrator.progress import ProgressDisplay
+    from orchestrator.report.progress import ProgressDisplay
 
 DEFAULT_DATA_DIR = Path("~/.cache/continual-sweep")
-PRESETS = Path(__file__).parent / "presets"
-
-
-def preset_names() -> list[str]:
-    """Return the names of the presets that come with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def load_spec(
-    source: str | Path | None = None,
-    preset: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> SweepSpec:
-    """Return a validated spec.
-
-    Args:
-        source: a YAML file.
-        preset: a preset's name, where no file is given; `quickstart` by default.
-        overrides: field path with dots, such as `search.suggestions` -> value.
-
-    Raises:
-        SpecError: with every fault.
-    """
-    if source is not None and preset is not None:
-        raise SpecError([f"--preset: expected a file or a preset, got '{source}' and '{preset}'; drop one"])
-    if source is not None:
-        content = read_spec(Path(source))
-    else:
-        name = preset or "quickstart"
-        if name not in preset_names():
-            raise SpecError([f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"])
-        content = read_spec(PRESETS / f"{name}.yaml")
-    for path, value in (overrides or {}).items():
-        _override(content, path, value)
-    methods = content.get("methods")
-    load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
-    spec = parse_spec(content)
-    faults = model_faults(spec.model)
-    if faults:
-        raise SpecError(faults)
-    return spec
-
-
-def load_plugins(names: Iterable[str]) -> None:
-    """Import the methods that are written `module:Class` among `names`, because the user wrote them.
-
-    Whatever else reads a spec or a run folder knows such names only after this, and never imports them.
-
-    Raises:
-        SpecError: where one of them cannot be imported or is no strategy.
-    """
-    faults = []
-    for name in names:
-        try:
-            STRATEGIES.load_plugin(name)
-        except MethodError as error:
-            faults.append(f"methods.{name}: {error}")
-    if faults:
-        raise SpecError(faults)
 
 
 def run_sweep(
@@ -134,7 +78,7 @@ def run_sweep(
         opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder
         try:
             if not session.search.is_finished:
-                from orchestrator.launch import launch
+                from orchestrator.execution.launch import launch
 
                 launch(session, address, num_cpus, display)
             session.close()
@@ -173,21 +117,6 @@ def run_place(spec: SweepSpec, run: str | Path | None = None, storage: str | Pat
     return run if run is not None else join(storage if storage is not None else DEFAULT_ROOT, spec.name)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep would do.
-
-    Args:
-        run: its run folder, as it is shown.
-        cells: the plan of each cell.
-        changes: what differs between the software and devices of its trials and those of here, a line each.
-    """
-
-    run: str | Path
-    cells: tuple[CellPlan, ...]
-    changes: tuple[str, ...] = ()
-
-
 def plan(
     spec: SweepSpec,
     run: str | Path | None = None,
@@ -213,7 +142,7 @@ def open_run(path: str | Path) -> Run:
     return Run.open(path)
 
 
-def run_one(
+def run_single_trial(
     spec: TrialSpec,
     data_dir: str | Path = DEFAULT_DATA_DIR,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
@@ -244,7 +173,7 @@ def run_one(
     return run_trial(spec, dataset.phase(spec.phase, spec.validation_share), placement, report)
 
 
-def single_trial(
+def single_trial_spec(
     spec: SweepSpec, hyperparameters: Mapping[str, Any], seed: int, phase: Any, data_dir: str | Path
 ) -> TrialSpec:
     """Return the trial of a spec with one cell, for given hyper-parameters.
@@ -298,13 +227,3 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
             f"{spec.strategy_versions} and {spec.protocol_version}; check out revision '{row['code_revision']}'"
         )
     return spec, row
-
-
-def _override(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at `path`, making mappings on the way."""
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = content.get(parent)
-        content[parent] = dict(inner) if isinstance(inner, Mapping) else {}
-        content = content[parent]
-    content[last] = value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.agem import Agem
-from strategies.base import (
+from strategies.contract import (
     Batch,
     Forward,
     Hyperparameters,
@@ -12,27 +11,28 @@ from strategies.base import (
     TaskData,
     TrialDivergedError,
 )
-from strategies.der import Der, DerPlusPlus
-from strategies.ewc import Ewc
-from strategies.freeze import Freeze
-from strategies.gem import Gem
-from strategies.generative_replay import GenerativeReplay
-from strategies.icarl import Icarl
-from strategies.joint import Joint
 from strategies.learner import Learner
-from strategies.lwf import Lwf
-from strategies.mas import Mas
-from strategies.mer import Mer
-from strategies.methods import Method, MethodError, Registry, UnknownMethodError
-from strategies.naive import Naive
+from strategies.methods.agem import Agem
+from strategies.methods.der import Der, DerPlusPlus
+from strategies.methods.ewc import Ewc
+from strategies.methods.freeze import Freeze
+from strategies.methods.gem import Gem
+from strategies.methods.generative_replay import GenerativeReplay
+from strategies.methods.icarl import Icarl
+from strategies.methods.joint import Joint
+from strategies.methods.lwf import Lwf
+from strategies.methods.mas import Mas
+from strategies.methods.mer import Mer
+from strategies.methods.naive import Naive
+from strategies.methods.packnet import Packnet
+from strategies.methods.pnn import Pnn
+from strategies.methods.replay import Replay
+from strategies.methods.si import Si
+from strategies.methods.supsup import Supsup
 from strategies.network import IncrementalType, Network, OutputLayout
-from strategies.packnet import Packnet
-from strategies.pnn import Pnn
-from strategies.replay import Replay
+from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
-from strategies.si import Si
-from strategies.supsup import Supsup
 
 STRATEGIES = Registry(
     (

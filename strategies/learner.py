@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.base import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
 from strategies.network import Network, OutputLayout
 from strategies.optimizers import make_optimizer
 from strategies.seeds import Generators

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from orchestrator import folders
-from orchestrator.spec import SweepSpec, parse_spec
-from orchestrator.streams import Dataset, load_dataset
-from orchestrator.trial import TrialResult
-from orchestrator.trialspec import TrialSpec
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage import folders
+from orchestrator.storage import lease as objectlock
+from orchestrator.storage.uris import join
+from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.trial.result import TrialResult
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -171,3 +179,67 @@ def full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         (tmp_path / f"{name}.0.tmp").symlink_to("/dev/full")
 
     return prepare
+
+
+Repeated = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def repeated() -> Repeated:
+    """Return a context manager that calls something once, then in a thread, every so many seconds, until it ends."""
+
+    @contextmanager
+    def context(call: Callable[[], object], seconds: float = 0.0) -> Iterator[None]:
+        stop = threading.Event()
+
+        def repeat() -> None:
+            while not stop.wait(seconds):
+                call()
+
+        call()
+        thread = threading.Thread(target=repeat)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    return context
+
+
+@pytest.fixture
+def as_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], AbstractContextManager[None]]:
+    """Return what makes this process another user's for some lines, in `tmp_path`; without rights to, it stays ours.
+
+    Paths in it must be relative: the folders above it are ours alone.
+    """
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    @contextmanager
+    def context(user: int, group: int) -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(group)
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+
+    return context
+
+
+@pytest.fixture(params=["s3", "memory"])
+def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a fresh root in an object store, on the S3 server and through fsspec in memory; locks settle at once."""
+    monkeypatch.setattr(objectlock, "SECONDS_TO_SETTLE", 0.0)
+    if request.param == "s3":
+        return join(str(request.getfixturevalue("s3")), uuid.uuid4().hex)
+    return f"memory://{uuid.uuid4().hex}/runs"

@@ -13,23 +13,17 @@ from typing import Any
 
 import torch
 
-from orchestrator.conformance.world import (
-    N_TASKS,
-    Case,
-    equal,
-    logits_of,
-    parameters_of,
-    tensors_in,
-    through_a_file,
-)
-from orchestrator.errors import SpecError
-from orchestrator.spec import parse_spec
-from orchestrator.speccheck import TYPES
-from orchestrator.streams import Dataset, load_dataset
-from orchestrator.trial import TrialResult, run_trial
+from orchestrator.conformance.world import N_TASKS, Case, equal, logits_of, parameters_of, tensors_in, through_a_file
+from orchestrator.core.errors import SpecError
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.validation import TYPES
+from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
 from search_spaces import default_space, sample
 from strategies import Batch, Forward, Learner, TaskData, find_method
-from strategies.quadratic import QuadraticState, penalty_value
+from strategies.parts.quadratic import QuadraticState, penalty_value
 
 
 def declares_itself(case: Case) -> None:

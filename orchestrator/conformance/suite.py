@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from orchestrator.api import load_plugins
 from orchestrator.conformance import checks
 from orchestrator.conformance.world import Case
-from orchestrator.speccheck import TYPES
+from orchestrator.spec.loading import load_plugins
+from orchestrator.spec.validation import TYPES
 from strategies import find_method
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orchestrator.models import ModelSettings, build_network
+from orchestrator.models.building import build_network
+from orchestrator.models.settings import ModelSettings
 from strategies import Generators, IncrementalType, Learner, OutputLayout, TaskData, TrainingSettings, find_method
 
 N_TASKS = 3

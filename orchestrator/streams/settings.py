@@ -102,14 +102,14 @@ STREAMS: dict[str, tuple[Family, str]] = {
 """Every stream that needs no data of the user's, by name: its family and its data set."""
 
 
-def is_own(settings: StreamSettings) -> bool:
+def is_user_data(settings: StreamSettings) -> bool:
     """Return whether settings name a user's own data."""
     return settings.folder is not None or settings.table is not None
 
 
 def known_streams(streams: dict[str, StreamSettings]) -> list[str]:
     """Return the streams that scenarios may name: the built-in ones, and those of the user's own data."""
-    return [*STREAMS, *(name for name, settings in streams.items() if name not in STREAMS and is_own(settings))]
+    return [*STREAMS, *(name for name, settings in streams.items() if name not in STREAMS and is_user_data(settings))]
 
 
 def family_of(stream: str, settings: StreamSettings) -> Family:

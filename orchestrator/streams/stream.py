@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchestrator.streams.changes import Noise, Part, Permutation, Rotation, change_of, rotate
 from orchestrator.streams.datasets import Inputs, PhaseData
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.settings import StreamSettings, family_of, number_of_tasks
+from orchestrator.streams.transforms import Noise, Part, Permutation, Rotation, change_of, rotate
 from strategies import IncrementalType, OutputLayout, TaskData
 from strategies.seeds import derive_seed
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from orchestrator.metrics import METRICS
+from orchestrator.core.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 

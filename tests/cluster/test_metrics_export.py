@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import cluster as cluster_module
-from orchestrator.cluster import Cluster, SweepMetrics, connected
-from orchestrator.launch import export_metrics
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.spec import parse_spec
-from orchestrator.trial import run_trial
+from orchestrator.execution import cluster as cluster_module
+from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution.launch import export_metrics
+from orchestrator.execution.prometheus import SweepMetrics
+from orchestrator.execution.session import Session
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.trial.protocol import run_trial
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL
 
 pytestmark = RAY_IN_THIS_PROCESS

@@ -13,8 +13,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from orchestrator import api
-from orchestrator.errors import StorageError
-from orchestrator.spec import parse_spec
+from orchestrator.core.errors import StorageError
+from orchestrator.spec.loading import parse_spec
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, assert_same_results
 
 pytestmark = RAY_IN_THIS_PROCESS
@@ -52,7 +52,7 @@ def test_a_sweep_uses_the_gpu_node_and_the_cpu_node_at_the_same_time(two_nodes: 
 def test_the_same_tables_on_two_nodes_and_after_a_full_disk(
     two_nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.storage import LocalStorage
+    from orchestrator.storage.local import LocalStorage
 
     spec = parse_spec(SMALL)
     undisturbed = api.run_sweep(spec, tmp_path / "undisturbed")

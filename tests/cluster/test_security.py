@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from orchestrator.cluster import Cluster, connected
+from orchestrator.execution.cluster import Cluster, connected
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 
 pytestmark = RAY_IN_THIS_PROCESS

@@ -12,18 +12,19 @@ import pandas as pd
 import yaml
 
 from orchestrator import api
-from orchestrator import trial as trial_module
-from orchestrator.cluster import connected
-from orchestrator.provenance import Placement
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.spec import parse_spec
-from orchestrator.storage import StoredFile
-from orchestrator.streams import PhaseData
-from orchestrator.sweep import run_on_ray
-from orchestrator.trial import TrialResult, run_trial
-from orchestrator.trialspec import TrialSpec
-from orchestrator.uris import join
+from orchestrator.core.placement import Placement
+from orchestrator.execution.cluster import connected
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import StoredFile
+from orchestrator.storage.uris import join
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial import protocol as trial_module
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, command, environment
 
 pytestmark = RAY_IN_THIS_PROCESS

@@ -20,20 +20,22 @@ import pytest
 from ray import tune
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
 
-from orchestrator import sweep as sweep_module
-from orchestrator.cluster import Cluster, connected
-from orchestrator.errors import StorageError
-from orchestrator.provenance import Placement
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.signals import Terminated
-from orchestrator.slots import NodeResources
-from orchestrator.spec import SweepSpec, parse_spec
-from orchestrator.streams import PhaseData
-from orchestrator.sweep import MAX_RETRIES, SweepSearcher, run_on_ray
-from orchestrator.trial import TrialResult, run_trial
-from orchestrator.trialspec import TrialSpec
-from orchestrator.workers import MOST_LOST_MACHINES, KeepWorkers, Losses
+from orchestrator.core.errors import StorageError
+from orchestrator.core.placement import Placement
+from orchestrator.core.signals import Terminated
+from orchestrator.execution import tuner as sweep_module
+from orchestrator.execution.capacity import NodeResources
+from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import MAX_RETRIES, TuneSearcher, run_on_ray
+from orchestrator.execution.worker import MOST_LOST_MACHINES, KeepWorkers, Losses
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 
 pytestmark = RAY_IN_THIS_PROCESS
@@ -289,7 +291,7 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
 ) -> None:
     """What a signal's handler raises is lost where it interrupts a callback that C code has called."""
 
-    def tuner(session: Session, searcher: SweepSearcher, scheduler: KeepWorkers, *_: object) -> SimpleNamespace:
+    def tuner(session: Session, searcher: TuneSearcher, scheduler: KeepWorkers, *_: object) -> SimpleNamespace:
         def fit() -> None:
             assert scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list)) is None
             searcher.draining, searcher.stopped = True, stopped
@@ -308,14 +310,14 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
 def test_a_stopped_sweep_leaves_no_worker_behind_in_a_session_that_goes_on(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, note_start = Run.create(tmp_path / "run", spec), SweepSearcher.note_start
+    run, note_start = Run.create(tmp_path / "run", spec), TuneSearcher.note_start
 
-    def stop(searcher: SweepSearcher, config: dict[str, Any]) -> None:
+    def stop(searcher: TuneSearcher, config: dict[str, Any]) -> None:
         note_start(searcher, config)
         searcher.draining, searcher.stopped = True, KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SweepSearcher, "note_start", stop)
+        patch.setattr(TuneSearcher, "note_start", stop)
         with pytest.raises(KeyboardInterrupt):
             run_on_ray(Session(spec, run, tmp_path), Cluster(False, ""))
     assert run.n_missing(spec) > 0
@@ -422,7 +424,7 @@ def test_a_request_that_no_node_can_serve_any_more_is_told_once(
     monkeypatch.setattr(sweep_module, "_SECONDS_BETWEEN_LOOKS", -1.0)
     lost = SimpleNamespace(is_embedded=False, nodes=lambda: nodes)
     session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
-    searcher = SweepSearcher(session, lost, told.append)  # type: ignore[arg-type]
+    searcher = TuneSearcher(session, lost, told.append)  # type: ignore[arg-type]
     for trial in range(3):
         searcher.suggest(str(trial))
     assert told == ["waiting: no node has the 1 CPUs and 0 GPUs of a trial now; the sweep goes on when one joins"]

@@ -11,8 +11,8 @@ from torch import nn
 
 from orchestrator.conformance import Case, checks
 from orchestrator.conformance.world import N_TASKS
-from orchestrator.models import ModelSettings
-from orchestrator.speccheck import TYPES
+from orchestrator.models.settings import ModelSettings
+from orchestrator.spec.validation import TYPES
 from strategies import STRATEGIES, find_method
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator import trial as trial_module
 from orchestrator.conformance import Case, checks
-from strategies import Learner, TaskData, ewc
-from strategies.der import Der
-from strategies.ewc import Ewc
-from strategies.packnet import Packnet
-from strategies.replay import Replay
+from orchestrator.trial import protocol as trial_module
+from strategies import Learner, TaskData
+from strategies.methods import ewc
+from strategies.methods.der import Der
+from strategies.methods.ewc import Ewc
+from strategies.methods.packnet import Packnet
+from strategies.methods.replay import Replay
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -120,7 +121,7 @@ def a_buffer_over_capacity(patch: pytest.MonkeyPatch) -> None:
 
 def stale_logits(patch: pytest.MonkeyPatch) -> None:
     """Leave the logits of a slot as they were when another example takes it."""
-    from strategies import der
+    from strategies.methods import der
 
     put = der.put
 
@@ -145,7 +146,7 @@ def logits_of_the_present_model(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_projection_that_is_left_out(patch: pytest.MonkeyPatch) -> None:
-    from strategies import gem
+    from strategies.methods import gem
 
     patch.setattr(gem, "project", lambda gradients, margin: False)
 

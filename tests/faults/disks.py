@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator import compaction
-from orchestrator.errors import StorageError
-from orchestrator.spec import parse_spec
+from orchestrator.core.errors import StorageError
+from orchestrator.results import compaction
+from orchestrator.spec.loading import parse_spec
 from tests.faults.world import ROOT, SMALL, Tally, World, drive, forked
 
 SIZES = (8, 40, 64, 96, 120, 160)

@@ -14,15 +14,16 @@ from typing import Any
 
 import psutil
 
-from orchestrator import trial as trial_module
-from orchestrator.provenance import Placement
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.storage import StoredFile
-from orchestrator.streams import PhaseData
-from orchestrator.sweep import run_on_ray
-from orchestrator.trial import TrialResult, run_trial
-from orchestrator.trialspec import TrialSpec
+from orchestrator.core.placement import Placement
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.results.run import Run
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import StoredFile
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial import protocol as trial_module
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
 from tests.faults.world import Tally, World
 
 MOST_STRIKES_A_RUN = 5

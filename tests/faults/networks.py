@@ -18,12 +18,12 @@ from pathlib import Path
 
 import psutil
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+import orchestrator.execution.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
 from ray.cluster_utils import Cluster as OneNode
 
-from orchestrator.cluster import NAMESPACE, connected
+from orchestrator.execution.cluster import NAMESPACE, connected
 from tests.faults.inflight import strike_sweeps, workers
 from tests.faults.world import LONGER, Tally, World
 

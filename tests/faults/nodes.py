@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+import orchestrator.execution.cluster  # noqa: F401 (first: it sets what Ray reads on import)
 
 import ray  # isort: skip
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
-from orchestrator.cluster import NAMESPACE, connected
+from orchestrator.execution.cluster import NAMESPACE, connected
 from tests.faults.inflight import Strike, strike_sweeps, workers
 from tests.faults.world import LONGER, Tally, World
 

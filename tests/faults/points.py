@@ -8,8 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from orchestrator import compaction, faultpoints
-from orchestrator.faultpoints import POINTS, VARIABLE
+from orchestrator.core import fault_points as faultpoints
+from orchestrator.core.fault_points import POINTS, VARIABLE
+from orchestrator.results import compaction
 from tests.faults.world import SMALL, Tally, World, drive, forked
 
 N_MORE = 20

@@ -13,12 +13,12 @@ from typing import Any
 
 import psutil
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
-from orchestrator.cluster import connected
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.spec import parse_spec
-from orchestrator.sweep import run_on_ray
+import orchestrator.execution.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+from orchestrator.execution.cluster import connected
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
 
 SPEC: dict[str, Any] = {
     "name": "soak",

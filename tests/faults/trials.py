@@ -9,17 +9,18 @@ from pathlib import Path
 
 import psutil
 
-import orchestrator.cluster  # noqa: F401 (first: it sets what Ray reads on import)
-from orchestrator.cluster import Cluster, connected
-from orchestrator.provenance import Placement
-from orchestrator.run import Run
-from orchestrator.session import Session
-from orchestrator.spec import parse_spec
-from orchestrator.streams import PhaseData
-from orchestrator.sweep import run_on_ray
-from orchestrator.trial import TrialResult, run_trial
-from orchestrator.trialspec import TrialSpec
-from orchestrator.workers import TrialFunction
+import orchestrator.execution.cluster  # noqa: F401 (first: it sets what Ray reads on import)
+from orchestrator.core.placement import Placement
+from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.execution.worker import TrialFunction
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
 from tests.faults.world import SMALL, Tally, World, read
 
 DIVERGES = SMALL | {

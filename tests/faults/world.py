@@ -17,15 +17,18 @@ from typing import Any
 import pandas as pd
 import torch
 
-from orchestrator import trial as trial_module
-from orchestrator.compaction import compact
-from orchestrator.metrics import METRICS
-from orchestrator.run import Run
-from orchestrator.session import Session, software_versions
-from orchestrator.spec import SweepSpec, parse_spec
-from orchestrator.storage import is_temporary, stored_file
-from orchestrator.streams import load_dataset
-from orchestrator.trial import run_trial, warm_up
+from orchestrator.core.metrics import METRICS
+from orchestrator.execution.session import Session
+from orchestrator.results.compaction import compact
+from orchestrator.results.run import Run
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.storage.base import is_temporary
+from orchestrator.storage.opening import stored_file
+from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.trial import protocol as trial_module
+from orchestrator.trial.protocol import run_trial, warm_up
+from orchestrator.trial.provenance import software_versions
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from tiny_worlds import KINDS, N_EXAMPLES, gradients_of, learn_tasks, make_learn
 from torch import Tensor
 
 from strategies import IncrementalType, Learner, MethodError, find_method
-from strategies.agem import Agem, projection_length
-from strategies.memory import draw
+from strategies.methods.agem import Agem, projection_length
+from strategies.parts.buffers import draw
 
 
 def agem(kind: IncrementalType = "task", training: dict[str, Any] | None = None, **own: Any) -> Learner:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import Batch, Forward, IncrementalType, Learner, Strategy
-from strategies.der import Der, DerHyperparameters, DerPlusPlus, DerPlusPlusHyperparameters, DerState
+from strategies.methods.der import Der, DerHyperparameters, DerPlusPlus, DerPlusPlusHyperparameters, DerState
 
 METHODS = ["der", "der++"]
 

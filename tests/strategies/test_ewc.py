@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import STRATEGIES, IncrementalType, Learner, TrialDivergedError
-from strategies import ewc as ewc_module
-from strategies import quadratic as quadratic_module
-from strategies.ewc import Ewc, EwcHyperparameters
-from strategies.quadratic import QuadraticState, penalty_value
+from strategies.methods import ewc as ewc_module
+from strategies.methods.ewc import Ewc, EwcHyperparameters
+from strategies.parts import quadratic as quadratic_module
+from strategies.parts.quadratic import QuadraticState, penalty_value
 
 
 def ewc(

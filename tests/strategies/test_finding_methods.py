@@ -21,11 +21,11 @@ from strategies import (
     UnknownMethodError,
     find_method,
 )
-from strategies.ewc import Ewc
-from strategies.methods import ENTRY_POINTS, Registry, load_class, strategy_faults
-from strategies.naive import Naive
-from strategies.packnet import Packnet
-from strategies.replay import Replay
+from strategies.methods.ewc import Ewc
+from strategies.methods.naive import Naive
+from strategies.methods.packnet import Packnet
+from strategies.methods.replay import Replay
+from strategies.registry import ENTRY_POINTS, Registry, load_class, strategy_faults
 
 
 class OtherHyperparameters(Hyperparameters):

@@ -9,7 +9,7 @@ from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_
 from torch import Tensor, nn
 
 from strategies import IncrementalType, Learner, Network
-from strategies.freeze import FreezeHyperparameters, frozen_modules
+from strategies.methods.freeze import FreezeHyperparameters, frozen_modules
 
 UPDATES: list[dict[str, Any]] = [
     {},

@@ -11,9 +11,10 @@ from rehearsal_worlds import resumed_inside
 from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_settings, make_task, parameters_of, same
 from torch import Tensor
 
-from strategies import IncrementalType, Learner, qp
-from strategies.gem import Gem, GemHyperparameters, GemState, inner_products, project
-from strategies.qp import dual_weights
+from strategies import IncrementalType, Learner
+from strategies.methods.gem import Gem, GemHyperparameters, GemState, inner_products, project
+from strategies.parts import qp
+from strategies.parts.qp import dual_weights
 
 
 def gem(kind: IncrementalType = "task", training: dict[str, Any] | None = None, **own: Any) -> Learner:

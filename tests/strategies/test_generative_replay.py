@@ -20,8 +20,8 @@ from tiny_worlds import (
 from torch import Tensor
 
 from strategies import Batch, IncrementalType, Learner, Strategy, TaskData, TrialDivergedError
-from strategies.generative_replay import GenerativeReplay, GenerativeReplayHyperparameters
-from strategies.vae import Vae
+from strategies.methods.generative_replay import GenerativeReplay, GenerativeReplayHyperparameters
+from strategies.parts.vae import Vae
 
 SMALL = {"latent_size": 3, "hidden_size": 8, "pool_size": 40}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import Forward, IncrementalType, Learner, TaskData
-from strategies.icarl import Icarl, IcarlHyperparameters, IcarlState, herd
+from strategies.methods.icarl import Icarl, IcarlHyperparameters, IcarlState, herd
 
 TYPES: tuple[IncrementalType, ...] = ("task", "class")
 

@@ -9,8 +9,9 @@ from tiny_worlds import make_layout, make_network, make_task, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies import Batch, Generators, Network, TrialDivergedError, importance
-from strategies.importance import FisherKind, fisher_diagonal, output_sensitivity
+from strategies import Batch, Generators, Network, TrialDivergedError
+from strategies.parts import importance
+from strategies.parts.importance import FisherKind, fisher_diagonal, output_sensitivity
 
 FISHER_KINDS: tuple[FisherKind, ...] = ("true", "empirical", "predicted")
 

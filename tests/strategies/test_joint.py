@@ -19,7 +19,7 @@ from tiny_worlds import (
 from torch import Tensor
 
 from strategies import Batch, IncrementalType, NoHyperparameters, Strategy, TaskData
-from strategies.joint import Joint
+from strategies.methods.joint import Joint
 
 
 class Witness(Strategy):

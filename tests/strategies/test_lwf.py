@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import Batch, Forward, IncrementalType, Learner, OutputLayout, TaskData
-from strategies.lwf import Lwf, LwfHyperparameters
+from strategies.methods.lwf import Lwf, LwfHyperparameters
 
 TRAINING: list[dict[str, Any]] = [
     {},

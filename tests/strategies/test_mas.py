@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import IncrementalType, Learner, TaskData, TrialDivergedError
-from strategies import mas as mas_module
-from strategies.mas import Mas, MasHyperparameters
-from strategies.quadratic import QuadraticState, penalty_value
+from strategies.methods import mas as mas_module
+from strategies.methods.mas import Mas, MasHyperparameters
+from strategies.parts.quadratic import QuadraticState, penalty_value
 
 
 class Stopped(Exception):

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import chi2
 
 from strategies import Batch, TaskData
-from strategies.memory import (
+from strategies.parts.buffers import (
     BufferState,
     _equal_shares,
     draw,

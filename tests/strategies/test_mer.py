@@ -10,7 +10,7 @@ from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_
 from torch import Tensor
 
 from strategies import IncrementalType, Learner
-from strategies.mer import MerHyperparameters, MerState
+from strategies.methods.mer import MerHyperparameters, MerState
 
 
 def mer(kind: IncrementalType = "task", training: dict[str, Any] | None = None, **own: Any) -> Learner:

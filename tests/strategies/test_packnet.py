@@ -19,8 +19,8 @@ from tiny_worlds import (
 from torch import Tensor
 
 from strategies import Batch, Forward, Learner, TaskData
+from strategies.methods.packnet import Packnet, PacknetHyperparameters
 from strategies.network import initialise_layer
-from strategies.packnet import Packnet, PacknetHyperparameters
 
 FREE = 255
 LAYERS = ("backbone.0", "backbone.2")

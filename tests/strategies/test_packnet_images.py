@@ -11,8 +11,8 @@ from tiny_worlds import make_layout, make_settings, same, through_a_file
 from torch import Tensor, nn
 
 from strategies import Batch, Forward, Generators, Learner, Network, TaskData
+from strategies.methods.packnet import Packnet, PacknetHyperparameters
 from strategies.network import initialise_layer
-from strategies.packnet import Packnet, PacknetHyperparameters
 
 FREE = 255
 N_TASKS = 3

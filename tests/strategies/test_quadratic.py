@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from strategies.quadratic import QuadraticPull, QuadraticState, merge_anchor, penalty_value
+from strategies.parts.quadratic import QuadraticPull, QuadraticState, merge_anchor, penalty_value
 
 
 def consolidated(*pulls: tuple[list[float], list[float]]) -> QuadraticState:

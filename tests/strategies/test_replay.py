@@ -19,7 +19,7 @@ from tiny_worlds import (
 from torch.nn import functional as F
 
 from strategies import Batch, IncrementalType, Learner, Strategy
-from strategies.replay import Replay, ReplayHyperparameters, n_remembered
+from strategies.methods.replay import Replay, ReplayHyperparameters, n_remembered
 
 
 class Watch(Strategy):

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import Batch, Forward, IncrementalType, Learner, Strategy, TaskData
-from strategies.quadratic import penalty_value
-from strategies.si import SiHyperparameters, SiState
+from strategies.methods.si import SiHyperparameters, SiState
+from strategies.parts.quadratic import penalty_value
 
 UPDATES: list[dict[str, Any]] = [
     {"momentum": 0.9},

@@ -1,0 +1,1 @@
+"""What every other package may use: errors, metrics, costs, text. It imports nothing of ours."""

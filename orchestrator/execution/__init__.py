@@ -1,0 +1,21 @@
+"""Everything that knows Ray: trials, workers, the cluster and its metrics.
+
+What Ray reads from the environment when it is imported is set here, before any module of this package imports it.
+"""
+
+from __future__ import annotations
+
+import os
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tables are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours finishes the trials in flight
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out no more than fits
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # resuming needs none of Tune's state
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on GPUs
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)  # a user's own setting wins

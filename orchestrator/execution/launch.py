@@ -1,0 +1,73 @@
+"""Connects a session to a cluster: says where to watch, exports metrics, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution.prometheus import SweepMetrics
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.search.cell_search import CellSearch
+
+if TYPE_CHECKING:
+    from orchestrator.report.progress import ProgressDisplay
+
+
+def launch(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
+    """Run a session on the cluster at `address`, or on an embedded one.
+
+    Raises:
+        OrchestratorError: for whatever the user can mend.
+    """
+    with connected(address, num_cpus) as cluster:
+        metrics = SweepMetrics(session.spec.name)
+        export_metrics(session, metrics, session.search.cells)
+        session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
+        with metrics.kept(lambda: metrics.trials(counts(session))):
+            _run(session, cluster, display)
+
+
+def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None) -> None:
+    if display is None:
+        run_on_ray(session, cluster)
+        return
+    if cluster.dashboard:
+        display.say(f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)")
+    display.start(session)
+
+    def draining(n_running: int) -> None:
+        display.say(
+            f"Interrupted: finishing {n_running} trials in flight. Ctrl-C again stops now. "
+            "Either way the same command goes on from here."
+        )
+
+    run_on_ray(session, cluster, draining, on_event=display.say)
+
+
+def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[CellSearch]) -> None:
+    """Set the metrics that Ray exports from the state of the session.
+
+    Args:
+        session: the sweep.
+        metrics: where they are set.
+        cells: those that may have changed.
+    """
+    metrics.trials(counts(session))
+    for cell in cells:
+        feasible = cell.feasible()
+        best = cell.best_of(feasible)
+        objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
+        metrics.cell(cell.cell.name, len(feasible), objective)
+
+
+def counts(session: Session) -> dict[str, int]:
+    """Return the number of trials by state."""
+    search, progress = session.search, session.progress
+    return {
+        "completed": progress.n_cached + progress.n_done - progress.n_failed,
+        "failed": progress.n_failed,
+        "running": len(search.running),
+        "waiting": search.n_waiting,
+    }

@@ -1,0 +1,139 @@
+"""One run of the sweep command, whatever executes its trials: data, search, tables and progress in one place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.run import Run
+from orchestrator.results.software import OF_WORKERS
+from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.mirror import StudyMirror
+from orchestrator.search.suggestion import Outcome
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.datasets import Dataset, Phase, PhaseData
+from orchestrator.trial.preflight import load_datasets
+from orchestrator.trial.provenance import software_versions
+from orchestrator.trial.result import TrialResult
+
+
+@dataclass
+class Progress:
+    """What a display shows of a running sweep."""
+
+    n_cached: int
+    n_done: int = 0
+    n_failed: int = 0
+    first_end: float | None = None
+
+    def seconds_left(self, n_to_do: int) -> float | None:
+        """Return an estimate from the pace since the first trial ended, or None before the second."""
+        if self.first_end is None or self.n_done < 2:
+            return None
+        return (time.monotonic() - self.first_end) / (self.n_done - 1) * n_to_do
+
+
+Listener = Callable[["Session", PlannedTrial, TrialResult], None]
+"""Is told of each trial that ended, after its rows are on disk."""
+
+
+class Session:
+    """Everything between the spec and the tables except the workers.
+
+    Args:
+        spec: the sweep.
+        run: its run folder.
+        data_dir: where torchvision's data sets are, or are downloaded to.
+        mirror: a URL of an Optuna storage that studies are copied to.
+        listeners: told of every trial that ended.
+        accept_changes: take trials of workers that have other libraries than those of earlier trials.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        run: Run,
+        data_dir: Path,
+        mirror: str | None = None,
+        listeners: tuple[Listener, ...] = (),
+        accept_changes: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.run = run
+        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
+        hashes = fingerprints(self.datasets)
+        run.refuse_other_data(hashes)
+        self.fault: Exception | None = None
+        self._mirror = StudyMirror(mirror, spec) if mirror else None
+        self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.told if self._mirror else None)
+        self.progress = Progress(self.search.n_cached)
+        self._listeners = list(listeners)
+        self._spec_hash = spec.content_hash()
+        self._accept_changes = accept_changes
+        self._known_workers: set[tuple[Any, ...]] = set()
+
+    def phase_data(self, dataset: str, phase: Phase) -> PhaseData:
+        """Return the arrays that trials of `phase` are handed."""
+        return self.datasets[dataset].phase(phase, self.spec.validation_share)
+
+    def finish(self, result: TrialResult, n_attempts: int = 1) -> None:
+        """Write the rows of a running trial that ended, then tell the search and the listeners.
+
+        Raises:
+            RunFolderError: where its worker has other libraries than those of earlier trials.
+            StorageError: where the rows cannot be written.
+
+        The trial is then not recorded at all.
+        """
+        self._check_worker(result.provenance)
+        planned = next(t for t in self.search.running if t.spec.key == result.key)
+        known = {
+            **software_versions(),
+            "spec_hash": self._spec_hash,
+            "n_attempts": n_attempts,
+        }
+        row = trial_row(planned.spec, planned.suggestion, result, known)
+        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result))
+        self.search.record(result.key, outcome_of(result))
+        self.progress.first_end = self.progress.first_end or time.monotonic()
+        self.progress.n_done += 1
+        self.progress.n_failed += result.status != "completed"
+        for listener in self._listeners:
+            listener(self, planned, result)
+
+    def _check_worker(self, provenance: Mapping[str, Any]) -> None:
+        kind = tuple(provenance.get(name) for name in ("device", *OF_WORKERS))
+        if not self._accept_changes and kind not in self._known_workers:
+            self.run.refuse_other_worker(provenance)
+            self._known_workers.add(kind)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` too of every trial that ends from now on."""
+        self._listeners.append(listener)
+
+    def close(self) -> None:
+        """Write what is known only at the end: intransigence, which compares with `joint`, and the studies' mirror."""
+        self.run.fill_intransigence()
+        self.run.delete_used_checkpoints()
+        if self._mirror is not None:
+            self._mirror.close()
+
+    def abandon(self) -> None:
+        """Leave what `close` would write to the next run."""
+        if self._mirror is not None:
+            self._mirror.abandon()
+
+
+def outcome_of(result: TrialResult) -> Outcome:
+    """Return what the search needs of a result."""
+    return Outcome(result.status, result.metrics() | result.costs)
+
+
+def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:
+    """Return the hash of every data set by name."""
+    return {name: dataset.fingerprint() for name, dataset in datasets.items()}

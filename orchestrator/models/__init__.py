@@ -1,0 +1,1 @@
+"""Models by name, and a network built from its settings."""

@@ -1,0 +1,168 @@
+"""Builds a network from its settings, and says beforehand why one cannot be built."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import nn
+
+from orchestrator.core.errors import ModelError
+from orchestrator.models.backbones import SlimResNet18, build_cnn, build_mlp
+from orchestrator.models.settings import ModelSettings
+from strategies import Network, OutputLayout
+
+
+def load_model_class(name: str) -> type[nn.Module]:
+    """Import `module:Class` and return the class.
+
+    This runs the module's code, so nothing that only reads a spec or a run folder may call it.
+
+    Raises:
+        ModelError: where it cannot be imported or is no `nn.Module`.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # whatever a user's module raises at its top
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"model.name: expected a class that can be imported, got '{name}' ({type(error).__name__}: {reason}); "
+            "mend it, or put its folder on PYTHONPATH on every machine"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ModelError(
+            f"model.name: expected a subclass of torch.nn.Module, got '{name}', {_kind(found)}; name the class"
+        )
+    return found
+
+
+def build_network(
+    settings: ModelSettings,
+    input_shape: tuple[int, ...],
+    layout: OutputLayout,
+    generator: torch.Generator,
+) -> Network:
+    """Return an untrained network without heads, on the CPU, its weights drawn from `generator`.
+
+    Args:
+        settings: which model.
+        input_shape: shape of one example, without the batch.
+        layout: which outputs belong to which task.
+        generator: for the initial weights.
+
+    Raises:
+        ModelError: where the model cannot be built, or not for this shape.
+    """
+    return Network(*_build_backbone(settings, input_shape, generator), layout)
+
+
+def input_shape_fault(settings: ModelSettings, input_shape: tuple[int, ...]) -> str | None:
+    """Return why the model cannot take examples of this shape, or None where it can; the user's own class may be any.
+
+    The slim ResNet-18 divides height and width by 8, rounding up. Its last maps must have more than one pixel:
+    BatchNorm has no variance for a batch of one example otherwise.
+    """
+    if settings.name not in ("cnn", "resnet18"):
+        return None
+    smallest = 9 if settings.name == "resnet18" else 2 ** len(settings.channels or ())
+    shown = "x".join(map(str, input_shape)) or "a single number"
+    if len(input_shape) != 3:
+        return (
+            f"model.name: expected examples (channels, height, width) for {settings.name}, got {shown}; "
+            "use mlp or a stream of images"
+        )
+    if min(input_shape[1:]) < smallest:
+        way_out = "use streams.STREAM.padding or " + ("cnn" if settings.name == "resnet18" else "fewer channels")
+        return (
+            f"model.name: expected images of {smallest}x{smallest} pixels or more for {settings.name}, got {shown}; "
+            + way_out
+        )
+    return None
+
+
+def model_faults(settings: ModelSettings, input_shape: tuple[int, ...] | None = None) -> list[str]:
+    """Return what is wrong with a model, to be told before anything starts; imports a user's own class.
+
+    Args:
+        settings: which model.
+        input_shape: shape of one example, where it is known already; the class is then built and given two zeros.
+    """
+    try:
+        if settings.is_own_class:
+            load_model_class(settings.name)
+        if input_shape is not None:
+            fault = input_shape_fault(settings, input_shape)
+            if fault is not None:
+                return [fault]
+            if settings.is_own_class:
+                _check_own(settings, input_shape)
+    except ModelError as error:
+        return [str(error)]
+    return []
+
+
+def _build_backbone(
+    settings: ModelSettings, input_shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    fault = input_shape_fault(settings, input_shape)
+    if fault is not None:
+        raise ModelError(fault)
+    match settings.name:
+        case "mlp":
+            return build_mlp(input_shape, settings.hidden or (), generator)
+        case "cnn":
+            return build_cnn(input_shape, settings.channels or (), settings.hidden or (), generator)
+        case "resnet18":
+            resnet = SlimResNet18(input_shape[0], settings.width or 0, generator)
+            return resnet, resnet.n_features
+    return _build_own(settings, input_shape, generator)
+
+
+def _build_own(
+    settings: ModelSettings, input_shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    """Return the user's model and its number of features; torch's CPU generator is seeded for it and then put back."""
+    own = load_model_class(settings.name)
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            backbone = own(input_shape, **(settings.options or {}))
+        except Exception as error:  # whatever a user's class raises
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"model.options: expected arguments that {settings.name} can be built with for examples of shape "
+                f"{input_shape}, got {settings.options} ({type(error).__name__}: {reason}); mend them or the class"
+            ) from error
+    n_features = getattr(backbone, "n_features", None)
+    if not isinstance(n_features, int) or isinstance(n_features, bool) or n_features < 1:
+        raise ModelError(
+            f"model.name: expected {settings.name} to have n_features, a whole number of 1 or more, got "
+            f"{n_features!r}; set self.n_features in the class"
+        )
+    return backbone, n_features
+
+
+def _check_own(settings: ModelSettings, input_shape: tuple[int, ...]) -> None:
+    """Build the user's model and check the features of two examples.
+
+    Raises:
+        ModelError: where they are not (2, n_features) float32.
+    """
+    backbone, n_features = _build_own(settings, input_shape, torch.Generator().manual_seed(0))
+    rule = f"model.name: expected {settings.name} to map {(2, *input_shape)} float32 to (2, {n_features}) float32"
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            features = backbone.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:  # whatever a user's forward raises
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{rule}, got {type(error).__name__}: {reason}; mend its forward") from error
+    if not isinstance(features, torch.Tensor):
+        raise ModelError(f"{rule}, got {_kind(features)}; mend its forward")
+    if features.shape != (2, n_features) or features.dtype != torch.float32:
+        raise ModelError(f"{rule}, got {tuple(features.shape)} {features.dtype}; mend its forward")
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"

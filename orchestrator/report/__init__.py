@@ -1,0 +1,1 @@
+"""What people read: the answer, the plan, a trial, the catalogue, progress."""

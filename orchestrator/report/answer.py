@@ -1,0 +1,223 @@
+"""The answer of a sweep, from its tables and spec alone: per scenario, the best feasible method and how sure we are.
+
+Methods are chosen on the validation split and measured on the test split. What counts is what the search of this spec
+visits and chooses when it runs again over the rows: others, of earlier budgets or spaces, are left aside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import pandas as pd
+
+from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.suggestion import Suggestion, rank
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.fields import Cell
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.datasets import Phase
+from search_spaces import Constraint
+from strategies import find_method
+
+_LEAST_ABOVE_CHANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds.
+
+    Args:
+        values: one a seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Return the mean, NaN where there is no value."""
+        return fmean(self.values) if self.values else math.nan
+
+    @property
+    def std(self) -> float:
+        """Return the sample standard deviation, NaN for fewer than two values and where one is NaN."""
+        known = len(self.values) > 1 and all(map(math.isfinite, self.values))
+        return stdev(self.values) if known else math.nan
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """What is known of one cell.
+
+    Args:
+        cell: which.
+        chosen: the best feasible suggestion on validation (or the only one); None where nothing was feasible.
+        nearest: the suggestion that misses the limits least on validation, where nothing was feasible.
+        n_suggestions: suggestions that every search seed has measured.
+        n_failed: trials that failed or erred.
+        is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
+        chance_accuracy: average accuracy of the best answer that ignores the input.
+    """
+
+    cell: Cell
+    chosen: Suggestion | None
+    nearest: Suggestion | None
+    n_suggestions: int
+    n_failed: int
+    is_complete: bool
+    chance_accuracy: float = math.nan
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Return whether its accuracy is not above that of the best constant answer, as far as its seeds can tell."""
+        if self.chosen is None:
+            return False
+        for phase in ("confirm", "search"):
+            values = Spread(tuple(self.chosen.values(phase, "average_accuracy")))
+            if values.values:
+                error = 2 * values.std / math.sqrt(len(values.values)) if math.isfinite(values.std) else 0.0
+                return values.mean - self.chance_accuracy <= max(error, _LEAST_ABOVE_CHANCE)
+        return False
+
+    @property
+    def is_reference(self) -> bool:
+        """Return whether the method is only a bound."""
+        return find_method(self.cell.method).is_reference
+
+    def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
+        """Return what was searched or fixed by the spec, with the suggestion's values."""
+        space = self.cell.space
+        return {**{name: suggestion.hyperparameters.get(name) for name in space.distributions}, **space.fixed}
+
+
+@dataclass(frozen=True)
+class ScenarioSummary:
+    """The answer for one scenario.
+
+    Args:
+        scenario: which.
+        cells: every cell of it.
+        best: the recommended cell, or None.
+        vetoed: cells that were preferred on validation but broke a limit on test.
+    """
+
+    scenario: str
+    cells: tuple[CellSummary, ...]
+    best: CellSummary | None
+    vetoed: tuple[CellSummary, ...]
+
+    @property
+    def unconfirmed(self) -> tuple[CellSummary, ...]:
+        """Return the cells that may still be recommended: chosen on validation, with test trials to come."""
+        return tuple(c for c in self.cells if c.chosen is not None and not c.is_complete and not c.is_reference)
+
+    @property
+    def nearest_miss(self) -> tuple[CellSummary, Suggestion, Phase] | None:
+        """Return the cell, suggestion and phase that come nearest to the limits, where nothing is feasible."""
+        return self._nearest
+
+    _nearest: tuple[CellSummary, Suggestion, Phase] | None = None
+
+
+def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary]:
+    """Return the answer for each scenario of a sweep.
+
+    Args:
+        search: the sweep's search, as far as the tables go.
+        trials: the trials table.
+    """
+    cells = [_cell_summary(cell_search, trials) for cell_search in search.cells]
+    return [
+        _scenario_summary(search.spec, scenario, tuple(c for c in cells if c.cell.scenario == scenario))
+        for scenario in dict.fromkeys(cell.scenario for cell in search.spec.cells)
+    ]
+
+
+def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
+    """Return a line on completed trials that the search does not visit; empty where there is none."""
+    visited = set().union(*(cell_search.keys for cell_search in search.cells))
+    n = int(((trials["status"] == "completed") & ~trials["key"].isin(visited)).sum())
+    if not n:
+        return ""
+    are = "s in the tables are" if n > 1 else " in the tables is"
+    of = "of other searches (budget, space, seeds, methods, code)"
+    later = " or follow from trials that are missing," if search.n_unknown else ""
+    return f"{n} completed trial{are} {of}{later} and not in this answer."
+
+
+def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
+    """Return a metric of a suggestion over the seeds of a phase."""
+    return Spread(tuple(suggestion.values(phase, metric)))
+
+
+def n_kept(constraint: Constraint, values: Sequence[float]) -> int:
+    """Return on how many seeds a limit holds."""
+    return sum(constraint.margin(value) >= 0 for value in values)
+
+
+def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
+    spec, rows = search.spec, trials[trials["key"].isin(search.keys)]
+    search_seeds = set(spec.seeds.of("search"))
+    measured = [s for s in search.suggestions if set(s.outcomes["search"]) == search_seeds]
+    # Until the budget is spent, the best so far stands for the cell.
+    chosen = search.chosen or search.best_feasible()
+    is_known = chosen is not None and any(chosen.outcomes.values())
+    known = [s for s in measured if s.total_violation("search", spec) < math.inf]
+    nearest = min(known, key=lambda s: (s.total_violation("search", spec), s.number), default=None)
+    return CellSummary(
+        search.cell,
+        chosen if is_known else None,
+        nearest,
+        len(measured),
+        int((rows["status"] != "completed").sum()),
+        is_known and search.is_finished,
+        float(rows["chance_accuracy"].mean()),
+    )
+
+
+def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, ...]) -> ScenarioSummary:
+    has_search = bool(spec.seeds.of("search"))
+    candidates: list[tuple[float, CellSummary]] = []
+    for cell in cells:
+        chosen = cell.chosen
+        if chosen is None or cell.is_reference or not cell.is_complete:
+            continue
+        if has_search and not chosen.is_feasible("search", spec):
+            continue
+        judged: Phase = "search" if has_search else "confirm"
+        value = chosen.mean(judged, spec.objective)
+        candidates.append((rank(spec.objective, value) if math.isfinite(value) else math.inf, cell))
+    candidates.sort(key=lambda item: item[0])
+    ordered = [cell for _, cell in candidates]
+    feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("confirm", spec)]
+    best = feasible[0] if feasible else None
+    vetoed = tuple(ordered[: ordered.index(best)] if best else ordered)
+    return ScenarioSummary(scenario, cells, best, vetoed, None if best else _nearest(spec, cells))
+
+
+def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Phase] | None:
+    has_search = bool(spec.seeds.of("search"))
+    found: list[tuple[float, int, CellSummary, Suggestion, Phase]] = []
+    for index, cell in enumerate(cells):
+        if cell.is_reference:
+            continue
+        # What was confirmed is judged on the test split, the rest on validation; what is still to be confirmed misses
+        # nothing yet.
+        was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("search", spec))
+        if cell.chosen is not None and was_feasible:
+            if not cell.is_complete:
+                continue
+            suggestion, phase = cell.chosen, "confirm"
+        elif cell.nearest is not None:
+            suggestion, phase = cell.nearest, "search"
+        else:
+            continue
+        distance = suggestion.total_violation(phase, spec)  # type: ignore[arg-type]
+        if distance < math.inf:
+            found.append((distance, index, cell, suggestion, phase))  # type: ignore[arg-type]
+    if not found:
+        return None
+    _, _, cell, suggestion, phase = min(found, key=lambda item: item[:2])
+    return cell, suggestion, phase

@@ -1,0 +1,150 @@
+"""What exists: methods and scenarios, as the terminal lists them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic.fields import FieldInfo
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.costs import COSTS
+from orchestrator.core.errors import SpecError
+from orchestrator.core.metrics import DERIVED, METRICS
+from orchestrator.core.text import visible
+from orchestrator.search.suggestion import describe
+from orchestrator.spec.validation import TYPES, method_fault
+from orchestrator.streams.facts import DATASETS
+from orchestrator.streams.settings import STREAMS, StreamSettings, number_of_tasks, refused_type
+from search_spaces import default_space
+from strategies import STRATEGIES, Strategy, find_method
+
+EXAMPLE = """\
+streams:
+  photos: {folder: data/photos, image_size: 32, classes_per_task: 2}
+  churn: {table: data/churn.csv, label: churned, task: quarter, drop: [customer_id]}
+scenarios: [photos/class, churn/domain]
+"""
+"""How a spec names a user's own data."""
+
+
+def render_methods(name: str | None = None) -> RenderableType:
+    """Return methods with their papers, hyper-parameters, ranges, search space and incremental types.
+
+    Args:
+        name: one method, a class that was imported before, or a combination, for its parts; None for all that there is.
+
+    Raises:
+        SpecError: where there is no such method or the parts do not combine.
+    """
+    fault = None if name is None else method_fault(name)
+    if fault:
+        raise SpecError([f"methods: {fault}"])
+    chosen = STRATEGIES if name is None else find_method(name).parts
+    parts: list[RenderableType] = []
+    for part, strategy in chosen.items():
+        parts.append(Text(visible(f"{part}: {strategy.summary}"), style="bold"))
+        if strategy.paper:
+            parts.append(f"  {strategy.paper}")
+        kinds: dict[str, list[str]] = {}
+        for kind in TYPES:
+            kinds.setdefault(_ability(strategy, kind), []).append(kind)
+        parts += [f"  {', '.join(of)}: {ability}" for ability, of in kinds.items()]
+        fields = strategy.hyperparameter_class.model_fields
+        if fields:
+            parts.append(_hyperparameters(fields, default_space(find_method(part))))
+        parts.append(Text(""))
+    elsewhere = [] if name else [other for other in STRATEGIES.installed if other not in chosen]
+    if elsewhere:
+        parts.append(f"Of other packages, each shown by methods NAME: {', '.join(elsewhere)}")
+    return Group(*parts)
+
+
+def render_scenarios() -> RenderableType:
+    """Return every stream with its incremental types, the settings of streams, metrics and costs."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("stream", "tasks", "incremental types", "data set"):
+        table.add_column(column, no_wrap=column == "stream")
+    for name, (_, dataset) in STREAMS.items():
+        kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)
+        n_tasks = str(number_of_tasks(name, StreamSettings()))
+        table.add_row(name, n_tasks, kinds, DATASETS[dataset].source)
+    abilities = Table(box=box.SIMPLE_HEAD)
+    abilities.add_column("method", no_wrap=True)
+    for kind in TYPES:
+        abilities.add_column(kind)
+    for name, strategy in STRATEGIES.items():
+        abilities.add_row(name, *(_ability(strategy, kind) for kind in TYPES))
+    settings = _facts({name: field.description or "" for name, field in StreamSettings.model_fields.items()})
+    return Group(
+        Text("A scenario is STREAM/TYPE, such as split-mnist/class.", style="bold"),
+        table,
+        Text("rotated and noisy streams have no class type: an image keeps its class, so no task brings new ones."),
+        Text("\nYour own data: name a folder of images or a table, then use that name in scenarios", style="bold"),
+        Text(EXAMPLE),
+        Text(
+            "A folder holds FOLDER/CLASS/IMAGE, cut into tasks by class, or FOLDER/TASK/CLASS/IMAGE; a table is "
+            "Parquet or CSV with a column of classes (label) and one of tasks (task), or is cut by class too. Tasks "
+            "that share a class have no class type."
+        ),
+        Text("\nWhich method runs on which incremental type", style="bold"),
+        abilities,
+        Text("\nSettings of a stream, under streams.NAME in a spec", style="bold"),
+        settings,
+        Text("\nMetrics and costs, for limits and the objective", style="bold"),
+        _facts(METRICS | COSTS),
+        Text("\nIn the tables beside them, and not for limits", style="bold"),
+        _facts(DERIVED),
+    )
+
+
+def _ability(strategy: type[Strategy], kind: Any) -> str:
+    if kind in strategy.unsupported:
+        return f"no: {strategy.unsupported[kind]}"
+    return f"yes, but {strategy.notes[kind]}" if kind in strategy.notes else "yes"
+
+
+def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, BaseDistribution]) -> Table:
+    """Return a row each, its name and default whole in a terminal of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("hyper-parameter", no_wrap=True)
+    table.add_column("default", no_wrap=True)
+    table.add_column("meaning (values allowed; values searched)")
+    for name, field in fields.items():
+        searched = f"; searched {_distribution(space[name])}" if name in space else ""
+        default = "null" if field.default is None else str(field.default)
+        table.add_row(name, default, f"{field.description or ''} ({_allowed(field)}{searched})")
+    return table
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Return the values that a hyper-parameter may have."""
+    bounds = []
+    for rule in field.metadata:
+        for attribute, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+            if hasattr(rule, attribute):
+                bounds.append(f"{sign} {getattr(rule, attribute):g}")
+    if bounds:
+        return " and ".join(bounds)
+    choices = getattr(field.annotation, "__args__", ())
+    return ", ".join(str(choice) for choice in choices if isinstance(choice, str)) or "any"
+
+
+def _distribution(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    scale = ", log scale" if distribution.log else ""
+    return f"{describe(float(distribution.low))} … {describe(float(distribution.high))}{scale}"
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, meaning in facts.items():
+        table.add_row(name, Text(meaning))
+    return table

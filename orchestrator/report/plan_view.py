@@ -1,0 +1,57 @@
+"""What the terminal shows of a plan."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from orchestrator.execution.capacity import NodeResources, share_slots
+from orchestrator.report.progress import duration
+from orchestrator.spec.sweep_spec import SweepSpec
+
+if TYPE_CHECKING:
+    from orchestrator.search.plan import Plan
+
+
+def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableType:
+    """Return the plan as a table with its totals and the estimate of the time."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("cell", "done", "to do", "s a trial", "why"):
+        table.add_column(column, justify="left" if column in ("cell", "why") else "right")
+    for cell in plan.cells:
+        shown = "" if math.isnan(cell.seconds_a_trial) else f"{cell.seconds_a_trial:.1f}"
+        table.add_row(cell.cell.name, str(cell.n_done), str(cell.n_ready + cell.n_later), shown, cell.why)
+    n_done = sum(cell.n_done for cell in plan.cells)
+    n_to_do = sum(cell.n_ready + cell.n_later for cell in plan.cells)
+    slots = workers or _slots_here(spec)
+    seconds = sum(cell.seconds for cell in plan.cells) / slots
+    source = "rows of this run" if any(cell.is_measured for cell in plan.cells) else "some steps timed here"
+    return Group(
+        table,
+        f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
+        f"about {duration(seconds)} with {slots} trials at once, from {source}, cluster start aside",
+        *_changes(plan, n_to_do),
+    )
+
+
+def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
+    if plan.changes:
+        yield "The trials that are there ran with other software or devices than would be used here:"
+        yield from plan.changes
+        yield (
+            "The sweep waits for --accept-changes." if n_to_do else "Nothing is left to train: the sweep does not ask."
+        )
+
+
+def _slots_here(spec: SweepSpec) -> int:
+    """Return how many trials run at once on the CPUs of this machine."""
+    requests = list(dict.fromkeys(spec.resources.of(c.scenario, c.method) for c in spec.cells))
+    cpus = float(len(os.sched_getaffinity(0)))
+    gpus = max(math.ceil(max(request.gpus for request in requests)), 1)
+    return max(sum(share_slots([NodeResources(cpus, gpus)], requests).values()), 1)

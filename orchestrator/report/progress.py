@@ -1,0 +1,127 @@
+"""Live progress: a table that redraws itself in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.text import visible
+from orchestrator.execution.session import Session
+from orchestrator.report.text import number
+from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.trial.result import TrialResult
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a user reads them."""
+    seconds = round(seconds)
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _time_left(seconds: float | None) -> str:
+    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
+
+
+class ProgressDisplay:
+    """Shows a session while it runs; also a listener of it.
+
+    Args:
+        console: where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._session: Session | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self, session: Session) -> None:
+        """Begin to show `session`."""
+        self._session = session
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True)
+            self._live.start()
+
+    def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
+        """Show a trial that ended: each failure, and otherwise a line every few seconds."""
+        if result.status != "completed":
+            seed = f"seed {planned.spec.seed}"
+            self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
+        search = session.search.cell_of(planned)
+        if self._live is None and search.is_finished:
+            self.say(f"{planned.cell.name}: {self._verdict(search)}")
+        now = time.monotonic()
+        if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            # The slot that the trial held is taken again at once.
+            self.say(self._line(session, len(session.search.running) + (session.search.n_waiting > 0)))
+
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(Text(visible(text)), soft_wrap=True)
+
+    def _line(self, session: Session, n_running: int) -> str:
+        progress = session.progress
+        n_recorded, n_unknown = self._counts(session)
+        return (
+            f"{n_recorded}/{n_recorded + n_unknown} trials done, {n_running} running, {progress.n_failed} failed, "
+            f"{_time_left(progress.seconds_left(n_unknown))}"
+        )
+
+    def _render(self) -> RenderableType:
+        session = self._session
+        if session is None:
+            return Text("")
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("cell", "trials", "suggestions", f"best feasible {session.spec.objective}", "state"):
+            table.add_column(column)
+        for search in session.search.cells:
+            best = search.best_feasible()
+            shown = (
+                number(session.spec.objective, best.mean(search.judged_phase, session.spec.objective)) if best else "–"
+            )
+            trials = f"{search.n_recorded}/{search.n_recorded + search.n_unknown}"
+            table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
+        n_recorded, n_unknown = self._counts(session)
+        bar = ProgressBar(total=max(n_recorded + n_unknown, 1), completed=n_recorded, width=40)
+        footer = Table.grid(padding=(0, 2))
+        footer.add_row(bar, Text(self._line(session, len(session.search.running))))
+        return Group(table, footer)
+
+    @staticmethod
+    def _verdict(search: CellSearch) -> str:
+        if search.is_finished:
+            return "confirmed" if search.chosen is not None else "nothing feasible"
+        if search.is_blocked:
+            return "interrupted by an error; run again"
+        if not search.cell.is_searched:
+            return "measuring"
+        return "searching" if search.chosen is None else "confirming"
+
+    @staticmethod
+    def _counts(session: Session) -> tuple[int, int]:
+        """Return how many results are there, and how many may still come: none for what nothing feasible cancels."""
+        cells = session.search.cells
+        return sum(cell.n_recorded for cell in cells), sum(cell.n_unknown for cell in cells)

@@ -1,0 +1,289 @@
+"""What the tables' files look like: the schema of each table, and a reader for every version of it that was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.core.errors import RunFolderError
+from orchestrator.core.metrics import METRICS
+from orchestrator.streams.datasets import Phase
+from orchestrator.trial.result import Status
+
+SCHEMA_VERSION = 1
+_VERSION_FIELD = b"continual_sweep_schema"
+_DIGEST_MARK = b"continual_sweep_digest:"
+_KEY_FORM = r"\A[0-9a-f]{16}\z"
+"""What `TrialSpec.key` looks like. Files are named after keys: any other could lead out of the run folder."""
+
+_MOST_BYTES = 2**29
+"""What the rows of a file may take in memory; the largest that a compaction writes take a tenth of that."""
+
+_FEW_ROWS = 256
+"""Rows of a file whose texts are taken to be as long as its footer says."""
+
+_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
+
+TRIALS_SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        pa.field("stream", _TEXT, nullable=False),
+        pa.field("incremental_type", _TEXT, nullable=False),
+        pa.field("method", _TEXT, nullable=False),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("suggestion", _COUNT, nullable=False),
+        pa.field("seed", _COUNT, nullable=False),
+        pa.field("hyperparameters", _TEXT, nullable=False),
+        pa.field("status", _TEXT, nullable=False),
+        pa.field("reason", _TEXT, nullable=False),
+        *(pa.field(metric, _REAL) for metric in METRICS),
+        pa.field("intransigence", _REAL),
+        pa.field("chance_accuracy", _REAL),
+        pa.field("seconds", _REAL),
+        pa.field("train_seconds", _REAL),
+        pa.field("evaluate_seconds", _REAL),
+        pa.field("peak_memory_bytes", _REAL),
+        pa.field("n_parameters", _REAL),
+        pa.field("kept_bytes", _REAL),
+        pa.field("n_attempts", _COUNT),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("device", _TEXT),
+        pa.field("device_name", _TEXT),
+        pa.field("threads", _COUNT),
+        pa.field("host", _TEXT),
+        pa.field("node_id", _TEXT),
+        pa.field("process_id", _COUNT),
+        pa.field("code_revision", _TEXT),
+        pa.field("package_version", _TEXT),
+        pa.field("python_version", _TEXT),
+        pa.field("torch_version", _TEXT),
+        pa.field("ray_version", _TEXT),
+        pa.field("optuna_version", _TEXT),
+        pa.field("spec_hash", _TEXT),
+        pa.field("data_hash", _TEXT),
+        pa.field("details", _TEXT, nullable=False),
+        pa.field("trial_spec", _TEXT, nullable=False),
+    ],
+    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
+)
+"""Metrics are NaN where the trial did not complete, `intransigence` also until `joint` has ended on the same seed and
+phase; `hyperparameters`, `details` and `trial_spec` are JSON."""
+
+ACCURACY_SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        pa.field("method", _TEXT, nullable=False),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("suggestion", _COUNT, nullable=False),
+        pa.field("seed", _COUNT, nullable=False),
+        pa.field("after_task", _COUNT, nullable=False),
+        pa.field("task", _COUNT, nullable=False),
+        pa.field("accuracy", _REAL, nullable=False),
+        pa.field("n_correct", _COUNT, nullable=False),
+        pa.field("n_examples", _COUNT, nullable=False),
+    ],
+    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
+)
+"""A row a measured cell of R; `after_task` -1 is before any training; a cell that is missing was not measured."""
+
+SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
+
+_TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type == _TEXT}
+_WORDS: dict[str, tuple[str, ...]] = {"phase": get_args(Phase), "status": get_args(Status)}
+_MAPPINGS = ("hyperparameters", "details", "trial_spec")
+
+
+def encode(content: pa.Table) -> bytes:
+    """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`).
+
+    The checksums of its pages are Parquet's own, for every reader. They leave out the footer and the pages' headers, in
+    which a flipped bit makes rows vanish or takes one column for another, so that a digest of the whole file is put in
+    front of the footer, where no reader looks and whoever rewrites the file leaves it out.
+    """
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink, content.schema, compression="zstd", store_schema=False, write_page_checksum=True
+    ) as writer:
+        writer.write_table(content)
+        writer.add_key_value_metadata(content.schema.metadata or {})
+    file: bytes = sink.getvalue().to_pybytes()
+    footer = _footer_start(file)
+    return file[:footer] + _DIGEST_MARK + hashlib.sha256(file).digest() + file[footer:]
+
+
+def check_file(content: bytes, where: str, table: str) -> pa.Table:
+    """Return a Parquet file's rows in today's schema.
+
+    Args:
+        content: the file.
+        where: how it is shown.
+        table: what it must be of.
+
+    Raises:
+        RunFolderError: where it is damaged, foreign, of a newer schema, too large, or with odd values.
+    """
+    try:
+        _refuse_changed(content)
+        _refuse_arrow_schema(content, where)
+        file = _open(content, where)
+        version = int((file.metadata.metadata or {}).get(_VERSION_FIELD, b"0"))
+        if version > SCHEMA_VERSION:
+            raise RunFolderError(
+                f"{where}: expected schema version <= {SCHEMA_VERSION}, got {version}; it was written by a newer "
+                "version: upgrade this package to read it"
+            )
+        reader = READERS.get(version)
+        found = reader(file, table, where) if reader else None
+        if found is not None:
+            found.validate(full=True)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise RunFolderError(
+            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: "
+            "its trials are then repeated"
+        ) from error
+    if found is None:
+        raise RunFolderError(
+            f"{where}: expected a file of the table '{table}', got other columns; move it out of the run folder"
+        )
+    _refuse_odd_keys(found["key"], where)
+    _refuse_odd_values(found, where)
+    return found
+
+
+def _open(content: bytes, where: str) -> pq.ParquetFile:
+    """Open a file that fits and has plain types; of the texts of a large one each is read once for all rows with it."""
+    source = pa.BufferReader(content)
+    metadata = pq.read_metadata(source)
+    n_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    _refuse_large(max(n_bytes, 8 * metadata.num_rows * metadata.num_columns), where)
+    is_large = metadata.num_rows > _FEW_ROWS or metadata.num_rows * n_bytes > _MOST_BYTES
+    texts = sorted(_TEXTS.intersection(metadata.schema.to_arrow_schema().names)) if is_large else []
+    file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, read_dictionary=texts)
+    odd = [str(kind)[:40] for kind in file.schema_arrow.types if isinstance(kind, pa.BaseExtensionType)]
+    if odd:
+        raise RunFolderError(
+            f"{where}: expected numbers, texts and times, got '{odd[0]}'; move it out of the run folder"
+        )
+    return file
+
+
+def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
+    """Return a file of schema version 1 in today's schema, which is the same, None where columns are missing."""
+    names = SCHEMAS[table].names
+    if not set(names) <= set(file.schema_arrow.names):
+        return None
+    found = file.read(columns=names)
+    _refuse_large_texts(found, where)
+    return found.cast(SCHEMAS[table])
+
+
+READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1}
+"""Schema version -> what returns such a file's rows in today's schema.
+
+A version that was ever written stays here, with a run folder of it under tests/fixtures: a new version adds a reader
+and changes the older ones to fill what it adds."""
+
+
+def _refuse_arrow_schema(content: bytes, where: str) -> None:
+    """Refuse a file with a stored Arrow schema, from its raw footer, before Arrow sees it.
+
+    Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
+    which unpickle it. Our files store no Arrow schema, so one that does is not ours.
+    """
+    if b"ARROW:schema" in content[_footer_start(content) : -8]:
+        raise RunFolderError(
+            f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
+            "move it out of the run folder"
+        )
+
+
+def _refuse_large_texts(rows: pa.Table, where: str) -> None:
+    """Refuse a file whose texts, of which each is read once, would not fit when each row gets its own."""
+    names = [field.name for field in rows.schema if pa.types.is_dictionary(field.type)]
+    chunks = [chunk for name in names for chunk in rows[name].chunks]
+    lengths = [pc.sum(pc.take(pc.cast(pc.binary_length(c.dictionary), _COUNT), c.indices)).as_py() for c in chunks]
+    _refuse_large(sum(filter(None, lengths)), where)
+
+
+def _refuse_large(n_bytes: int, where: str) -> None:
+    if n_bytes > _MOST_BYTES:
+        raise RunFolderError(
+            f"{where}: expected rows of at most {_MOST_BYTES:,} bytes, got {n_bytes:,}; move it out of the run folder"
+        )
+
+
+def _refuse_changed(content: bytes) -> None:
+    """Refuse a file that differs from its digest; older ones have none.
+
+    Raises:
+        ValueError: where it differs.
+    """
+    footer = _footer_start(content)
+    start = max(footer - len(_DIGEST_MARK) - hashlib.sha256().digest_size, 0)
+    mark, digest = content[start : start + len(_DIGEST_MARK)], content[start + len(_DIGEST_MARK) : footer]
+    if mark == _DIGEST_MARK and hashlib.sha256(content[:start] + content[footer:]).digest() != digest:
+        raise ValueError("its content differs from its digest")
+
+
+def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
+    """Refuse rows with keys that this package does not give.
+
+    Raises:
+        RunFolderError: naming one.
+    """
+    odd = keys.filter(pc.invert(pc.fill_null(pc.match_substring_regex(keys, _KEY_FORM), False)))
+    if len(odd):
+        raise RunFolderError(
+            f"{where}: expected keys of 16 hexadecimal digits, got {str(odd[0].as_py())[:40]!r}; move it out of the "
+            "run folder"
+        )
+
+
+def _refuse_odd_values(rows: pa.Table, where: str) -> None:
+    """Refuse phases and statuses that there are not, and texts that are no JSON of a mapping.
+
+    Raises:
+        RunFolderError: naming one.
+    """
+    for column, words in _WORDS.items():
+        for word in rows[column].unique().to_pylist() if column in rows.schema.names else ():
+            if word not in words:
+                raise _odd_value(where, column, f"one of {', '.join(words)}", word)
+    for column in _MAPPINGS:
+        for text in rows[column].unique().to_pylist() if column in rows.schema.names else ():
+            if not _is_mapping(text, of_values=column == "hyperparameters"):
+                raise _odd_value(where, column, "the JSON of a mapping", text)
+
+
+def _is_mapping(text: str, of_values: bool) -> bool:
+    """Return whether a text is the JSON of a mapping, and, if asked for, of one from names to single values."""
+    try:
+        found: Any = json.loads(text)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()  # refuses halves of characters, which cannot be shown
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
+        return False
+    return not of_values or all(value is None or isinstance(value, str | int | float) for value in found.values())
+
+
+def _odd_value(where: str, column: str, rule: str, value: str) -> RunFolderError:
+    return RunFolderError(
+        f"{where}: expected in '{column}' {rule}, got {value[:40]!r}; delete it and run the sweep again: its trials "
+        "are then repeated"
+    )
+
+
+def _footer_start(content: bytes) -> int:
+    """Return where the footer of a Parquet file begins: its length is in front of the last four bytes."""
+    return max(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), 0)

@@ -1,0 +1,68 @@
+"""What differs between the software and devices of a run's trials and those of today."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.spec.sweep_spec import SweepSpec
+
+OF_WORKERS = ("torch_version", "python_version")
+"""Of these, those that a worker on another machine may have otherwise than the sweep's own process."""
+
+COMPARED = ("code_revision", "package_version", "torch_version", "optuna_version", "python_version")
+"""Columns of a trial's provenance that its result or the search may depend on."""
+
+
+def changes_since(trials: pd.DataFrame, spec: SweepSpec, now: Mapping[str, Any]) -> list[str]:
+    """Return what differs, a line each; empty where the trials of `spec` would be mixed with their like.
+
+    Args:
+        trials: the rows of a run.
+        spec: what is to be run, for the devices that its cells ask for.
+        now: column of `COMPARED` -> today's value.
+
+    What was not recorded is not compared, and rows that the machine's errors left are not either: they are run again.
+    """
+    kept = trials[trials["status"] != "error"]
+    return [*_software(kept, now, COMPARED), *_places(kept, spec)]
+
+
+def worker_changes(trials: pd.DataFrame, provenance: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a trial's worker and those that trials of the same kind of device had.
+
+    Args:
+        trials: the rows of a run.
+        provenance: of the trial that has just ended.
+    """
+    alike = trials[(trials["status"] != "error") & (trials["device"] == provenance.get("device"))]
+    return list(_software(alike, provenance, OF_WORKERS))
+
+
+def _software(trials: pd.DataFrame, now: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[str]:
+    for column in columns:
+        for before, n_trials in trials[column].replace("", None).dropna().value_counts(sort=False).items():
+            if now.get(column) and not _is_same(column, str(before), now[column]):
+                yield f"  {column}: {before} in {_trials(n_trials)} -> {now[column]}"
+
+
+def _is_same(column: str, before: str, now: str) -> bool:
+    """Return whether two values are equal; of two code revisions, whether their hashes of the source are."""
+    return before == now or (column == "code_revision" and "." in now and before.endswith(now[now.rindex(".") :]))
+
+
+def _places(trials: pd.DataFrame, spec: SweepSpec) -> Iterator[str]:
+    """Yield what differs of where a cell's trials run: on a number of threads, too, sums are rounded otherwise."""
+    for cell in spec.cells:
+        request = spec.resources.of(cell.scenario, cell.method)
+        here = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
+        for column, now in (("device", request.device), ("threads", request.threads)):
+            for before, n_trials in here[column].dropna().value_counts(sort=False).items():
+                if before != now:
+                    yield f"  {column} of {cell.name}: {before} in {_trials(n_trials)} -> {now}"
+
+
+def _trials(n: int) -> str:
+    return f"{n} trial{'s' if n != 1 else ''}"

@@ -1,0 +1,1 @@
+"""The constrained search: a pure function of the spec and of results."""

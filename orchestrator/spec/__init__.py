@@ -1,0 +1,1 @@
+"""What a user writes and what a trial is: frozen, pure, validated whole."""

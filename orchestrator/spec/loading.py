@@ -1,0 +1,163 @@
+"""Reading a spec: from YAML, a preset or a mapping, with overrides, and with every fault told at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.core.errors import SpecError
+from orchestrator.core.text import nearest
+from orchestrator.models.building import model_faults
+from orchestrator.spec.field_errors import remove_faulty, structural_faults
+from orchestrator.spec.safe_yaml import MOST_BYTES, TooLargeError, load_yaml
+from orchestrator.spec.sweep_spec import SweepSpec
+from strategies import STRATEGIES, MethodError
+
+
+def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
+    """Return the spec that `content` states.
+
+    Raises:
+        SpecError: with every fault, those of single fields and those between fields.
+    """
+    try:
+        return _parse(copy.deepcopy(dict(content)))
+    except RecursionError:
+        raise SpecError(
+            ["spec: expected mappings a few levels deep, got far more; see the README for the form"]
+        ) from None
+
+
+def _parse(rest: dict[str, Any]) -> SweepSpec:
+    faults: list[str] = []
+    while True:
+        try:
+            spec = SweepSpec.model_validate(rest)
+        except SpecError as error:
+            raise SpecError([*faults, *error.faults]) from None
+        except ValidationError as error:
+            # What is left without the broken entries is checked too, so that all faults are told at once.
+            faults = faults or structural_faults(SweepSpec, error)
+            if not remove_faulty(rest, error):
+                raise SpecError(faults) from None
+            continue
+        if faults:
+            raise SpecError(faults)
+        return spec
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        SpecError: where the file is missing, no YAML, or no mapping.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(str(path), error.strerror or str(error)) from error
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
+    """Return the mapping in the YAML file that is shown as `where`.
+
+    Raises:
+        SpecError: where it is no YAML, no mapping, or too large for a spec.
+    """
+    try:
+        fields = load_yaml(content)
+    except TooLargeError as error:
+        raise SpecError([f"{where}: {error}; see the README for the form of a spec"]) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(where, str(error)) from error
+    except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises
+        text = " ".join(str(error).split())
+        raise SpecError([f"{where}: expected YAML, got {text}; mend that place"]) from error
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        raise SpecError(
+            [f"{where}: expected a mapping of fields, got {type(fields).__name__}; see --preset quickstart"]
+        )
+    return fields
+
+
+def _unreadable(where: str, reason: str) -> SpecError:
+    return SpecError([f"{where}: expected a readable YAML file, got '{reason}'; check the path"])
+
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_spec(
+    source: str | Path | None = None,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SweepSpec:
+    """Return a validated spec.
+
+    Args:
+        source: a YAML file.
+        preset: a preset's name, where no file is given; `quickstart` by default.
+        overrides: field path with dots, such as `search.suggestions` -> value.
+
+    Raises:
+        SpecError: with every fault.
+    """
+    if source is not None and preset is not None:
+        raise SpecError([f"--preset: expected a file or a preset, got '{source}' and '{preset}'; drop one"])
+    if source is not None:
+        content = read_spec(Path(source))
+    else:
+        name = preset or "quickstart"
+        if name not in preset_names():
+            raise SpecError([f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"])
+        content = read_spec(PRESETS / f"{name}.yaml")
+    for path, value in (overrides or {}).items():
+        _override(content, path, value)
+    methods = content.get("methods")
+    load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
+    spec = parse_spec(content)
+    faults = model_faults(spec.model)
+    if faults:
+        raise SpecError(faults)
+    return spec
+
+
+def load_plugins(names: Iterable[str]) -> None:
+    """Import the methods that are written `module:Class` among `names`, because the user wrote them.
+
+    Whatever else reads a spec or a run folder knows such names only after this, and never imports them.
+
+    Raises:
+        SpecError: where one of them cannot be imported or is no strategy.
+    """
+    faults = []
+    for name in names:
+        try:
+            STRATEGIES.load_plugin(name)
+        except MethodError as error:
+            faults.append(f"methods.{name}: {error}")
+    if faults:
+        raise SpecError(faults)
+
+
+def _override(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at `path`, making mappings on the way."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = content.get(parent)
+        content[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        content = content[parent]
+    content[last] = value

@@ -1,0 +1,120 @@
+"""The sweep's specification: what a user writes, frozen, pure, and validated whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from orchestrator.core.canonical import short_hash
+from orchestrator.core.errors import SpecError
+from orchestrator.models.settings import ModelSettings
+from orchestrator.spec.fields import Cell, Resources, SearchSettings, Seeds, SpaceEntry, _Frozen, split_scenario
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.spec.validation import faults_of
+from orchestrator.streams.datasets import Phase
+from orchestrator.streams.settings import StreamSettings
+from search_spaces import Constraint, Value, space_of
+from strategies import TrainingSettings, find_method
+
+
+class SweepSpec(_Frozen):
+    """A whole sweep. Every field has a default; an instance has no faults.
+
+    Raises:
+        SpecError: where anything is wrong, with every fault at once.
+    """
+
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
+    scenarios: tuple[str, ...] = Field(
+        ("split-digits/task",), min_length=1, max_length=1_000, description="stream/incremental type"
+    )
+    methods: tuple[str, ...] = Field(
+        ("naive", "joint", "ewc", "replay"), min_length=1, max_length=100, description="what is compared"
+    )
+    limits: tuple[str, ...] = Field(
+        (), max_length=100, description="such as worst_forgetting <= 0.05; any metric or cost of a trial"
+    )
+    objective: str = Field("average_accuracy", description="what is best among the feasible; a metric or a cost")
+    seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
+    search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
+    spaces: dict[str, dict[str, SpaceEntry]] = Field(
+        default_factory=dict,
+        max_length=1_000,
+        description="method, all, or SCENARIO METHOD -> hyper-parameter -> a value, choices or {low, high, log}",
+    )
+    model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
+    streams: dict[str, StreamSettings] = Field(
+        default_factory=dict, max_length=1_000, description="stream -> how it is cut into tasks; own data too"
+    )
+    validation_share: float = Field(
+        0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only where seeds.search is 0"
+    )
+    unsupported_cells: Literal["refuse", "skip"] = Field(
+        "refuse", description="what to do with a method on an incremental type that it cannot do"
+    )
+    resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        faults = faults_of(self)
+        if faults:
+            raise SpecError(faults)
+        return self
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Return the limits, in the order in which they are written."""
+        return tuple(Constraint.parse(limit) for limit in self.limits)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Return every cell that runs, scenario by scenario."""
+        return tuple(
+            Cell(stream, kind, method, space_of(find_method(method), self.overrides(scenario, method), self.training))
+            for scenario in self.scenarios
+            for stream, kind in [split_scenario(scenario)]
+            for method in self.methods
+            if kind not in find_method(method).unsupported
+        )
+
+    def overrides(self, scenario: str, method: str) -> dict[str, Any]:
+        """Return the entries of `spaces` for a cell: those under `all`, under the method, and under the cell's name."""
+        keys = ("all", method, f"{scenario} {method}")
+        return {name: entry for key in keys for name, entry in self.spaces.get(key, {}).items()}
+
+    def stream_settings(self, stream: str) -> StreamSettings:
+        """Return how `stream` is cut."""
+        return self.streams.get(stream, StreamSettings())
+
+    def trial(
+        self, cell: Cell, hyperparameters: Mapping[str, Value], seed: int, phase: Phase, fingerprint: str
+    ) -> TrialSpec:
+        """Return the fully resolved trial for one suggestion, seed and phase of `cell`."""
+        method = find_method(cell.method)
+        return TrialSpec(
+            stream=cell.stream,
+            incremental_type=cell.incremental_type,
+            stream_settings=self.stream_settings(cell.stream).without_paths(),
+            method=cell.method,
+            hyperparameters=method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters),
+            model=self.model,
+            training=self.training,
+            seed=seed,
+            phase=phase,
+            validation_share=self.validation_share,
+            data_fingerprint=fingerprint,
+            strategy_versions=method.versions,
+        )
+
+    def content_hash(self) -> str:
+        """Return the hash of the whole spec, 16 hexadecimal digits."""
+        return short_hash(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """Return the resolved spec as YAML that `parse_spec` reads back to an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=False), sort_keys=False)

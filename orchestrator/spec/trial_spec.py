@@ -1,0 +1,85 @@
+"""The identity of a trial: everything that its result depends on, and the key that is its hash."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.core.canonical import short_hash
+from orchestrator.models.settings import ModelSettings
+from orchestrator.streams.datasets import Phase
+from orchestrator.streams.settings import StreamSettings, dataset_of
+from search_spaces import TRAINING_KNOBS, Value
+from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the results of the protocol itself change: streams, models, training step, evaluation."""
+
+
+class TrialSpec(BaseModel):
+    """One suggestion × one seed × one phase, fully resolved.
+
+    Two trials with equal specs have equal results, on one kind of device with one number of threads. Where and when a
+    trial runs (device, worker, position in the search) is not part of it.
+
+    Args:
+        stream: name of the stream.
+        incremental_type: what is known at inference.
+        stream_settings: how the data set is cut; the paths of a user's own data are blank.
+        method: name of the method.
+        hyperparameters: the suggestion: every hyper-parameter of the method, and training settings that it overrides.
+        model: which model.
+        training: how each task is trained, the suggestion's overrides not yet applied.
+        seed: decides initial weights, batches, buffers and a shuffled class order.
+        phase: which arrays it sees.
+        validation_share: share of the training examples held out in the `search` phase.
+        data_fingerprint: hash of the data set.
+        strategy_versions: method -> version.
+        protocol_version: version of everything else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stream: str
+    incremental_type: IncrementalType
+    stream_settings: StreamSettings
+    method: str
+    hyperparameters: dict[str, Value]
+    model: ModelSettings
+    training: TrainingSettings
+    seed: int
+    phase: Phase
+    validation_share: float
+    data_fingerprint: str
+    strategy_versions: dict[str, int]
+    protocol_version: int = PROTOCOL_VERSION
+
+    @cached_property
+    def key(self) -> str:
+        """Return the hash of this spec, 16 hexadecimal digits."""
+        return short_hash(self.model_dump(mode="json"))
+
+    @property
+    def scenario(self) -> str:
+        """Return stream and incremental type as they are written."""
+        return f"{self.stream}/{self.incremental_type}"
+
+    @property
+    def cell(self) -> str:
+        """Return the scenario × method that this trial belongs to."""
+        return f"{self.scenario} {self.method}"
+
+    @property
+    def dataset(self) -> str:
+        """Return the name of the data set."""
+        return dataset_of(self.stream)
+
+    def methods(self) -> list[tuple[type[Strategy], Hyperparameters]]:
+        """Return the strategy classes with this trial's hyper-parameters."""
+        return find_method(self.method).split(self.hyperparameters)
+
+    def resolved_training(self) -> TrainingSettings:
+        """Return the training settings with the suggestion's overrides applied."""
+        knobs = {n: v for n, v in self.hyperparameters.items() if n in TRAINING_KNOBS}
+        return TrainingSettings.model_validate(self.training.model_dump() | knobs)

@@ -1,0 +1,1 @@
+"""Where data come from: built-in data sets, image folders and tables."""

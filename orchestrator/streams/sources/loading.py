@@ -1,0 +1,59 @@
+"""One way to the data of every stream, built-in or a user's own."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from orchestrator.core.errors import DataError
+from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of
+from orchestrator.streams.sources.builtin import load_dataset
+
+
+def load_stream(stream: str, settings: StreamSettings, data_dir: Path) -> Dataset:
+    """Return the data set of a stream.
+
+    Args:
+        stream: its name.
+        settings: its settings, with the paths of a user's own data, which are relative to the working directory.
+        data_dir: where torchvision's data sets are, or are downloaded to.
+
+    Raises:
+        DataError: where data are missing or damaged, with every fault at once.
+    """
+    if stream in STREAMS:
+        return load_dataset(dataset_of(stream), data_dir.expanduser().absolute())
+    if not (settings.folder or settings.table):
+        raise DataError(f"streams.{stream}: expected the folder or the table of the stream, got no path; give its spec")
+    return _load_own(stream, settings, _state(settings))
+
+
+State = tuple[tuple[str, int, int], ...]
+
+
+@lru_cache(maxsize=2)
+def _load_own(stream: str, settings: StreamSettings, state: State) -> Dataset:
+    """Return a user's own data; read again where a file of theirs has changed."""
+    if settings.folder is not None:
+        from orchestrator.streams.sources.image_folder import load_folder
+
+        return load_folder(stream, settings)
+    from orchestrator.streams.sources.table import load_table
+
+    return load_table(stream, settings)
+
+
+def _state(settings: StreamSettings) -> State:
+    """Return path, time of change and size of every file of a user's own data."""
+    paths = [Path(path).expanduser().absolute() for path in (settings.table, settings.test_table) if path]
+    if settings.folder:
+        root = Path(settings.folder).expanduser().absolute()
+        paths = [Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    found = []
+    for path in sorted(paths):
+        if path.is_file():
+            facts = path.stat()
+            found.append((str(path), facts.st_mtime_ns, facts.st_size))
+    return tuple(found)

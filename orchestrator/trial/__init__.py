@@ -1,0 +1,1 @@
+"""One trial: the sequential protocol in pure PyTorch, with no cluster and no tables."""

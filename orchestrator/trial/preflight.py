@@ -1,0 +1,178 @@
+"""What can only be known of a spec once a user's own data are read; checked before any worker starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from orchestrator.core.errors import DataError, SpecError
+from orchestrator.models.building import build_network, model_faults
+from orchestrator.spec.fields import split_scenario
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.spec.validation import metric_faults
+from orchestrator.streams.datasets import Dataset, PhaseData
+from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks, split_faults
+from orchestrator.streams.sources.loading import load_stream
+from orchestrator.streams.stream import Stream, given_classes, layout_of, padded_shape
+from search_spaces import extremes
+from strategies import Generators, IncrementalType, Learner, find_method
+
+
+def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
+    """Return every data set of the sweep by name.
+
+    Raises:
+        DataError: where some are missing or damaged, with every fault of all of them.
+        SpecError: where the spec asks of a user's own data what they do not have, with every fault.
+    """
+    found: dict[str, Dataset] = {}
+    faults: list[str] = []
+    for stream in dict.fromkeys(cell.stream for cell in spec.cells):
+        if dataset_of(stream) not in found:
+            try:
+                found[dataset_of(stream)] = load_stream(stream, spec.stream_settings(stream), data_dir)
+            except DataError as error:
+                faults += error.faults
+    asked = data_faults(spec, found)
+    if faults:
+        raise DataError(*faults, *asked)
+    if asked:
+        raise SpecError(asked)
+    return found
+
+
+def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return what is wrong with a valid spec for the user's own data that could be read."""
+    faults: list[str] = []
+    sound = set()
+    for stream, settings in spec.streams.items():
+        if is_user_data(settings) and stream in datasets:
+            own = [f"streams.{stream}.{fault}" for fault in _cut_faults(settings, datasets[stream])]
+            if not own:
+                sound.add(stream)
+                own = list(_validation_faults(spec, stream, datasets[stream]))
+            faults += own
+    for index, scenario in enumerate(spec.scenarios):
+        stream, kind = split_scenario(scenario)
+        if stream in sound:
+            reason = _refused(spec.stream_settings(stream), kind, datasets[stream])
+            if reason:
+                faults.append(f"scenarios.{index}: expected a type that {stream} has, got '{kind}'; {reason}")
+    shapes = {
+        padded_shape(datasets[dataset_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
+        for stream in dict.fromkeys(cell.stream for cell in spec.cells)
+        if dataset_of(stream) in datasets
+    }
+    for shape, stream in shapes.items():
+        faults += [f"{fault} (for {stream})" for fault in model_faults(spec.model, shape)]
+    if not faults:
+        faults += _method_faults(spec, datasets)
+    for cell in {cell.scenario: cell for cell in spec.cells if cell.stream in sound}.values():
+        n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), datasets[cell.stream].facts)
+        faults += metric_faults(spec, cell, n_tasks)
+    return faults
+
+
+def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Yield why a method of the sweep cannot be set up with a stream and the model, at each end of what is searched."""
+    for cell in spec.cells:
+        dataset = datasets.get(dataset_of(cell.stream))
+        if dataset is None:
+            continue
+        method, space = find_method(cell.method), cell.space
+        own = {name: values for name, values in space.distributions.items() if name in method.names}
+        tried = [{name: value} for name, values in own.items() for value in extremes(values)]
+        faults = (
+            _set_up_fault(spec.trial(cell, {**space.start, **each}, 0, "confirm", ""), dataset) for each in ({}, *tried)
+        )
+        if fault := next(filter(None, faults), None):
+            yield f"methods.{cell.method}: {fault} (for {cell.scenario})"
+
+
+def _set_up_fault(trial: TrialSpec, dataset: Dataset) -> str | None:
+    """Return what the method refuses as it is built, or None."""
+    arrays = (dataset.train_inputs, dataset.train_labels, dataset.test_inputs, dataset.test_labels)
+    data = PhaseData(*arrays, dataset.facts, 0.0, 1.0)
+    generators, device = Generators(trial.seed), torch.device("cpu")
+    stream = Stream(trial.stream, trial.stream_settings, trial.incremental_type, trial.seed, data, device)
+    shape, layout = stream.input_shape, stream.layout
+    with torch.random.fork_rng(devices=[]):
+        try:
+            Learner(
+                build=lambda: build_network(trial.model, shape, layout, generators.fresh("init/backbone")),
+                past_task=stream.train,
+                methods=trial.methods(),
+                settings=trial.resolved_training(),
+                generators=generators,
+                device=device,
+            )
+        except ValueError as error:
+            return str(error)
+    return None
+
+
+def _cut_faults(settings: StreamSettings, dataset: Dataset) -> Iterator[str]:
+    """Yield what is wrong with how the data are cut into tasks, without the stream."""
+    facts, fields = dataset.facts, StreamSettings.model_fields
+    if not facts.task_names:
+        yield from split_faults(settings, facts)
+        return
+    if settings.folder is None:
+        return  # whatever else is beside a task column is refused when the spec is built
+    for name in ("n_tasks", "classes_per_task", "class_order"):
+        value = getattr(settings, name)
+        if value != fields[name].default:
+            yield (
+                f"{name}: expected to be left out where '{settings.folder}' has a folder for each task, got {value!r}; "
+                "drop it"
+            )
+
+
+def _refused(settings: StreamSettings, kind: IncrementalType, dataset: Dataset) -> str | None:
+    """Return why the data cannot be of an incremental type, or None where they can."""
+    facts = dataset.facts
+    if not facts.task_names:
+        return None
+    if kind == "class" and not facts.tasks_share_no_class:
+        pairs = ((a, b) for b in range(len(facts.task_names)) for a in range(b))
+        one, other = next((a, b) for a, b in pairs if set(facts.task_classes[a]) & set(facts.task_classes[b]))
+        shared = facts.class_names[min(set(facts.task_classes[one]) & set(facts.task_classes[other]))]
+        return (
+            f"tasks '{facts.task_names[one]}' and '{facts.task_names[other]}' both have class '{shared}', so not every "
+            "task brings new classes; use domain or task"
+        )
+    ranges = layout_of(given_classes(facts, kind), kind).ranges
+    single = next((task for task, (start, stop) in enumerate(ranges) if stop - start == 1), None)
+    if kind == "class" or single is None:
+        return None
+    name = facts.class_names[facts.task_classes[single][0]]
+    return (
+        f"task '{facts.task_names[single]}' has the one class '{name}', which its head could not miss; use "
+        f"{'class, ' if facts.tasks_share_no_class else 'domain, '}or cut the tasks otherwise"
+    )
+
+
+def _validation_faults(spec: SweepSpec, stream: str, dataset: Dataset) -> Iterator[str]:
+    """Yield tasks, or classes where they are cut into tasks, that no training example is held out of in the search."""
+    if not spec.seeds.of("search") or not spec.validation_share:
+        return
+    facts, chosen = dataset.facts, dataset.validation_rows(spec.validation_share)
+    order = spec.stream_settings(stream).class_order
+    if dataset.train_tasks is None:
+        numbers, names, rule = dataset.train_labels, facts.class_names, "of each class"
+        used = order if isinstance(order, tuple) else range(facts.n_classes)
+        what = "class"
+    else:
+        numbers, names, rule = dataset.train_tasks, facts.task_names, "of a class in each task"
+        used, what = range(len(names)), "task"
+    held_out = np.bincount(numbers[chosen], minlength=len(names))
+    for index in used:
+        if not held_out[index]:
+            yield (
+                f"streams.{stream}: expected 2 training examples or more {rule}, for training and validation, got 1 in "
+                f"{what} '{names[index]}'; add examples or set seeds.search to 0"
+            )

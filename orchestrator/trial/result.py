@@ -1,0 +1,78 @@
+"""What a trial leaves: counts, costs and provenance, as plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from orchestrator.core.metrics import METRICS, AccuracyMatrix, compute_metrics
+
+Status = Literal["completed", "failed", "error"]
+"""`failed` is the trial's own doing and is kept; `error` is the machine's and is tried again by the next run."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves: counts, costs and provenance; plain JSON, so that it travels anywhere.
+
+    What JSON or UTF-8 does not have is replaced in `reason` and `details`, which others write.
+
+    Args:
+        key: the trial's key.
+        status: how it ended.
+        reason: why, where it did not complete; else empty.
+        n_correct: the accuracy matrix as counts (T + 1, T), None where not measured; empty where not completed.
+        n_examples: held-out examples of each task (T,).
+        costs: column of the trials table -> number.
+        provenance: column of the trials table -> text, number or None.
+        details: what the method reports of itself.
+        chance_accuracy: mean over tasks of the accuracy of the best answer that ignores the input; None where the
+            trial did not complete.
+    """
+
+    key: str
+    status: Status
+    reason: str = ""
+    n_correct: list[list[int | None]] = field(default_factory=list)
+    n_examples: list[int] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    chance_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _plain(self.reason))
+        object.__setattr__(self, "details", _plain(self.details))
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """Return the accuracy matrix."""
+        return AccuracyMatrix(tuple(tuple(row) for row in self.n_correct), tuple(self.n_examples))
+
+    def metrics(self) -> dict[str, float]:
+        """Return every metric; all NaN where the trial did not complete."""
+        if self.status != "completed":
+            return dict.fromkeys(METRICS, math.nan)
+        return compute_metrics(self.matrix.accuracy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this result as plain JSON."""
+        return dataclasses.asdict(self)
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON has it: numbers that are not finite are None, and what it does not know is text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {_plain(str(name)): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value).encode("utf-8", "replace").decode()

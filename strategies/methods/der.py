@@ -1,0 +1,212 @@
+"""Dark experience replay: remembered examples should keep the logits that they had when they were seen.
+
+Source: Buzzega et al. 2020, arXiv 2004.07211, Algorithms 1 (DER) and 2 (DER++), Eqs. 5 and 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.methods.replay import n_remembered
+from strategies.parts.buffers import BufferState, put, reservoir_slots, write
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+_FILL_BATCH = 1024
+
+
+class DerHyperparameters(Hyperparameters):
+    """What can be set. The paper's choices of α and β lie between 0.1 and 1."""
+
+    buffer_size: int = Field(500, ge=1, description="examples kept with their logits, all tasks together")
+    replay_ratio: float = Field(
+        0.5, ge=0, le=0.95, description="share of a step's examples that is remembered, all draws together"
+    )
+    memory_batch_size: int | None = Field(
+        None, ge=1, description="remembered examples a draw; replaces replay_ratio where given"
+    )
+    logit_weight: float = Field(0.5, ge=0, description="α, weight of the squared distance to the stored logits")
+    new_outputs: Literal["left_out", "as_added"] = Field(
+        "as_added",
+        description="`class` with seen outputs only: outputs younger than an example are held on it at what they were "
+        "when their head was added, or are not compared",
+    )
+
+    def unused(self) -> frozenset[str]:
+        """Return `replay_ratio` where the number of remembered examples is given."""
+        return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
+
+
+class DerPlusPlusHyperparameters(DerHyperparameters):
+    """What can be set."""
+
+    label_weight: float = Field(0.5, ge=0, description="β, weight of the cross-entropy of a second draw")
+
+
+@dataclass
+class DerState(BufferState):
+    """The buffer, with logits.
+
+    Args:
+        logits: of each example at its insertion, in the columns of its outputs, (n, n_outputs) float32; 0 in columns
+            of outputs that did not compete for it and have not been filled since.
+    """
+
+    logits: Tensor | None = None
+
+
+class Der(Strategy):
+    """Add α times the mean squared distance between stored and present logits of remembered examples (Eq. 5).
+
+    The buffer is a reservoir over the stream, the present task's examples included. It takes them in the last pass
+    over a task, so each counts once; with one epoch that is the paper's algorithm. Logits are those of the training
+    step in which the example enters and are never renewed.
+
+    The authors' head has the outputs of all tasks from the start, so stored logits hold later classes down on old
+    examples; that is `active_outputs: all`. Where heads grow, a new head is asked once, untrained, about every
+    remembered example, and its answers are stored beside the older ones, none of which changes (`new_outputs:
+    as_added`). With `left_out` only outputs that competed at insertion are compared, which in `class` leaves DER at the
+    naive level.
+
+    Differs: draws are with replacement; nothing is augmented.
+    """
+
+    name = "der"
+    summary = "holds the logits of remembered examples at what they were when first seen"
+    paper = "Buzzega et al. 2020, arXiv 2004.07211"
+    hyperparameter_class = DerHyperparameters
+    state_class = DerState
+    naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}
+    n_draws: ClassVar[int] = 1
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._columns = torch.arange(learner.layout.n_outputs, device=learner.device)
+        self._bounds = torch.tensor(_competing(learner, self._fills), device=learner.device)
+
+    @property
+    def _fills(self) -> bool:
+        """Return whether stored logits grow with the heads."""
+        grows = self.learner.layout.incremental_type == "class" and self.learner.settings.active_outputs == "seen"
+        return grows and self.hyperparameters.new_outputs == "as_added"
+
+    @torch.no_grad()
+    def begin_task(self, task: TaskData) -> None:
+        """Store what the task's new head, still untrained, says about the remembered examples."""
+        if not self._fills or len(self.state) == 0:
+            return
+        network = self.learner.network
+        network.eval()
+        head = network.heads[task.index]
+        found = [head(network.backbone(inputs)) for inputs in torch.split(self.state.inputs, _FILL_BATCH)]
+        start, stop = self.learner.layout.ranges[task.index]
+        self.state.logits[:, start:stop] = torch.cat(found)
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
+        """Return α MSE on one draw, and β times the cross-entropy on a second (Eq. 6) where there are two.
+
+        Both draws go through the network at once and apart from the new examples, as in the authors' code.
+        """
+        n_logits, n_labels = self._draw_sizes()
+        if n_logits + n_labels == 0 or len(self.state) == 0:
+            return None
+        generator = self.learner.generators["der/draw"]
+        rows = torch.randint(len(self.state), (n_logits + n_labels,), generator=generator).to(self.learner.device)
+        ids = self.state.task_ids.index_select(0, rows)
+        logits = self._logits(self.state.inputs.index_select(0, rows), ids)
+        total = logits.new_zeros(())
+        if n_logits:
+            distance = self._distance(logits[:n_logits], rows[:n_logits], ids[:n_logits])
+            total = total + self.hyperparameters.logit_weight * distance
+        if n_labels:
+            labels = self.state.labels.index_select(0, rows[n_logits:])
+            total = total + self.hyperparameters.label_weight * F.cross_entropy(logits[n_logits:], labels)
+        return total
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch, forward: Forward) -> None:
+        """Offer the step's new examples, with the logits that the step began with, to the reservoir."""
+        if not self.learner.in_last_pass:
+            return
+        n, capacity = batch.n_new, self.hyperparameters.buffer_size
+        slots, rows = reservoir_slots(self.state.n_offered, n, capacity, self.learner.generators["der/buffer"])
+        self.state.n_offered += n
+        if len(rows) == 0:
+            return
+        slots, rows = slots.to(self.learner.device), rows.to(self.learner.device)
+        ids = batch.task_ids
+        ids = torch.full_like(rows, ids) if isinstance(ids, int) else ids[rows]
+        stored = forward.logits.new_zeros(len(rows), len(self._columns))
+        stored[:, forward.first : forward.first + forward.logits.shape[1]] = forward.logits.detach()[rows]
+        self.state.logits = put(self.state.logits, slots, stored.masked_fill(~self._competed(ids), 0.0))
+        write(self.state, slots, Batch(batch.inputs[rows], batch.labels[rows], ids), self.learner.n_seen - 1)
+
+    def _draw_sizes(self) -> tuple[int, int]:
+        """Return how many examples to draw for the logits and for the labels; 0 where that term has no weight."""
+        own = self.hyperparameters
+        n = own.memory_batch_size
+        total = n_remembered(self.learner.settings.batch_size, own.replay_ratio) if n is None else n * self.n_draws
+        n_labels = total // 2 if self.n_draws == 2 else 0
+        beta = own.label_weight if self.n_draws == 2 else 0
+        return (total - n_labels) if own.logit_weight else 0, n_labels if beta else 0
+
+    def _logits(self, inputs: Tensor, ids: Tensor) -> Tensor:
+        """Return the present logits (B, C) float32 from output 0 on, each example in its own head in `task`."""
+        learner = self.learner
+        return learner.network.training_logits(inputs, ids, learner.n_seen, learner.settings.active_outputs)[0]
+
+    def _distance(self, logits: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
+        """Return the mean squared distance () to the stored logits over all entries that are compared."""
+        assert self.state.logits is not None
+        width = logits.shape[1]
+        compared = self._competed(ids)[:, :width]
+        stored = self.state.logits.index_select(0, rows)[:, :width]
+        return torch.where(compared, logits - stored, 0.0).square().sum() / compared.sum()
+
+    def _competed(self, ids: Tensor) -> Tensor:
+        """Return which outputs are compared on examples of tasks `ids` (B,), once they exist, (B, n_outputs) bool."""
+        bounds = self._bounds.index_select(0, ids)
+        return (self._columns >= bounds[:, :1]) & (self._columns < bounds[:, 1:])
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return 1 and the share that the remembered examples add, for the tasks after the first."""
+        if hyperparameters.memory_batch_size is not None:
+            more = hyperparameters.memory_batch_size * cls.n_draws / settings.batch_size
+        else:
+            more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
+        return float(1 + more * (n_tasks - 1) / n_tasks)
+
+
+class DerPlusPlus(Der):
+    """DER, plus β times the cross-entropy of a second, independent draw (Eq. 6); the ratio is split evenly."""
+
+    name = "der++"
+    summary = "der, and trains on the labels of a second draw of remembered examples"
+    hyperparameter_class = DerPlusPlusHyperparameters
+    naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0, "label_weight": 0.0}
+    notes: ClassVar[Mapping[IncrementalType, str]] = {}
+    n_draws: ClassVar[int] = 2
+
+
+def _competing(learner: Learner, fills: bool) -> list[tuple[int, int]]:
+    """Return for each task the first output that is compared on its examples, and one past the last.
+
+    Those are the outputs that compete while the task trains, and where the stored logits grow (`fills`) all.
+    """
+    layout, active = learner.layout, learner.settings.active_outputs
+    if layout.incremental_type != "class" or active == "current":
+        return list(layout.ranges)
+    if active == "all" or fills:
+        return [(0, layout.n_outputs)] * layout.n_tasks
+    return [(0, stop) for _, stop in layout.ranges]

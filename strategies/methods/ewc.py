@@ -1,0 +1,76 @@
+"""Elastic weight consolidation.
+
+Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz et al. 2018, arXiv 1805.06370, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from strategies.contract import Hyperparameters, TaskData
+from strategies.parts.importance import FisherKind, fisher_diagonal
+from strategies.parts.quadratic import QuadraticStrategy, merge_anchor
+
+
+class EwcHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    penalty_weight: float = Field(100.0, ge=0, description="λ of the penalty λ/2 Σ F (θ - θ*)²")
+    penalty_decay: float = Field(1.0, gt=0, le=1, description="λ is multiplied by this after each task but the first")
+    variant: Literal["separate", "online"] = Field(
+        "separate", description="a Fisher and an anchor a task, or one running Fisher and the latest anchor"
+    )
+    fisher_decay: float = Field(1.0, gt=0, le=1, description="γ of the online variant, F ← γF + F_new")
+    fisher: FisherKind = Field("true", description="labels drawn from the model, from the data, or most likely")
+    fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
+
+    def unused(self) -> frozenset[str]:
+        """Return what the other variant has, and all else where nothing is pulled."""
+        if self.penalty_weight == 0:
+            return frozenset(type(self).model_fields) - {"penalty_weight"}
+        return frozenset() if self.variant == "online" else frozenset({"fisher_decay"})
+
+
+class Ewc(QuadraticStrategy):
+    """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
+
+    Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
+    Schwarz et al. also multiply the penalty by γ, which is here a part of λ.
+    """
+
+    name = "ewc"
+    summary = "pulls parameters towards past values, weighted by their Fisher information"
+    paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
+    hyperparameter_class = EwcHyperparameters
+
+    def strength(self) -> float:
+        """Return λ for the present task: λ d^(n - 1) after n consolidated tasks, with d the decay."""
+        n = max(self.state.n_consolidated - 1, 0)
+        return float(self.hyperparameters.penalty_weight * self.hyperparameters.penalty_decay**n)
+
+    def end_task(self, task: TaskData) -> None:
+        """Measure the task's Fisher at the present parameters and consolidate both."""
+        fisher = self._fisher(task)
+        anchors = {name: p.detach().clone() for name, p in self.learner.network.named_parameters()}
+        for name, importance in fisher.items():
+            if self.hyperparameters.variant == "separate":
+                merge_anchor(self.state, name, importance, anchors[name])
+            elif name in self.state.importance:
+                self.state.importance[name].mul_(self.hyperparameters.fisher_decay).add_(importance)
+            else:
+                self.state.importance[name] = importance
+        if self.hyperparameters.variant == "online":
+            for name in self.state.importance.keys() - fisher.keys():  # heads of other tasks: no new information
+                self.state.importance[name].mul_(self.hyperparameters.fisher_decay)
+            self.state.anchor = {name: anchors[name] for name in self.state.importance}
+        self.state.n_consolidated += 1
+
+    def _fisher(self, task: TaskData) -> dict[str, Tensor]:
+        generator = self.learner.generators["fisher"]
+        batches = self.samples(task, self.hyperparameters.fisher_samples, generator)
+        return fisher_diagonal(
+            self.learner.network, batches, self.competing_logits, self.hyperparameters.fisher, generator
+        )

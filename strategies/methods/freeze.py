@@ -1,0 +1,70 @@
+"""Freezing the first layers after the first task: the plain baseline of transfer learning.
+
+Source: Yosinski et al. 2014, arXiv 1411.1792, section 2 (there with two tasks, the first n layers copied and frozen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.network import IncrementalType
+
+
+class FreezeHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    frozen_layers: int = Field(
+        1, ge=0, description="layers of the backbone that stop training after task 0, from below"
+    )
+
+
+class Freeze(Strategy):
+    """Train everything on task 0, and only what is above the first n layers of the backbone from then on.
+
+    A layer is a module with a weight matrix or kernel, in order of definition; what follows it with vectors only (a
+    norm) belongs to it. More layers than there are means all; heads always train. Frozen parameters are not in the
+    optimizer, so neither weight decay nor kept momentum moves them. As soon as a frozen layer has running statistics
+    (BatchNorm), those of the whole backbone are fixed, since `Network.frozen_norms` is one switch.
+    """
+
+    name = "freeze"
+    summary = "stops training the first layers after the first task"
+    paper = "Yosinski et al. 2014, arXiv 1411.1792"
+    hyperparameter_class = FreezeHyperparameters
+    naive_at: ClassVar[Mapping[str, Any]] = {"frozen_layers": 0}
+    notes: ClassVar[Mapping[IncrementalType, str]] = {
+        "domain": "known to forget: the one head still changes with every task",
+        "class": "known to sit at the naive level: nothing separates classes of different tasks",
+    }
+
+    def prepare(self, task: TaskData) -> None:
+        """Freeze the first layers from task 1 on; the optimizer is built after this."""
+        if task.index == 0:
+            return
+        network = self.learner.network
+        for module in frozen_modules(network.backbone, self.hyperparameters.frozen_layers):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+                parameter.grad = None  # the optimizer no longer clears it, and clipping would count it
+            if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False)):
+                network.frozen_norms = True
+
+
+def frozen_modules(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
+    """Return the modules of the first `n_layers` layers of `backbone` that have parameters or buffers of their own.
+
+    What comes before the first layer belongs to it.
+    """
+    found: list[nn.Module] = []
+    n_seen = 0
+    for module in backbone.modules() if n_layers else ():
+        n_seen += any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+        if n_seen > n_layers:
+            break
+        found.append(module)
+    return found

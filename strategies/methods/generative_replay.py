@@ -1,0 +1,245 @@
+"""Generative replay: a generator learns the inputs of the past and is sampled in place of a memory.
+
+Source: Shin et al. 2017, arXiv 1705.08690, section 3 (Eq. 2). The generator is a variational autoencoder as in
+van de Ven et al. 2022 (Nature Machine Intelligence 4), in place of the paper's GAN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from strategies.contract import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.methods.replay import n_remembered
+from strategies.optimizers import Adam
+from strategies.parts.vae import Vae
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+
+_ROWS = 1024
+
+
+class GenerativeReplayHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    replay_ratio: float = Field(0.5, ge=0, le=0.95, description="share of each training batch that is generated")
+    latent_size: int = Field(100, ge=1, le=4096, description="numbers of the generator's code")
+    hidden_size: int = Field(400, ge=1, le=65536, description="width of the generator's hidden layers, two each way")
+    generator_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="the generator's passes over a task; null trains it as long as the network; few data want more",
+    )
+    generator_learning_rate: float = Field(1e-3, gt=0, le=1, description="step size of the generator's Adam")
+    pool_size: int = Field(10_000, ge=1, description="inputs generated before each task, from which batches draw")
+
+    def unused(self) -> frozenset[str]:
+        """Return all about the generator where nothing is replayed."""
+        return frozenset(type(self).model_fields) - {"replay_ratio"} if self.replay_ratio == 0 else frozenset()
+
+
+@dataclass
+class GenerativeReplayState:
+    """The generator, and inside of a task the labels of what it generated.
+
+    Args:
+        generator: parameters of the `Vae` by name; empty before the end of task 0.
+        low: smallest input seen in each channel, (S0,) float32, S0 the first entry of an input's shape.
+        high: largest, likewise.
+        losses: the generator's mean loss over the last pass of its training, one a task.
+        labels: output index of each generated input as the network before the task saw it, (P,) int64.
+        task_ids: the past task that it stands for, (P,) int64.
+    """
+
+    generator: dict[str, Tensor] = field(default_factory=dict)
+    low: Tensor | None = None
+    high: Tensor | None = None
+    losses: list[float] = field(default_factory=list)
+    labels: Tensor | None = None
+    task_ids: Tensor | None = None
+
+
+class GenerativeReplay(Strategy):
+    """Add generated inputs, labelled by the network as it was before the task, to every batch.
+
+    After task k the generator learns the task's inputs and what it generated itself before, weighted 1/(k + 1) and
+    k/(k + 1) (r of Eq. 2). It ends in a sigmoid over the range of each channel that was seen so far, so inputs of any
+    normalisation and shape will do. In `class` a label is the likeliest of all old outputs; in `task` each generated
+    input stands for one past task, drawn evenly, and has the likeliest label of its head.
+
+    Differs: a VAE in place of a GAN; the network's loss weighs new and generated inputs by `replay_ratio`, not by r;
+    generated inputs come from a pool made before each task, not anew for each batch. After the last task the generator
+    learns nothing more, since nothing would be generated.
+    """
+
+    name = "generative-replay"
+    summary = "trains beside the new examples on inputs from a generator that learned the past; keeps no raw data"
+    paper = "Shin et al. 2017, arXiv 1705.08690; generator: Kingma & Welling 2014, arXiv 1312.6114"
+    hyperparameter_class = GenerativeReplayHyperparameters
+    state_class = GenerativeReplayState
+    naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._pool: Tensor | None = None
+
+    @property
+    def n_generated(self) -> int:
+        """Return how many generated inputs join a batch."""
+        return n_remembered(self.learner.settings.batch_size, self.hyperparameters.replay_ratio)
+
+    def begin_task(self, task: TaskData) -> None:
+        """Label the pool with the network that knows the past tasks only."""
+        if not self.state.generator:
+            return
+        self.learner.network.eval()
+        pool = self._generate(task)
+        ids = torch.randint(
+            task.index, (len(pool),), generator=self.learner.generators.fresh(f"generative replay/tasks/{task.index}")
+        ).to(self.learner.device)
+        labelled = [self._label(*part) for part in zip(torch.split(pool, _ROWS), torch.split(ids, _ROWS), strict=True)]
+        self.state.labels = torch.cat([labels for labels, _ in labelled])
+        self.state.task_ids = torch.cat([owners for _, owners in labelled])
+
+    def prepare(self, task: TaskData) -> None:
+        """Generate the pool (again): the generator does not change within a task."""
+        self._pool = self._generate(task) if self.state.generator else None
+
+    def extend_batch(self, batch: Batch) -> Batch:
+        """Return the new examples followed by generated ones."""
+        if self._pool is None or self.n_generated == 0:
+            return batch
+        rows = self._draw(self.n_generated, self.learner.generators["generative replay"])
+        past = Batch(self._pool[rows], self.state.labels[rows], self.state.task_ids[rows])
+        return batch.with_remembered(past)
+
+    def end_task(self, task: TaskData) -> None:
+        """Teach the generator the task, beside what it generates of the past."""
+        self.state.labels = self.state.task_ids = None
+        if self.n_generated == 0 or task.index == self.learner.n_tasks - 1:
+            return  # nothing will be generated
+        self._widen_range(task.inputs)
+        vae = self._vae(task)
+        self.state.losses.append(self._train(vae, task))
+        self.state.generator = {name: p.detach() for name, p in vae.named_parameters()}
+        self._pool = None
+
+    def report(self) -> dict[str, Any]:
+        """Return the generator's loss after each task that it learned."""
+        return {"generator_losses": self.state.losses} if self.state.losses else {}
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return 1 / (1 - ρ) for the tasks after the first, and the generator's training after all but the last.
+
+        A generator with its defaults costs 5.5 times as much an example as an MLP of 784-256-256.
+        """
+        if hyperparameters.replay_ratio == 0:
+            return 1.0
+        more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
+        length = (hyperparameters.generator_epochs or settings.epochs) / settings.epochs
+        if settings.iterations and hyperparameters.generator_epochs is None:
+            length = 1.0
+        taught = (1 + max(n_tasks - 2, 0) * (1 + more)) / n_tasks if n_tasks > 1 else 0.0
+        return float(1 + more * (n_tasks - 1) / n_tasks + 5.5 * length * taught)
+
+    # The generator.
+
+    def _vae(self, task: TaskData) -> Vae:
+        """Return the generator as it is in the state; a new one at the end of task 0."""
+        own = self.hyperparameters
+        n_values = math.prod(task.inputs.shape[1:])
+        vae = Vae(n_values, own.hidden_size, own.latent_size, self.learner.generators.fresh("init/generator"))
+        if self.state.generator:
+            vae.load_state_dict(self.state.generator)
+        return vae.to(self.learner.device)
+
+    @torch.no_grad()
+    def _generate(self, task: TaskData) -> Tensor:
+        """Return the pool of the task, (P, *S) float32: the same whenever it is called within the task."""
+        own, vae = self.hyperparameters, self._vae(task)
+        generator = self.learner.generators.fresh(f"generative replay/pool/{task.index}")
+        noise = torch.randn(own.pool_size, own.latent_size, generator=generator).to(self.learner.device)
+        shape = task.inputs.shape[1:]
+        low, spread = self._range(len(shape))
+        pool = [vae.sample(codes).view(-1, *shape).mul_(spread).add_(low) for codes in torch.split(noise, _ROWS)]
+        return torch.cat(pool)
+
+    @torch.no_grad()
+    def _label(self, inputs: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the label and the task (B,) of each generated input; `task_ids` are the tasks drawn for them."""
+        network = self.learner.network
+        n_past = self.learner.n_seen - 1
+        logits, first = network.training_outputs(network.backbone(inputs), task_ids, n_past, "seen")
+        labels = logits.argmax(1) + first
+        if network.layout.incremental_type == "class":
+            starts = torch.tensor([start for start, _ in network.layout.ranges[:n_past]], device=labels.device)
+            task_ids = torch.bucketize(labels, starts, right=True) - 1
+        return labels, task_ids
+
+    def _train(self, vae: Vae, task: TaskData) -> float:
+        """Train the generator on the task and the pool, and return its mean loss over the last pass.
+
+        Raises:
+            TrialDivergedError: where the loss is no longer finite.
+        """
+        settings, own = self.learner.settings, self.hyperparameters
+        generator = self.learner.generators["generative replay/generator"]
+        optimizer = Adam(vae.parameters(), lr=own.generator_learning_rate, fused=True)
+        n_a_pass = math.ceil(len(task) / settings.batch_size)
+        n_steps = (own.generator_epochs or settings.epochs) * n_a_pass
+        if own.generator_epochs is None and settings.iterations is not None:
+            n_steps = settings.iterations
+        for done in range(0, n_steps, n_a_pass):
+            order = torch.randperm(len(task), generator=generator).to(self.learner.device)
+            batches = torch.split(order, settings.batch_size)[: n_steps - done]
+            total = torch.zeros((), device=self.learner.device)
+            for rows in batches:
+                optimizer.zero_grad(set_to_none=True)
+                loss = self._generator_loss(vae, task, rows, generator)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.detach()
+            mean = float(total) / len(batches)
+            if not math.isfinite(mean):
+                raise TrialDivergedError(
+                    f"the generator's loss on task {task.index} is {mean}; lower generator_learning_rate"
+                )
+        return mean
+
+    def _generator_loss(self, vae: Vae, task: TaskData, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return r · (loss on the task's `rows`) + (1 - r) · (loss on as many from the pool as a batch has)."""
+        inputs = task.inputs.index_select(0, rows)
+        if self._pool is not None:
+            inputs = torch.cat([inputs, self._pool[self._draw(self.n_generated, generator)]])
+        low, spread = self._range(inputs.dim() - 1)
+        values = ((inputs - low) / spread).flatten(1)
+        noise = torch.randn(len(values), self.hyperparameters.latent_size, generator=generator)
+        losses = vae.loss(values, noise.to(values.device))
+        if self._pool is None:
+            return losses.mean()
+        importance = 1 / (task.index + 1)
+        return importance * losses[: len(rows)].mean() + (1 - importance) * losses[len(rows) :].mean()
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(self.hyperparameters.pool_size, (n,), generator=generator).to(self.learner.device)
+
+    def _widen_range(self, inputs: Tensor) -> None:
+        """Let the generator's range cover `inputs`, channel by channel."""
+        channels = inputs.transpose(0, 1).flatten(1)
+        low, high = channels.amin(1), channels.amax(1)
+        self.state.low = low if self.state.low is None else torch.minimum(self.state.low, low)
+        self.state.high = high if self.state.high is None else torch.maximum(self.state.high, high)
+
+    def _range(self, n_dimensions: int) -> tuple[Tensor, Tensor]:
+        """Return the lowest value and the spread of each channel, ready to meet (B, *S); a spread of 0 counts as 1."""
+        spread = self.state.high - self.state.low
+        shape = (-1, *[1] * (n_dimensions - 1))
+        return self.state.low.view(shape), torch.where(spread > 0, spread, 1.0).view(shape)

@@ -1,0 +1,192 @@
+"""iCaRL: exemplars chosen by herding, distillation, and classification by the nearest mean of exemplars.
+
+Source: Rebuffi et al. 2017, arXiv 1611.07725, algorithms 1 to 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+_ROWS = 1024
+
+
+class IcarlHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    buffer_size: int = Field(2000, ge=1, description="exemplars kept, all classes together: K of the paper")
+    temperature: float = Field(
+        1.0, ge=1, le=100, description="divides the old network's outputs before their sigmoid; 1 is the paper's"
+    )
+
+
+@dataclass
+class IcarlState:
+    """The exemplars; inside of a task also what the old network says of its training data.
+
+    Args:
+        exemplars: output index of a class -> its exemplars, best first, (m, *S) float32.
+        means: normalised mean features of the exemplars, a row an output, (C, F) float32; NaN for a class without.
+        targets: sigmoid outputs of the network before the task on all of the task's training data, (N, C_old) float32.
+    """
+
+    exemplars: dict[int, Tensor] = field(default_factory=dict)
+    means: Tensor | None = None
+    targets: Tensor | None = None
+
+
+class Icarl(Strategy):
+    """Learn features from new examples and exemplars, and classify by the nearest mean of exemplars.
+
+    Features are L2-normalised wherever exemplars and means are concerned, and averages of them again (section 2.2).
+    The memory is exactly divided: ⌊K / classes seen⌋ exemplars a class. In `task` only the task's classes are compared.
+    The loss is algorithm 3 over all outputs seen, in both types and whatever outputs are active for other methods.
+    A network that is sure of its few classes is as sure of inputs that are none of them, and the targets of new
+    examples then hold their features near old ones: `temperature` softens that. van de Ven & Tolias 2019, arXiv
+    1904.07734, have 2 in their code. Differs: features are those of the network alone, never averaged over flipped
+    images.
+    """
+
+    name = "icarl"
+    summary = "distils into features and classifies by the nearest mean of herded exemplars"
+    paper = "Rebuffi et al. 2017, arXiv 1611.07725"
+    hyperparameter_class = IcarlHyperparameters
+    state_class = IcarlState
+    alone = "its loss and its way to classify leave no room for another's"
+    unsupported: ClassVar[Mapping[IncrementalType, str]] = {
+        "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
+    }
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        n_classes, size = learner.layout.n_outputs, hyperparameters.buffer_size
+        if size < n_classes:
+            raise ValueError(
+                f"icarl.buffer_size: expected at least one exemplar for each of the {n_classes} classes, got {size}; "
+                "raise it"
+            )
+
+    @torch.no_grad()
+    def begin_task(self, task: TaskData) -> None:
+        """Note the outputs of the network as it was, for all that the task trains on (algorithm 3, q)."""
+        n_past = task.index
+        if n_past == 0:
+            return
+        network = self.learner.network.eval()
+        data = self.training_data(task)
+        self.state.targets = torch.cat(
+            [
+                network.outputs(network.backbone(batch.inputs), n_past).div(self.hyperparameters.temperature).sigmoid()
+                for batch in data.batches(_ROWS)
+            ]
+        )
+
+    def training_data(self, task: TaskData) -> TaskData:
+        """Return the task's examples followed by all exemplars (algorithm 3, D)."""
+        exemplars = self.state.exemplars
+        if not exemplars:
+            return task
+        like, sizes = task.labels, [len(own) for own in exemplars.values()]
+        labels = [like.new_full((n,), label) for label, n in zip(exemplars, sizes, strict=True)]
+        ids = [like.new_full((n,), self._task_of(label)) for label, n in zip(exemplars, sizes, strict=True)]
+        return TaskData(
+            task.index,
+            torch.cat([task.inputs, *exemplars.values()]),
+            torch.cat([like, *labels]),
+            torch.cat([torch.full_like(like, task.index), *ids]),
+        )
+
+    def classification_loss(self, batch: Batch, forward: Forward) -> Tensor:
+        """Return Σ over outputs of the binary cross-entropy, mean over the batch (algorithm 3).
+
+        The targets of new classes are the labels; those of old classes are the old network's outputs.
+        """
+        outputs = self.learner.network.outputs(forward.features, self.learner.n_seen)
+        targets = torch.zeros_like(outputs).scatter_(1, batch.labels[:, None], 1.0)
+        old = self.state.targets
+        if old is not None:
+            assert batch.rows is not None
+            targets[:, : old.shape[1]] = old.index_select(0, batch.rows)
+        total = F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
+        return total / len(outputs)
+
+    @torch.no_grad()
+    def end_task(self, task: TaskData) -> None:
+        """Shorten the lists of old classes, choose exemplars of the new ones, and measure all means anew."""
+        self.state.targets = None
+        self.learner.network.eval()
+        n_outputs = self.learner.layout.ranges[task.index][1]
+        size = self.hyperparameters.buffer_size // n_outputs
+        for label, own in self.state.exemplars.items():
+            self.state.exemplars[label] = own[:size].clone()  # algorithm 5; a slice alone would keep all in memory
+        for label in torch.unique(task.labels).tolist():
+            inputs = task.inputs[task.labels == label]
+            self.state.exemplars[label] = inputs[herd(self._features(inputs), size)]
+        means = torch.full((n_outputs, self.learner.network.n_features), torch.nan, device=self.learner.device)
+        for label, own in self.state.exemplars.items():
+            means[label] = _mean(self._features(own))
+        self.state.means = means
+
+    def logits(self, inputs: Tensor, task: int) -> Tensor | None:
+        """Return minus the squared distance to the mean of each class that competes, (B, C) (algorithm 1)."""
+        if self.state.means is None:
+            return None
+        first, last = self.learner.layout.inference_range(task, self.learner.n_seen)
+        features = self._features(inputs)
+        means = self.state.means[first:last]
+        # |φ - μ|² = |φ|² - 2 φμ + |μ|², as a product of matrices.
+        squares = features.square().sum(1, keepdim=True) + means.square().sum(1)
+        logits: Tensor = 2 * features @ means.T - squares
+        return logits.nan_to_num(nan=-torch.inf)
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return what its loss, its exemplars in every pass, and herding add."""
+        return 1.3 if settings.iterations else 2.1
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """Return the L2-normalised features of inputs, (B, F) float32."""
+        parts = [self.learner.network.backbone(part) for part in torch.split(inputs, _ROWS)]
+        return F.normalize(torch.cat(parts))
+
+    def _task_of(self, label: int) -> int:
+        return next(task for task, (first, last) in enumerate(self.learner.layout.ranges) if first <= label < last)
+
+
+def herd(features: Tensor, n: int) -> Tensor:
+    """Return the rows of the first `n` exemplars, best first, (min(n, N),) int64 (algorithm 4).
+
+    The k-th is the example, not chosen before, that brings the mean of the k chosen closest to the mean of all:
+    argmin |μ - (φ(x) + Σ φ(p)) / k| = argmax 2 φ(x)(kμ - Σ φ(p)) - |φ(x)|².
+
+    Args:
+        features: L2-normalised, (N, F) float32.
+        n: exemplars wanted.
+    """
+    mean = _mean(features)
+    squares = features.square().sum(1)
+    left = mean.clone()  # kμ - Σ φ(p)
+    chosen = torch.empty(min(n, len(features)), dtype=torch.int64, device=features.device)
+    for k in range(len(chosen)):
+        best = torch.argmax(2 * (features @ left) - squares)
+        chosen[k] = best
+        left += mean - features[best]
+        squares[best] = torch.inf
+    return chosen
+
+
+def _mean(features: Tensor) -> Tensor:
+    """Return the normalised mean of features (N, F), (F,)."""
+    return F.normalize(features.mean(0), dim=0)

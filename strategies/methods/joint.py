@@ -1,0 +1,57 @@
+"""Training on everything seen so far: the ceiling of every comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from strategies.contract import Hyperparameters, Strategy, TaskData
+
+
+@dataclass
+class JointState:
+    """Nothing is kept in the method's state: past tasks are read again from the stream."""
+
+    n_examples: list[int] = field(default_factory=list)
+    bytes_per_example: int = 0
+
+
+class Joint(Strategy):
+    """At task k, train from scratch on the data of tasks 0 … k, with the same epochs as any other method.
+
+    Its budget grows with the task: at task k it sees k + 1 times the examples of a naive run.
+    """
+
+    name = "joint"
+    summary = "trains from scratch on all tasks so far, with the same epochs; the ceiling"
+    state_class = JointState
+    is_reference = True
+    alone = "it forgets nothing, since it trains on all tasks again"
+
+    def begin_task(self, task: TaskData) -> None:
+        """Forget the network and begin again from its first weights."""
+        self.learner.start_from_scratch()
+        self.state.n_examples.append(len(task))
+        self.state.bytes_per_example = task.inputs[0].nbytes + task.labels[0].nbytes
+
+    def training_data(self, task: TaskData) -> TaskData:
+        """Return the examples of all tasks up to this one, each with its own task."""
+        tasks = [self.learner.past_task(index) for index in range(task.index)] + [task]
+        ids = [torch.full((len(data),), data.index, device=data.labels.device) for data in tasks]
+        return TaskData(
+            task.index,
+            torch.cat([data.inputs for data in tasks]),
+            torch.cat([data.labels for data in tasks]),
+            torch.cat(ids) if len(tasks) > 1 else task.index,
+        )
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
+        """Return (T + 1) / 2, the mean number of tasks trained on; 1 where a task is a number of iterations."""
+        return 1.0 if settings.iterations else (n_tasks + 1) / 2
+
+    def kept_bytes(self) -> int:
+        """Return the bytes of all training data of the past tasks, which must stay available."""
+        return int(sum(self.state.n_examples[:-1]) * self.state.bytes_per_example)

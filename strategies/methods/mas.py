@@ -1,0 +1,52 @@
+"""Memory aware synapses.
+
+Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 2 to 5.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from strategies.contract import Hyperparameters, TaskData
+from strategies.parts.importance import output_sensitivity
+from strategies.parts.quadratic import QuadraticStrategy
+
+
+class MasHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    penalty_weight: float = Field(1.0, ge=0, description="λ of the penalty λ Σ Ω (θ - θ*)²")
+    importance_samples: int | None = Field(
+        200, ge=1, description="examples a task for the importance; null takes all of the task"
+    )
+
+
+class Mas(QuadraticStrategy):
+    """Hold each parameter near its value after the last task, in proportion to how much the outputs depend on it.
+
+    Ω is the mean over examples of |∂ ½‖f(x)‖² / ∂θ|, with f the logits that compete; it needs no labels and is summed
+    over tasks. The penalty is λ Σ Ω (θ - θ*)², as published, so the pull's λ of λ/2 is 2λ. Differs: the ½, which halves
+    Ω; `importance_samples` instead of all examples; and see `strategies.quadratic` for strengths at which a plain step
+    diverges.
+    """
+
+    name = "mas"
+    summary = "pulls parameters towards past values, weighted by how much the outputs depend on them"
+    paper = "Aljundi et al. 2018, arXiv 1711.09601"
+    hyperparameter_class = MasHyperparameters
+
+    def end_task(self, task: TaskData) -> None:
+        """Add the task's importance to Ω, and anchor at the present parameters."""
+        parameters = dict(self.learner.network.named_parameters())
+        for name, importance in self._importance(task).items():
+            old = self.state.importance.get(name)
+            self.state.importance[name] = importance if old is None else old + importance
+        self.state.anchor = {name: parameters[name].detach().clone() for name in self.state.importance}
+        self.state.n_consolidated += 1
+
+    def _importance(self, task: TaskData) -> dict[str, Tensor]:
+        """Return Ω of `task` alone, by parameter name; heads that take no part are absent."""
+        generator = self.learner.generators["importance"]
+        batches = self.samples(task, self.hyperparameters.importance_samples, generator)
+        return output_sensitivity(self.learner.network, batches, self.competing_logits)

@@ -1,0 +1,13 @@
+"""Fine-tuning with nothing against forgetting: the floor of every comparison."""
+
+from __future__ import annotations
+
+from strategies.contract import Strategy
+
+
+class Naive(Strategy):
+    """Train on each task in turn."""
+
+    name = "naive"
+    summary = "fine-tunes on each task in turn; the floor"
+    alone = "it adds nothing"

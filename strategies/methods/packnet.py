@@ -1,0 +1,207 @@
+"""PackNet: each task owns a share of the weights, which never change again.
+
+Source: Mallya & Lazebnik 2018, arXiv 1711.05769, section 3.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.network import initialise_layer
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+_FREE = 255
+"""Owner of a weight that no task owns; so at most 255 tasks."""
+
+
+class PacknetHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    pruning: Literal["constant", "equal_share"] = Field(
+        "constant",
+        description="free `pruning_rate` of the free weights each time, or leave every task an equal share",
+    )
+    pruning_rate: float = Field(
+        0.75,
+        gt=0,
+        lt=1,
+        description="p: share of the free weights freed again, so task k owns (1-p)p^k; constant only",
+    )
+    post_prune_epochs: int = Field(3, ge=0, description="epochs of retraining after pruning")
+
+    def unused(self) -> frozenset[str]:
+        """Return `pruning_rate` where every task has an equal share."""
+        return frozenset({"pruning_rate"}) if self.pruning == "equal_share" else frozenset()
+
+
+@dataclass
+class PacknetState:
+    """Who owns what; all that has no owners lives in the network and freezes after task 0.
+
+    Args:
+        owner: layer name -> owner of each weight, tensor of the weight's shape, uint8; 255 is free.
+    """
+
+    owner: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Packnet(Strategy):
+    """Train the free weights, keep the largest for the task, free the rest, retrain what was kept, freeze it.
+
+    Inference on task k uses the weights of tasks ≤ k and zero for all others, so its logits never change again. The
+    weights shared out are those of `nn.Linear` and `nn.Conv2d` layers. All else in the backbone freezes after task 0,
+    biases and norms with their running statistics; heads are per task and outside. Differs: freed weights are drawn
+    anew for the next task, where the paper's code leaves them at zero. With norms that have running statistics they
+    stay at zero here too: the frozen statistics fit the pruned network, and drawn weights made training diverge.
+    """
+
+    name = "packnet"
+    summary = "prunes after each task and gives the freed weights to the next; never forgets"
+    paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
+    hyperparameter_class = PacknetHyperparameters
+    state_class = PacknetState
+    never_forgets = True
+    alone = "it decides which weights each task may use, and no other part may move them"
+    unsupported: ClassVar[Mapping[IncrementalType, str]] = {
+        "domain": "it must know the task at inference to choose its weights, and a single head would change under it",
+        "class": "it must know the task at inference to choose its weights",
+    }
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        if learner.n_tasks > _FREE:
+            raise ValueError(f"packnet: expected at most {_FREE} tasks, got {learner.n_tasks}; shorten the stream")
+        self._layers_now: dict[str, nn.Linear | nn.Conv2d] = {}
+        self._others_now: list[nn.Parameter] = []
+        self._masks: dict[str, Tensor] = {}
+        self._frozen: dict[str, Tensor] = {}
+        for name, layer in self._layers().items():
+            self.state.owner[name] = torch.full_like(layer.weight, _FREE, dtype=torch.uint8)
+
+    def pruning_rate(self, task: int) -> float:
+        """Return p for `task`, 0 … 1: the share of the weights free before it that is freed again after it."""
+        if self.hyperparameters.pruning == "equal_share":
+            left = self.learner.n_tasks - task
+            return (left - 1) / left
+        return float(self.hyperparameters.pruning_rate)
+
+    def begin_task(self, task: TaskData) -> None:
+        """Draw every free weight anew after task 0, or leave it at zero where norms are frozen."""
+        if task.index == 0 or self.learner.network.running_norms():
+            return
+        for name, layer in self._layers().items():
+            free = self.state.owner[name] == _FREE
+            fresh = copy.deepcopy(layer).cpu()
+            initialise_layer(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
+            with torch.no_grad():
+                layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
+
+    def prepare(self, task: TaskData) -> None:
+        """Let the task train every free weight; after task 0 all that has no owners is frozen."""
+        self.learner.network.frozen_norms = task.index > 0
+        self._others_now = self._others() if task.index > 0 else []
+        for name, layer in self._layers().items():
+            self._train_only(name, layer, self.state.owner[name] == _FREE)
+
+    def adjust_gradients(self) -> None:
+        """Zero the gradients of frozen weights and drop those of all else that is frozen: no optimizer moves it."""
+        for name, mask in self._masks.items():
+            gradient = self._layers_now[name].weight.grad
+            if gradient is not None:
+                gradient.mul_(mask)
+        for parameter in self._others_now:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch, forward: Forward) -> None:
+        """Put frozen values back where the optimizer moves weights even at zero gradient.
+
+        Momentum kept from an earlier task and weight decay do; a fresh optimizer without decay moves by exactly 0.
+        """
+        settings = self.learner.settings
+        if settings.weight_decay == 0 and not settings.keep_optimizer:
+            return
+        for name, mask in self._masks.items():
+            layer = self._layers_now[name]
+            torch.where(mask.bool(), layer.weight, self._frozen[name], out=layer.weight.data)
+
+    def end_task(self, task: TaskData) -> None:
+        """Prune per layer by magnitude among the weights that were free, retrain the survivors, freeze them."""
+        rate = self.pruning_rate(task.index)
+        for name, layer in self._layers().items():
+            owner = self.state.owner[name]
+            free = owner == _FREE
+            n_pruned = round(rate * int(free.sum()))
+            magnitude = torch.where(free, layer.weight.detach().abs(), torch.inf).flatten()
+            pruned = torch.zeros_like(magnitude, dtype=torch.bool)
+            pruned[magnitude.argsort(stable=True)[:n_pruned]] = True
+            survivors = free & ~pruned.view_as(free)
+            owner[survivors] = task.index
+            with torch.no_grad():
+                layer.weight[free & ~survivors] = 0.0
+            self._train_only(name, layer, survivors)
+        if self.hyperparameters.post_prune_epochs:
+            self.learner.reset_optimizer()
+            self.learner.fit(task, self.hyperparameters.post_prune_epochs)
+            self.learner.optimizer = None
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, task: int) -> Tensor:
+        """Return the logits (B, C) of `task` from its own and earlier tasks' weights, all others zero."""
+        masked = {
+            f"{name}.weight": torch.where(self.state.owner[name] <= task, layer.weight, 0.0)
+            for name, layer in self._layers().items()
+        }
+        return functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]
+
+    def report(self) -> dict[str, Any]:
+        """Return the capacity report: per layer, the share of its weights that each task owns and that is free."""
+        shares = {}
+        for name, owner in self.state.owner.items():
+            counts = torch.bincount(owner.flatten().long(), minlength=_FREE + 1).tolist()
+            total = owner.numel()
+            shares[name] = {str(t): counts[t] / total for t in range(self.learner.n_tasks) if counts[t]}
+            shares[name]["free"] = counts[_FREE] / total
+        return {"capacity": shares}
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return 1 plus the retraining epochs, with the masking."""
+        if settings.iterations:
+            return 1.5
+        return float(1.1 * (1 + hyperparameters.post_prune_epochs / settings.epochs))
+
+    def _train_only(self, name: str, layer: nn.Linear | nn.Conv2d, trainable: Tensor) -> None:
+        """Let steps change `trainable` weights (bool, of the weight's shape) of a layer and no others."""
+        self._layers_now[name] = layer
+        self._masks.pop(name, None)
+        if not bool(trainable.all()):
+            self._masks[name] = trainable.float()
+            self._frozen[name] = layer.weight.detach().clone()
+
+    def _layers(self) -> dict[str, nn.Linear | nn.Conv2d]:
+        """Return the layers whose weights are shared out, by their name in the network; a tied weight counts once."""
+        layers: dict[str, nn.Linear | nn.Conv2d] = {}
+        own = {id(parameter) for parameter in self.learner.network.backbone.parameters()}
+        for name, module in self.learner.network.backbone.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and id(module.weight) in own:
+                own.remove(id(module.weight))
+                layers[f"backbone.{name}" if name else "backbone"] = module
+        return layers
+
+    def _others(self) -> list[nn.Parameter]:
+        """Return the backbone's parameters that are no shared-out weights: biases, norms and whatever else it has."""
+        shared = {id(layer.weight) for layer in self._layers().values()}
+        return [parameter for parameter in self.learner.network.backbone.parameters() if id(parameter) not in shared]

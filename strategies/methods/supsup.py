@@ -1,0 +1,198 @@
+"""Supermasks in superposition: weights stay as they were drawn, and each task learns which of them to use.
+
+Source: Wortsman et al. 2020, arXiv 2006.14769, section 3 (the task is given at inference, GG). Masks are learned by
+edge-popup: Ramanujan et al. 2020, arXiv 1911.13299, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from strategies.contract import Hyperparameters, Strategy, TaskData
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+
+class SupsupHyperparameters(Hyperparameters):
+    """What can be set."""
+
+    kept_share: float = Field(0.5, gt=0, lt=1, description="share of each layer's weights that a task uses")
+
+
+@dataclass
+class SupsupState:
+    """The masks.
+
+    Args:
+        masks: for each task learned, layer name -> which weights it uses, of the weight's shape, bool.
+        learning: whether a task has begun and not ended, so that its scores are parameters of the network.
+    """
+
+    masks: list[dict[str, Tensor]] = field(default_factory=list)
+    learning: bool = False
+
+
+class Subnet(nn.Module):
+    """What a layer's weight is: its fixed weight where the mask of a task, or else of the scores, is True, and 0.
+
+    Args:
+        n_kept: weights that a task uses.
+    """
+
+    scores: nn.Parameter | None
+
+    def __init__(self, n_kept: int) -> None:
+        super().__init__()
+        self.n_kept = n_kept
+        self.mask: Tensor | None = None
+        self.register_parameter("scores", None)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight to use; all of `weight` where nothing is learned or chosen yet."""
+        if self.mask is not None:
+            return weight * self.mask
+        if self.scores is None:
+            return weight
+        return _StraightThrough.apply(self.scores, weight, self.n_kept)  # type: ignore[no-any-return]
+
+
+class _StraightThrough(torch.autograd.Function):
+    """weight · [score among the highest], with ∂L/∂score = ∂L/∂(that product) · weight: the score is the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, n_kept: int) -> Tensor:
+        ctx.save_for_backward(weight)
+        return weight * highest(scores, n_kept)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] * weight, None, None
+
+
+class Supsup(Strategy):
+    """Leave every weight of the backbone as drawn; learn scores, of which a task keeps the highest as its mask.
+
+    Weights are signed constants ±c, c² = 2 / (fan_in · kept_share) (Kaiming, scaled for what is masked); biases are 0.
+    After a task its mask is kept and its scores are dropped; heads are per task and trained as usual. Inference on task
+    k uses mask k, so its logits never change again.
+    A score's gradient is that of its weight times c, so scores want a larger learning rate than weights do; only their
+    order counts, so the scale that they begin at, here ±1/sqrt(fan_in) as in the papers' code, acts as its inverse.
+    Differs: heads are trained, where the paper masks every layer.
+    """
+
+    name = "supsup"
+    summary = "learns for each task which of the random weights to use, and trains none of them; never forgets"
+    paper = "Wortsman et al. 2020, arXiv 2006.14769; Ramanujan et al. 2020, arXiv 1911.13299"
+    hyperparameter_class = SupsupHyperparameters
+    state_class = SupsupState
+    alone = "it fixes the weights that every other part would train"
+    unsupported: ClassVar[Mapping[IncrementalType, str]] = {
+        "domain": "it must know the task at inference to choose its mask, and a single head would change under it",
+        "class": "it must know the task at inference to choose its mask",
+    }
+    unsupported_models: ClassVar[Mapping[str, str]] = {
+        "resnet18": "its norms have running statistics, which every later task would move"
+    }
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._layers = _layers(learner.network.backbone)
+        self._subnets: dict[str, Subnet] = {}
+        for name, layer in self._layers.items():
+            n_kept = max(round(hyperparameters.kept_share * layer.weight.numel()), 1)
+            self._fix(layer, learner.generators.fresh(f"init/supsup/{name}"))
+            self._subnets[name] = Subnet(n_kept).to(learner.device)
+            parametrize.register_parametrization(layer, "weight", self._subnets[name], unsafe=True)
+
+    def begin_task(self, task: TaskData) -> None:
+        """Draw new scores for every layer."""
+        self._add_scores(task.index)
+
+    def end_task(self, task: TaskData) -> None:
+        """Keep the mask, drop the scores."""
+        self.state.masks.append(
+            {name: highest(subnet.scores.detach(), subnet.n_kept) for name, subnet in self._subnets.items()}  # type: ignore[union-attr]
+        )
+        self.state.learning = False
+        for subnet in self._subnets.values():
+            subnet.scores = None
+
+    def logits(self, inputs: Tensor, task: int) -> Tensor | None:
+        """Return the logits (B, C) of `task` under its mask."""
+        if task >= len(self.state.masks):
+            return None
+        for name, mask in self.state.masks[task].items():
+            self._subnets[name].mask = mask
+        try:
+            return self.learner.network(inputs, task, self.learner.n_seen)  # type: ignore[no-any-return]
+        finally:
+            for subnet in self._subnets.values():
+                subnet.mask = None
+
+    @classmethod
+    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
+        """Return what ranking all scores at every step adds."""
+        return 1.6
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the state; inside of a task add scores, for the network's parameters to be loaded into."""
+        super().load_state_dict(state)
+        if self.state.learning:
+            self._add_scores(len(self.state.masks))
+
+    def _add_scores(self, task: int) -> None:
+        self.state.learning = True
+        for name, subnet in self._subnets.items():
+            weight = self._layers[name].parametrizations["weight"].original  # type: ignore[union-attr, index]
+            bound = 1.0 / math.sqrt(weight[0].numel())
+            generator = self.learner.generators.fresh(f"init/supsup/{task}/{name}")
+            drawn = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator)
+            subnet.scores = nn.Parameter(drawn.to(weight.device))
+
+    @torch.no_grad()
+    def _fix(self, layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+        """Make the weights of `layer` ±c and its biases 0, for good."""
+        constant = math.sqrt(2 / (layer.weight[0].numel() * self.hyperparameters.kept_share))
+        signs = torch.randint(2, layer.weight.shape, generator=generator) * 2 - 1
+        layer.weight.copy_(signs * constant)
+        if layer.bias is not None:
+            layer.bias.zero_()
+        layer.requires_grad_(False)
+
+
+def highest(scores: Tensor, n: int) -> Tensor:
+    """Return which of the scores are among the `n` highest, of their shape, bool; all that tie with the n-th are."""
+    k = scores.numel() - n
+    if scores.is_cpu:  # NumPy's selection is some ten times as fast as PyTorch's
+        return scores >= float(np.partition(scores.detach().flatten().numpy(), k)[k])
+    return scores >= scores.flatten().sort().values[k]  # unlike kthvalue, deterministic on a GPU
+
+
+def _layers(backbone: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Return the layers to mask by their name in the backbone.
+
+    Raises:
+        ValueError: where the backbone has anything else that training changes.
+    """
+    layers = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    own = {id(p) for layer in layers.values() for p in (layer.weight, layer.bias) if p is not None}
+    others = [name for name, p in backbone.named_parameters() if id(p) not in own]
+    others += [name for name, _ in backbone.named_buffers()]
+    if others or not layers:
+        raise ValueError(
+            "supsup: expected a backbone whose parameters are those of nn.Linear and nn.Conv2d layers, "
+            f"got {', '.join(others) or 'none'} in {type(backbone).__name__}; choose another model or method"
+        )
+    return layers

@@ -1,0 +1,240 @@
+"""How much each parameter matters to what has been learned: means over examples of each example's own gradient.
+
+One example's gradient is needed, not a batch's mean. Two ways lead there, with equal results up to rounding:
+
+- where every parameter that takes part belongs to an `nn.Linear` that is used once, one backward pass for the batch;
+- for every other network `torch.func.vmap` over examples, or a loop where a module cannot be vectorised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from strategies.contract import Batch, TrialDivergedError
+from strategies.parts.per_example import linear_pass, only_linear, uses_in_graph
+
+FisherKind = Literal["true", "empirical", "predicted"]
+LogitsOf = Callable[[Batch], tuple[Tensor, int]]
+"""Maps a batch to logits (B, C) float32, -inf where an output takes no part, and the output index of column 0."""
+
+CHUNK_BYTES = {"cpu": 16 * 2**20}
+MOST_CHUNK_BYTES = 256 * 2**20
+"""By type of device, the gradients of single examples that are held at once (but at least one example's).
+
+On one CPU thread chunks that fit into the cache took up to half the time of large ones; elsewhere the most holds.
+"""
+
+
+def fisher_diagonal(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, kind: FisherKind, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the diagonal Fisher information, parameter name -> tensor of the parameter's shape, float32.
+
+    The mean over examples of the squared gradient of -log p(y|x), one example at a time (not of a batch's mean).
+    Parameters that take no part in the logits (other tasks' heads) are absent.
+
+    Args:
+        network: the model, in evaluation mode, whose output for an example does not depend on the others.
+        batches: the examples.
+        logits_of: runs `network` on a batch.
+        kind: where y comes from: `true` draws it from the model's own prediction, `empirical` takes the data's label,
+            `predicted` the most likely label.
+        generator: for `true`; one draw a batch, whichever way the gradients are found.
+
+    Raises:
+        TrialDivergedError: where no label can be drawn, because the logits are no longer finite.
+
+    Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
+    """
+
+    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
+        return _labels(logits, labels, kind, generator)
+
+    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    return _mean_over_examples(network, batches, logits_of, _Objective(targets_of, loss_of, torch.square))
+
+
+def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: LogitsOf) -> dict[str, Tensor]:
+    """Return the importance of MAS, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
+
+    The mean over examples of the absolute gradient of ½‖f(x)‖², with f the logits that take part; labels are not used.
+    Parameters that take no part in the logits are absent.
+
+    Args:
+        network: the model, in evaluation mode, whose output for an example does not depend on the others.
+        batches: the examples.
+        logits_of: runs `network` on a batch.
+
+    Raises:
+        TrialDivergedError: where a logit is no longer finite.
+
+    Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 3 and 4. Differs: ½ before the squared norm, which halves Ω.
+    """
+
+    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
+        if not bool((torch.isfinite(logits) | torch.isneginf(logits)).all()):
+            raise TrialDivergedError("the logits of the examples overflow; lower the learning rate")
+        return labels
+
+    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+        return 0.5 * logits.masked_fill(torch.isneginf(logits), 0.0).square().sum()
+
+    return _mean_over_examples(network, batches, logits_of, _Objective(targets_of, loss_of, torch.abs))
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What is differentiated, and what is averaged.
+
+    Args:
+        targets_of: (logits (B, C) detached, labels (B,) int64 relative to column 0) -> targets (B,) int64.
+        loss_of: (logits (B, C), targets (B,)) -> the *sum* of the examples' losses, () float32.
+        magnitude: elementwise, square or absolute value; |δaᵀ| = |δ||a|ᵀ must hold for it, as it does for both.
+    """
+
+    targets_of: Callable[[Tensor, Tensor], Tensor]
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    magnitude: Callable[[Tensor], Tensor]
+
+
+def _mean_over_examples(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: _Objective
+) -> dict[str, Tensor]:
+    """Return the mean over examples of the magnitude of each example's gradient, by parameter name."""
+    n_examples = sum(batch.labels.shape[0] for batch in batches)
+    sums: dict[str, Tensor] = {}
+    is_linear, vectorised = only_linear(network), True
+    for batch in batches:
+        found = _linear_sums(network, batch, logits_of, objective) if is_linear else None
+        if found is None:
+            is_linear = False
+            found, vectorised = _example_sums(network, batch, logits_of, objective, vectorised)
+        for name, values in found.items():
+            sums[name] = sums[name] + values if name in sums else values
+    return {name: total / n_examples for name, total in sums.items()}
+
+
+def _linear_sums(
+    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective
+) -> dict[str, Tensor] | None:
+    """Return the sums over the batch by one backward pass, or None where that is not possible.
+
+    With a layer's inputs a (B, I) and the gradients δ (B, O) of the loss with respect to its outputs, example n's
+    gradient is δ_n a_nᵀ, so the sum of squares is (δ²)ᵀ(a²), and of absolute values |δ|ᵀ|a|.
+    Source: Goodfellow 2015, arXiv 1510.01799.
+    """
+    with linear_pass(network) as layers:
+        logits, first = logits_of(batch)
+    if not layers.are_all_of(logits):
+        return None
+    loss = objective.loss_of(logits, objective.targets_of(logits.detach(), batch.labels - first))
+    sums: dict[str, Tensor] = {}
+    for name, (inputs, delta) in layers.gradients(loss).items():
+        magnitude = objective.magnitude(delta)
+        sums[f"{name}.weight"] = magnitude.T @ objective.magnitude(inputs)
+        if network.get_submodule(name).bias is not None:
+            sums[f"{name}.bias"] = magnitude.sum(0)
+    return sums
+
+
+def _example_sums(
+    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective, vectorised: bool
+) -> tuple[dict[str, Tensor], bool]:
+    """Return the sums over the batch from every example's own gradient, and whether `vmap` could find them."""
+    with torch.no_grad():
+        logits, first = logits_of(batch)
+    targets = objective.targets_of(logits, batch.labels - first)
+    if vectorised:
+        try:
+            return _vectorised_sums(network, batch, targets, logits_of, objective), True
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # random numbers, control flow by value, operations without a rule: each in its own words
+            pass
+    parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    sums: dict[str, Tensor] = {}
+    for row, one in enumerate(_single(batch)):
+        loss = objective.loss_of(logits_of(one)[0], targets[row : row + 1])
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                values = objective.magnitude(gradient)
+                sums[name] = sums[name] + values if name in sums else values
+    return sums, False
+
+
+class _Logits(nn.Module):
+    """`logits_of` as a forward pass, so that `functional_call` can replace the network's parameters under it."""
+
+    def __init__(self, network: nn.Module, logits_of: LogitsOf) -> None:
+        super().__init__()
+        self.network = network
+        self._logits_of = logits_of
+        self.training = network.training
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._logits_of(batch)[0]
+
+
+def _vectorised_sums(
+    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
+) -> dict[str, Tensor]:
+    """Return the sums by `vmap` over chunks of examples whose gradients fit into a chunk's bytes.
+
+    Raises:
+        RuntimeError: where the network cannot be vectorised.
+    """
+    module = _Logits(network, logits_of)
+    has_ids = isinstance(batch.task_ids, Tensor)
+
+    def loss(values: dict[str, Tensor], inputs: Tensor, label: Tensor, target: Tensor, task_id: int | Tensor) -> Tensor:
+        ids = task_id[None] if isinstance(task_id, Tensor) else task_id
+        one = Batch(inputs[None], label[None], ids)
+        logits = functional_call(module, {f"network.{name}": value for name, value in values.items()}, (one,))
+        return objective.loss_of(logits, target[None])
+
+    gradients_of = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0 if has_ids else None))
+    values = {name: parameter.detach() for name, parameter in _taking_part(network, batch, logits_of).items()}
+    sums = {name: torch.zeros_like(value) for name, value in values.items()}
+    n_parameters = sum(value.numel() for value in values.values())
+    n_bytes = CHUNK_BYTES.get(targets.device.type, MOST_CHUNK_BYTES)
+    size = max(1, n_bytes // (4 * max(n_parameters, 1)))
+    for rows in torch.split(torch.arange(len(targets), device=targets.device), size):
+        ids = batch.task_ids[rows] if isinstance(batch.task_ids, Tensor) else batch.task_ids
+        for name, gradient in gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids).items():
+            sums[name] += objective.magnitude(gradient).sum(0)
+    return sums
+
+
+def _taking_part(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, nn.Parameter]:
+    """Return the parameters that the logits depend on, by name, told from the graph of the first example."""
+    with torch.enable_grad():
+        uses = uses_in_graph(logits_of(next(_single(batch)))[0])
+    return {name: parameter for name, parameter in network.named_parameters() if uses[parameter]}
+
+
+def _single(batch: Batch) -> Iterator[Batch]:
+    """Yield each example as a batch of one."""
+    for row in range(len(batch.labels)):
+        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, Tensor) else batch.task_ids
+        yield Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)
+
+
+def _labels(logits: Tensor, labels: Tensor, kind: FisherKind, generator: torch.Generator) -> Tensor:
+    if kind == "empirical":
+        return labels
+    if kind == "predicted":
+        return logits.argmax(1)
+    probabilities = logits.softmax(1).cpu()
+    if not bool(torch.isfinite(probabilities).all()):
+        raise TrialDivergedError("the logits of the Fisher samples overflow; lower the learning rate")
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)

@@ -1,0 +1,150 @@
+"""A quadratic pull towards past parameters, λ/2 Σ A (θ - θ*)², added to the gradient in closed form.
+
+Shared by EWC, SI and MAS, which differ only in the importance A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from strategies.contract import Batch, Strategy, TaskData
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import IncrementalType
+
+_SAMPLE_BATCH = 256
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass
+class QuadraticState:
+    """What a quadratic penalty keeps between tasks.
+
+    Args:
+        importance: A, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
+        anchor: θ*, likewise.
+        offset: Σ of what merging anchors leaves over, so that the value of the penalty is exact too.
+        n_consolidated: tasks consolidated so far.
+    """
+
+    importance: dict[str, Tensor] = field(default_factory=dict)
+    anchor: dict[str, Tensor] = field(default_factory=dict)
+    offset: float = 0.0
+    n_consolidated: int = 0
+
+
+def merge_anchor(state: QuadraticState, name: str, importance: Tensor, anchor: Tensor) -> None:
+    """Add the pull Σ F (θ - θ*)² of one more task to those in `state`.
+
+    A sum of quadratics is one quadratic: importance ΣF_k, anchor ΣF_kθ*_k / ΣF_k, plus a constant. So keeping every
+    task's F and θ* apart costs no more memory or time than keeping one.
+    """
+    if name not in state.importance:
+        state.importance[name], state.anchor[name] = importance, anchor
+        return
+    old, old_anchor = state.importance[name], state.anchor[name]
+    total = old + importance
+    weight = importance / total.clamp_min(_TINY)
+    state.offset += float((old * weight * (anchor - old_anchor).square()).sum())
+    state.importance[name] = total
+    state.anchor[name] = torch.where(total > 0, old_anchor + weight * (anchor - old_anchor), anchor)
+
+
+def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], penalty_weight: float) -> float:
+    """Return λ/2 (Σ A (θ - θ*)² + offset); 0 where nothing is consolidated."""
+    total = state.offset
+    for name, importance in state.importance.items():
+        total += float((importance * (parameters[name].detach() - state.anchor[name]).square()).sum())
+    return 0.5 * penalty_weight * total
+
+
+class QuadraticPull:
+    """The pull, made ready for one task: λ and the learning rate do not change within it.
+
+    The gradient is λA(θ - θ*), as published, wherever a plain step of size η is stable. Differs: where ηλA > 1 a plain
+    step jumps past the anchor and beyond 2 it diverges, so there the parameter's whole gradient is divided by ηλA,
+    which lands on the anchor up to the step of the loss. Stiff parameters are then held, not blown up, and λ can be
+    searched over many orders of magnitude.
+
+    Args:
+        state: the consolidated importance and anchors.
+        parameters: the network's parameters by name.
+        penalty_weight: λ.
+        learning_rate: η of the optimizer.
+    """
+
+    def __init__(
+        self,
+        state: QuadraticState,
+        parameters: dict[str, nn.Parameter],
+        penalty_weight: float,
+        learning_rate: float,
+    ) -> None:
+        self._terms: list[tuple[nn.Parameter, Tensor, Tensor, Tensor | None, Tensor]] = []
+        if penalty_weight == 0:
+            return
+        for name, importance in state.importance.items():
+            stiffness = importance * penalty_weight
+            damping = (stiffness * learning_rate).clamp_min(1.0)
+            held = damping.reciprocal_() if bool((damping > 1).any()) else None
+            scratch = torch.empty_like(stiffness)
+            self._terms.append((parameters[name], stiffness, state.anchor[name], held, scratch))
+
+    @torch.no_grad()
+    def add_to_gradients(self) -> None:
+        """Add the pull to the gradient of every parameter that has one; the others rest on their anchor."""
+        for parameter, stiffness, anchor, held, scratch in self._terms:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            torch.sub(parameter, anchor, out=scratch)
+            gradient.addcmul_(stiffness, scratch)
+            if held is not None:
+                gradient.mul_(held)
+
+
+class QuadraticStrategy(Strategy):
+    """Base of the methods whose whole effect while training is one pull; they differ in how they measure A."""
+
+    state_class = QuadraticState
+    naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
+    notes: ClassVar[Mapping[IncrementalType, str]] = {
+        "class": "known to sit at the naive level: nothing separates classes of different tasks"
+    }
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._pull: QuadraticPull | None = None
+
+    def strength(self) -> float:
+        """Return λ of the present task in the convention of `QuadraticPull`, λ/2 Σ A (θ - θ*)²."""
+        return 2.0 * float(self.hyperparameters.penalty_weight)
+
+    def prepare(self, task: TaskData) -> None:
+        """Make the pull ready for this task's strength."""
+        parameters = dict(self.learner.network.named_parameters())
+        self._pull = QuadraticPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
+
+    def adjust_gradients(self) -> None:
+        """Add the derivative of the penalty, λA(θ - θ*)."""
+        assert self._pull is not None
+        self._pull.add_to_gradients()
+
+    def samples(self, task: TaskData, n: int | None, generator: torch.Generator) -> list[Batch]:
+        """Return `n` random examples of `task` (None: all) in batches, and put the network in evaluation mode."""
+        rows = torch.randperm(len(task), generator=generator)[: min(n or len(task), len(task))]
+        self.learner.network.eval()
+        return [task.take(some) for some in torch.split(rows.to(self.learner.device), _SAMPLE_BATCH)]
+
+    def competing_logits(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the logits (B, C) that take part in the training loss, and the output index of column 0."""
+        learner = self.learner
+        return learner.network.training_logits(
+            batch.inputs, batch.task_ids, learner.n_seen, learner.settings.active_outputs
+        )

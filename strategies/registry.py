@@ -1,0 +1,298 @@
+"""Methods by name: one strategy, a combination such as `replay+lwf`, or a strategy from another package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+from pydantic import ValidationError, create_model
+
+from strategies.contract import Hyperparameters, Strategy
+from strategies.network import IncrementalType
+
+ENTRY_POINTS = "continual_sweep.strategies"
+"""The entry-point group in which a package names its strategies."""
+
+_SEPARATOR = re.compile(r"\+(?=[A-Za-z_])")
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class MethodError(ValueError):
+    """A method's name cannot be resolved; the message is a rule, the value and a way out."""
+
+
+class UnknownMethodError(MethodError):
+    """No strategy has this name.
+
+    Args:
+        part: the name.
+    """
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"expected a known method, got '{part}'")
+        self.part = part
+
+
+@dataclass(frozen=True)
+class Method:
+    """One strategy, or several whose seams add up.
+
+    Args:
+        name: as it is written in a spec.
+        parts: its strategies by name, in the order in which their seams are called.
+    """
+
+    name: str
+    parts: Mapping[str, type[Strategy]]
+
+    @property
+    def is_combination(self) -> bool:
+        """Return whether it has several parts."""
+        return len(self.parts) > 1
+
+    @property
+    def summary(self) -> str:
+        """Return what it does in one line."""
+        return "; ".join(part.summary for part in self.parts.values())
+
+    @property
+    def paper(self) -> str:
+        """Return the sources."""
+        return "; ".join(part.paper for part in self.parts.values() if part.paper)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Return the version of each part."""
+        return {name: part.version for name, part in self.parts.items()}
+
+    @property
+    def unsupported(self) -> dict[IncrementalType, str]:
+        """Return the incremental types that a part cannot do, each with the reason."""
+        return {kind: reason for part in self.parts.values() for kind, reason in part.unsupported.items()}
+
+    @property
+    def unsupported_models(self) -> dict[str, str]:
+        """Return the models that a part cannot train, each with the reason."""
+        return {model: reason for part in self.parts.values() for model, reason in part.unsupported_models.items()}
+
+    @property
+    def notes(self) -> dict[IncrementalType, str]:
+        """Return the incremental types on which all parts are known to do badly, each with the reason."""
+        first, *others = self.parts.values()
+        return {k: note for k, note in first.notes.items() if all(k in other.notes for other in others)}
+
+    @property
+    def is_reference(self) -> bool:
+        """Return whether it is a bound, never recommended."""
+        return any(part.is_reference for part in self.parts.values())
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, str]]:
+        """Return every hyper-parameter: its name in a spec -> the part that has it and its name there.
+
+        In a combination a name that several parts have is written after its part: `ewc_penalty_weight`.
+        """
+        owned = [(part, name) for part, own in self.parts.items() for name in own.hyperparameter_class.model_fields]
+        counts = [name for _, name in owned]
+        return {(f"{_identifier(p)}_{n}" if counts.count(n) > 1 else n): (p, n) for p, n in owned}
+
+    @cached_property
+    def hyperparameter_class(self) -> type[Hyperparameters]:
+        """Return the hyper-parameters of all parts as one class."""
+        if not self.is_combination:
+            return next(iter(self.parts.values())).hyperparameter_class
+        fields: dict[str, Any] = {}
+        for name, (part, own) in self.names.items():
+            field = self.parts[part].hyperparameter_class.model_fields[own]
+            fields[name] = (field.annotation, field)
+        return create_model("CombinedHyperparameters", __base__=_Combined, **fields)
+
+    def split(self, values: Mapping[str, Any]) -> list[tuple[type[Strategy], Hyperparameters]]:
+        """Return each part's class with its own hyper-parameters from `values` (defaults where left out).
+
+        Raises:
+            pydantic.ValidationError: where a value is outside of its range.
+        """
+        own: dict[str, dict[str, Any]] = {part: {} for part in self.parts}
+        for name, value in values.items():
+            if name in self.names:
+                part, field = self.names[name]
+                own[part][field] = value
+        return [(cls, cls.hyperparameter_class(**own[part])) for part, cls in self.parts.items()]
+
+    def unused(self, values: Mapping[str, Any]) -> frozenset[str]:
+        """Return the hyper-parameters that `values` leave without effect."""
+        parts = dict(zip(self.parts, (hyperparameters for _, hyperparameters in self.split(values)), strict=True))
+        return frozenset(name for name, (part, own) in self.names.items() if own in parts[part].unused())
+
+    def relative_cost(self, values: Mapping[str, Any], settings: Any, n_tasks: int) -> float:
+        """Return about how long a trial takes beside a naive one."""
+        return 1.0 + sum(cls.relative_cost(own, settings, n_tasks) - 1.0 for cls, own in self.split(values))
+
+
+class _Combined(Hyperparameters):
+    """Base of the hyper-parameters of a combination."""
+
+
+class Registry(Mapping[str, type[Strategy]]):
+    """The strategies that a name may stand for.
+
+    Args:
+        strategies: those of this package, in the order in which they are listed and in which their seams add up.
+    """
+
+    def __init__(self, strategies: Iterable[type[Strategy]]) -> None:
+        self._strategies: dict[str, type[Strategy]] = {strategy.name: strategy for strategy in strategies}
+        self._own = tuple(self._strategies)
+        self._methods: dict[str, Method] = {}
+
+    def __getitem__(self, name: str) -> type[Strategy]:
+        return self._strategies[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._strategies)
+
+    def __len__(self) -> int:
+        return len(self._strategies)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Return the names of this package's strategies."""
+        return self._own
+
+    def method(self, name: str) -> Method:
+        """Return the method that `name` stands for.
+
+        Strategies named by an entry point of an installed package are imported here; a `module:Class` only by
+        `load_plugin`, so that reading a name from a file never runs code.
+
+        Raises:
+            MethodError: where a part is unknown, or parts cannot be combined.
+        """
+        if name not in self._methods:
+            parts = {part: self._part(part) for part in _SEPARATOR.split(name)}
+            if len(parts) > 1 or "+" in name.removesuffix("++"):
+                _refuse_unlike(name, parts)
+            order = list(self._strategies)
+            ordered = {part: parts[part] for part in sorted(parts, key=order.index)}
+            self._methods[name] = Method(name, ordered)
+        return self._methods[name]
+
+    def load_plugin(self, name: str) -> None:
+        """Import every part of `name` that is written `module:Class`, because a user named it.
+
+        Raises:
+            MethodError: where there is no such module or class, or it is no strategy.
+        """
+        for part in _SEPARATOR.split(name):
+            if part not in self._strategies and _PATH.fullmatch(part):
+                self.add(part, load_class(part))
+
+    @property
+    def installed(self) -> tuple[str, ...]:
+        """Return the names that entry points of installed packages give, without importing what they stand for."""
+        return tuple(sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)}))
+
+    def load_entry_points(self) -> None:
+        """Import the strategies of every installed package that names some.
+
+        Raises:
+            MethodError: where one of them cannot be used.
+        """
+        for point in metadata.entry_points(group=ENTRY_POINTS):
+            self._part(point.name)
+
+    def add(self, name: str, strategy: object) -> None:
+        """Let `name` stand for `strategy`.
+
+        Raises:
+            MethodError: where `strategy` is no complete strategy class, or the name is taken.
+        """
+        faults = strategy_faults(strategy)
+        if faults:
+            raise MethodError(f"expected a strategy, got '{name}' with {'; '.join(faults)}; see the README")
+        if name in self._strategies and self._strategies[name] is not strategy:
+            raise MethodError(f"expected a name that is free, got '{name}'; rename the strategy")
+        assert isinstance(strategy, type)
+        self._strategies[name] = strategy
+
+    def _part(self, name: str) -> type[Strategy]:
+        if name in self._strategies:
+            return self._strategies[name]
+        if _PATH.fullmatch(name):
+            raise MethodError(f"expected code that was named to be loaded, got '{name}'; pass --plugin {name}")
+        points = [p for p in metadata.entry_points(group=ENTRY_POINTS) if p.name == name]
+        if not points:
+            raise UnknownMethodError(name)
+        try:
+            loaded = points[0].load()
+        except Exception as error:
+            raise MethodError(
+                f"expected a method that can be imported, got '{name}' from {points[0].value} "
+                f"({type(error).__name__}: {error}); mend that package"
+            ) from error
+        self.add(name, loaded)
+        return self._strategies[name]
+
+
+def load_class(path: str) -> object:
+    """Return what `module:Class` names, importing the module.
+
+    Raises:
+        MethodError: where it cannot be imported or has no such name.
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise MethodError(
+            f"expected a module that can be imported, got '{module_name}' ({type(error).__name__}: {error}); "
+            "run from its folder, install it, or put its folder on PYTHONPATH"
+        ) from error
+    if not hasattr(module, class_name):
+        raise MethodError(f"expected a class of '{module_name}', got '{class_name}'; check its spelling")
+    return getattr(module, class_name)
+
+
+def strategy_faults(strategy: object) -> list[str]:
+    """Return what keeps `strategy` from being used as a method."""
+    if not (inspect.isclass(strategy) and issubclass(strategy, Strategy)):
+        return ["no subclass of strategies.Strategy"]
+    faults = [f"no {name}" for name in ("name", "summary") if not getattr(strategy, name, "")]
+    own = strategy.hyperparameter_class
+    if not (inspect.isclass(own) and issubclass(own, Hyperparameters)):
+        return [*faults, "a hyperparameter_class that is no subclass of strategies.Hyperparameters"]
+    try:
+        own()
+    except ValidationError:
+        faults.append("a hyper-parameter without a default")
+    unknown = [name for name in strategy.search_space if name not in own.model_fields]
+    return faults + [f"a search space for '{name}', which is no hyper-parameter" for name in unknown]
+
+
+def _refuse_unlike(name: str, parts: Mapping[str, type[Strategy]]) -> None:
+    """Refuse a combination of parts that cannot work together, or of one part."""
+    if len(parts) < len(_SEPARATOR.split(name)) or len(parts) == 1:
+        raise MethodError(f"expected each part once, got '{name}'; drop the repeats")
+    for part, strategy in parts.items():
+        if strategy.alone:
+            raise MethodError(f"expected parts that combine, got '{part}' in '{name}': {strategy.alone}; drop it")
+    owners: dict[str, str] = {}
+    for part, strategy in parts.items():
+        if strategy.owns in owners:
+            raise MethodError(
+                f"expected one part that owns {strategy.owns}, got '{owners[strategy.owns]}' and '{part}' in "
+                f"'{name}'; drop one of the two"
+            )
+        if strategy.owns:
+            owners[strategy.owns] = part
+
+
+def _identifier(part: str) -> str:
+    return re.sub(r"\W", "_", part.replace("++", "_plus_plus"))

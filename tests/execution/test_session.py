@@ -1,0 +1,274 @@
+"""A session: rows first, then the search; and nothing at all where rows cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import api
+from orchestrator.cli.exits import guarded
+from orchestrator.cli.main import app
+from orchestrator.core.errors import DataError, RunFolderError, StorageError
+from orchestrator.execution.session import Progress, Session, outcome_of
+from orchestrator.report.answer import summarise
+from orchestrator.results.run import Run
+from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import Dataset
+from orchestrator.trial.preflight import load_datasets
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.provenance import software_versions
+from orchestrator.trial.result import TrialResult
+
+MakeSpec = Callable[..., SweepSpec]
+MakeResult = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def open_session(tmp_path: Path, make_spec: MakeSpec) -> Callable[..., Session]:
+    """Return a function that opens a session on one folder, as the sweep command does."""
+
+    def open_session(**options: Any) -> Session:
+        spec = make_spec(**options.pop("fields", {}))
+        return Session(spec, Run.create(tmp_path / "run", spec), tmp_path / "data", **options)
+
+    return open_session
+
+
+def hand_out(session: Session) -> TrialSpec:
+    return session.search.hand_out(session.search.waiting_requests()[0]).spec
+
+
+def test_rows_are_on_disk_before_the_search_and_the_listeners_hear_of_them(
+    open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def listener(session: Session, planned: PlannedTrial, result: TrialResult) -> None:
+        heard.append(f"{planned.spec.key} {result.status}")
+        assert set(session.run.outcomes()) == {planned.spec.key}
+        assert session.progress.n_done == 1
+
+    session = open_session(listeners=(listener,))
+    spec = hand_out(session)
+    record = session.search.record
+
+    def check(key: str, outcome: object) -> object:
+        assert set(session.run.outcomes()) == {key}
+        assert len(session.run.accuracy()) == 3
+        return record(key, outcome)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session.search, "record", check)
+    session.finish(make_result(spec), n_attempts=3)
+    assert heard == [f"{spec.key} completed"]
+    assert session.search.running == ()
+    (row,) = session.run.trials().to_dict("records")
+    assert row["n_attempts"] == 3
+    assert row["spec_hash"] == session.spec.content_hash()
+    assert {name: row[name] for name in software_versions()} == software_versions()
+    assert row["optuna_version"]
+
+
+@pytest.mark.parametrize("table", ["accuracy", "trials"])
+def test_where_rows_cannot_be_written_nothing_is_recorded(
+    open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    heard: list[object] = []
+    session = open_session(listeners=(lambda *event: heard.append(event),))
+    spec = hand_out(session)
+    real = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).parent.name == table:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(StorageError, match="No space left on device"):
+            session.finish(make_result(spec))
+    assert [trial.spec.key for trial in session.search.running] == [spec.key]
+    assert session.search.cells[0].n_recorded == 0
+    assert (session.progress.n_done, heard) == (0, [])
+    assert session.run.outcomes() == {}
+    session.finish(make_result(spec))
+    assert set(session.run.outcomes()) == {spec.key}
+    assert session.search.running == ()
+
+
+def test_another_run_finds_what_was_written(open_session: Callable[..., Session], make_result: MakeResult) -> None:
+    session = open_session()
+    assert (session.search.n_expected, session.progress.n_cached) == (4, 0)
+    done = hand_out(session)
+    session.finish(make_result(done))
+    failed = hand_out(session)
+    session.finish(make_result(failed, "failed"))
+    erred = hand_out(session)
+    session.finish(make_result(erred, "error"))
+    assert (session.progress.n_done, session.progress.n_failed) == (3, 2)
+    again = open_session()
+    assert again.progress.n_cached == 2, "an error of the machine is tried again"
+    waiting = {trial.spec.key for trial in again.search.waiting()}
+    assert erred.key in waiting
+    assert not {done.key, failed.key} & waiting
+
+
+def test_a_result_from_the_tables_equals_a_live_one(
+    open_session: Callable[..., Session], make_result: MakeResult
+) -> None:
+    session = open_session()
+    result = make_result(hand_out(session), costs={"seconds": 0.1 + 0.2, "kept_bytes": 1e15 + 1, "n_parameters": 3.0})
+    session.finish(result)
+    stored, live = session.run.outcomes()[result.key], outcome_of(result)
+    assert stored.status == live.status
+    known = {name: value for name, value in live.values.items() if value == value}
+    assert {name: stored.values[name] for name in known} == known
+    assert all(stored.values[n] != stored.values[n] for n in stored.values.keys() - known.keys()), "else NaN"
+
+
+def test_a_whole_sweep_without_ray(open_session: Callable[..., Session], digits: Dataset) -> None:
+    """Real trials, one after the other."""
+    fields = {"methods": ["naive", "replay"], "search": {"suggestions": 2, "batch": 2}}
+    session = open_session(fields=fields)
+    while not session.search.is_finished:
+        spec = hand_out(session)
+        session.finish(run_trial(spec, session.phase_data(spec.dataset, spec.phase)))
+    session.close()
+    trials = session.run.trials()
+    assert (trials["status"] == "completed").all()
+    assert len(trials) == 4 + 2 * 2 + 2
+    assert len(session.run.accuracy()) == len(trials) * 15
+    assert set(trials["data_hash"]) == {digits.fingerprint()}
+    assert session.run.n_missing(session.spec) == 0
+    assert open_session(fields=fields).search.is_finished
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, make_result: MakeResult) -> list[str]:
+    """Return the keys of what sweeps train from now on, in this process; later suggestions are better."""
+    keys: list[str] = []
+
+    def launch(session: Session, *_: object) -> None:
+        while not session.search.is_finished:
+            planned = session.search.hand_out(session.search.waiting_requests()[0])
+            rows = ((None, None), (9, None), (9, 3 + planned.suggestion))
+            session.finish(make_result(planned.spec, rows=rows))
+            keys.append(planned.spec.key)
+
+    monkeypatch.setattr("orchestrator.execution.launch.launch", launch)
+    return keys
+
+
+def test_a_sweep_is_refused_while_another_one_uses_its_run_folder(
+    tmp_path: Path, make_spec: MakeSpec, trained: list[str]
+) -> None:
+    spec = make_spec()
+    run = Run.create(tmp_path / "run", spec)
+    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"):
+        api.run_sweep(spec, run.path, tmp_path)
+    assert (trained, len(run.trials())) == ([], 0)
+    api.run_sweep(spec, run.path, tmp_path)
+    assert len(trained) == len(run.trials()) == 4
+
+
+def test_a_second_sweep_is_refused_while_the_first_one_trains(
+    tmp_path: Path, make_spec: MakeSpec, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, launch = make_spec(), importlib.import_module("orchestrator.execution.launch").launch
+    refused: list[str] = []
+
+    def launch_beside_another(session: Session, *rest: object) -> None:
+        monkeypatch.setattr("orchestrator.execution.launch.launch", launch)
+        try:
+            api.run_sweep(spec, tmp_path / "run", tmp_path)
+        except RunFolderError as error:
+            refused.append(str(error))
+        launch(session, *rest)
+
+    monkeypatch.setattr("orchestrator.execution.launch.launch", launch_beside_another)
+    assert len(api.run_sweep(spec, tmp_path / "run", tmp_path).trials()) == 4
+    assert len(refused) == 1
+    assert len(trained) == 4, "each trial once"
+
+
+def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a larger one had found, and was stopped before it confirmed, is not waited for."""
+    fields = {"methods": ["naive", "replay"], "limits": ["worst_forgetting <= 0.5"]}
+    large, small = (make_spec(**fields, search={"suggestions": n, "batch": 2}) for n in (8, 4))
+    finish = Session.finish
+
+    def interrupted(session: Session, result: TrialResult) -> None:
+        if len(trained) == 4 + 8 * 2:
+            raise KeyboardInterrupt
+        finish(session, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.run_sweep(large, tmp_path / "run", tmp_path)
+    n_before = len(trained)
+    run = api.run_sweep(small, tmp_path / "run", tmp_path)
+    assert len(trained) == n_before + 2, "its best suggestion, on two confirm seeds"
+    run = api.run_sweep(small, tmp_path / "run", tmp_path)
+    assert len(trained) == n_before + 2, "nothing is missing"
+    search = run.search(small)
+    (scenario,) = summarise(search, run.trials())
+    assert scenario.best is not None
+    assert scenario.best.chosen is search.cells[1].chosen
+    assert (scenario.best.cell.method, search.cells[1].chosen.number) == ("replay", 3)  # type: ignore[union-attr]
+    assert run.n_missing(small) == search.n_unknown == 0
+    assert guarded(lambda: app(["show", str(run.path)], prog_name="orchestrator")) == 0
+    shown = capsys.readouterr().out
+    assert "Best feasible: replay" in shown
+    assert "8 completed trials in the tables are of other searches" in shown
+    assert "again" not in shown
+
+
+def test_trials_of_the_search_phase_are_not_handed_the_test_images(
+    open_session: Callable[..., Session], digits: Dataset
+) -> None:
+    session = open_session()
+    test = {image.tobytes() for image in digits.test_inputs}
+    seen = session.phase_data("digits", "search")
+    assert not test & {image.tobytes() for part in (seen.train_inputs, seen.evaluation_inputs) for image in part}
+    held_out = session.phase_data("digits", "confirm").evaluation_inputs
+    assert {image.tobytes() for image in held_out} == test
+
+
+def test_each_data_set_is_loaded_once_and_a_missing_one_is_told(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(scenarios=["split-digits/task", "permuted-digits/domain"])
+    assert list(load_datasets(spec, tmp_path)) == ["digits"]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no network in tests")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    with pytest.raises(DataError, match="data_dir: expected the files of mnist"):
+        load_datasets(make_spec(scenarios=["split-mnist/task", "split-digits/task"]), tmp_path)
+
+
+def test_progress_estimates_from_the_pace_since_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = Progress(n_cached=0)
+    assert progress.seconds_left(10) is None
+    progress.first_end, progress.n_done = 100.0, 1
+    assert progress.seconds_left(9) is None, "one end is no pace"
+    progress.n_done = 5
+    monkeypatch.setattr(time, "monotonic", lambda: 108.0)
+    assert progress.seconds_left(4) == pytest.approx(8.0 / 4 * 4)
+    assert progress.seconds_left(0) == 0.0

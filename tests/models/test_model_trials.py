@@ -1,0 +1,143 @@
+"""Whole trials and plans with the models for images and with a class of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.api import plan, run_single_trial
+from orchestrator.core.errors import ModelError, SpecError
+from orchestrator.search.plan import naive_seconds
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import Dataset
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
+from strategies import STRATEGIES
+
+MakeSpec = Callable[..., SweepSpec]
+MakeTrial = Callable[..., TrialSpec]
+
+OWN = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, input_shape, width):
+        pixels = input_shape[1] * input_shape[2]
+        super().__init__(nn.Conv2d(input_shape[0], 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2 * pixels, width))
+        self.n_features = width
+
+class Deep(nn.Sequential):
+    def __init__(self, input_shape, width):
+        pixels = input_shape[1] * input_shape[2]
+        super().__init__(nn.Flatten(), nn.Linear(pixels, width), nn.BatchNorm1d(width), nn.ReLU())
+        self.n_features = width
+"""
+PADDED = {"split-digits": {"n_tasks": 2, "padding": 1}}
+MODELS: dict[str, dict[str, Any]] = {
+    "cnn": {"name": "cnn", "channels": [2, 3], "hidden": [5]},
+    "resnet18": {"name": "resnet18", "width": 2},
+    "own": {"name": "my_trial_models:Net", "options": {"width": 5}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_trial_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_trial_models", raising=False)
+
+
+def run(spec: TrialSpec, digits: Dataset, **options: Any) -> TrialResult:
+    return run_trial(spec, digits.phase(spec.phase, spec.validation_share), **options)
+
+
+OWN_STRUCTURE = ("pnn", "supsup")
+"""Methods that build on layers one after the other: the residual network is refused, and the class below too."""
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [(model, method) for model in MODELS for method in STRATEGIES if model == "cnn" or method not in OWN_STRUCTURE],
+)
+def test_every_method_completes_and_repeats_bit_for_bit(
+    model: str, method: str, make_trial: MakeTrial, digits: Dataset
+) -> None:
+    spec = make_trial(method=method, model=MODELS[model], streams=PADDED)
+    first, again = run(spec, digits), run(spec, digits)
+
+    assert (first.status, first.reason) == ("completed", "")
+    assert first.n_correct == again.n_correct
+    assert first.n_correct[0] == [None, None]
+    if method == "packnet":
+        assert first.n_correct[1][0] == first.n_correct[2][0], "it never forgets"
+
+
+@pytest.mark.parametrize("method", ["ewc", "packnet"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_stopped_trial_continues_as_if_it_had_not_stopped(
+    model: str, method: str, make_trial: MakeTrial, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running statistics are part of the checkpoint, and frozen ones stay frozen."""
+    monkeypatch.setattr("orchestrator.trial.protocol.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    streams = {"split-digits": {"n_tasks": 3, "padding": 1}}
+    spec = make_trial(method=method, model=MODELS[model], streams=streams, training={"epochs": 1, "batch_size": 64})
+
+    def stop(after: int, row: list[float]) -> None:
+        if after == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, digits, report=stop, checkpoint=tmp_path / "c.pt")
+    told: list[int] = []
+    resumed = run(spec, digits, report=lambda after, row: told.append(after), checkpoint=tmp_path / "c.pt")
+
+    assert told == [1, 2], "it went on after the checkpoint of task 0"
+    assert resumed.n_correct == run(spec, digits).n_correct
+
+
+def test_images_that_are_too_small_are_told_and_nothing_is_recorded_as_a_result(
+    make_trial: MakeTrial, make_spec: MakeSpec, digits: Dataset
+) -> None:
+    model = {"name": "resnet18", "width": 2}
+    result = run(make_trial(model=model), digits)
+    assert result.status == "error"
+    assert "model.name: expected images of 9x9 pixels or more for resnet18, got 1x8x8" in result.reason
+    spec = make_spec(model=model)
+    with pytest.raises(ModelError, match="9x9 pixels or more"):
+        naive_seconds(spec, spec.cells[0], digits)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("pnn", "expected a backbone that is"), ("supsup", "whose parameters are")]
+)
+def test_a_class_that_a_method_cannot_train_is_refused_before_any_trial(
+    method: str, says: str, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(model=MODELS["own"] | {"name": "my_trial_models:Deep"}, methods=[method])
+    with pytest.raises(SpecError, match=f"methods.{method}: {method}: .*{says}.*choose another model or method"):
+        plan(spec, tmp_path / "run")
+
+
+def test_a_class_that_a_worker_cannot_import_is_the_machines_error(make_trial: MakeTrial, digits: Dataset) -> None:
+    result = run(make_trial(model={"name": "no_such_module:Net"}), digits)
+    assert result.status == "error"
+    assert "expected a class that can be imported, got 'no_such_module:Net'" in result.reason
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_plan_times_steps_of_the_model(model: str, make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec(model=MODELS[model], streams=PADDED)
+    (cell,) = plan(spec, tmp_path / "run").cells
+
+    assert cell.seconds_a_trial > 0
+    assert not cell.is_measured
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_trial_runs_with_a_class_of_ones_own(make_trial: MakeTrial) -> None:
+    assert run_single_trial(make_trial(model=MODELS["own"], streams=PADDED)).status == "completed"

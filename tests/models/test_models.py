@@ -1,0 +1,403 @@
+"""Models: shapes, sizes, first weights, a user's own class, and what is told where one does not fit."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from orchestrator.core.errors import ModelError
+from orchestrator.models.backbones import SlimResNet18
+from orchestrator.models.building import build_network, input_shape_fault, load_model_class, model_faults
+from orchestrator.models.settings import ModelSettings
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
+from strategies import STRATEGIES, Generators, Learner, Network, OutputLayout, TaskData, TrainingSettings
+from strategies.methods.packnet import Packnet, PacknetHyperparameters
+
+LAYOUT = OutputLayout("class", ((0, 2), (2, 5)))
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (7, 3)},
+    "cnn": {"channels": (3, 4), "hidden": (5,)},
+    "resnet18": {"width": 2},
+}
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, n_features=3, scale=1.0):
+        super().__init__()
+        self.n_features = n_features
+        self.layer = nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], n_features)
+        self.scale = scale
+
+    def forward(self, inputs):
+        return self.layer(inputs.flatten(1)) * self.scale
+
+class NoFeatures(nn.Module):
+    def __init__(self, input_shape, n_features=None):
+        super().__init__()
+        self.n_features = n_features
+
+class Wide(Net):
+    def forward(self, inputs):
+        return super().forward(inputs).repeat(1, 2)
+
+class Double(Net):
+    def forward(self, inputs):
+        return super().forward(inputs).double()
+
+class Pair(Net):
+    def forward(self, inputs):
+        return super().forward(inputs), 0
+
+class Broken(Net):
+    def forward(self, inputs):
+        raise KeyError("no such layer")
+
+class Plain:
+    pass
+
+def build(input_shape):
+    return nn.Identity()
+"""
+
+
+def network(seed: int = 0, name: str = "mlp", shape: tuple[int, ...] = (1, 4, 5), **fields: Any) -> Network:
+    settings = ModelSettings(name=name, **(fields or SMALL.get(name, {})))
+    return build_network(settings, shape, LAYOUT, torch.Generator().manual_seed(seed))
+
+
+def shapes_of(module: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(p.shape) for p in module.parameters()]
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a user's module that can be imported."""
+    (tmp_path / "my_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    return "my_models"
+
+
+def test_mlp_has_the_asked_shapes_and_no_heads() -> None:
+    built = network()
+    assert shapes_of(built) == [(7, 20), (7,), (3, 7), (3,)]
+    assert built.n_features == 3
+    assert len(built.heads) == 0
+    assert built.backbone(torch.ones(6, 1, 4, 5)).shape == (6, 3)
+
+
+def test_mlp_counted_by_hand() -> None:
+    built = network()
+    built.add_heads(2, torch.device("cpu"), Generators(0).fresh)
+    expected = (20 * 7 + 7) + (7 * 3 + 3) + (3 * 2 + 2) + (3 * 3 + 3)
+    assert sum(p.numel() for p in built.parameters()) == expected
+    assert built(torch.ones(6, 1, 4, 5), 0, 1).shape == (6, 2)
+    assert built(torch.ones(6, 1, 4, 5), 0, 2).shape == (6, 5)
+
+
+def test_mlp_is_relu_of_affine_maps() -> None:
+    built = network()
+    inputs = torch.randn(6, 1, 4, 5, generator=torch.Generator().manual_seed(1))
+    first, first_bias, second, second_bias = built.parameters()
+    hidden = torch.relu(inputs.flatten(1) @ first.T + first_bias)
+    torch.testing.assert_close(built.backbone(inputs), torch.relu(hidden @ second.T + second_bias))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_first_weights_come_from_the_generator_alone(name: str) -> None:
+    torch.manual_seed(1)
+    first = network(0, name, shape=(1, 9, 9))
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    again, other = (network(seed, name, shape=(1, 9, 9)) for seed in (0, 1))
+    norms = {id(p) for m in first.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    for one, same, different in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, same)
+        assert torch.equal(one, different) == (id(one) in norms)
+    assert not torch.equal(state, torch.get_rng_state())
+
+
+def test_the_order_of_the_draws_of_an_mlp_is_fixed() -> None:
+    """Layer by layer, the weight and then the bias: another order would change every recorded result."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter, fan_in in zip(network().parameters(), (20, 20, 7, 7), strict=True):
+        bound = fan_in**-0.5
+        assert torch.equal(parameter, torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+
+
+@pytest.mark.parametrize(("name", "fan_in"), [("mlp", 81), ("cnn", 9), ("resnet18", 9)])
+def test_first_weights_lie_within_pytorchs_default_bound(name: str, fan_in: int) -> None:
+    fields: dict[str, Any] = {"mlp": {"hidden": (500,)}, "cnn": {"channels": (500,)}, "resnet18": {"width": 64}}[name]
+    weight = next(network(name=name, shape=(1, 9, 9), **fields).parameters())
+    bound = fan_in**-0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_cnn_counted_by_hand() -> None:
+    """8 x 9 pixels become 4 x 4 and 2 x 2."""
+    built = network(name="cnn", channels=(3, 4), hidden=(5, 6), shape=(2, 8, 9))
+    assert shapes_of(built) == [(3, 2, 3, 3), (3,), (4, 3, 3, 3), (4,), (5, 16), (5,), (6, 5), (6,)]
+    assert built.n_features == 6
+    assert [type(layer).__name__ for layer in built.backbone.children()] == [
+        *("Conv2d", "ReLU", "MaxPool2d") * 2,
+        *("Flatten", "Linear", "ReLU", "Linear", "ReLU"),
+    ]
+    assert built.backbone(torch.ones(7, 2, 8, 9)).shape == (7, 6)
+
+
+def test_cnn_computes_by_hand() -> None:
+    """A kernel of ones sums 3 x 3 pixels with a border of 0: 4 everywhere; the pool keeps 4, and 2 · 4 - 1 = 7."""
+    built = network(name="cnn", channels=(1,), hidden=(1,), shape=(1, 2, 2))
+    for parameter, value in zip(built.parameters(), (1.0, 0.0, 2.0, -1.0), strict=True):
+        nn.init.constant_(parameter, value)
+    assert built.backbone(torch.ones(1, 1, 2, 2)).tolist() == [[7.0]]
+
+
+def test_the_slim_resnet_counted_by_hand() -> None:
+    """Convolutions of a stage with w channels: 9w² each but its first, and a 1x1 shortcut where the width changes."""
+    built = network(name="resnet18", shape=(3, 32, 32), width=20)
+    convolutions, norms = 9 * 3 * 20 + 4 * 9 * 20 * 20, 2 * 5 * 20
+    for width in (40, 80, 160):
+        convolutions += 9 * width * width // 2 + 3 * 9 * width * width + width * width // 2
+        norms += 2 * 5 * width
+    assert sum(p.numel() for p in built.parameters()) == convolutions + norms == 1_093_140
+    assert built.n_features == 160
+    assert sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in built.modules()) == 17
+    assert not any(m.bias is not None for m in built.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize(("shape", "last"), [((3, 32, 32), 4), ((1, 28, 28), 4), ((1, 9, 9), 2)])
+def test_the_slim_resnet_takes_small_images_of_any_channels(shape: tuple[int, ...], last: int) -> None:
+    backbone = SlimResNet18(shape[0], 2, torch.Generator())
+    maps = backbone.blocks(backbone.stem(torch.ones(2, *shape)))
+
+    assert maps.shape == (2, 16, last, last)
+    assert backbone.train()(torch.ones(1, *shape)).shape == (1, 16)
+    inputs = torch.randn(2, *shape)
+    torch.testing.assert_close(
+        backbone.eval()(inputs), backbone.blocks(backbone.stem(inputs)).flatten(2).sum(2) / last**2
+    )
+
+
+def test_a_residual_block_adds_its_input() -> None:
+    """With all weights 0 the last norm yields 0, so a block is ReLU of its shortcut."""
+    block = SlimResNet18(1, 2, torch.Generator()).blocks[1].eval()
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    inputs = torch.randn(1, 2, 3, 3)
+
+    assert torch.equal(block(inputs), inputs.relu())
+
+
+@pytest.mark.parametrize(("name", "shape"), [("cnn", (2, 8, 8)), ("resnet18", (1, 9, 9))])
+@pytest.mark.parametrize("training", [{}, {"weight_decay": 0.1, "keep_optimizer": True}], ids=str)
+def test_packnet_never_forgets_with_the_models_for_images(
+    name: str, shape: tuple[int, ...], training: dict[str, Any]
+) -> None:
+    def task_data(index: int) -> TaskData:
+        inputs = torch.randn(12, *shape, generator=torch.Generator().manual_seed(index)) * (1 + index) + index
+        return TaskData(index, inputs, torch.arange(12) % 2 + 2 * index, index)
+
+    generators = Generators(0)
+    layout = OutputLayout("task", ((0, 2), (2, 4), (4, 6)))
+    learner = Learner(
+        lambda: build_network(ModelSettings(name=name, **SMALL[name]), shape, layout, generators.fresh("init")),
+        task_data,
+        [(Packnet, PacknetHyperparameters(pruning_rate=0.5, post_prune_epochs=1))],
+        TrainingSettings(epochs=2, batch_size=5, learning_rate=0.1, **training),
+        generators,
+        torch.device("cpu"),
+    )
+    measured: list[Tensor] = []
+    for task in range(3):
+        before = [p.detach().clone() for p in learner.network.backbone.parameters()]
+        learner.learn(task_data(task))
+        changed = [not torch.equal(a, b) for a, b in zip(before, learner.network.backbone.parameters(), strict=True)]
+        assert any(changed)
+        learner.network.eval()
+        measured.append(learner.logits(task_data(task).inputs, task))
+        assert all(torch.equal(learner.logits(task_data(t).inputs, t), measured[t]) for t in range(task))
+
+
+def test_settings_fill_in_what_belongs_to_the_model() -> None:
+    filled = {name: ModelSettings(name=name).model_dump(mode="json") for name in ("mlp", "cnn", "resnet18", "a.b:C")}
+
+    assert filled["mlp"] == {"name": "mlp", "hidden": [256, 256]}
+    assert filled["cnn"] == {"name": "cnn", "channels": [32, 64], "hidden": [256]}
+    assert filled["resnet18"] == {"name": "resnet18", "width": 20}
+    assert filled["a.b:C"] == {"name": "a.b:C", "options": {}}
+    for name, fields in filled.items():
+        assert ModelSettings.model_validate(fields) == ModelSettings(name=name)
+        assert "None" not in repr(ModelSettings(name=name))
+
+
+REFUSED: list[dict[str, Any]] = [
+    {"hidden": ()},
+    {"name": "transformer"},
+    {"depth": 3},
+    {"channels": (3,)},
+    {"width": 20},
+    {"options": {}},
+    {"name": "cnn", "channels": ()},
+    {"name": "cnn", "channels": (0,)},
+    {"name": "cnn", "options": {"a": 1}},
+    {"name": "resnet18", "hidden": (3,)},
+    {"name": "resnet18", "width": 0},
+    {"name": "a:B", "hidden": (3,)},
+    {"name": "a:B", "options": {"a": float("nan")}},
+    {"name": "a:B", "options": [1]},
+    *({"name": name} for name in ("a:B\n", "a b:C", "a:", ":B", "a:B.c", "a:B:C", ".a:B", "../a:B", "os", "")),
+]
+
+
+@pytest.mark.parametrize("fields", REFUSED, ids=str)
+def test_settings_refuse_what_cannot_be_built(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ModelSettings.model_validate(fields)
+
+
+def test_the_schema_takes_what_the_settings_take() -> None:
+    validator = jsonschema.Draft202012Validator(SweepSpec.model_json_schema())
+    models: list[dict[str, Any]] = [
+        *({"name": name, **fields} for name, fields in SMALL.items()),
+        {"name": "a.b:C", "options": {"depth": 3, "kinds": ["x", None], "inner": {"y": True}}},
+    ]
+    for model in models:
+        plain = {field: list(value) if isinstance(value, tuple) else value for field, value in model.items()}
+        assert validator.is_valid({"model": plain})
+        assert parse_spec({"model": plain}).model == ModelSettings.model_validate(model)
+    for wrong in ({"name": "transformer"}, {"hidden": []}, {"options": [1]}, {"width": 0}):
+        assert not validator.is_valid({"model": wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("cnn", (64,), "expected examples (channels, height, width) for cnn, got 64; use mlp"),
+        ("resnet18", (2, 3), "expected examples (channels, height, width) for resnet18, got 2x3; use mlp"),
+        ("cnn", (1, 3, 8), "expected images of 4x4 pixels or more for cnn, got 1x3x8; use streams.STREAM.padding"),
+        ("resnet18", (1, 8, 8), "expected images of 9x9 pixels or more for resnet18, got 1x8x8; use"),
+    ],
+)
+def test_a_wrong_shape_is_told_before_and_refused_when_built(name: str, shape: tuple[int, ...], told: str) -> None:
+    fault = input_shape_fault(ModelSettings(name=name), shape)
+    assert fault is not None
+    assert fault.startswith("model.name: " + told)
+    assert model_faults(ModelSettings(name=name), shape) == [fault]
+    with pytest.raises(ModelError, match=re.escape(told)):
+        network(name=name, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mlp", (64,)), ("mlp", (1, 2, 2)), ("cnn", (3, 4, 4)), ("resnet18", (3, 9, 9)), ("a:B", (5,))],
+)
+def test_a_shape_that_fits_has_no_fault(name: str, shape: tuple[int, ...]) -> None:
+    assert input_shape_fault(ModelSettings(name=name), shape) is None
+
+
+def test_a_class_of_ones_own_is_built_from_the_generator_alone(own_module: str) -> None:
+    options = {"n_features": 4, "scale": 2.0}
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first = network(name=f"{own_module}:Net", options=options)
+    assert torch.equal(torch.get_rng_state(), state), "the generator of torch is put back"
+    torch.manual_seed(8)
+    again, other = (network(seed, name=f"{own_module}:Net", options=options) for seed in (0, 1))
+
+    assert first.n_features == 4
+    assert first.backbone.scale == 2.0
+    assert shapes_of(first) == [(4, 20), (4,)]
+    for one, same, different in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, same)
+        assert not torch.equal(one, different)
+    assert model_faults(ModelSettings(name=f"{own_module}:Net", options=options), (1, 4, 5)) == []
+
+
+@pytest.mark.parametrize("method", [method for method in STRATEGIES if method != "pnn"])  # it builds on a Sequential
+def test_every_method_learns_with_a_class_of_ones_own(method: str, own_module: str) -> None:
+    generators = Generators(0)
+    layout = OutputLayout("task", ((0, 2), (2, 4)))
+
+    def task_data(index: int) -> TaskData:
+        inputs = torch.randn(12, 1, 2, 2, generator=torch.Generator().manual_seed(index))
+        return TaskData(index, inputs, torch.arange(12) % 2 + 2 * index, index)
+
+    learner = Learner(
+        lambda: build_network(
+            ModelSettings(name=f"{own_module}:Net"), (1, 2, 2), layout, generators.fresh("init/backbone")
+        ),
+        task_data,
+        [(STRATEGIES[method], STRATEGIES[method].hyperparameter_class())],
+        TrainingSettings(epochs=1),
+        generators,
+        torch.device("cpu"),
+    )
+    for task in range(2):
+        learner.learn(task_data(task))
+    assert learner.logits(task_data(0).inputs, 0).shape == (12, 2)
+
+
+CLASS_FAULTS: list[tuple[str, dict[str, Any], str]] = [
+    ("no_such_module:Net", {}, "expected a class that can be imported, got 'no_such_module:Net' (ModuleNotFoundError"),
+    ("my_models:Missing", {}, "expected a class that can be imported, got 'my_models:Missing' (AttributeError"),
+    ("my_models:Plain", {}, "expected a subclass of torch.nn.Module, got 'my_models:Plain', a type"),
+    ("my_models:build", {}, "expected a subclass of torch.nn.Module, got 'my_models:build', a function"),
+    (
+        "my_models:Net",
+        {"depth": 3},
+        "that my_models:Net can be built with for examples of shape (1, 4, 5), got {'depth",
+    ),
+    (
+        "my_models:NoFeatures",
+        {},
+        "expected my_models:NoFeatures to have n_features, a whole number of 1 or more, got None",
+    ),
+    ("my_models:NoFeatures", {"n_features": 2.0}, "a whole number of 1 or more, got 2.0"),
+    ("my_models:NoFeatures", {"n_features": True}, "a whole number of 1 or more, got True"),
+    ("my_models:Wide", {}, "to map (2, 1, 4, 5) float32 to (2, 3) float32, got (2, 6) torch.float32; mend"),
+    ("my_models:Double", {}, "to (2, 3) float32, got (2, 3) torch.float64; mend"),
+    ("my_models:Pair", {}, "to (2, 3) float32, got a tuple; mend"),
+    ("my_models:Broken", {}, "to (2, 3) float32, got KeyError: 'no such layer'; mend"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "told"), CLASS_FAULTS)
+def test_what_is_wrong_with_a_class_is_told_in_our_form(
+    name: str, options: dict[str, Any], told: str, own_module: str
+) -> None:
+    (fault,) = model_faults(ModelSettings(name=name, options=options), (1, 4, 5))
+    assert told in fault
+    assert re.fullmatch(r"model\.(name|options): expected .*, got .*; .*", fault)
+
+
+def test_whatever_a_module_raises_at_its_top_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_written.py").write_text("class Net(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"got 'half_written:Net' \(SyntaxError: .*\); mend it, or put its folder"):
+        load_model_class("half_written:Net")
+
+
+def test_reading_a_spec_or_a_trial_never_imports_the_class(own_module: str) -> None:
+    content = {"model": {"name": f"{own_module}:Net", "options": {"n_features": 4}}}
+    spec = parse_spec(content)
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+    trial = spec.trial(spec.cells[0], spec.cells[0].space.start, 0, "confirm", "")
+    assert TrialSpec.model_validate_json(trial.model_dump_json()).key == trial.key
+    assert input_shape_fault(spec.model, (1, 8, 8)) is None
+    assert own_module not in sys.modules
+    assert model_faults(spec.model) == []
+    assert own_module in sys.modules

@@ -1,0 +1,432 @@
+"""The answer of a sweep from its rows: chosen on validation, measured on test."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from orchestrator.execution.session import outcome_of
+from orchestrator.report.answer import CellSummary, ScenarioSummary, Spread, n_kept, note_on_others, spread, summarise
+from orchestrator.results.rows import trial_row
+from orchestrator.results.schema import TRIALS_SCHEMA
+from orchestrator.search.suggestion import Outcome
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import Phase
+from orchestrator.trial.result import TrialResult
+from search_spaces import Constraint
+
+N = 1000
+"""Held-out examples of each of two tasks: accuracies below are counts of them."""
+
+FIELDS: dict[str, Any] = {
+    "methods": ["naive", "joint", "ewc", "replay"],
+    "limits": ["worst_forgetting <= 0.1"],
+    "seeds": {"search": 2, "confirm": 2},
+    "search": {"suggestions": 2, "batch": 2},
+    "spaces": {"replay": {"replay_ratio": 0.5}},
+}
+
+Measured = tuple[float, float] | str
+"""(final average accuracy, drop of the first task), or the status of a trial that did not complete."""
+
+
+def result(spec: TrialSpec, measured: Measured, kept_bytes: float = 100.0) -> TrialResult:
+    costs = {"seconds": 2.0, "kept_bytes": kept_bytes, "n_parameters": 7.0}
+    if isinstance(measured, str):
+        return TrialResult(spec.key, measured, f"{measured}: [why]", costs=costs)  # type: ignore[arg-type]
+    final, drop = (round(value * N) for value in measured)
+    rows: list[list[int | None]] = [[None, None], [N, None], [N - drop, 2 * final - (N - drop)]]
+    return TrialResult(spec.key, "completed", "", rows, [N, N], costs)
+
+
+POOR: tuple[Measured, Measured] = ((0.2, 0.8), (0.2, 0.8))
+"""What breaks every limit by far, on two seeds."""
+
+
+class Rows:
+    """What trials measure, added a suggestion at a time, and the rows of a sweep in which they do; others do not end.
+
+    Args:
+        fields: of the sweep, beside those of FIELDS.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        self.spec = parse_spec(FIELDS | fields)
+        self.measured: dict[tuple[str, Phase, int], tuple[Measured, ...]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    def add(
+        self, method: str, phase: Phase, *seeds: Measured, number: int = 0, scenario: str = "split-digits/task"
+    ) -> Rows:
+        """Add what a suggestion measures, in the order of the seeds; fewer than there are leaves the others out."""
+        self.measured[f"{scenario} {method}", phase, number] = seeds
+        return self
+
+    def run(self, **fields: Any) -> Rows:
+        """Run the sweep, or, with other `fields`, another one over the rows that are there."""
+        self.spec = parse_spec(FIELDS | fields) if fields else self.spec
+        search = self.search()
+        while search.n_waiting:
+            planned = search.hand_out(search.waiting_requests()[0])
+            trial = planned.spec
+            measured = self.measured.get((trial.cell, trial.phase, planned.suggestion), ())
+            place = self.spec.seeds.of(trial.phase).index(trial.seed)
+            if place < len(measured):
+                ended = result(trial, measured[place])
+                self.rows[trial.key] = trial_row(trial, planned.suggestion, ended, {})
+                self.outcomes[trial.key] = outcome_of(ended)
+                search.record(trial.key, self.outcomes[trial.key])
+        return self
+
+    def search(self) -> SweepSearch:
+        return SweepSearch(self.spec, {"digits": "f00d"}, self.outcomes)
+
+    def frame(self) -> pd.DataFrame:
+        frame: pd.DataFrame = pa.Table.from_pylist(list(self.rows.values()), schema=TRIALS_SCHEMA).to_pandas()
+        return frame
+
+    def found(self) -> ScenarioSummary:
+        """Return the answer from the rows that are there."""
+        search = self.search()
+        (scenario,) = summarise(search, self.frame())
+        missing = {c.cell.name for c in search.cells if c.n_unknown}
+        assert not missing & {c.cell.name for c in scenario.cells if c.is_complete}, "both tell the same"
+        assert {c.cell.name for c in scenario.unconfirmed} <= missing, "what is waited for would be trained"
+        return scenario
+
+    def summary(self) -> ScenarioSummary:
+        return self.run().found()
+
+    def cell(self, method: str) -> CellSummary:
+        return next(c for c in self.summary().cells if c.cell.method == method)
+
+
+def plain(**fields: Any) -> Rows:
+    """Return a complete sweep: naive forgets, joint is best, ewc has one suggestion of two that keeps the limit."""
+    rows = Rows(**fields)
+    rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
+    rows.add("joint", "search", (0.99, 0), (0.99, 0)).add("joint", "confirm", (0.99, 0), (0.99, 0))
+    rows.add("ewc", "search", (0.80, 0.05), (0.82, 0.05), number=0)
+    rows.add("ewc", "search", (0.90, 0.20), (0.90, 0.20), number=1)
+    return rows.add("ewc", "confirm", (0.78, 0.06), (0.80, 0.02), number=0)
+
+
+def with_replay(validation: list[Measured], test: list[Measured], **fields: Any) -> Rows:
+    rows = plain(**fields).add("replay", "search", *validation).add("replay", "search", *POOR, number=1)
+    return rows.add("replay", "confirm", *test)
+
+
+def best(rows: Rows) -> str | None:
+    found = rows.summary().best
+    return found.cell.method if found else None
+
+
+def test_the_best_feasible_suggestion_is_chosen_on_validation() -> None:
+    ewc = plain().cell("ewc")
+    assert ewc.chosen is not None
+    assert ewc.chosen.number == 0, "number 1 is more accurate and breaks the limit"
+    assert ewc.hyperparameters(ewc.chosen) == ewc.chosen.hyperparameters
+    assert ewc.chosen.hyperparameters.keys() == {"penalty_weight"}
+    assert (ewc.n_suggestions, ewc.n_failed, ewc.is_complete, ewc.is_reference) == (2, 0, True, False)
+
+
+def test_without_limits_the_most_accurate_is_chosen() -> None:
+    rows = plain(limits=[])
+    assert rows.cell("ewc").chosen.number == 1  # type: ignore[union-attr]
+    assert not rows.cell("ewc").is_complete, "its confirm trials are not there"
+
+
+def test_the_choice_is_measured_on_test() -> None:
+    chosen = plain().cell("ewc").chosen
+    assert chosen is not None
+    accuracy = spread(chosen, "confirm", "average_accuracy")
+    assert accuracy.values == (0.78, 0.80)
+    assert accuracy.mean == pytest.approx(0.79)
+    assert accuracy.std == pytest.approx(math.sqrt(2) * 0.01), "the sample's deviation, n - 1"
+    assert spread(chosen, "search", "average_accuracy").mean == pytest.approx(0.81)
+    assert spread(chosen, "confirm", "worst_forgetting").values == pytest.approx((0.06, 0.02))
+
+
+def test_deviation_needs_two_values() -> None:
+    assert Spread((0.5,)).mean == 0.5
+    assert math.isnan(Spread((0.5,)).std)
+    assert math.isnan(Spread(()).mean)
+
+
+def test_seeds_that_keep_a_limit_are_counted() -> None:
+    limit = Constraint.parse("worst_forgetting <= 0.05")
+    assert n_kept(limit, [0.0, 0.05, 0.06, math.nan]) == 2
+    assert n_kept(Constraint.parse("backward_transfer >= -0.1"), [-0.2, -0.1, 0.3]) == 2
+
+
+def test_the_best_method_is_recommended_and_never_a_bound() -> None:
+    rows = with_replay([(0.9, 0.0)] * 2, [(0.85, 0.01)] * 2)
+    assert best(rows) == "replay"
+    assert rows.summary().vetoed == ()
+    assert rows.summary().nearest_miss is None
+    assert best(plain()) == "ewc"
+    assert plain().cell("joint").is_reference
+
+
+def test_methods_are_ranked_on_validation_and_not_on_test() -> None:
+    """Ranking on the test split would choose by luck on it."""
+    assert best(with_replay([(0.79, 0.0)] * 2, [(0.95, 0.0)] * 2)) == "ewc"
+
+
+def test_what_breaks_a_limit_on_test_is_vetoed() -> None:
+    summary = with_replay([(0.9, 0.05)] * 2, [(0.9, 0.15)] * 2).summary()
+    assert [cell.cell.method for cell in summary.vetoed] == ["replay"]
+    assert summary.best is not None
+    assert summary.best.cell.method == "ewc"
+
+
+def test_what_is_worse_on_validation_is_not_vetoed() -> None:
+    summary = with_replay([(0.7, 0.05)] * 2, [(0.7, 0.15)] * 2).summary()
+    assert summary.vetoed == ()
+
+
+def test_a_failed_test_trial_is_no_recommendation() -> None:
+    summary = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0), "failed"]).summary()
+    assert summary.best is not None
+    assert summary.best.cell.method == "ewc"
+    assert [cell.cell.method for cell in summary.vetoed] == ["replay"]
+    assert next(c for c in summary.cells if c.cell.method == "replay").n_failed == 1
+
+
+def test_where_every_choice_breaks_a_limit_on_test_the_nearest_is_shown_there() -> None:
+    rows = Rows(methods=["naive", "replay"])
+    rows.add("naive", "search", (0.5, 0.05), (0.5, 0.05)).add("naive", "confirm", (0.5, 0.30), (0.5, 0.30))
+    rows.add("replay", "search", (0.9, 0.05), (0.9, 0.05)).add("replay", "search", *POOR, number=1)
+    rows.add("replay", "confirm", (0.9, 0.12), (0.9, 0.12))
+    summary = rows.summary()
+    assert summary.best is None
+    assert [cell.cell.method for cell in summary.vetoed] == ["replay", "naive"]
+    assert summary.nearest_miss is not None
+    cell, suggestion, phase = summary.nearest_miss
+    assert (cell.cell.method, phase) == ("replay", "confirm")
+    assert spread(suggestion, phase, "worst_forgetting").mean == pytest.approx(0.12)
+
+
+def test_where_nothing_is_feasible_the_nearest_miss_is_on_validation() -> None:
+    rows = Rows(methods=["naive", "joint", "ewc"])
+    rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
+    rows.add("joint", "search", (0.9, 0), (0.9, 0)).add("joint", "confirm", (0.9, 0), (0.9, 0))
+    rows.add("ewc", "search", (0.8, 0.20), (0.8, 0.10), number=0)
+    rows.add("ewc", "search", (0.9, 0.12), (0.9, 0.12), number=1)
+    summary = rows.summary()
+    assert summary.best is None
+    ewc = next(c for c in summary.cells if c.cell.method == "ewc")
+    assert ewc.chosen is None
+    assert not ewc.is_complete
+    assert summary.nearest_miss is not None
+    cell, suggestion, phase = summary.nearest_miss
+    assert (cell.cell.method, suggestion.number, phase) == ("ewc", 1, "search")
+
+
+def test_a_method_without_search_that_broke_a_limit_on_validation_is_judged_there() -> None:
+    """Its test trials ran all the same; that they kept the limit is luck after the fact."""
+    rows = Rows(methods=["naive"])
+    rows.add("naive", "search", (0.7, 0.2), (0.7, 0.2)).add("naive", "confirm", (0.7, 0.05), (0.7, 0.05))
+    summary = rows.summary()
+    assert summary.best is None
+    assert summary.nearest_miss is not None
+    assert summary.nearest_miss[2] == "search"
+
+
+def test_every_seed_is_stricter_than_the_mean() -> None:
+    search: list[Measured] = [(0.9, 0.02), (0.9, 0.15)]
+    confirm: list[Measured] = [(0.9, 0.0), (0.9, 0.0)]
+    assert best(with_replay(search, confirm)) == "replay"
+    strict = with_replay(search, confirm, search={"suggestions": 2, "limits_hold_for": "every_seed"})
+    assert best(strict) == "ewc"
+    assert strict.cell("replay").chosen is None
+
+
+def test_a_lower_objective_is_better_for_costs() -> None:
+    rows = with_replay([(0.7, 0.0)] * 2, [(0.7, 0.0)] * 2, objective="forgetting")
+    assert best(rows) == "replay", "it forgets less, however inaccurate it is"
+
+
+def test_without_a_search_phase_methods_are_ranked_on_test() -> None:
+    fields = {"seeds": {"search": 0, "confirm": 2}, "spaces": {"ewc": {"penalty_weight": 1}, "replay": {}}}
+    rows = Rows(**fields, methods=["naive", "ewc"])
+    rows.add("naive", "confirm", (0.84, 0.3), (0.84, 0.3)).add("ewc", "confirm", (0.8, 0.0), (0.8, 0.0))
+    summary = rows.summary()
+    assert summary.best is not None
+    assert summary.best.cell.method == "ewc"
+    assert [cell.cell.method for cell in summary.vetoed] == ["naive"]
+
+
+@pytest.mark.parametrize(
+    "methods", [["naive", "ewc", "packnet"], ["packnet", "ewc", "naive"], ["ewc", "naive", "packnet"]]
+)
+def test_a_failure_does_not_disturb_the_ranking(methods: list[str]) -> None:
+    """Sorting with NaN among the keys would leave the others in any order."""
+    spaces = {"ewc": {"penalty_weight": 1}, "packnet": {"pruning_rate": 0.5, "post_prune_epochs": 1}}
+    rows = Rows(seeds={"search": 0, "confirm": 2}, spaces=spaces, methods=methods, limits=[])
+    rows.add("naive", "confirm", (0.7, 0.0), (0.7, 0.0)).add("ewc", "confirm", (0.9, 0.0), "failed")
+    rows.add("packnet", "confirm", (0.8, 0.0), (0.8, 0.0))
+    assert best(rows) == "packnet"
+
+
+# What is not there yet.
+
+
+def test_no_rows_at_all() -> None:
+    rows = Rows()
+    summary = rows.summary()
+    assert (summary.best, summary.nearest_miss, summary.vetoed, summary.unconfirmed) == (None, None, (), ())
+    assert [(c.chosen, c.n_suggestions, c.is_complete) for c in summary.cells] == [(None, 0, False)] * 4
+
+
+def test_a_cell_that_is_not_confirmed_on_every_seed_is_not_recommended() -> None:
+    rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)])
+    assert best(rows) == "ewc"
+    assert [c.cell.method for c in rows.summary().unconfirmed] == ["replay"]
+
+
+def test_what_is_still_to_be_confirmed_misses_nothing() -> None:
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), (0.9, 0.0))
+    assert [c.cell.method for c in rows.summary().unconfirmed] == ["replay"], "number 1 may be better"
+    summary = rows.add("replay", "search", *POOR, number=1).summary()
+    assert summary.best is None
+    assert summary.nearest_miss is None
+    assert [c.cell.method for c in summary.unconfirmed] == ["replay"]
+
+
+def test_an_error_of_the_machine_is_not_measured() -> None:
+    rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0), "error"])
+    summary = rows.summary()
+    assert best(rows) == "ewc"
+    assert summary.vetoed == (), "it is run again"
+    assert [c.cell.method for c in summary.unconfirmed] == ["replay"]
+
+
+def test_a_suggestion_that_lacks_a_seed_is_not_chosen() -> None:
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0))
+    cell = rows.cell("replay")
+    assert (cell.chosen, cell.n_suggestions) == (None, 0)
+
+
+def test_a_suggestion_with_a_failed_seed_is_not_chosen() -> None:
+    rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), "failed")
+    cell = rows.cell("replay")
+    assert (cell.chosen, cell.nearest, cell.n_suggestions, cell.n_failed) == (None, None, 1, 1)
+
+
+def test_other_seeds_and_other_fixed_values_have_an_answer_of_their_own() -> None:
+    def again(**fields: Any) -> ScenarioSummary:
+        rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
+        rows.spec = parse_spec(FIELDS | fields)
+        return rows.found()
+
+    fewer = again(seeds={"search": 2, "confirm": 1})
+    assert [len(c.chosen.outcomes["confirm"]) for c in fewer.cells if c.chosen] == [1, 1, 1, 1]
+    assert again(spaces={"replay": {"replay_ratio": 0.6}}).cells[-1].chosen is None
+    more = again(seeds={"search": 2, "confirm": 3})
+    assert more.best is None
+    assert not any(c.is_complete for c in more.cells)
+
+
+def test_fixed_values_are_shown_with_those_that_were_searched() -> None:
+    replay = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).cell("replay")
+    assert replay.chosen is not None
+    assert replay.hyperparameters(replay.chosen) == {**replay.chosen.hyperparameters, "replay_ratio": 0.5}
+
+
+# What earlier sweeps left in the tables.
+
+
+def test_a_lower_budget_chooses_among_its_own_suggestions() -> None:
+    """The first sweep was stopped before it confirmed number 5, which the second never asks for."""
+    rows = Rows(methods=["naive", "replay"], search={"suggestions": 6, "batch": 2})
+    rows.add("naive", "search", (0.7, 0.0), (0.7, 0.0)).add("naive", "confirm", (0.7, 0.0), (0.7, 0.0))
+    for number, accuracy in enumerate((0.8, 0.9, 0.8, 0.8, 0.8, 0.95)):
+        rows.add("replay", "search", (accuracy, 0.0), (accuracy, 0.0), number=number)
+    assert rows.cell("replay").chosen.number == 5  # type: ignore[union-attr]
+    rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0), number=1)
+    found = rows.run(methods=["naive", "replay"], search={"suggestions": 4, "batch": 2}).found()
+    assert found.best is not None
+    assert (found.best.cell.method, found.best.chosen.number) == ("replay", 1)  # type: ignore[union-attr]
+    assert found.unconfirmed == ()
+    assert rows.search().n_unknown == 0
+    assert note_on_others(rows.search(), rows.frame()).startswith("4 completed trials in the tables are of other")
+
+
+def test_a_narrower_space_is_not_answered_from_the_wider_one() -> None:
+    wide, narrow = ({"replay": {"replay_ratio": 0.5, "buffer_size": sizes}} for sizes in ([1000, 2000], [10, 20]))
+    rows = Rows(methods=["replay"], spaces=wide)
+    for number in (0, 1):
+        rows.add("replay", "search", (0.9, 0.0), (0.9, 0.0), number=number)
+        rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0), number=number)
+    rows.run()
+    for number in (0, 1):
+        rows.add("replay", "search", (0.6, 0.0), (0.6, 0.0), number=number)
+    found = rows.run(methods=["replay"], spaces=narrow).found()
+    assert found.best is not None
+    assert found.best.hyperparameters(found.best.chosen)["buffer_size"] in (10, 20)  # type: ignore[arg-type]
+    assert found.unconfirmed == ()
+
+
+def test_looser_limits_with_another_space_leave_nothing_to_wait_for() -> None:
+    """What broke the impossible limit would keep the looser one, and is not in the space any more."""
+    wide, narrow = ({"replay": {"replay_ratio": 0.5, "buffer_size": sizes}} for sizes in ([1000, 2000], [10, 20]))
+    rows = Rows(methods=["replay"], spaces=wide, limits=["worst_forgetting <= -0.5"])
+    for number in (0, 1):
+        rows.add("replay", "search", (0.9, 0.0), (0.9, 0.0), number=number)
+    assert rows.summary().nearest_miss is not None
+    for number in (0, 1):
+        rows.add("replay", "search", *POOR, number=number)
+    found = rows.run(methods=["replay"], spaces=narrow).found()
+    assert (found.best, found.unconfirmed) == (None, ())
+    assert found.nearest_miss is not None
+    assert found.nearest_miss[1].hyperparameters["buffer_size"] in (10, 20)
+
+
+def test_failures_of_other_searches_are_not_counted() -> None:
+    rows = Rows(methods=["replay"], search={"suggestions": 4, "batch": 2})
+    for number in range(4):
+        rows.add("replay", "search", "failed", "failed", number=number)
+    rows.run()
+    found = rows.run(methods=["replay"], search={"suggestions": 2, "batch": 2}).found()
+    assert found.cells[0].n_failed == 4
+    assert note_on_others(rows.search(), rows.frame()) == "", "only what completed could be missed in the answer"
+
+
+def test_where_every_row_is_of_this_search_there_is_no_note() -> None:
+    rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
+    assert note_on_others(rows.search(), rows.frame()) == ""
+    rows.spec = parse_spec(FIELDS | {"methods": ["ewc", "replay"]})
+    assert note_on_others(rows.search(), rows.frame()) == (
+        "8 completed trials in the tables are of other searches (budget, space, seeds, methods, code) and not in this "
+        "answer."
+    )
+
+
+def test_what_follows_from_a_row_that_was_lost_may_be_of_this_search() -> None:
+    rows = (
+        Rows(methods=["replay"])
+        .add("replay", "search", (0.9, 0.0), (0.9, 0.0))
+        .add("replay", "search", *POOR, number=1)
+    )
+    rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0)).run()
+    del rows.outcomes[next(iter(rows.outcomes))], rows.rows[next(iter(rows.rows))]
+    note = note_on_others(rows.search(), rows.frame())
+    assert note.startswith("2 completed trials")
+    assert "or follow from trials that are missing, and not in this answer" in note
+
+
+def test_each_scenario_has_its_answer() -> None:
+    scenarios = ["split-digits/domain", "split-digits/task"]
+    rows = Rows(scenarios=scenarios, methods=["naive"])
+    rows.add("naive", "search", (0.9, 0.0), (0.9, 0.0), scenario=scenarios[1])
+    rows.add("naive", "confirm", (0.9, 0.0), (0.9, 0.0), scenario=scenarios[1])
+    found = summarise(rows.run().search(), rows.frame())
+    assert [(s.scenario, s.best is not None) for s in found] == [(scenarios[0], False), (scenarios[1], True)]

@@ -1,0 +1,206 @@
+"""A dry run: what is done, what is to do and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from orchestrator.report.plan_view import render_plan
+from orchestrator.search import plan as planning_module
+from orchestrator.search.plan import CellPlan, Plan, naive_seconds, plan_sweep
+from orchestrator.search.suggestion import Outcome
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.sources.builtin import load_dataset
+
+MakeSpec = Callable[..., SweepSpec]
+DIGITS = load_dataset("digits", Path("nowhere"))
+
+FIELDS: dict[str, Any] = {
+    "methods": ["naive", "ewc"],
+    "seeds": {"search": 2, "confirm": 3},
+    "search": {"suggestions": 5, "batch": 2},
+}
+N_NAIVE, N_EWC = 2 + 3, 5 * 2 + 3
+GOOD = {"average_accuracy": 0.9, "worst_forgetting": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning_module, "naive_seconds", lambda spec, cell, dataset: 2.0)
+
+
+def run_trials(spec: SweepSpec, n_trials: int, values: Mapping[str, float] = GOOD) -> dict[str, Outcome]:
+    """Return the outcomes of the first `n_trials` trials of a sweep, all alike."""
+    search = SweepSearch(spec, {"digits": "f00d"}, {})
+    outcomes: dict[str, Outcome] = {}
+    while len(outcomes) < n_trials and search.n_waiting:
+        key = search.hand_out(search.waiting_requests()[0]).spec.key
+        outcomes[key] = Outcome("completed", values)
+        search.record(key, outcomes[key])
+    return outcomes
+
+
+def plans(spec: SweepSpec, outcomes: Mapping[str, Outcome], seconds: float = 4.0) -> dict[str, CellPlan]:
+    everything = run_trials(spec, 10_000)
+    search = SweepSearch(spec, {"digits": "f00d"}, {})
+    method_of: dict[str, str] = {}
+    while search.n_waiting:
+        trial = search.hand_out(search.waiting_requests()[0])
+        method_of[trial.spec.key] = trial.cell.method
+        search.record(trial.spec.key, everything[trial.spec.key])
+    rows = [
+        {
+            "key": key,
+            "scenario": "split-digits/task",
+            "method": method_of[key],
+            "status": outcome.status,
+            "seconds": seconds,
+        }
+        for key, outcome in outcomes.items()
+    ]
+    trials = pd.DataFrame(rows, columns=["key", "scenario", "method", "status", "seconds"])
+    fed = SweepSearch(spec, {"digits": "f00d"}, outcomes)
+    return {p.cell.method: p for p in plan_sweep(spec, fed, trials, {"digits": DIGITS})}
+
+
+def counts(plan: CellPlan) -> tuple[int, int, int, int]:
+    return plan.n_done, plan.n_ready, plan.n_later, plan.n_again
+
+
+def test_a_new_sweep(make_spec: MakeSpec) -> None:
+    found = plans(make_spec(**FIELDS), {})
+    assert counts(found["naive"]) == (0, N_NAIVE, 0, 0)
+    assert counts(found["ewc"]) == (0, 4, N_EWC - 4, 0), "one batch of 2 suggestions on 2 seeds is known"
+    assert found["naive"].why == "5 have no row under their key"
+    assert found["ewc"].why == "4 have no row under their key, up to 9 follow from those"
+    assert found["naive"].seconds == 2.0 * N_NAIVE
+    assert not found["naive"].is_measured
+
+
+def test_a_sweep_in_the_middle(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    found = plans(spec, run_trials(spec, N_NAIVE + 4 + 1))
+    assert counts(found["naive"]) == (N_NAIVE, 0, 0, 0)
+    assert found["naive"].why == "complete"
+    assert found["naive"].seconds == 0
+    assert counts(found["ewc"]) == (5, 3, N_EWC - 8, 0), "3 of the second batch's 4 are left"
+    assert (found["ewc"].seconds_a_trial, found["ewc"].is_measured) == (4.0, True)
+    assert found["ewc"].seconds == 4.0 * (N_EWC - 5)
+
+
+def test_a_complete_sweep(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    found = plans(spec, run_trials(spec, 10_000))
+    assert counts(found["naive"]) == (N_NAIVE, 0, 0, 0)
+    assert counts(found["ewc"]) == (N_EWC, 0, 0, 0)
+    assert {p.why for p in found.values()} == {"complete"}
+
+
+def test_a_cell_with_nothing_feasible_is_complete_without_confirming(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS, limits=["worst_forgetting <= 0.1"])
+    outcomes = run_trials(spec, 10_000, GOOD | {"worst_forgetting": 0.5})
+    ewc = plans(spec, outcomes)["ewc"]
+    assert counts(ewc) == (10, 0, 0, 0)
+    assert ewc.why == "complete"
+
+
+def test_what_ended_in_an_error_is_run_again(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    outcomes = run_trials(spec, N_NAIVE)
+    first = next(iter(outcomes))
+    outcomes[first] = Outcome("error", {})
+    naive = plans(spec, outcomes)["naive"]
+    assert counts(naive) == (N_NAIVE - 1, 1, 0, 1)
+    assert naive.why == "1 ended in an error of the machine"
+
+
+def test_what_failed_is_done(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    outcomes = run_trials(spec, N_NAIVE)
+    outcomes[next(iter(outcomes))] = Outcome("failed", {})
+    assert counts(plans(spec, outcomes)["naive"]) == (N_NAIVE, 0, 0, 0)
+
+
+def test_more_seeds_keep_what_is_there(make_spec: MakeSpec) -> None:
+    outcomes = run_trials(make_spec(**FIELDS), 10_000)
+    more = make_spec(**FIELDS | {"seeds": {"search": 2, "confirm": 4}})
+    found = plans(more, outcomes)
+    assert counts(found["naive"]) == (N_NAIVE, 1, 0, 0)
+    assert counts(found["ewc"]) == (N_EWC, 1, 0, 0)
+
+
+def test_a_larger_budget_keeps_what_is_there(make_spec: MakeSpec) -> None:
+    fields = FIELDS | {"search": {"suggestions": 4, "batch": 2}}
+    outcomes = run_trials(make_spec(**fields), 10_000)
+    found = plans(make_spec(**fields | {"search": {"suggestions": 6, "batch": 2}}), outcomes)
+    assert counts(found["ewc"]) == (8, 4, 3, 0), "the confirm trials of the old choice count once it is made again"
+
+
+def test_the_estimate_of_a_method_is_relative_to_naive(make_spec: MakeSpec) -> None:
+    fields = FIELDS | {"methods": ["replay", "joint"], "spaces": {"replay": {"replay_ratio": 0.5, "buffer_size": 9}}}
+    found = plans(make_spec(**fields), {})
+    assert found["replay"].seconds_a_trial == pytest.approx(2.0 * (1 + 4 / 5)), (
+        "as many remembered as new, 4 tasks of 5"
+    )
+    assert found["joint"].seconds_a_trial == pytest.approx(2.0 * 3), "1 + 2 + 3 + 4 + 5 tasks instead of 5"
+
+
+def test_timing_some_steps_gives_a_plausible_time(make_spec: MakeSpec, digits: Dataset) -> None:
+    spec = make_spec()
+    seconds = naive_seconds(spec, spec.cells[0], digits)
+    twice = spec.training.model_copy(update={"epochs": 200})
+    longer = naive_seconds(spec.model_copy(update={"training": twice}), spec.cells[0], digits)
+    assert 0.001 < seconds < 30
+    assert longer > 20 * seconds, "200 times the epochs"
+
+
+# What the terminal shows.
+
+
+def text_of(spec: SweepSpec, cells: dict[str, CellPlan], workers: int | None) -> str:
+    console = Console(file=StringIO(), width=160)
+    console.print(render_plan(spec, Plan(Path("runs/a"), tuple(cells.values())), workers))
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_the_totals(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    text = text_of(spec, plans(spec, run_trials(spec, N_NAIVE + 4)), 2)
+    assert "9 trials done, up to 9 to do in runs/a" in text
+    assert "about 18 s with 2 trials at once, from rows of this run" in text
+    assert [line.split()[:5] for line in text.splitlines() if " ewc " in line] == [
+        ["split-digits/task", "ewc", "4", "9", "4.0"]
+    ]
+
+
+def test_an_estimate_says_that_it_is_timed_here(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    assert "about 18 s with 2 trials at once, from some steps timed here" in text_of(spec, plans(spec, {}), 2)
+
+
+def test_trials_at_once_follow_the_requests(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    one = make_spec(**FIELDS)
+    two = make_spec(**FIELDS, resources={"cpus": 2})
+    assert "with 8 trials at once" in text_of(one, plans(one, {}), None)
+    assert "with 4 trials at once" in text_of(two, plans(two, {}), None)
+    huge = make_spec(**FIELDS, resources={"cpus": 64})
+    assert "with 1 trials at once" in text_of(huge, plans(huge, {}), None)
+
+
+def test_a_cell_that_is_complete_has_no_time(make_spec: MakeSpec) -> None:
+    spec = make_spec(methods=["naive"])
+    cell = parse_spec({"methods": ["naive"]}).cells[0]
+    text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, math.nan, False)}, 1)
+    assert "nan" not in text
+    assert "about 0 s" in text
