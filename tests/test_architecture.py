@@ -160,18 +160,20 @@ def test_modules_and_functions_stay_short() -> None:
     assert long == {}
 
 
-LIGHT = {"__future__", "collections", "contextlib", "difflib", "os", "pathlib", "signal", "sys", "threading", "typing"} | {"typer", "yaml"}
+LIGHT = {
     "__future__",
-    "difflib",
-    "os",
-    "sys",
-    "signal",
-    "threading",
     "collections",
     "contextlib",
+    "difflib",
+    "os",
     "pathlib",
+    "signal",
+    "sys",
+    "threading",
     "typing",
+} | {
     "typer",
+    "yaml",
 }
 
 
