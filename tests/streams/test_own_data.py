@@ -412,6 +412,6 @@ def test_a_recorded_trial_is_repeated_from_the_runs_own_spec(tmp_path: Path) -> 
 
 def test_a_single_trial_of_own_data() -> None:
     spec = example("churn", methods=["naive"])
-    trial = api.single_trial(spec, {}, 3, "search", "nowhere")
+    trial = api.single_trial_spec(spec, {}, 3, "search", "nowhere")
     assert (trial.seed, trial.dataset) == (3, "churn")
     assert api.run_single_trial(trial, streams=spec.streams).status == "completed"

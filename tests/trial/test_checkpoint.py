@@ -103,7 +103,7 @@ def test_an_identity_says_which_code_versions_and_device(tmp_path: Path, monkeyp
         sys.modules.pop("method_of_a_user", None)
         found.append(identity_of("k", CPU, [importlib.import_module("method_of_a_user").Mine]))
     assert {name for name in found[0] if found[0][name] != found[1][name]} == {"method_of_a_user:Mine"}
-    assert {"strategies.replay:Replay", "strategies.base:Strategy"} <= found[0].keys()
+    assert {"strategies.methods.replay:Replay", "strategies.contract:Strategy"} <= found[0].keys()
     unreadable = type("Typed", (Naive,), {"__module__": "nowhere"})
     assert identity_of("k", CPU, [unreadable])["nowhere:Typed"] == ""
 
