@@ -49,3 +49,19 @@ class StorageError(OrchestratorError):
 
 class ClusterError(OrchestratorError):
     """The cluster cannot be reached or will never have what the spec asks for."""
+
+
+def system_message(action: str, where: object, error: OSError) -> str:
+    """Return a sentence on a refusal by the system or a store, such as `Cannot write to X: permission denied.`
+
+    Append what the user can do about it.
+
+    Args:
+        action: what was tried, as it reads after 'Cannot', such as `write to`.
+        where: the file, folder or URI, as it may be shown.
+        error: what was raised.
+    """
+    reason = (error.strerror or str(error) or type(error).__name__).strip().rstrip(".")
+    if error.strerror and reason[1:2].islower():  # keeps 'I/O error' and 'AWS …'
+        reason = reason[0].lower() + reason[1:]
+    return f"Cannot {action} {where}: {reason}."
