@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import DataError, RunFolderError, SpecError, StorageError
 from orchestrator.core.placement import Placement
 from orchestrator.execution.session import Listener, Session, fingerprints
@@ -35,13 +36,11 @@ from strategies import MethodError, find_method
 if TYPE_CHECKING:
     from orchestrator.report.progress import ProgressDisplay
 
-DEFAULT_DATA_DIR = Path("~/.cache/continual-sweep")
-
 
 def run_sweep(
     spec: SweepSpec,
     run: str | Path | None = None,
-    data_dir: str | Path = DEFAULT_DATA_DIR,
+    data_dir: str | Path = DATA_DIR,
     address: str | None = None,
     num_cpus: int | None = None,
     mirror: str | None = None,
@@ -120,7 +119,7 @@ def run_place(spec: SweepSpec, run: str | Path | None = None, storage: str | Pat
 def plan(
     spec: SweepSpec,
     run: str | Path | None = None,
-    data_dir: str | Path = DEFAULT_DATA_DIR,
+    data_dir: str | Path = DATA_DIR,
     storage: str | Path | None = None,
 ) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
@@ -144,7 +143,7 @@ def open_run(path: str | Path) -> Run:
 
 def run_single_trial(
     spec: TrialSpec,
-    data_dir: str | Path = DEFAULT_DATA_DIR,
+    data_dir: str | Path = DATA_DIR,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
     streams: Mapping[str, StreamSettings] | None = None,

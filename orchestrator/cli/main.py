@@ -10,7 +10,6 @@ import typer
 
 from orchestrator.cli.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, guarded
 from orchestrator.cli.options import (
-    DATA_DIR,
     AcceptChanges,
     ConfirmSeeds,
     Cpus,
@@ -31,6 +30,7 @@ from orchestrator.cli.options import (
     parse_overrides,
     split,
 )
+from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import RunFolderError, SpecError
 
 if TYPE_CHECKING:

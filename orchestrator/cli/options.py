@@ -54,7 +54,6 @@ Plugins = Annotated[
         "--plugin", metavar="MODULE:CLASS", help="Import this method or model, which the run names: its code runs."
     ),
 ]
-DATA_DIR = Path("~/.cache/continual-sweep")
 
 
 def parse_overrides(settings: list[str] | None, options: dict[str, Any], option: str = "--set") -> dict[str, Any]:

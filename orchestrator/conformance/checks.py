@@ -16,8 +16,8 @@ import torch
 from orchestrator.conformance.world import N_TASKS, Case, equal, logits_of, parameters_of, tensors_in, through_a_file
 from orchestrator.core.errors import SpecError
 from orchestrator.spec.loading import parse_spec
-from orchestrator.spec.validation import TYPES
 from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.settings import INCREMENTAL_TYPES
 from orchestrator.streams.sources.builtin import load_dataset
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -36,7 +36,7 @@ def declares_itself(case: Case) -> None:
     for name, field in method.hyperparameter_class.model_fields.items():
         assert field.description, f"a description of {name}"
     assert not method.unsupported.keys() & method.notes.keys(), "no note on a type that it cannot do"
-    assert set(method.unsupported) | set(method.notes) <= set(TYPES), "incremental types"
+    assert set(method.unsupported) | set(method.notes) <= set(INCREMENTAL_TYPES), "incremental types"
 
 
 def what_is_searched_can_be_trained_with(case: Case) -> None:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.conformance import checks
 from orchestrator.conformance.world import Case
 from orchestrator.spec.loading import load_plugins
-from orchestrator.spec.validation import TYPES
+from orchestrator.streams.settings import INCREMENTAL_TYPES
 from strategies import find_method
 
 
@@ -30,7 +30,9 @@ class MethodConformance:
         if "case" in metafunc.fixturenames:
             load_plugins([self.method])
             unsupported = find_method(self.method).unsupported
-            cases = [Case(self.method, kind, self.hyperparameters) for kind in TYPES if kind not in unsupported]
+            cases = [
+                Case(self.method, kind, self.hyperparameters) for kind in INCREMENTAL_TYPES if kind not in unsupported
+            ]
             metafunc.parametrize("case", cases, ids=[case.kind for case in cases])
 
     def test_it_declares_itself(self) -> None:

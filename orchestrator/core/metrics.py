@@ -1,96 +1,70 @@
-"""The accuracy matrix and the metrics that are derived from it, all strict: an incomplete matrix raises.
-
-Notation: T tasks; R[after, task] is the accuracy on `task` measured after training on `after`; row -1 is before any
-training; NaN is 'not measured', never 0.
-"""
+"""The numbers of a trial that a sweep can be judged by: metrics of the accuracy matrix, and costs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 
-METRICS: dict[str, str] = {
-    "average_accuracy": "mean accuracy over all tasks after the last one",
-    "learning_accuracy": "mean accuracy on each task right after it was learned",
-    "backward_transfer": "mean change of accuracy since a task was learned; negative is forgetting",
-    "forgetting": "mean drop from a task's best earlier accuracy",
-    "worst_forgetting": "largest drop from a task's best earlier accuracy",
-    "worst_drop_since_learning": "largest drop from a task's accuracy right after it was learned",
-    "forward_transfer": "mean gain over the untrained model before a task is trained; domain scenarios only",
+@dataclass(frozen=True)
+class Metric:
+    """A metric or a cost: one column of the trials table, which an objective or a limit may name.
+
+    Args:
+        meaning: in words, for users.
+        lower_is_better: which way an objective goes.
+        low: smallest possible value.
+        high: largest possible value.
+        is_measured: whether the machine decides it, so that it differs from run to run.
+    """
+
+    meaning: str
+    lower_is_better: bool
+    low: float
+    high: float
+    is_measured: bool = False
+
+
+def _gain(meaning: str, low: float = -1.0) -> Metric:
+    return Metric(meaning, lower_is_better=False, low=low, high=1.0)
+
+
+def _drop(meaning: str) -> Metric:
+    return Metric(meaning, lower_is_better=True, low=-1.0, high=1.0)
+
+
+def _cost(meaning: str, is_measured: bool = True) -> Metric:
+    return Metric(meaning, lower_is_better=True, low=0.0, high=math.inf, is_measured=is_measured)
+
+
+METRICS: dict[str, Metric] = {
+    "average_accuracy": _gain("mean accuracy over all tasks after the last one", low=0.0),
+    "learning_accuracy": _gain("mean accuracy on each task right after it was learned", low=0.0),
+    "backward_transfer": _gain("mean change of accuracy since a task was learned; negative is forgetting"),
+    "forgetting": _drop("mean drop from a task's best earlier accuracy"),
+    "worst_forgetting": _drop("largest drop from a task's best earlier accuracy"),
+    "worst_drop_since_learning": _drop("largest drop from a task's accuracy right after it was learned"),
+    "forward_transfer": _gain("mean gain over the untrained model before a task is trained; domain scenarios only"),
 }
-"""Metrics of a trial, with their meaning in words."""
+"""What is computed from the accuracy matrix of a trial."""
+
+COSTS: dict[str, Metric] = {
+    "kept_bytes": _cost(
+        "bytes that the method keeps besides the network: buffers, importances, masks", is_measured=False
+    ),
+    "n_parameters": _cost("parameters of the network after the last task", is_measured=False),
+    "seconds": _cost("wall time of the trial"),
+    "train_seconds": _cost("wall time of training"),
+    "evaluate_seconds": _cost("wall time of evaluation"),
+    "peak_memory_bytes": _cost("peak memory of the trial"),
+}
+"""What a trial costs."""
+
+METRICS_AND_COSTS: dict[str, Metric] = METRICS | COSTS
+LOWER_IS_BETTER = frozenset(name for name, metric in METRICS_AND_COSTS.items() if metric.lower_is_better)
 
 DERIVED: dict[str, str] = {
     "intransigence": "mean gap to `joint` right after each task; known once joint has ended on the same seed and phase",
     "chance_accuracy": "average accuracy of the best answer that ignores the input",
 }
-"""Columns beside the metrics that nothing is searched under."""
-
-
-@dataclass(frozen=True)
-class AccuracyMatrix:
-    """What was measured, as counts.
-
-    Args:
-        n_correct: (T + 1, T); row 0 is before any training; None where not measured.
-        n_examples: held-out examples of each task, (T,).
-    """
-
-    n_correct: tuple[tuple[int | None, ...], ...]
-    n_examples: tuple[int, ...]
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """Return the accuracies (T + 1, T) in [0, 1], NaN where not measured; row `after` is at `after + 1`."""
-        counts = np.array([[math.nan if c is None else c for c in row] for row in self.n_correct], dtype=float)
-        accuracy: NDArray[np.float64] = counts.reshape(-1, len(self.n_examples)) / np.array(
-            self.n_examples, dtype=float
-        )
-        return accuracy
-
-
-def compute_metrics(accuracy: NDArray[np.float64]) -> dict[str, float]:
-    """Return every metric of `METRICS` from accuracies (T + 1, T), row 0 before any training.
-
-    With T = 1 the metrics of forgetting and transfer are NaN. `forward_transfer` is NaN where its cells were not
-    measured.
-
-    Raises:
-        ValueError: where a cell R[after, task] with after ≥ task is NaN or outside of [0, 1].
-
-    Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eqs. 2 to 4 (average accuracy, backward and forward transfer);
-        Chaudhry et al. 2018, arXiv 1801.10112, Eq. 3 (forgetting; the last row is not in the maximum).
-    """
-    n_tasks = accuracy.shape[1]
-    if accuracy.shape != (n_tasks + 1, n_tasks):
-        raise ValueError(f"accuracy matrix: expected shape (T + 1, T), got {accuracy.shape}")
-    after = accuracy[1:]
-    learned = after[np.tril_indices(n_tasks)]
-    if not np.all((learned >= 0) & (learned <= 1)):
-        raise ValueError("accuracy matrix: expected every R[after, task] with after >= task in [0, 1], got gaps")
-    final, diagonal = after[-1], np.diag(after)
-    metrics = dict.fromkeys(METRICS, math.nan)
-    metrics["average_accuracy"] = float(final.mean())
-    metrics["learning_accuracy"] = float(diagonal.mean())
-    if n_tasks > 1:
-        past = range(n_tasks - 1)
-        peaks = np.array([after[i : n_tasks - 1, i].max() for i in past])
-        drops, since = peaks - final[:-1], diagonal[:-1] - final[:-1]
-        metrics["backward_transfer"] = float((final[:-1] - diagonal[:-1]).mean())
-        metrics["forgetting"] = float(drops.mean())
-        metrics["worst_forgetting"] = float(drops.max())
-        metrics["worst_drop_since_learning"] = float(since.max())
-        metrics["forward_transfer"] = float(np.mean([after[i - 1, i] - accuracy[0, i] for i in range(1, n_tasks)]))
-    return metrics
-
-
-def intransigence(diagonal: Sequence[float], joint_diagonal: Sequence[float]) -> float:
-    """Return the mean over k of a_k - R[k, k], with a_k the joint model's accuracy on task k trained on tasks ≤ k.
-
-    Source: Chaudhry et al. 2018, arXiv 1801.10112, Eq. 4.
-    """
-    return float(np.mean(np.asarray(joint_diagonal) - np.asarray(diagonal)))
+"""Columns beside the metrics, with their meaning. No objective or limit can name them."""

@@ -16,7 +16,8 @@ from orchestrator.search.mirror import StudyMirror
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Dataset, Phase, PhaseData
+from orchestrator.streams.datasets import Dataset, PhaseData
+from orchestrator.streams.facts import Phase
 from orchestrator.trial.preflight import load_datasets
 from orchestrator.trial.provenance import software_versions
 from orchestrator.trial.result import TrialResult

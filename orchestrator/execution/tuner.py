@@ -29,7 +29,8 @@ from orchestrator.execution.worker import KeepWorkers, Losses, SweepWorker, Tria
 from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.datasets import Phase, PhaseData
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.streams.facts import Phase
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 

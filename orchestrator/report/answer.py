@@ -18,7 +18,7 @@ from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.fields import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from search_spaces import Constraint
 from strategies import find_method
 

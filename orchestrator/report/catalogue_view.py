@@ -11,14 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.costs import COSTS
 from orchestrator.core.errors import SpecError
-from orchestrator.core.metrics import DERIVED, METRICS
+from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS
 from orchestrator.core.text import visible
 from orchestrator.search.suggestion import describe
-from orchestrator.spec.validation import TYPES, method_fault
+from orchestrator.spec.validation import method_fault
 from orchestrator.streams.facts import DATASETS
-from orchestrator.streams.settings import STREAMS, StreamSettings, number_of_tasks, refused_type
+from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks, refused_type
 from search_spaces import default_space
 from strategies import STRATEGIES, Strategy, find_method
 
@@ -50,7 +49,7 @@ def render_methods(name: str | None = None) -> RenderableType:
         if strategy.paper:
             parts.append(f"  {strategy.paper}")
         kinds: dict[str, list[str]] = {}
-        for kind in TYPES:
+        for kind in INCREMENTAL_TYPES:
             kinds.setdefault(_ability(strategy, kind), []).append(kind)
         parts += [f"  {', '.join(of)}: {ability}" for ability, of in kinds.items()]
         fields = strategy.hyperparameter_class.model_fields
@@ -69,15 +68,15 @@ def render_scenarios() -> RenderableType:
     for column in ("stream", "tasks", "incremental types", "data set"):
         table.add_column(column, no_wrap=column == "stream")
     for name, (_, dataset) in STREAMS.items():
-        kinds = ", ".join(kind for kind in TYPES if refused_type(name, kind) is None)
+        kinds = ", ".join(kind for kind in INCREMENTAL_TYPES if refused_type(name, kind) is None)
         n_tasks = str(number_of_tasks(name, StreamSettings()))
         table.add_row(name, n_tasks, kinds, DATASETS[dataset].source)
     abilities = Table(box=box.SIMPLE_HEAD)
     abilities.add_column("method", no_wrap=True)
-    for kind in TYPES:
+    for kind in INCREMENTAL_TYPES:
         abilities.add_column(kind)
     for name, strategy in STRATEGIES.items():
-        abilities.add_row(name, *(_ability(strategy, kind) for kind in TYPES))
+        abilities.add_row(name, *(_ability(strategy, kind) for kind in INCREMENTAL_TYPES))
     settings = _facts({name: field.description or "" for name, field in StreamSettings.model_fields.items()})
     return Group(
         Text("A scenario is STREAM/TYPE, such as split-mnist/class.", style="bold"),
@@ -95,7 +94,7 @@ def render_scenarios() -> RenderableType:
         Text("\nSettings of a stream, under streams.NAME in a spec", style="bold"),
         settings,
         Text("\nMetrics and costs, for limits and the objective", style="bold"),
-        _facts(METRICS | COSTS),
+        _facts({name: metric.meaning for name, metric in METRICS_AND_COSTS.items()}),
         Text("\nIn the tables beside them, and not for limits", style="bold"),
         _facts(DERIVED),
     )

@@ -17,7 +17,7 @@ from orchestrator.report.answer import CellSummary, ScenarioSummary, n_kept, spr
 from orchestrator.results.rows import load_json
 from orchestrator.search.suggestion import Suggestion, describe
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 
 _SHORT = {
     "average_accuracy": "accuracy",

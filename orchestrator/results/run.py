@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.core.costs import COSTS
+from orchestrator.core.accuracy import intransigence
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import reached
-from orchestrator.core.metrics import METRICS, intransigence
+from orchestrator.core.metrics import METRICS_AND_COSTS
 from orchestrator.results.compatibility import differences, foreign_files, protocol_of, recorded_protocols
 from orchestrator.results.rows import matrix_of
 from orchestrator.results.software import changes_since, worker_changes
@@ -216,7 +216,7 @@ class Run:
         run again.
         """
         frame, measured = self._table("trials"), set(self._table("accuracy")["key"])
-        names = [*METRICS, *COSTS]
+        names = [*METRICS_AND_COSTS]
         values = frame[names].to_numpy(dtype=float)
         return {
             key: Outcome(status, dict(zip(names, row, strict=True)))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.core.errors import RunFolderError
 from orchestrator.core.metrics import METRICS
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import Status
 
 SCHEMA_VERSION = 1

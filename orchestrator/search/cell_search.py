@@ -15,12 +15,12 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState
 
-from orchestrator.core.costs import LOWER_IS_BETTER
+from orchestrator.core.metrics import LOWER_IS_BETTER
 from orchestrator.search.suggestion import Outcome, Suggestion, rank
 from orchestrator.spec.fields import Cell, ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from strategies import derive_seed
 
 _STARTUP_SUGGESTIONS = 8

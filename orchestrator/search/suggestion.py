@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from orchestrator.core.costs import LOWER_IS_BETTER
+from orchestrator.core.metrics import LOWER_IS_BETTER
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from search_spaces import Constraint, Value
 
 

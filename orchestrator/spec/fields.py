@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from orchestrator.core.text import nearest as nearest
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from search_spaces import Range, SearchSpace, Value
 from strategies import IncrementalType
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from orchestrator.core.errors import SpecError
 from orchestrator.core.text import nearest
-from orchestrator.models.building import model_faults
 from orchestrator.spec.field_errors import remove_faulty, structural_faults
 from orchestrator.spec.safe_yaml import MOST_BYTES, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -129,9 +128,11 @@ def load_spec(
     methods = content.get("methods")
     load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
     spec = parse_spec(content)
-    faults = model_faults(spec.model)
-    if faults:
-        raise SpecError(faults)
+    if spec.model.is_own_class:
+        from orchestrator.models.building import model_faults  # imports torch, as the user's class does
+
+        if faults := model_faults(spec.model):
+            raise SpecError(faults)
     return spec
 
 

@@ -15,7 +15,7 @@ from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.fields import Cell, Resources, SearchSettings, Seeds, SpaceEntry, _Frozen, split_scenario
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings
 from search_spaces import Constraint, Value, space_of
 from strategies import TrainingSettings, find_method

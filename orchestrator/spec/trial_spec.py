@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.core.canonical import short_hash
 from orchestrator.models.settings import ModelSettings
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings, dataset_of
 from search_spaces import TRAINING_KNOBS, Value
 from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method

@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.costs import COSTS, MEASURED_COSTS
-from orchestrator.core.metrics import DERIVED, METRICS
+from orchestrator.core.metrics import DERIVED, METRICS, METRICS_AND_COSTS
 from orchestrator.core.text import nearest
 from orchestrator.spec.fields import Cell, Request, split_scenario
-from orchestrator.streams.settings import STREAMS, known_streams, number_of_tasks, refused_type, stream_faults
+from orchestrator.streams.settings import (
+    INCREMENTAL_TYPES,
+    STREAMS,
+    known_streams,
+    number_of_tasks,
+    refused_type,
+    stream_faults,
+)
 from search_spaces import Constraint, SpaceError, default_space, space_of
-from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
+from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
 
 if TYPE_CHECKING:
     from orchestrator.spec.sweep_spec import SweepSpec
-
-TYPES: tuple[IncrementalType, ...] = ("task", "domain", "class")
 
 MOST_SEEDS = 10_000
 """Of a phase, as a count or as a list."""
@@ -26,13 +30,6 @@ MOST_CELLS = 10_000
 MOST_TRIALS = 1_000_000
 MOST_TRIALS_AT_ONCE = 100_000
 """Of a sweep, the last before any result is known: more would take long to plan and to show."""
-
-_BOUNDS = {
-    **dict.fromkeys(METRICS, (-1.0, 1.0)),
-    **dict.fromkeys(COSTS, (0.0, float("inf"))),
-    "average_accuracy": (0.0, 1.0),
-    "learning_accuracy": (0.0, 1.0),
-}
 
 
 def faults_of(spec: SweepSpec) -> list[str]:
@@ -61,7 +58,7 @@ def notes_of(spec: SweepSpec) -> list[str]:
     notes += [
         f"{metric} is measured, so the search is repeatable from its tables but not from the spec alone"
         for metric in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
-        if metric in MEASURED_COSTS
+        if METRICS_AND_COSTS[metric].is_measured
     ]
     used = {cell.stream for cell in spec.cells}
     notes += [f"streams.{name} is not used: no scenario is cut from it" for name in spec.streams if name not in used]
@@ -86,8 +83,9 @@ def _names(spec: SweepSpec) -> Iterator[str]:
             continue
         if stream not in streams:
             yield f"{where}: expected a known stream, got '{stream}'; {nearest(stream, streams)}"
-        if kind not in TYPES:
-            yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {nearest(kind, TYPES)}"
+        if kind not in INCREMENTAL_TYPES:
+            way_out = nearest(kind, INCREMENTAL_TYPES)
+            yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {way_out}"
         elif stream in streams and (reason := refused_type(stream, kind, spec.stream_settings(stream))):
             yield f"{where}: expected a type that {stream} has, got '{kind}'; {reason}"
     for index, method in enumerate(spec.methods):
@@ -157,8 +155,7 @@ def _resources(spec: SweepSpec) -> Iterator[str]:
 
 
 def _limits(spec: SweepSpec) -> Iterator[str]:
-    known = METRICS | COSTS
-    if spec.objective not in known:
+    if spec.objective not in METRICS_AND_COSTS:
         yield f"objective: expected a metric or a cost, got '{spec.objective}'; {_way_out(spec.objective)}"
     constraints: list[tuple[int, Constraint]] = []
     for index, text in enumerate(spec.limits):
@@ -168,11 +165,11 @@ def _limits(spec: SweepSpec) -> Iterator[str]:
         except SpaceError as error:
             yield f"{where}: {error}"
             continue
-        if constraint.metric not in known:
+        if constraint.metric not in METRICS_AND_COSTS:
             yield (f"{where}: expected a metric or a cost, got '{constraint.metric}'; {_way_out(constraint.metric)}")
             continue
         constraints.append((index, constraint))
-        low, high = _BOUNDS[constraint.metric]
+        low, high = METRICS_AND_COSTS[constraint.metric].low, METRICS_AND_COSTS[constraint.metric].high
         limit = constraint.limit
         if (limit < low and constraint.operator == "<=") or (limit > high and constraint.operator == ">="):
             yield (
@@ -202,7 +199,7 @@ def method_fault(name: str) -> str | None:
 def _way_out(metric: str) -> str:
     if metric in DERIVED:
         return "it is known only after the search; read it in the tables"
-    return nearest(metric, METRICS | COSTS)
+    return nearest(metric, METRICS_AND_COSTS)
 
 
 def _spaces(spec: SweepSpec) -> Iterator[str]:
@@ -210,7 +207,7 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
     for key, entries in spec.spaces.items():
         scenario, _, target = key.rpartition(" ")
         stream, kind = split_scenario(scenario)
-        if scenario and (stream not in known or kind not in TYPES):
+        if scenario and (stream not in known or kind not in INCREMENTAL_TYPES):
             yield f"spaces.{key}: expected METHOD, all, or STREAM/TYPE METHOD, got '{key}'; mend '{scenario}'"
             continue
         if key != "all" and (fault := method_fault(target)):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.streams.facts import DatasetFacts
+from orchestrator.streams.facts import DatasetFacts, Phase
 
-Phase = Literal["search", "confirm"]
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 Statistic = float | NDArray[np.float32]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["search", "confirm"]
+"""Which arrays a trial sees: `search` is evaluated on a validation split, `confirm` on the test split."""
 
 _TEN = tuple("0123456789")
 

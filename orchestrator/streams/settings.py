@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,7 @@ from strategies import IncrementalType
 
 Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"]
 
+INCREMENTAL_TYPES: tuple[IncrementalType, ...] = get_args(IncrementalType)
 MOST_TASKS = 1000
 LARGEST_SIDE = 4096
 TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")

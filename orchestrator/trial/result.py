@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from orchestrator.core.metrics import METRICS, AccuracyMatrix, compute_metrics
+from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
+from orchestrator.core.metrics import METRICS
 
 Status = Literal["completed", "failed", "error"]
 """`failed` is the trial's own doing and is kept; `error` is the machine's and is tried again by the next run."""

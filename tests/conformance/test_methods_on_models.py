@@ -12,7 +12,7 @@ from torch import nn
 from orchestrator.conformance import Case, checks
 from orchestrator.conformance.world import N_TASKS
 from orchestrator.models.settings import ModelSettings
-from orchestrator.spec.validation import TYPES
+from orchestrator.streams.settings import INCREMENTAL_TYPES
 from strategies import STRATEGIES, find_method
 
 
@@ -54,7 +54,7 @@ ONE_LEFT = {"batch_size": 7}
 
 
 def _types(method: str) -> list[Any]:
-    return [kind for kind in TYPES if kind not in find_method(method).unsupported]
+    return [kind for kind in INCREMENTAL_TYPES if kind not in find_method(method).unsupported]
 
 
 def _cases(every_type: bool = False, models: tuple[str, ...] = tuple(MODELS)) -> list[Any]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.core.metrics import METRICS, AccuracyMatrix, compute_metrics, intransigence
+from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics, intransigence
+from orchestrator.core.metrics import METRICS
 
 NAN = math.nan
 

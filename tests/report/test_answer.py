@@ -17,7 +17,7 @@ from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.datasets import Phase
+from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import TrialResult
 from search_spaces import Constraint
 

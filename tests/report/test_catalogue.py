@@ -9,13 +9,11 @@ import pytest
 import yaml
 from rich.console import Console, RenderableType
 
-from orchestrator.core.costs import COSTS, LOWER_IS_BETTER
 from orchestrator.core.errors import SpecError
-from orchestrator.core.metrics import METRICS
+from orchestrator.core.metrics import COSTS, LOWER_IS_BETTER, METRICS, METRICS_AND_COSTS
 from orchestrator.report.catalogue_view import EXAMPLE, render_methods, render_scenarios
 from orchestrator.spec.loading import parse_spec
-from orchestrator.spec.validation import TYPES
-from orchestrator.streams.settings import STREAMS, StreamSettings
+from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings
 from search_spaces import SPACES
 from strategies import STRATEGIES
 from strategies.registry import ENTRY_POINTS
@@ -51,7 +49,7 @@ def test_each_method_is_listed_with_all_that_can_be_set(name: str, methods: dict
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", INCREMENTAL_TYPES)
 def test_each_method_says_what_it_can_do(name: str, kind: str, methods: dict[str, str]) -> None:
     strategy = STRATEGIES[name]
     told = [line.strip().partition(": ") for line in methods[name].splitlines()]
@@ -119,7 +117,8 @@ def test_one_learns_how_to_name_own_data() -> None:
 
 def test_every_setting_metric_and_cost_is_listed_with_its_meaning() -> None:
     text = text_of(render_scenarios())
-    facts = {name: field.description or "" for name, field in StreamSettings.model_fields.items()} | METRICS | COSTS
+    facts = {name: field.description or "" for name, field in StreamSettings.model_fields.items()}
+    facts |= {name: metric.meaning for name, metric in METRICS_AND_COSTS.items()}
     for name, meaning in facts.items():
         assert any(name in line and meaning in line for line in text.splitlines()), name
 

@@ -402,6 +402,24 @@ def test_equal_trials_have_equal_keys() -> None:
     assert TrialSpec.model_validate_json(BASE.model_dump_json()).key == BASE.key
 
 
+PINNED = {
+    "split-digits/task naive": "2a062b2cfe04187c",
+    "split-digits/task packnet": "0def15282f5d327a",
+    "split-digits/domain ewc": "d50b343db29883a5",
+    "split-digits/class replay": "58492897bced71be",
+}
+"""Keys of quickstart's first suggestions, as version 0.1 wrote them."""
+
+
+def test_keys_of_quickstart_never_change() -> None:
+    """With other keys every run folder would train again; only a new PROTOCOL_VERSION may change them."""
+    spec = load_spec(preset="quickstart")
+    cells = {cell.name: cell for cell in spec.cells}
+    keys = {n: spec.trial(cells[n], cells[n].space.start, 0, "search", "0123456789abcdef").key for n in PINNED}
+    assert keys == PINNED
+    assert spec.content_hash() == "22bdd47729883d89"
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.costs import COSTS
 from orchestrator.core.errors import SpecError
+from orchestrator.core.metrics import COSTS
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.fields import Request, Resources, SearchSettings, Seeds
 from orchestrator.spec.loading import parse_spec, read_spec
