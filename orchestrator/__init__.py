@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from orchestrator.api import open_run, plan, run_single_trial, run_sweep
     from orchestrator.results.run import Run
@@ -34,6 +36,7 @@ __all__ = [
     "Run",
     "SweepSpec",
     "TrialSpec",
+    "__version__",
     "load_spec",
     "open_run",
     "parse_spec",
@@ -44,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for on first use, so that `--help` need not wait for torch."""
+    """Import a name on first use, so that `--help` does not wait for torch."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
     return getattr(import_module(f"orchestrator.{_EXPORTS[name]}"), name)

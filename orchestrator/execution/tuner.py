@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import tempfile
@@ -84,7 +83,7 @@ class TuneSearcher(Searcher):
         """Write and record a trial that ended; failures arrive through `SweepCallback`, which knows the reason."""
         if result is None or error or "result" not in result:
             return
-        content = TrialResult(**json.loads(result["result"]))
+        content = TrialResult.from_json(result["result"])
         self.guard(lambda: self._finish(content))
 
     def record_error(self, config: dict[str, Any], reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
@@ -88,7 +87,7 @@ class SweepWorker(tune.Trainable):
         data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
         result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]))
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
-        return {"result": json.dumps(result.to_json()), "done": True, SPOILT: result.status == "error"}
+        return {"result": result.to_json(), "done": True, SPOILT: result.status == "error"}
 
     def __repr__(self) -> str:
         return f"SweepWorker({self.config['device']})"

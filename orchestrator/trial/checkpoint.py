@@ -1,4 +1,4 @@
-"""The checkpoint of a running trial: one file, replaced whole, loaded without unpickling code."""
+"""The checkpoint of a running trial: one file, replaced as a whole, and loaded without running code from it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from strategies import Strategy
 _MAGIC = "continual-sweep checkpoint 1"
 
 Identity = dict[str, str]
-"""What a checkpoint belongs to; under any other it is none."""
+"""What a checkpoint belongs to; under any other identity it is not used."""
 
 
 def identity_of(key: str, device: torch.device, strategies: Iterable[type[Strategy]]) -> Identity:
     """Return what a checkpoint of the trial `key` belongs to: the trial, the code, versions, and the kind of device.
 
-    The code is ours and the modules that define `strategies`, which may be a user's own; not what those import.
+    The code is this package and the modules that define `strategies`, which may be a user's own, but not what those
+    modules import.
     """
     classes: set[Any] = {base for strategy in strategies for base in strategy.__mro__ if issubclass(base, Strategy)}
     return {
         "key": key,
         "source": source_hash(),
-        "torch": str(torch.__version__),  # it is a class of torch's own, which is not loaded back
+        "torch": str(torch.__version__),  # a subclass of str, which weights_only refuses to load
         "python": platform.python_version(),
         "device": device.type,
     } | {f"{cls.__module__}:{cls.__qualname__}": _module_hash(cls) for cls in classes}
@@ -44,22 +45,23 @@ def save_checkpoint(path: Path | StoredFile, identity: Identity, payload: dict[s
     """Write `payload` (tensors, numbers, strings, lists and dicts), atomically.
 
     Raises:
-        OSError: where the system refuses; the checkpoint before it stays.
+        OSError: if the system refuses; the previous checkpoint stays.
     """
-    content = io.BytesIO()  # straight into a file, torch turns a full disk into a RuntimeError
+    content = io.BytesIO()  # writing to a file, torch would turn a full disk into a RuntimeError
     torch.save({"magic": _MAGIC, "identity": identity, "payload": payload}, content)
     file = stored_file(path)
     file.storage.write(file.name, content.getbuffer(), "checkpoint", durable=False)
 
 
 def load_checkpoint(path: Path | StoredFile, identity: Identity) -> dict[str, Any] | None:
-    """Return the payload saved under `identity`, or None where there is none that can be used.
+    """Return the payload saved under `identity`, or None if there is no usable one.
 
-    A damaged or foreign file is none: the trial then starts from its beginning, which costs time and nothing else.
-    Tensors come back to where they were, a GPU's to the present one.
+    With a damaged or foreign file the trial starts from its beginning, which costs nothing but time. Tensors return to
+    the CPU or, if they were on a GPU, to the current one.
 
     Raises:
-        torch.OutOfMemoryError, torch.AcceleratorError: where the GPU has no room for it, or fails.
+        torch.OutOfMemoryError: if the GPU has no room for it.
+        torch.AcceleratorError: if the GPU fails.
     """
 
     def place(storage: Any, location: str) -> Any:
@@ -79,7 +81,7 @@ def load_checkpoint(path: Path | StoredFile, identity: Identity) -> dict[str, An
 
 
 def delete_checkpoint(path: Path | StoredFile) -> None:
-    """Delete a checkpoint where there is one; where the system refuses it stays, and is of no use to anyone."""
+    """Delete a checkpoint if there is one; if the system refuses, it stays and does no harm."""
     file = stored_file(path)
     with suppress(OSError):
         file.storage.delete(file.name)
@@ -87,7 +89,7 @@ def delete_checkpoint(path: Path | StoredFile) -> None:
 
 @cache
 def _module_hash(cls: type) -> str:
-    """Return a hash of the source of the module that defines a class, empty where there is none to read."""
+    """Return a hash of the source of the module that defines a class; empty if it cannot be read."""
     try:
         source = inspect.getsourcefile(cls)
         return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else ""

@@ -1,4 +1,4 @@
-"""What can only be known of a spec once a user's own data are read; checked before any worker starts."""
+"""Faults of a spec that show only once the user's own data are read; checked before any worker starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from orchestrator.core.errors import DataError, SpecError
-from orchestrator.models.building import build_network, model_faults
+from orchestrator.models.building import model_faults
 from orchestrator.spec.fields import split_scenario
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
@@ -17,17 +17,18 @@ from orchestrator.spec.validation import metric_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks, split_faults
 from orchestrator.streams.sources.loading import load_stream
-from orchestrator.streams.stream import Stream, given_classes, layout_of, padded_shape
+from orchestrator.streams.stream import given_classes, layout_of, padded_shape
+from orchestrator.trial.setup import set_up
 from search_spaces import extremes
-from strategies import Generators, IncrementalType, Learner, find_method
+from strategies import IncrementalType, find_method
 
 
 def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
     """Return every data set of the sweep by name.
 
     Raises:
-        DataError: where some are missing or damaged, with every fault of all of them.
-        SpecError: where the spec asks of a user's own data what they do not have, with every fault.
+        DataError: if any are missing or damaged, with every fault of all of them.
+        SpecError: if the spec asks for something that the user's own data do not have, with every fault.
     """
     found: dict[str, Dataset] = {}
     faults: list[str] = []
@@ -46,7 +47,7 @@ def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
 
 
 def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Return what is wrong with a valid spec for the user's own data that could be read."""
+    """Return the faults of a valid spec, given the data that could be read."""
     faults: list[str] = []
     sound = set()
     for stream, settings in spec.streams.items():
@@ -78,7 +79,7 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
-    """Yield why a method of the sweep cannot be set up with a stream and the model, at each end of what is searched."""
+    """Yield why methods cannot be set up with their stream and the model, tried at each end of every range."""
     for cell in spec.cells:
         dataset = datasets.get(dataset_of(cell.stream))
         if dataset is None:
@@ -94,22 +95,12 @@ def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
 
 
 def _set_up_fault(trial: TrialSpec, dataset: Dataset) -> str | None:
-    """Return what the method refuses as it is built, or None."""
+    """Return why the method refuses to be set up, or None."""
     arrays = (dataset.train_inputs, dataset.train_labels, dataset.test_inputs, dataset.test_labels)
     data = PhaseData(*arrays, dataset.facts, 0.0, 1.0)
-    generators, device = Generators(trial.seed), torch.device("cpu")
-    stream = Stream(trial.stream, trial.stream_settings, trial.incremental_type, trial.seed, data, device)
-    shape, layout = stream.input_shape, stream.layout
     with torch.random.fork_rng(devices=[]):
         try:
-            Learner(
-                build=lambda: build_network(trial.model, shape, layout, generators.fresh("init/backbone")),
-                past_task=stream.train,
-                methods=trial.methods(),
-                settings=trial.resolved_training(),
-                generators=generators,
-                device=device,
-            )
+            set_up(trial, data, torch.device("cpu"))
         except ValueError as error:
             return str(error)
     return None
@@ -122,18 +113,18 @@ def _cut_faults(settings: StreamSettings, dataset: Dataset) -> Iterator[str]:
         yield from split_faults(settings, facts)
         return
     if settings.folder is None:
-        return  # whatever else is beside a task column is refused when the spec is built
+        return  # the spec itself refuses these fields beside a task column
     for name in ("n_tasks", "classes_per_task", "class_order"):
         value = getattr(settings, name)
         if value != fields[name].default:
             yield (
-                f"{name}: expected to be left out where '{settings.folder}' has a folder for each task, got {value!r}; "
-                "drop it"
+                f"{name}: drop it (it is {value!r}): '{settings.folder}' has a folder for each task, and these folders "
+                "are the tasks"
             )
 
 
 def _refused(settings: StreamSettings, kind: IncrementalType, dataset: Dataset) -> str | None:
-    """Return why the data cannot be of an incremental type, or None where they can."""
+    """Return why the data do not fit an incremental type, or None if they do."""
     facts = dataset.facts
     if not facts.task_names:
         return None
@@ -157,7 +148,7 @@ def _refused(settings: StreamSettings, kind: IncrementalType, dataset: Dataset) 
 
 
 def _validation_faults(spec: SweepSpec, stream: str, dataset: Dataset) -> Iterator[str]:
-    """Yield tasks, or classes where they are cut into tasks, that no training example is held out of in the search."""
+    """Yield each task without a validation example; each class, if the tasks are made of classes."""
     if not spec.seeds.of("search") or not spec.validation_share:
         return
     facts, chosen = dataset.facts, dataset.validation_rows(spec.validation_share)

@@ -1,13 +1,15 @@
-"""Where a trial runs, what it takes there, and with which versions."""
+"""Where a trial runs, how much memory it takes there, and with which versions."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
-import resource
 import socket
+import subprocess
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +18,17 @@ from typing import Any
 import torch
 
 from orchestrator.core.placement import Placement
+from orchestrator.core.version import __version__
+
+try:
+    import resource
+except ImportError:  # systems that are not POSIX
+    resource = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).parents[2]
 """The folder that our packages are in."""
+
+_PROC = Path("/proc")
 
 
 def _on_gpu(placement: Placement) -> bool:
@@ -26,25 +36,29 @@ def _on_gpu(placement: Placement) -> bool:
 
 
 def reset_peak_memory(placement: Placement) -> None:
-    """Forget the peak of earlier trials of this process, where the system can."""
+    """Reset the peak that earlier trials of this process left, if the system can: a GPU can, and Linux can.
+
+    Elsewhere, as on macOS, the peak of a trial is that of the process so far: an upper bound.
+    """
     if _on_gpu(placement):
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # the peak of the process so far is then an upper bound
-
-
-def peak_memory_bytes(placement: Placement) -> int:
-    """Return the peak memory of the trial: of the device on a GPU, else of the process."""
-    if _on_gpu(placement):
-        return int(torch.cuda.max_memory_allocated())
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        (_PROC / "self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(placement: Placement) -> float:
+    """Return the peak memory of the trial in bytes: the device's on a GPU, else the process's; NaN if unknown."""
+    if _on_gpu(placement):
+        return float(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                return float(int(line.split()[1]) * 1024)
+    if resource is None:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)  # macOS counts bytes, Linux kibibytes
 
 
 def provenance(placement: Placement) -> dict[str, Any]:
@@ -72,13 +86,14 @@ def source_hash() -> str:
 
 @cache
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+    """Return the processor's name: from /proc on Linux, from sysctl on macOS, else what Python knows."""
+    with contextlib.suppress(OSError):
+        for line in (_PROC / "cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        return platform.machine()
-    return platform.machine()
+    if sys.platform == "darwin" and (name := _output_of("sysctl", "-n", "machdep.cpu.brand_string")):
+        return name
+    return platform.processor() or platform.machine()
 
 
 @cache
@@ -86,17 +101,18 @@ def software_versions() -> dict[str, Any]:
     """Return the columns of a trial's row that say which code ran."""
     return {
         "code_revision": code_revision(),
-        "package_version": _version("continual-sweep"),
+        "package_version": __version__,
         "ray_version": _version("ray"),
         "optuna_version": _version("optuna"),
     }
 
 
 def software_now(are_workers_here: bool = True) -> dict[str, Any]:
-    """Return what changes are told from, as rows that were written now would have it.
+    """Return what rows written now would say about software, to compare with the rows of a run.
 
     Args:
-        are_workers_here: whether workers have this machine's libraries; else each is looked at as its trials end.
+        are_workers_here: whether workers use this machine's libraries. If not, each worker's are compared as its trials
+            end.
     """
     here = {"torch_version": torch.__version__, "python_version": platform.python_version()}
     return software_versions() | (here if are_workers_here else {})
@@ -104,7 +120,7 @@ def software_now(are_workers_here: bool = True) -> dict[str, Any]:
 
 @cache
 def code_revision() -> str:
-    """Return the git revision of this package's checkout, and a hash of its source, which alone tells changes.
+    """Return the git revision of this package's checkout, and a hash of its source; only the hash is compared.
 
     Examples: `76f22d1c09aa.5d0c1f0e9b3a`, `76f22d1c09aa+dirty.5d0c1f0e9b3a`, outside of a checkout `none.5d0c1f0e9b3a`.
     """
@@ -112,21 +128,19 @@ def code_revision() -> str:
 
 
 def _described_by_git(root: Path) -> str:
-    """Return what git calls the checkout at `root`, with '+dirty' where it differs; empty where git says nothing."""
-    import subprocess
-
+    """Return git's name for the checkout at `root`, with '+dirty' if files differ; empty if there is none."""
     if not (root / ".git").exists():
         return ""
+    return _output_of("git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*")
+
+
+def _output_of(*command: str) -> str:
+    """Return what a command prints, empty if it cannot be run or fails."""
     try:
-        described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return described.stdout.strip()
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -12,26 +13,26 @@ from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
 from orchestrator.core.metrics import METRICS
 
 Status = Literal["completed", "failed", "error"]
-"""`failed` is the trial's own doing and is kept; `error` is the machine's and is tried again by the next run."""
+"""`failed` is the trial's own doing and is a result; `error` is the machine's, and the next run tries again."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """What a trial leaves: counts, costs and provenance; plain JSON, so that it travels anywhere.
 
-    What JSON or UTF-8 does not have is replaced in `reason` and `details`, which others write.
+    `reason` and `details` may come from a user's code: what JSON or UTF-8 cannot hold is replaced in them.
 
     Args:
         key: the trial's key.
         status: how it ended.
-        reason: why, where it did not complete; else empty.
-        n_correct: the accuracy matrix as counts (T + 1, T), None where not measured; empty where not completed.
+        reason: why it did not complete; else empty.
+        n_correct: the accuracy matrix as counts (T + 1, T), None if not measured; empty if the trial did not complete.
         n_examples: held-out examples of each task (T,).
         costs: column of the trials table -> number.
         provenance: column of the trials table -> text, number or None.
-        details: what the method reports of itself.
-        chance_accuracy: mean over tasks of the accuracy of the best answer that ignores the input; None where the
-            trial did not complete.
+        details: what the method reports about itself.
+        chance_accuracy: mean over tasks of the accuracy of the best answer that ignores the input, in [0, 1]; None if
+            the trial did not complete.
     """
 
     key: str
@@ -54,18 +55,23 @@ class TrialResult:
         return AccuracyMatrix(tuple(tuple(row) for row in self.n_correct), tuple(self.n_examples))
 
     def metrics(self) -> dict[str, float]:
-        """Return every metric; all NaN where the trial did not complete."""
+        """Return every metric; all NaN if the trial did not complete."""
         if self.status != "completed":
             return dict.fromkeys(METRICS, math.nan)
         return compute_metrics(self.matrix.accuracy)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return this result as plain JSON."""
-        return dataclasses.asdict(self)
+    def to_json(self) -> str:
+        """Return this result as the text that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialResult:
+        """Return the result that `to_json` wrote, equal to the original."""
+        return cls(**json.loads(text))
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` as JSON has it: numbers that are not finite are None, and what it does not know is text."""
+    """Return `value` as JSON can hold it: numbers that are not finite become None, unknown types become text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Integral):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from orchestrator.conformance import Case, checks
-from orchestrator.trial import protocol as trial_module
+from orchestrator.trial import setup as trial_setup
 from strategies import Learner, TaskData
 from strategies.methods import ewc
 from strategies.methods.der import Der
@@ -89,7 +89,7 @@ def evaluation_before_pruning(patch: pytest.MonkeyPatch) -> None:
                 return self.network(inputs, task, max(self.n_seen, 1))  # type: ignore[no-any-return]
             return super().logits(inputs, task)
 
-    patch.setattr(trial_module, "Learner", Late)
+    patch.setattr(trial_setup, "Learner", Late)
 
 
 def a_batch_order_lost_on_resume(patch: pytest.MonkeyPatch) -> None:

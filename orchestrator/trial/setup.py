@@ -1,0 +1,36 @@
+"""What a trial trains with: its stream and its learner, put together the same way wherever they are needed."""
+
+from __future__ import annotations
+
+import torch
+
+from orchestrator.models.building import build_network
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.streams.stream import Stream
+from strategies import Generators, Learner
+
+
+def set_up(spec: TrialSpec, data: PhaseData, device: torch.device) -> tuple[Stream, Learner]:
+    """Return the stream of a trial and its learner, untrained.
+
+    Args:
+        spec: the trial.
+        data: the arrays of its phase.
+        device: where the tasks, the network and the strategies are placed.
+
+    Raises:
+        ModelError: if the model cannot be built for the stream.
+        ValueError: if the method refuses the model or the stream.
+    """
+    generators = Generators(spec.seed)
+    stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
+    learner = Learner(
+        build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
+        past_task=stream.train,
+        methods=spec.methods(),
+        settings=spec.resolved_training(),
+        generators=generators,
+        device=device,
+    )
+    return stream, learner
