@@ -23,7 +23,7 @@ from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import load_plugins, parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import PROTOCOL_VERSION, TrialSpec
-from orchestrator.storage.base import DEFAULT_ROOT, unheard
+from orchestrator.storage.base import DEFAULT_ROOT, ignore
 from orchestrator.storage.uris import join
 from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of
 from orchestrator.streams.sources.loading import load_stream
@@ -71,7 +71,7 @@ def run_sweep(
     folder.check(spec)
     if not accept_changes:
         folder.refuse_changed(spec, software_now(are_workers_here=address is None))
-    with folder.locked(display.say if display else unheard):
+    with folder.locked(display.say if display else ignore):
         listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
         session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners, accept_changes)
         opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +21,6 @@ from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage import folders
-from orchestrator.storage import lease as objectlock
 from orchestrator.storage.uris import join
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
@@ -161,11 +161,7 @@ def s3() -> Iterator[str]:
         for name, value in names.items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
-        from pyarrow.fs import S3FileSystem
-
-        S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
-        ).create_dir("sweeps")
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/sweeps", method="PUT")).close()
         yield f"s3://sweeps/runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
         child.terminate()
 
@@ -237,9 +233,14 @@ def as_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, i
 
 
 @pytest.fixture(params=["s3", "memory"])
-def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a fresh root in an object store, on the S3 server and through fsspec in memory; locks settle at once."""
-    monkeypatch.setattr(objectlock, "SECONDS_TO_SETTLE", 0.0)
+def root(request: pytest.FixtureRequest) -> str:
+    """Return a fresh root in an object store: on the S3 server, and in the memory of this process."""
     if request.param == "s3":
         return join(str(request.getfixturevalue("s3")), uuid.uuid4().hex)
+    return str(request.getfixturevalue("memory"))
+
+
+@pytest.fixture
+def memory() -> str:
+    """Return a fresh root in an object store in the memory of this process."""
     return f"memory://{uuid.uuid4().hex}/runs"

@@ -41,7 +41,8 @@ UPWARDS = {
 OUTSIDE = {
     "ray": {"orchestrator.execution"},
     "optuna": {"search_spaces", "orchestrator.search", "orchestrator.report"},
-    "pyarrow": {"orchestrator.results", "orchestrator.storage"},
+    "pyarrow": {"orchestrator.results"},
+    "obstore": {"orchestrator.storage"},
     "pandas": {"orchestrator.results", "orchestrator.search", "orchestrator.report", "orchestrator.streams.sources"},
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.report"},

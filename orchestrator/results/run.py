@@ -23,7 +23,7 @@ from orchestrator.results.tables import fill_values, forget_homes, read_once, re
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, is_bookkeeping, unheard
+from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, ignore, is_bookkeeping
 from orchestrator.storage.opening import open_storage
 from orchestrator.streams.settings import STREAMS, dataset_of
 from orchestrator.trial.checkpoint import delete_checkpoint
@@ -264,7 +264,7 @@ class Run:
         return read_table(self.storage.folder(table), table)
 
     @contextmanager
-    def locked(self, say: Callable[[str], None] = unheard) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = ignore) -> Iterator[None]:
         """Hold the run folder for this process, and remove what dead ones left; a lock of theirs does not block.
 
         Args:

@@ -1,7 +1,7 @@
-"""Where a run lies: the owner of its file names, and of how files are read, replaced and locked there.
+"""The folder of a run: its file names, and how files in it are read, replaced and locked.
 
-A storage is one folder. `LocalStorage` is one on a disk, `objectstore.ObjectStorage` a prefix in an object store; what
-is above them (tables, checkpoints, run folders) does not know which. All of it raises OSError where the system refuses.
+A storage is one folder: `LocalStorage` on a disk, `objects.ObjectStorage` a prefix in an object store. Tables,
+checkpoints and run folders use either without knowing which. All methods raise OSError if the system refuses.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CHECKPOINTS = "checkpoints"
 DEFAULT_ROOT = "runs"
 
 
-def unheard(text: str) -> None:
-    """Take a line that nobody waits for."""
+def ignore(text: str) -> None:
+    """Show nothing: the default of those who report progress in lines."""
 
 
 class NoRegularFileError(OSError):
-    """What has a file's name is a pipe, a socket or a device, of which reading may never end."""
+    """A pipe, a socket or a device has the name of a file; reading it may never end."""
 
 
 class Storage(ABC):
@@ -39,7 +39,7 @@ class Storage(ABC):
 
     @property
     def path(self) -> Path | None:
-        """Return the folder on this machine's disks, None where there is none."""
+        """Return the folder on this machine's disks, or None if it is not on one."""
         return None
 
     def describe(self, name: str) -> str:
@@ -47,17 +47,17 @@ class Storage(ABC):
         return f"{self.where}/{name}"
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each name with its content, which may be damaged where `read` says otherwise."""
+        """Yield each name with its content, as `read` returns it."""
         for name in names:
             yield name, self.read(name)
 
     def generation(self) -> object:
-        """Return what is another object once the whole folder was replaced by a new one."""
+        """Return an object that differs once the whole folder was replaced by a new one."""
         return None
 
     @abstractmethod
     def tidy(self) -> None:
-        """Remove what dead processes have left of a run; only for who holds the lock."""
+        """Remove what dead processes have left of a run. Call it only while holding the lock."""
 
     @abstractmethod
     def folder(self, name: str) -> Storage:
@@ -65,26 +65,26 @@ class Storage(ABC):
 
     @abstractmethod
     def address(self, name: str) -> str:
-        """Return the text from which another process makes the file `name` with `stored_file`; it holds no secret."""
+        """Return the text that `stored_file` turns into the file `name` in another process; it holds no secret."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Return the sorted names in this folder, none where it does not exist.
+        """Return the sorted names in this folder, none if it does not exist.
 
         Raises:
-            NotADirectoryError: where a file is in its place.
+            NotADirectoryError: if a file is in its place.
         """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return a file's content."""
+        """Return a file's content, of one moment."""
 
     @abstractmethod
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
-        """Make `name` hold `content`, all at once: whoever reads, after a crash too, sees the old or the new.
+        """Replace a file all at once: readers see the old content or the new, after a crash too.
 
         Args:
-            name: the file; its folder is made where it is missing.
+            name: the file; its folder is made if it is missing.
             content: all of it.
             purpose: the first word of the fault points.
             durable: whether it must survive a loss of power as soon as this returns.
@@ -95,14 +95,14 @@ class Storage(ABC):
         """Delete a file, which may be missing."""
 
     @abstractmethod
-    def locked(self, say: Callable[[str], None] = unheard) -> AbstractContextManager[None]:
-        """Hold this folder for one process; a dead one does not block.
+    def locked(self, say: Callable[[str], None] = ignore) -> AbstractContextManager[None]:
+        """Hold this folder for one process; a dead one does not block it for long.
 
         Args:
-            say: told, in a line, where that takes time.
+            say: called with a line if that takes time.
 
         Raises:
-            RunFolderError: where another process holds it.
+            RunFolderError: if another process holds it.
         """
 
 
@@ -123,16 +123,16 @@ class StoredFile:
 
 
 Place = str | Path | Storage
-"""A folder: a path, a URI, or what was made of one."""
+"""A folder: a path, a URI, or the storage made of one."""
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a name is one that `LocalStorage.write` gives for a moment."""
+    """Return whether `LocalStorage.write` gives such a name to a file that is not complete."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Return whether a name in a run folder is ours but no sign of a run: a lock, or remains of a dead process."""
+    """Return whether a name is ours but no sign of a run: a lock, or remains of a dead process."""
     return name == LOCK_FILE or is_temporary(name) or name in map(compacting, TABLES)
 
 

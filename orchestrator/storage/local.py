@@ -19,8 +19,8 @@ from orchestrator.storage.base import (
     NoRegularFileError,
     Storage,
     compacting,
+    ignore,
     is_temporary,
-    unheard,
 )
 
 
@@ -123,7 +123,7 @@ class LocalStorage(Storage):
             folders.remove_folder(self._path / compacting(table))
 
     @contextmanager
-    def locked(self, say: Callable[[str], None] = unheard) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = ignore) -> Iterator[None]:
         """Hold the lock file, where everything that is written lies in this folder and can be written."""
         folders.refuse_links(self._path, (*TABLES, CHECKPOINTS, SPEC_FILE))
         with self._lock.held():
