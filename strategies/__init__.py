@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from strategies.contract import (
     Batch,
     Forward,
@@ -11,7 +13,7 @@ from strategies.contract import (
     TaskData,
     TrialDivergedError,
 )
-from strategies.learner import Learner
+from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
 from strategies.methods.der import Der, DerPlusPlus
 from strategies.methods.ewc import Ewc
@@ -29,10 +31,13 @@ from strategies.methods.pnn import Pnn
 from strategies.methods.replay import Replay
 from strategies.methods.si import Si
 from strategies.methods.supsup import Supsup
-from strategies.network import IncrementalType, Network, OutputLayout
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from strategies.learner import Learner
+    from strategies.network import Network
 
 STRATEGIES = Registry(
     (
@@ -58,6 +63,19 @@ STRATEGIES = Registry(
 )
 """Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
 examples first, then penalties, projections of the gradient, and what freezes."""
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs PyTorch when it is first asked for."""
+    if name == "Learner":
+        from strategies.learner import Learner
+
+        return Learner
+    if name == "Network":
+        from strategies.network import Network
+
+        return Network
+    raise AttributeError(f"module 'strategies' has no attribute '{name}'")
 
 
 def find_method(name: str) -> Method:

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+
+from strategies.lazy import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 
 class TrialDivergedError(Exception):
@@ -56,7 +58,7 @@ class Batch:
 
 
 def _one_a_row(task_ids: int | Tensor, n: int, like: Tensor) -> Tensor:
-    return task_ids if isinstance(task_ids, Tensor) else like.new_full((n,), task_ids)
+    return task_ids if isinstance(task_ids, torch.Tensor) else like.new_full((n,), task_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class Strategy:
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():

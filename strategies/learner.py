@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
-from strategies.network import Network, OutputLayout
+from strategies.layout import OutputLayout
+from strategies.network import Network
 from strategies.optimizers import make_optimizer
 from strategies.seeds import Generators
 from strategies.settings import TrainingSettings

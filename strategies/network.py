@@ -1,13 +1,4 @@
-"""A backbone with heads, and the layout of its outputs for each incremental type.
-
-An *output* is a row of a head. Tasks own ranges of outputs: in `task` and `class` each task has its own range, in
-`domain` all tasks share one. Labels are output indices everywhere, so that losses, buffers and predictions agree.
-
-The three types (van de Ven & Tolias 2019, arXiv 1904.07734) differ only in which outputs compete:
-
-- `task`: the outputs of the example's own task;
-- `domain`: all outputs;
-- `class`: the outputs of every task seen so far.
+"""A backbone with heads.
 
 Heads are separate `Linear` layers, one a task. A head that "grows" is one more layer whose outputs are concatenated,
 so that the old logits come from the same matrix product as before and stay bit-identical.
@@ -17,47 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-IncrementalType = Literal["task", "domain", "class"]
-ActiveOutputs = Literal["seen", "all", "current"]
-
-
-@dataclass(frozen=True)
-class OutputLayout:
-    """Which outputs belong to which task.
-
-    Args:
-        incremental_type: what is known at inference.
-        ranges: for each task its first output and one past its last; equal for all tasks in `domain`.
-    """
-
-    incremental_type: IncrementalType
-    ranges: tuple[tuple[int, int], ...]
-
-    @property
-    def n_tasks(self) -> int:
-        """Return the number of tasks."""
-        return len(self.ranges)
-
-    @property
-    def n_outputs(self) -> int:
-        """Return the number of outputs after the last task."""
-        return max(stop for _, stop in self.ranges)
-
-    def head_of(self, task: int) -> int:
-        """Return the index of the head that holds the outputs of `task`."""
-        return 0 if self.incremental_type == "domain" else task
-
-    def inference_range(self, task: int, n_seen: int) -> tuple[int, int]:
-        """Return the outputs that compete when an example of `task` is classified after `n_seen` tasks."""
-        if self.incremental_type == "class":
-            return 0, self.ranges[n_seen - 1][1]
-        return self.ranges[task]
+from strategies.layout import ActiveOutputs, OutputLayout
+from strategies.parts.layers import initialise_layer
 
 
 class Network(nn.Module):
@@ -191,15 +148,3 @@ def _spared(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None
     if getattr(norm, "spared", False):
         del norm.spared
         norm.train(True)
-
-
-def initialise_layer(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw weights, then bias, uniformly in ±1/sqrt(fan_in), PyTorch's default, from `generator` (CPU layers only).
-
-    The fan-in of a convolution is its input channels per group times the pixels of its kernel.
-    """
-    bound = 1.0 / math.sqrt(layer.weight[0].numel())
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        if layer.bias is not None:
-            layer.bias.uniform_(-bound, bound, generator=generator)

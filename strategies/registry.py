@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from strategies.contract import Hyperparameters, Strategy
-from strategies.network import IncrementalType
+from strategies.layout import IncrementalType
 
 ENTRY_POINTS = "continual_sweep.strategies"
 """The entry-point group in which a package names its strategies."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from strategies.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:

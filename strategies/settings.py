@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from strategies.network import ActiveOutputs
+from strategies.layout import ActiveOutputs
 
 
 class TrainingSettings(BaseModel):

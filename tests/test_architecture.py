@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,3 +199,9 @@ def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
         found = set(imported(top))
         assert {m.split(".")[0] for m in found} - {"orchestrator"} <= LIGHT, module
         assert {m.removeprefix("orchestrator.") for m in found if m.startswith("orchestrator")} <= light, module
+
+
+def test_what_strategies_declare_needs_no_pytorch() -> None:
+    code = "import sys, strategies, search_spaces; print({'torch', 'scipy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from strategies.network import initialise_layer
+from strategies.parts.layers import initialise_layer
 
 
 def build_mlp(

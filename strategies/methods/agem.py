@@ -5,14 +5,16 @@ Source: Chaudhry et al. 2019, arXiv 1812.00420, Eqs. 10 and 11.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.lazy import torch
 from strategies.parts.buffers import BufferState, draw, offer_reservoir
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class AgemHyperparameters(Hyperparameters):

@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.lazy import F, no_grad, torch
 from strategies.methods.replay import n_remembered
 from strategies.parts.buffers import BufferState, put, reservoir_slots, write
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 _FILL_BATCH = 1024
 
@@ -100,7 +100,7 @@ class Der(Strategy):
         grows = self.learner.layout.incremental_type == "class" and self.learner.settings.active_outputs == "seen"
         return grows and self.hyperparameters.new_outputs == "as_added"
 
-    @torch.no_grad()
+    @no_grad
     def begin_task(self, task: TaskData) -> None:
         """Store what the task's new head, still untrained, says about the remembered examples."""
         if not self._fills or len(self.state) == 0:
@@ -133,7 +133,7 @@ class Der(Strategy):
             total = total + self.hyperparameters.label_weight * F.cross_entropy(logits[n_logits:], labels)
         return total
 
-    @torch.no_grad()
+    @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
         """Offer the step's new examples, with the logits that the step began with, to the reservoir."""
         if not self.learner.in_last_pass:

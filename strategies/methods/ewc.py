@@ -5,14 +5,16 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from strategies.contract import Hyperparameters, TaskData
 from strategies.parts.importance import FisherKind, fisher_diagonal
 from strategies.parts.quadratic import QuadraticStrategy, merge_anchor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class EwcHyperparameters(Hyperparameters):
@@ -37,7 +39,7 @@ class EwcHyperparameters(Hyperparameters):
 class Ewc(QuadraticStrategy):
     """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
 
-    Differs: see `strategies.quadratic` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
+    Differs: see `QuadraticPull` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
     Schwarz et al. also multiply the penalty by γ, which is here a part of λ.
     """
 

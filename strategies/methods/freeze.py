@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from strategies.contract import Hyperparameters, Strategy, TaskData
-from strategies.network import IncrementalType
+from strategies.layout import IncrementalType
+from strategies.lazy import nn
 
 
 class FreezeHyperparameters(Hyperparameters):

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
 
 from strategies.contract import Batch, Hyperparameters, Strategy, TaskData
+from strategies.lazy import nn, np, torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
     from strategies.learner import Learner
 
 _BLOCK = 256

@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from strategies.contract import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.lazy import no_grad, torch
 from strategies.methods.replay import n_remembered
-from strategies.optimizers import Adam
-from strategies.parts.vae import Vae
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from strategies.learner import Learner
+    from strategies.parts.vae import Vae
 
 _ROWS = 1024
 
@@ -154,6 +154,8 @@ class GenerativeReplay(Strategy):
 
     def _vae(self, task: TaskData) -> Vae:
         """Return the generator as it is in the state; a new one at the end of task 0."""
+        from strategies.parts.vae import Vae
+
         own = self.hyperparameters
         n_values = math.prod(task.inputs.shape[1:])
         vae = Vae(n_values, own.hidden_size, own.latent_size, self.learner.generators.fresh("init/generator"))
@@ -161,7 +163,7 @@ class GenerativeReplay(Strategy):
             vae.load_state_dict(self.state.generator)
         return vae.to(self.learner.device)
 
-    @torch.no_grad()
+    @no_grad
     def _generate(self, task: TaskData) -> Tensor:
         """Return the pool of the task, (P, *S) float32: the same whenever it is called within the task."""
         own, vae = self.hyperparameters, self._vae(task)
@@ -172,7 +174,7 @@ class GenerativeReplay(Strategy):
         pool = [vae.sample(codes).view(-1, *shape).mul_(spread).add_(low) for codes in torch.split(noise, _ROWS)]
         return torch.cat(pool)
 
-    @torch.no_grad()
+    @no_grad
     def _label(self, inputs: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the label and the task (B,) of each generated input; `task_ids` are the tasks drawn for them."""
         network = self.learner.network
@@ -190,6 +192,8 @@ class GenerativeReplay(Strategy):
         Raises:
             TrialDivergedError: where the loss is no longer finite.
         """
+        from strategies.optimizers import Adam
+
         settings, own = self.learner.settings, self.hyperparameters
         generator = self.learner.generators["generative replay/generator"]
         optimizer = Adam(vae.parameters(), lr=own.generator_learning_rate, fused=True)

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.lazy import F, no_grad, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 _ROWS = 1024
 
@@ -78,7 +78,7 @@ class Icarl(Strategy):
                 "raise it"
             )
 
-    @torch.no_grad()
+    @no_grad
     def begin_task(self, task: TaskData) -> None:
         """Note the outputs of the network as it was, for all that the task trains on (algorithm 3, q)."""
         n_past = task.index
@@ -122,7 +122,7 @@ class Icarl(Strategy):
         total = F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
         return total / len(outputs)
 
-    @torch.no_grad()
+    @no_grad
     def end_task(self, task: TaskData) -> None:
         """Shorten the lists of old classes, choose exemplars of the new ones, and measure all means anew."""
         self.state.targets = None

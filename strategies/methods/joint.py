@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.lazy import torch
 
 
 @dataclass

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.lazy import F, torch
 
 if TYPE_CHECKING:
-    from strategies.network import IncrementalType
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
 
 _TEACHER_BATCH = 1024
 

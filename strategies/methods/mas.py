@@ -5,12 +5,16 @@ Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 2 to 5.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
-from torch import Tensor
 
 from strategies.contract import Hyperparameters, TaskData
 from strategies.parts.importance import output_sensitivity
 from strategies.parts.quadratic import QuadraticStrategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MasHyperparameters(Hyperparameters):
@@ -27,7 +31,7 @@ class Mas(QuadraticStrategy):
 
     Ω is the mean over examples of |∂ ½‖f(x)‖² / ∂θ|, with f the logits that compete; it needs no labels and is summed
     over tasks. The penalty is λ Σ Ω (θ - θ*)², as published, so the pull's λ of λ/2 is 2λ. Differs: the ½, which halves
-    Ω; `importance_samples` instead of all examples; and see `strategies.quadratic` for strengths at which a plain step
+    Ω; `importance_samples` instead of all examples; and see `QuadraticPull` for strengths at which a plain step
     diverges.
     """
 

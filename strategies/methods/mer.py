@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from strategies.contract import Batch, Forward, TaskData
+from strategies.lazy import no_grad, torch
 from strategies.methods.replay import Replay, ReplayHyperparameters
 from strategies.parts.buffers import BufferState
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MerHyperparameters(ReplayHyperparameters):
@@ -82,7 +84,7 @@ class Mer(Replay):
         self.state.group_start = {}
         super().end_task(task)
 
-    @torch.no_grad()
+    @no_grad
     def _close_group(self) -> None:
         """Set θ ← θ₀ + γ(θ - θ₀) and start the next group there."""
         self.state.n_in_group = 0

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.func import functional_call
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
-from strategies.network import initialise_layer
+from strategies.lazy import nn, no_grad, torch
+from strategies.parts.layers import initialise_layer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 _FREE = 255
 """Owner of a weight that no task owns; so at most 255 tasks."""
@@ -124,7 +124,7 @@ class Packnet(Strategy):
         for parameter in self._others_now:
             parameter.grad = None
 
-    @torch.no_grad()
+    @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
         """Put frozen values back where the optimizer moves weights even at zero gradient.
 
@@ -157,14 +157,14 @@ class Packnet(Strategy):
             self.learner.fit(task, self.hyperparameters.post_prune_epochs)
             self.learner.optimizer = None
 
-    @torch.no_grad()
+    @no_grad
     def logits(self, inputs: Tensor, task: int) -> Tensor:
         """Return the logits (B, C) of `task` from its own and earlier tasks' weights, all others zero."""
         masked = {
             f"{name}.weight": torch.where(self.state.owner[name] <= task, layer.weight, 0.0)
             for name, layer in self._layers().items()
         }
-        return functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]
+        return torch.func.functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]
 
     def report(self) -> dict[str, Any]:
         """Return the capacity report: per layer, the share of its weights that each task owns and that is free."""

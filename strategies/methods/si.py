@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from strategies.contract import Batch, Forward, Hyperparameters, TaskData
+from strategies.lazy import nn, no_grad, torch
 from strategies.parts.quadratic import QuadraticState, QuadraticStrategy
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from strategies.learner import Learner
 
 
@@ -49,7 +50,7 @@ class Si(QuadraticStrategy):
     The gradient of ω is that of the loss that is differentiated (with what replay or distillation add to it), before
     any pull and before clipping; the move is what the optimizer made of it. The penalty is c Σ Ω (θ - θ*)², as
     published, so the pull's λ of λ/2 is 2c. Differs: a negative ω counts as 0, so that Ω ≥ 0; and see
-    `strategies.quadratic` for strengths at which a plain step diverges.
+    `QuadraticPull` for strengths at which a plain step diverges.
     """
 
     name = "si"
@@ -81,7 +82,7 @@ class Si(QuadraticStrategy):
         self._gradients = [torch.empty_like(path) for path in self._paths]
         self._before = [torch.empty_like(path) for path in self._paths]
 
-    @torch.no_grad()
+    @no_grad
     def adjust_gradients(self) -> None:
         """Note the gradient of the loss and the parameters, then add 2cΩ(θ - θ*) (Eq. 4, differentiated)."""
         self._moved = [index for index, parameter in enumerate(self._parameters) if parameter.grad is not None]
@@ -91,14 +92,14 @@ class Si(QuadraticStrategy):
             self._before[index].copy_(parameter)
         super().adjust_gradients()
 
-    @torch.no_grad()
+    @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
         """Add -gΔθ, what the step's move lowered the loss by to first order (Eq. 3)."""
         for index in self._moved:
             minus_change = self._before[index].sub_(self._parameters[index])
             self._paths[index].addcmul_(self._gradients[index], minus_change)
 
-    @torch.no_grad()
+    @no_grad
     def end_task(self, task: TaskData) -> None:
         """Add ω / (Δθ² + ξ), Δθ the change over the task, to Ω (Eq. 5), and anchor at the present parameters."""
         for name, parameter in self.learner.network.named_parameters():

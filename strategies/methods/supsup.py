@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.lazy import nn, no_grad, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
+    from strategies.parts.subnet import Subnet
 
 
 class SupsupHyperparameters(Hyperparameters):
@@ -41,44 +41,6 @@ class SupsupState:
 
     masks: list[dict[str, Tensor]] = field(default_factory=list)
     learning: bool = False
-
-
-class Subnet(nn.Module):
-    """What a layer's weight is: its fixed weight where the mask of a task, or else of the scores, is True, and 0.
-
-    Args:
-        n_kept: weights that a task uses.
-    """
-
-    scores: nn.Parameter | None
-
-    def __init__(self, n_kept: int) -> None:
-        super().__init__()
-        self.n_kept = n_kept
-        self.mask: Tensor | None = None
-        self.register_parameter("scores", None)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight to use; all of `weight` where nothing is learned or chosen yet."""
-        if self.mask is not None:
-            return weight * self.mask
-        if self.scores is None:
-            return weight
-        return _StraightThrough.apply(self.scores, weight, self.n_kept)  # type: ignore[no-any-return]
-
-
-class _StraightThrough(torch.autograd.Function):
-    """weight · [score among the highest], with ∂L/∂score = ∂L/∂(that product) · weight: the score is the mask."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, n_kept: int) -> Tensor:
-        ctx.save_for_backward(weight)
-        return weight * highest(scores, n_kept)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradients[0] * weight, None, None
 
 
 class Supsup(Strategy):
@@ -108,6 +70,10 @@ class Supsup(Strategy):
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
+        from torch.nn.utils import parametrize
+
+        from strategies.parts.subnet import Subnet
+
         self._layers = _layers(learner.network.backbone)
         self._subnets: dict[str, Subnet] = {}
         for name, layer in self._layers.items():
@@ -122,9 +88,7 @@ class Supsup(Strategy):
 
     def end_task(self, task: TaskData) -> None:
         """Keep the mask, drop the scores."""
-        self.state.masks.append(
-            {name: highest(subnet.scores.detach(), subnet.n_kept) for name, subnet in self._subnets.items()}  # type: ignore[union-attr]
-        )
+        self.state.masks.append({name: subnet.chosen() for name, subnet in self._subnets.items()})
         self.state.learning = False
         for subnet in self._subnets.values():
             subnet.scores = None
@@ -161,7 +125,7 @@ class Supsup(Strategy):
             drawn = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator)
             subnet.scores = nn.Parameter(drawn.to(weight.device))
 
-    @torch.no_grad()
+    @no_grad
     def _fix(self, layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
         """Make the weights of `layer` ±c and its biases 0, for good."""
         constant = math.sqrt(2 / (layer.weight[0].numel() * self.hyperparameters.kept_share))
@@ -170,14 +134,6 @@ class Supsup(Strategy):
         if layer.bias is not None:
             layer.bias.zero_()
         layer.requires_grad_(False)
-
-
-def highest(scores: Tensor, n: int) -> Tensor:
-    """Return which of the scores are among the `n` highest, of their shape, bool; all that tie with the n-th are."""
-    k = scores.numel() - n
-    if scores.is_cpu:  # NumPy's selection is some ten times as fast as PyTorch's
-        return scores >= float(np.partition(scores.detach().flatten().numpy(), k)[k])
-    return scores >= scores.flatten().sort().values[k]  # unlike kthvalue, deterministic on a GPU
 
 
 def _layers(backbone: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from strategies.contract import Batch, TaskData
+from strategies.lazy import np, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 BufferKind = Literal["reservoir", "class_balanced"]
 

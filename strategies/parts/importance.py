@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Literal
 
 from strategies.contract import Batch, TrialDivergedError
+from strategies.lazy import F, nn, torch
 from strategies.parts.per_example import linear_pass, only_linear, uses_in_graph
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
 FisherKind = Literal["true", "empirical", "predicted"]
-LogitsOf = Callable[[Batch], tuple[Tensor, int]]
+LogitsOf = Callable[[Batch], "tuple[Tensor, int]"]
 """Maps a batch to logits (B, C) float32, -inf where an output takes no part, and the output index of column 0."""
 
 CHUNK_BYTES = {"cpu": 16 * 2**20}
@@ -172,17 +172,16 @@ def _example_sums(
     return sums, False
 
 
-class _Logits(nn.Module):
-    """`logits_of` as a forward pass, so that `functional_call` can replace the network's parameters under it."""
+def _as_module(network: nn.Module, logits_of: LogitsOf) -> nn.Module:
+    """Return `logits_of` as a forward pass, so that `functional_call` can replace the parameters of its `network`."""
 
-    def __init__(self, network: nn.Module, logits_of: LogitsOf) -> None:
-        super().__init__()
-        self.network = network
-        self._logits_of = logits_of
-        self.training = network.training
+    class Logits(nn.Module):
+        def forward(self, batch: Batch) -> Tensor:
+            return logits_of(batch)[0]
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self._logits_of(batch)[0]
+    module = Logits().train(network.training)
+    module.network = network
+    return module
 
 
 def _vectorised_sums(
@@ -193,23 +192,25 @@ def _vectorised_sums(
     Raises:
         RuntimeError: where the network cannot be vectorised.
     """
-    module = _Logits(network, logits_of)
-    has_ids = isinstance(batch.task_ids, Tensor)
+    module = _as_module(network, logits_of)
+    has_ids = isinstance(batch.task_ids, torch.Tensor)
 
     def loss(values: dict[str, Tensor], inputs: Tensor, label: Tensor, target: Tensor, task_id: int | Tensor) -> Tensor:
-        ids = task_id[None] if isinstance(task_id, Tensor) else task_id
+        ids = task_id[None] if isinstance(task_id, torch.Tensor) else task_id
         one = Batch(inputs[None], label[None], ids)
-        logits = functional_call(module, {f"network.{name}": value for name, value in values.items()}, (one,))
+        logits = torch.func.functional_call(
+            module, {f"network.{name}": value for name, value in values.items()}, (one,)
+        )
         return objective.loss_of(logits, target[None])
 
-    gradients_of = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0 if has_ids else None))
+    gradients_of = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0 if has_ids else None))
     values = {name: parameter.detach() for name, parameter in _taking_part(network, batch, logits_of).items()}
     sums = {name: torch.zeros_like(value) for name, value in values.items()}
     n_parameters = sum(value.numel() for value in values.values())
     n_bytes = CHUNK_BYTES.get(targets.device.type, MOST_CHUNK_BYTES)
     size = max(1, n_bytes // (4 * max(n_parameters, 1)))
     for rows in torch.split(torch.arange(len(targets), device=targets.device), size):
-        ids = batch.task_ids[rows] if isinstance(batch.task_ids, Tensor) else batch.task_ids
+        ids = batch.task_ids[rows] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
         for name, gradient in gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids).items():
             sums[name] += objective.magnitude(gradient).sum(0)
     return sums
@@ -225,7 +226,7 @@ def _taking_part(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[
 def _single(batch: Batch) -> Iterator[Batch]:
     """Yield each example as a batch of one."""
     for row in range(len(batch.labels)):
-        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, Tensor) else batch.task_ids
+        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
         yield Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)
 
 

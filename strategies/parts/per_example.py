@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from strategies.lazy import nn, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def only_linear(network: nn.Module) -> bool:

@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from strategies.contract import Batch, Strategy, TaskData
+from strategies.lazy import nn, no_grad, torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.layout import IncrementalType
     from strategies.learner import Learner
-    from strategies.network import IncrementalType
 
 _SAMPLE_BATCH = 256
-_TINY = torch.finfo(torch.float32).tiny
+_TINY = 2.0**-126
+"""The smallest normal float32."""
 
 
 @dataclass
@@ -96,7 +97,7 @@ class QuadraticPull:
             scratch = torch.empty_like(stiffness)
             self._terms.append((parameters[name], stiffness, state.anchor[name], held, scratch))
 
-    @torch.no_grad()
+    @no_grad
     def add_to_gradients(self) -> None:
         """Add the pull to the gradient of every parameter that has one; the others rest on their anchor."""
         for parameter, stiffness, anchor, held, scratch in self._terms:

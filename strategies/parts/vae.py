@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.network import initialise_layer
+from strategies.parts.layers import initialise_layer
 
 
 class Vae(nn.Module):

@@ -216,7 +216,7 @@ def test_a_plugin_that_cannot_be_used_is_refused(registry: Registry, plugin: str
 
 
 def test_load_class_returns_what_is_named() -> None:
-    assert load_class("strategies.ewc:Ewc") is Ewc
+    assert load_class("strategies.methods.ewc:Ewc") is Ewc
 
 
 def test_an_installed_package_names_its_methods_by_an_entry_point(

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from strategies import Generators, IncrementalType, Network
-from strategies.network import ActiveOutputs, initialise_layer
+from strategies.layout import ActiveOutputs
+from strategies.parts.layers import initialise_layer
 
 INPUTS = make_task(0).inputs
 CPU = torch.device("cpu")

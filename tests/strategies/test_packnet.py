@@ -20,7 +20,7 @@ from torch import Tensor
 
 from strategies import Batch, Forward, Learner, TaskData
 from strategies.methods.packnet import Packnet, PacknetHyperparameters
-from strategies.network import initialise_layer
+from strategies.parts.layers import initialise_layer
 
 FREE = 255
 LAYERS = ("backbone.0", "backbone.2")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from strategies import Batch, Forward, Generators, Learner, Network, TaskData
 from strategies.methods.packnet import Packnet, PacknetHyperparameters
-from strategies.network import initialise_layer
+from strategies.parts.layers import initialise_layer
 
 FREE = 255
 N_TASKS = 3

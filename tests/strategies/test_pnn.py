@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import Generators, Learner
-from strategies.methods.pnn import Pnn, Progressive
-from strategies.network import initialise_layer
+from strategies.methods.pnn import Pnn
+from strategies.parts.columns import Progressive
+from strategies.parts.layers import initialise_layer
 
 N_COLUMN = (N_INPUTS * N_HIDDEN + N_HIDDEN) + (N_HIDDEN * N_FEATURES + N_FEATURES)
 WAYS_TO_TRAIN: list[dict[str, Any]] = [

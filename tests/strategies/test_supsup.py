@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import Generators, Learner, Network, OutputLayout, TaskData
-from strategies.methods.supsup import Subnet, Supsup, SupsupHyperparameters, highest
+from strategies.methods.supsup import Supsup, SupsupHyperparameters
+from strategies.parts.subnet import Subnet, highest
 from strategies.settings import TrainingSettings
 
 WAYS_TO_TRAIN: list[dict[str, Any]] = [

@@ -20,7 +20,7 @@ from strategies import (
     TaskData,
     TrainingSettings,
 )
-from strategies.network import initialise_layer
+from strategies.parts.layers import initialise_layer
 
 N_INPUTS, N_HIDDEN, N_FEATURES, WIDTH = 4, 6, 5, 2
 N_EXAMPLES = 20
