@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
+READY_DOCS = $(VENV)/.ready-docs
 
-.PHONY: sweep test check lint bench conformance faults soak clean
+.PHONY: sweep test check lint docs docs-check bench conformance faults soak clean
 
 # The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
 sweep: $(READY)
@@ -22,6 +23,15 @@ lint: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# The site, in build/docs. A broken link fails, and so does a page that the code no longer fits.
+docs: $(READY_DOCS)
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	@echo "open build/docs/index.html"
+
+# Every command of README and docs, unshortened (about half an hour on 2 cores); DATA names a folder with MNIST.
+docs-check: $(READY_DOCS)
+	$(RUN) -m tests.docs --data-dir $(DATA)
 
 # What is timed, as ratios in one run. DATA names a folder with MNIST in torchvision's layout.
 DATA ?= $(HOME)/.cache/continual-sweep
@@ -49,5 +59,9 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
+$(READY_DOCS): $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $(READY_DOCS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build/docs docs/reference .mypy_cache .ruff_cache .pytest_cache

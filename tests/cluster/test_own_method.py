@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    return [line.split("#")[0].split()[1:] for line in PAGE.splitlines() if line.startswith("    python -m ")]
+    return [line.split("#")[0].split()[2:] for line in PAGE.splitlines() if line.startswith("$ python -m ")]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A user's own data as streams: the README's examples, labels and heads, what is refused when, and what is kept."""
+"""A user's own data as streams: the examples of the docs, labels and heads, what is refused when, and what is kept."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from orchestrator.trial.preflight import data_faults, load_datasets
 from orchestrator.trial.protocol import run_trial
 from strategies import STRATEGIES, IncrementalType
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Your own data")[1].split("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "own-data.md").read_text(encoding="utf-8")
 EXAMPLES: dict[str, dict[str, Any]] = {
-    content["name"]: content for content in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", SECTION, re.S))
+    content["name"]: content for content in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
 }
 SMALL = {
     "seeds": {"search": 1, "confirm": 1},
@@ -45,7 +44,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the data of the README's examples under the working directory."""
+    """Write the data of the page's examples under the working directory."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     for index, name in enumerate(("cat", "dog", "fox", "owl")):
@@ -70,7 +69,7 @@ def example(name: str, **fields: Any) -> SweepSpec:
 
 
 def churn(**settings: Any) -> dict[str, Any]:
-    """Return the field `streams` of the README's table with other settings."""
+    """Return the field `streams` of the page's table with other settings."""
     return {"churn": EXAMPLES["churn"]["streams"]["churn"] | settings}
 
 
@@ -84,15 +83,15 @@ def run_all(spec: SweepSpec, run: Path) -> Run:
     return session.run
 
 
-# The README's examples.
+# The examples of the page.
 
 
-def test_the_readme_has_an_example_of_each_kind() -> None:
+def test_the_page_has_an_example_of_each_kind() -> None:
     assert set(EXAMPLES) == {"photos", "churn"}
 
 
 @pytest.mark.parametrize("name", ["photos", "churn"])
-def test_the_readmes_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     (tmp_path / "my-sweep.yaml").write_text(yaml.safe_dump(EXAMPLES[name]))
     spec = orchestrator.load_spec("my-sweep.yaml")
     planned = api.plan(spec)
