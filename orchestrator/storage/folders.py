@@ -1,9 +1,8 @@
-"""Folders on a disk: made and synced so that a loss of power leaves them, and held by one process at a time."""
+"""Folders on a disk: files replaced all at once, names that survive a loss of power, and a lock for one process."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -12,15 +11,22 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO
 
-from orchestrator.core.errors import RunFolderError, StorageError
+from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
 from orchestrator.core.fault_points import reached
 
+try:
+    import fcntl
+except ImportError as _error:
+    raise OrchestratorError(
+        "continual-sweep runs on Linux and macOS. On Windows, install WSL (`wsl --install`) and run it in there."
+    ) from _error
+
 _MOST_TRIES = 100
-"""A lock file that others remove so often while we open it is no lock file."""
+"""Gives up on a lock file that other processes remove so often while it is opened."""
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it where they are missing, so that their names survive a loss of power."""
+    """Make a folder and those above it if they are missing, so that their names survive a loss of power."""
     try:
         add_folder(path)
     except FileNotFoundError:
@@ -31,15 +37,15 @@ def make_folder(path: Path) -> None:
 
 
 def add_folder(path: Path, durable: bool = True) -> None:
-    """Make a folder where it is missing, in one that is there.
+    """Make a folder if it is missing, in one that exists.
 
     Args:
         path: the folder.
-        durable: whether its name must survive a loss of power where it is new.
+        durable: whether the name of a new one must survive a loss of power.
     """
     try:
         path.mkdir()
-    except OSError:  # it is there, or, on a disk that cannot be written, the system says that first
+    except OSError:  # it exists; a disk that cannot be written reports that first
         if not path.is_dir():
             raise
         return
@@ -51,36 +57,46 @@ def sync_folder(path: Path) -> None:
     """Make the names in a folder survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Make what was written survive a loss of power; on macOS, `fsync` alone leaves it in the cache of the disk."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):  # a file system without it
+            fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
 
 
 def replace_file(
     path: Path, content: bytes | memoryview, purpose: str, durable: bool, check: Callable[[], None]
 ) -> None:
-    """Make a file hold `content`, all at once; its name is not yet synced.
+    """Replace a file all at once; its name is not yet synced.
 
     Args:
         path: the file.
         content: all of it.
         purpose: the first word of the fault points.
         durable: whether the content must survive a loss of power.
-        check: called before the file takes its name; raises where it must not.
+        check: called before the file takes its name; raises if it must not.
     """
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")  # two machines may have a process of one number
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")  # not the process id: two machines may share one
     try:
         with open(temporary, "wb") as file:
             reached(f"{purpose}.opened")
             file.write(content)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                sync(file.fileno())
         reached(f"{purpose}.written")
         check()
         os.replace(temporary, path)
     except (OSError, StorageError):
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)
         raise
     reached(f"{purpose}.replaced")
@@ -90,7 +106,7 @@ def remove_files(folder: Path, are_ours: Callable[[str], bool]) -> None:
     """Delete files of a folder by their names.
 
     Raises:
-        RunFolderError: where one of them is a folder.
+        RunFolderError: if one of them is a folder.
     """
     for name in sorted(filter(are_ours, os.listdir(folder))):
         reached("tidy.next")
@@ -98,10 +114,10 @@ def remove_files(folder: Path, are_ours: Callable[[str], bool]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder of files, which may be missing; what is no folder, a link to one too, is deleted itself.
+    """Delete a folder of files, which may be missing. A file, or a link to a folder, is deleted itself.
 
     Raises:
-        RunFolderError: where there is a folder in it.
+        RunFolderError: if there is a folder in it.
     """
     if not is_folder(path):
         path.unlink(missing_ok=True)
@@ -114,7 +130,7 @@ def remove_folder(path: Path) -> None:
 
 
 def hand_over(what: Path | int, folder: Path) -> None:
-    """Give what this process has made the owner and the group of a folder, as far as the system lets it.
+    """Give what this process has made the owner and the group of a folder, as far as the system allows.
 
     Args:
         what: a path or a descriptor.
@@ -127,7 +143,7 @@ def hand_over(what: Path | int, folder: Path) -> None:
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """Refuse a run folder in which a name that is written to is a link: it may lead out, to anybody's files.
+    """Refuse a run folder in which a name that is written to is a link: it may lead to anybody's files.
 
     Raises:
         RunFolderError: naming it and where it leads.
@@ -135,13 +151,13 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     for path in (folder / name for name in names):
         if path.is_symlink():
             raise RunFolderError(
-                f"run: expected files of its own in '{folder}', got the link '{path}' to '{os.readlink(path)}'; "
-                "nothing is written through it: move what it leads to into its place, or delete it"
+                f"run: '{path}' is a link to '{os.readlink(path)}'. Nothing is written through links: move what it "
+                "leads to into its place, or delete it."
             )
 
 
 def refuse_unwritable(folders: Iterable[Path]) -> None:
-    """Refuse folders in which no file can be made, by making one; those that are missing are left out.
+    """Refuse folders in which no file can be made, by making one. Those that are missing are skipped.
 
     Raises:
         StorageError: naming the folder.
@@ -154,8 +170,8 @@ def refuse_unwritable(folders: Iterable[Path]) -> None:
                 probe.unlink()
         except OSError as error:
             raise StorageError(
-                f"run: expected a folder that can be written, got '{folder}' ({error.strerror}); mend its permissions "
-                "or free space, or choose another --run"
+                f"run: {system_message('write to', folder, error)} Change its permissions or free space, or "
+                "choose another --run."
             ) from error
 
 
@@ -166,14 +182,12 @@ def is_folder(path: Path) -> bool:
 
 def _delete(path: Path) -> None:
     if is_folder(path):
-        raise RunFolderError(
-            f"run: expected files that a dead process left, got the folder '{path}'; move it out of the run folder"
-        )
+        raise RunFolderError(f"run: '{path}' is a folder among temporary files. Move it out of the run folder.")
     path.unlink(missing_ok=True)
 
 
 class FolderLock:
-    """A lock file; the system lets go of it when its process ends, however it ends.
+    """A lock file; the system releases it when its process ends, however it ends.
 
     Args:
         path: the file, in the folder that it locks.
@@ -185,14 +199,14 @@ class FolderLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it; the folder is made where it is missing.
+        """Hold it; the folder is made if it is missing.
 
         Raises:
-            RunFolderError: where another process holds it, or something else has its name.
+            RunFolderError: if another process holds it, or something else has its name.
         """
         with _locked_file(self._path) as file:
             ours = os.fstat(file.fileno())
-            if ours.st_nlink == 1:  # else it is someone else's file too, and only locked
+            if ours.st_nlink == 1:  # else it is somebody's file under another name too, and is left as it is
                 file.seek(0)
                 file.truncate()
                 file.write(str(os.getpid()))
@@ -211,7 +225,7 @@ class FolderLock:
         return self._ours is not None
 
     def is_lost(self) -> bool:
-        """Return whether this object took the lock, and it is no longer in its place."""
+        """Return whether this object took the lock, and the file is no longer in its place."""
         if self._ours is None:
             return False
         try:
@@ -220,21 +234,20 @@ class FolderLock:
             return True
 
     def check(self) -> None:
-        """Refuse to go on where the lock that this object took is no longer in its place.
+        """Raise if the lock was lost.
 
         Raises:
             StorageError: saying so.
         """
         if self.is_lost():
             raise StorageError(
-                f"run: expected the lock '{self._path}' to stay in its place, got none or another one: the run folder "
-                "was moved, or its lock was deleted; run the same command again on the folder where it is now: what is "
-                "complete is kept"
+                f"run: lost the lock '{self._path}': the run folder was moved, or its lock was deleted. Run the same "
+                "command again on the folder where it is now: what is complete is kept."
             )
 
 
 def _locked_file(lock: Path, tries: int = _MOST_TRIES) -> IO[str]:
-    """Return the lock file, open and locked; where its last holder removed it meanwhile, the next one of its name."""
+    """Return the lock file, open and locked; if its last holder removed it meanwhile, the next one of its name."""
     try:
         with ExitStack() as opened:
             make_folder(lock.parent)
@@ -251,7 +264,7 @@ def _locked_file(lock: Path, tries: int = _MOST_TRIES) -> IO[str]:
 
 
 def _opened(lock: Path) -> IO[str]:
-    """Return the lock file, made where it is missing; nothing is opened through a link."""
+    """Return the lock file, made if it is missing; nothing is opened through a link."""
 
     def opener(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -264,8 +277,8 @@ def _opened(lock: Path) -> IO[str]:
                 raise _no_lock_file(lock) from error
             if isinstance(error, PermissionError) and lock.exists():
                 raise StorageError(
-                    f"run: expected a lock file that can be written, got '{lock}' ({error.strerror}); mend its "
-                    "permissions, or choose another --run"
+                    f"run: {system_message('write to the lock file', lock, error)} Change its permissions, or choose "
+                    "another --run."
                 ) from error
             raise
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -282,7 +295,7 @@ def _is_odd(lock: Path) -> bool:
 
 
 def _no_lock_file(lock: Path) -> RunFolderError:
-    return RunFolderError(f"run: expected a lock file, got '{lock}', which is a link, a folder or a device; delete it")
+    return RunFolderError(f"run: '{lock}' is a link, a folder or a device, and not a lock file. Delete it.")
 
 
 def _lock(file: IO[str], folder: Path) -> None:
@@ -292,6 +305,6 @@ def _lock(file: IO[str], folder: Path) -> None:
         file.seek(0)
         holder = file.read(20).strip()
         raise RunFolderError(
-            f"run: expected a folder that no other sweep uses, got '{folder}'"
-            f"{f' (process {holder})' if holder.isdigit() else ''}; wait for it or choose another --run"
+            f"run: another sweep uses '{folder}'{f' (process {holder})' if holder.isdigit() else ''}. Wait for it, or "
+            "choose another --run."
         ) from error

@@ -25,7 +25,7 @@ from orchestrator.storage.base import (
 
 
 class LocalStorage(Storage):
-    """A folder on a disk of this machine, or one that it mounts.
+    """A folder on a disk.
 
     Args:
         path: the folder.
@@ -66,21 +66,21 @@ class LocalStorage(Storage):
         return found.st_dev, found.st_ino
 
     def read(self, name: str) -> bytes:
-        """Return a file's content; what is no regular file is refused without waiting for anyone who writes to it."""
+        """Return a file's content; a pipe or a device is refused, and never waited for."""
         path = self._path / name
         with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise NoRegularFileError(errno.EINVAL, "No regular file", str(path))
+                raise NoRegularFileError(errno.EINVAL, "not a regular file", str(path))
             return file.read()
 
     def write(self, name: str, content: bytes | memoryview, purpose: str = "row", durable: bool = True) -> None:
-        """Write beside the file, sync, rename, sync the folder; one that is new was synced into its parent before.
+        """Write beside the file, sync, rename, sync the folder; a new folder is synced into its parent first.
 
-        Folders above this one are made only for who may be the first to write: under a lock the run folder is there,
-        and a checkpoint is of no use without it.
+        Folders above this one are made only by a durable write without a lock, which may be the first of a run. Under
+        a lock the run folder exists, and a checkpoint is of no use without it.
 
         Raises:
-            StorageError: where this process held the run's lock, and the lock is no longer in its place.
+            StorageError: if this process held the run's lock and lost it.
         """
         self.check_lock()
         if durable and not self._lock.is_held:
@@ -102,7 +102,7 @@ class LocalStorage(Storage):
         reached("delete.done")
 
     def check_lock(self) -> None:
-        """Refuse to go on where this process held the run's lock, and the lock is no longer in its place.
+        """Raise if this process held the run's lock and lost it.
 
         Raises:
             StorageError: saying so.
@@ -110,21 +110,21 @@ class LocalStorage(Storage):
         self._lock.check()
 
     def tidy(self) -> None:
-        """Remove temporary files and halves of compactions; what links lead to stays."""
+        """Remove temporary files and unfinished compactions; what links lead to stays."""
         inside = (self._path / name for name in (*TABLES, CHECKPOINTS))
         for folder in (self._path, *filter(folders.is_folder, inside)):
             folders.remove_files(folder, is_temporary)
         self.drop_compactions()
 
     def drop_compactions(self) -> None:
-        """Remove the folders that a compaction builds, where this process still holds what it held."""
+        """Remove the folders that a compaction builds, unless this process lost the lock."""
         for table in TABLES:
             self.check_lock()
             folders.remove_folder(self._path / compacting(table))
 
     @contextmanager
     def locked(self, say: Callable[[str], None] = ignore) -> Iterator[None]:
-        """Hold the lock file, where everything that is written lies in this folder and can be written."""
+        """Hold the lock file; refuse a folder with links in it, or one that cannot be written."""
         folders.refuse_links(self._path, (*TABLES, CHECKPOINTS, SPEC_FILE))
         with self._lock.held():
             try:
@@ -134,7 +134,7 @@ class LocalStorage(Storage):
                 self._remove_if_unused()
 
     def _remove_if_unused(self) -> None:
-        """Remove the folder where it holds nothing but the lock: a mistake was found before anything started."""
+        """Remove the folder if it holds only the lock: a mistake was found before anything started."""
         with suppress(OSError):
             if os.listdir(self._path) == [LOCK_FILE] and not self._lock.is_lost():
                 (self._path / LOCK_FILE).unlink()

@@ -1,4 +1,4 @@
-"""One way to a storage or a file in one: from a path, a URI or an address."""
+"""Opens a storage, or a file in one, from a path, a URI or an address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_storage(place: Place) -> Storage:
     """Return the storage at a path or URI, whether it exists or not; nothing is read or written.
 
     Raises:
-        StorageError: where it is a URI that holds a secret, one that nothing here can open, or neither URI nor path.
+        StorageError: if it is a URI that holds a secret or that no store here knows, or neither URI nor path.
     """
     if isinstance(place, Storage):
         return place
@@ -24,7 +24,7 @@ def open_storage(place: Place) -> Storage:
     uri = checked_uri(place)
     if uri.scheme == "file":
         return LocalStorage(path_of(uri))
-    from orchestrator.storage.objects import open_object_storage
+    from orchestrator.storage.objects import open_object_storage  # a run on a disk needs no obstore
 
     return open_object_storage(str(uri))
 

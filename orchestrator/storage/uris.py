@@ -1,6 +1,6 @@
-"""URIs of storages: how they are told from paths, joined with a name, and shown without what is secret in them.
+"""URIs of storages: told apart from paths, joined with a name, and shown without secrets.
 
-They are taken apart here and not by urllib, which drops an empty host on its way back to text, and signs of a password.
+urllib does not parse them: it drops an empty host when it makes a text again, and cuts a password at a / ? or #.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NO_PATH = re.compile(
     r"\s*([A-Za-z][A-Za-z0-9+.:-]+:/|(file|local|s3a?|gs|gcs|abfss?|az|adl|hf|hdfs|viewfs|dbfs|memory|https?):)",
     re.IGNORECASE,
 )
-"""What a URI begins with that lost a slash, as in a Path, or got something in front; a drive has one letter."""
+"""The beginning of a URI that lost a slash, as in a Path, or got something in front. A drive has one letter."""
 
 _AT = re.compile(r"@|%(?:25)*40")
 _COLON = re.compile(r":|%(?:25)*3A", re.IGNORECASE)
@@ -27,9 +27,9 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^:%]*)(:[0-9]*)?")
 _NAME = re.compile(r"[\w.-]+")
 _SECRET = re.compile(r"key|secret|token|pass|pwd|sig|credential|sas|connection_?string", re.IGNORECASE)
 _NAMED_BY_USER = ("abfs", "abfss")
-"""Schemes whose URIs hold a container, and not a person, before the @."""
+"""Schemes with a container, and not a person, before the @."""
 _NAMED_BY_BUCKET = ("s3", "gs", "gcs")
-"""Schemes whose URIs hold a bucket where others have a host: neither a person nor a port belongs to it."""
+"""Schemes with a bucket in place of a host, which has neither a person nor a port."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ class Uri:
 
     @classmethod
     def parse(cls, text: str) -> Uri:
-        """Return the parts of a text for which `is_uri` holds."""
+        """Return the parts of a text that is a URI.
+
+        Raises:
+            ValueError: if it is none.
+        """
         found = _URI.fullmatch(text)
         if found is None:
             raise ValueError("expected SCHEME://…")
@@ -84,18 +88,18 @@ def checked_uri(text: str) -> Uri:
     """Return the parts of a URI that may be opened, stored and printed.
 
     Raises:
-        StorageError: where it holds a secret, or a fragment, which no store knows.
+        StorageError: if it holds a secret, or a fragment, which no store knows.
     """
     uri = Uri.parse(text)
     if _has_password(uri) or any(_is_secret_item(item) or _AT.search(item) for item in _items(uri.query)):
         raise StorageError(
-            f"storage: expected a URI without credentials, got '{shown(text)}' with some (left out here); set them in "
-            "the environment of the sweep and its workers, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"storage: '{shown(text)}' holds credentials (left out here). Set them in the environment of the sweep and "
+            "its workers, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         )
     if "#" in text:
         raise StorageError(
-            f"storage: expected a URI without #, got '{shown(text)}' with more after one (left out here); write %23 "
-            "where a name has that sign, and credentials in the environment"
+            f"storage: '{shown(text)}' goes on after a # (left out here). Write %23 for that sign in a name, and set "
+            "credentials in the environment."
         )
     return uri
 
@@ -104,12 +108,12 @@ def path_of(uri: Uri) -> Path:
     """Return the folder that a URI of scheme `file` names.
 
     Raises:
-        StorageError: where it names a machine, no folder, or more than a folder.
+        StorageError: if it names a machine, no folder, or more than a folder.
     """
     if uri.authority.lower() not in ("", "localhost") or not uri.path or uri.query:
         raise StorageError(
-            f"storage: expected file:///FOLDER with a whole path and nothing else, got '{shown(str(uri))}'; give the "
-            "path alone, which may be relative"
+            f"storage: '{shown(str(uri))}' is not file:///FOLDER with a whole path. Give the path alone; it may be "
+            "relative."
         )
     return Path(unquote(uri.path))
 
@@ -118,20 +122,20 @@ def local_path(place: str | Path) -> Path:
     """Return the folder at a path; ~ is the home folder.
 
     Raises:
-        StorageError: where it looks like a URI that was cut or misspelt, or names the home of nobody.
+        StorageError: if it looks like a URI that was cut or misspelt, or names the home of nobody.
     """
     if _NO_PATH.match(str(place)):
         start = str(place).strip().partition(":")[0]
         raise StorageError(
-            "storage: expected a path, or a URI such as s3://bucket/prefix, gs://…, abfs://… or file:///folder, got "
-            f"'{start}:…'; write SCHEME:// with both slashes, and a URI as a str, not as a Path (a folder of that name "
-            "is taken by its whole path)"
+            f"storage: '{start}:…' is neither a path nor a URI such as s3://bucket/prefix, gs://…, abfs://… or "
+            "file:///folder. Write SCHEME:// with both slashes, and give a URI as a str, not as a Path. For a "
+            "folder of that name give its whole path."
         )
     try:
         return Path(place).expanduser()
     except RuntimeError as error:
         raise StorageError(
-            f"storage: expected a path, or ~ for a home folder of this machine, got '{place}'; write the whole path"
+            f"storage: '{place}' begins with ~, but that is no home folder on this machine. Write the whole path."
         ) from error
 
 
@@ -139,7 +143,7 @@ def shown(uri: str) -> str:
     """Return a URI as it may be printed and stored: without passwords, people's names and secrets in its query."""
     parts = Uri.parse(uri)
     if _has_password(parts) and _AT.search(parts.path + parts.query + parts.fragment):
-        parts = Uri.parse(f"{parts.scheme}://{_AT.split(uri)[-1]}")  # a password has any sign in it, / ? and # too
+        parts = Uri.parse(f"{parts.scheme}://{_AT.split(uri)[-1]}")  # a password may hold / ? and # too
     *users, host = _AT.split(parts.authority)
     if _has_password(replace(parts, authority=host)):
         return f"{parts.scheme}://{_COLON.split(host)[0]}"
@@ -149,7 +153,7 @@ def shown(uri: str) -> str:
 
 
 def shown_query(query: str) -> str:
-    """Return the query of a URI as it may be printed and stored."""
+    """Return the query of a URI as it may be printed and stored: without secrets and people's names."""
     kept = [item.partition("=") for item in _items(query) if not _is_secret_item(item)]
     return "&".join(
         name + mark + _USER.sub(r"\1", value) for name, mark, value in kept if _NAME.fullmatch(_decoded(name))
@@ -162,7 +166,7 @@ def is_secret(name: str) -> bool:
 
 
 def _has_password(uri: Uri) -> bool:
-    """Return whether more than a host, or a container in front of one, stands where those belong."""
+    """Return whether the authority holds more than a host, or a container in front of one."""
     *users, host = _AT.split(uri.authority)
     rest = uri.path + uri.query + uri.fragment
     if not uri.authority:
@@ -175,12 +179,12 @@ def _has_password(uri: Uri) -> bool:
 
 
 def _items(query: str) -> list[str]:
-    """Return NAME=VALUE of a query; an & without a = after it is one of a value."""
+    """Return each NAME=VALUE of a query; an & without a = after it belongs to a value."""
     return [item for item in re.split(r"&(?=[^&=]*=)", query) if item]
 
 
 def _is_secret_item(item: str) -> bool:
-    """Return whether a name in NAME=VALUE, or in a URI that is the value, is one of a secret."""
+    """Return whether NAME=VALUE, or a URI in the value, has the name of a secret."""
     for piece in re.split(r"[?&;#]", _decoded(item)):
         *names, value = piece.split("=")
         if any(map(is_secret, names or [value])):
@@ -189,7 +193,7 @@ def _is_secret_item(item: str) -> bool:
 
 
 def _decoded(text: str) -> str:
-    """Return a text without percent signs, however often it was quoted."""
+    """Return a text with its percent signs decoded, however often it was quoted."""
     while (once := unquote(text)) != text:
         text = once
     return text

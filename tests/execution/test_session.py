@@ -172,7 +172,7 @@ def test_a_sweep_is_refused_while_another_one_uses_its_run_folder(
 ) -> None:
     spec = make_spec()
     run = Run.create(tmp_path / "run", spec)
-    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"):
+    with run.locked(), pytest.raises(RunFolderError, match="another sweep uses"):
         api.run_sweep(spec, run.path, tmp_path)
     assert (trained, len(run.trials())) == ([], 0)
     api.run_sweep(spec, run.path, tmp_path)

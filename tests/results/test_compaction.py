@@ -277,7 +277,7 @@ def test_foreign_files_survive_and_folders_are_refused(run: Run, write: Write) -
 
 
 def test_a_second_holder_is_refused(run: Run, write: Write) -> None:
-    with run.locked(), pytest.raises(RunFolderError, match="no other sweep uses"):
+    with run.locked(), pytest.raises(RunFolderError, match="another sweep uses"):
         api.compact(run.path)
 
 

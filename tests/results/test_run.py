@@ -372,7 +372,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     with run.locked():
-        with pytest.raises(RunFolderError, match="no other sweep uses"), Run(tmp_path).locked():
+        with pytest.raises(RunFolderError, match="another sweep uses"), Run(tmp_path).locked():
             pass
         assert (tmp_path / "spec.yaml").exists()
     with Run(tmp_path).locked():
@@ -405,7 +405,7 @@ def test_another_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderError, match="no other sweep uses"), run.locked():
+        with pytest.raises(RunFolderError, match="another sweep uses"), run.locked():
             pass
         child.send_signal(signal.SIGKILL)
         child.wait()

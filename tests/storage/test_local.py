@@ -1,10 +1,11 @@
-"""A run on a disk: what is written all at once, what a dead process leaves, and what the system refuses."""
+"""A run on a disk: files replaced all at once, remains of dead processes, refusals by the system, the lock."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.errors import RunFolderError, StorageError
+from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.results.run import Run
 from orchestrator.results.tables import read_table
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -38,7 +39,7 @@ def raising(number: int) -> Callable[..., None]:
     return refuse
 
 
-def test_what_dead_processes_left_is_removed_by_who_holds_the_lock(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_remains_of_dead_processes_are_removed(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     for folder in (".trials.compact", ".accuracy.compact", "trials", "accuracy", "checkpoints"):
         (tmp_path / folder).mkdir()
@@ -52,7 +53,7 @@ def test_what_dead_processes_left_is_removed_by_who_holds_the_lock(tmp_path: Pat
     assert left == [".lock", "accuracy", "checkpoints", "checkpoints/k.pt", "spec.yaml", "trials"]
 
 
-def test_remains_alone_are_no_foreign_folder(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_folder_of_remains_takes_a_run(tmp_path: Path, make_spec: MakeSpec) -> None:
     (tmp_path / ".spec.yaml.7.tmp").write_bytes(b"name:")
     (tmp_path / ".lock").write_text("7")
     with Run(tmp_path).locked():
@@ -60,7 +61,7 @@ def test_remains_alone_are_no_foreign_folder(tmp_path: Path, make_spec: MakeSpec
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
-def test_a_folder_that_cannot_be_written_is_told_and_still_read(
+def test_a_read_only_folder_is_reported_and_read(
     tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     run = Run.create(tmp_path, make_spec())
@@ -72,7 +73,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_still_read(
         return real(file, mode, *args, **options)
 
     monkeypatch.setattr("builtins.open", read_only)
-    with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*; choose another --run"):
+    with pytest.raises(StorageError, match=r"run: .*choose another --run"):
         run.locked().__enter__()
     with pytest.raises(StorageError, match=os.strerror(number)):
         Run.create(tmp_path, make_spec())
@@ -81,17 +82,17 @@ def test_a_folder_that_cannot_be_written_is_told_and_still_read(
 
 
 @pytest.mark.parametrize("closed", [".", "trials", "accuracy"])
-def test_a_run_of_which_any_folder_is_closed_to_this_user_is_refused_before_anything_is_written(
+def test_a_folder_closed_to_this_user_is_refused_early(
     tmp_path: Path, make_spec: MakeSpec, as_user: AsUser, closed: str
 ) -> None:
-    """The system refuses, and not a double: where the tests are root's, as a user with no rights of its own."""
+    """The system itself refuses; if the tests run as root, they become a user without rights."""
     run = Run.create(Path("run"), make_spec())
     for folder in ("trials", "accuracy", "."):
         (tmp_path / "run" / folder).mkdir(exist_ok=True)
         (tmp_path / "run" / folder).chmod(0o555 if folder == closed else 0o777)
     before = sorted(tmp_path.rglob("*"))
     with as_user(1234, 1234):
-        with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*Permission denied"):
+        with pytest.raises(StorageError, match=r"(?i)run: .*permission denied.*choose another --run"):
             run.locked().__enter__()
         assert Run.open(Path("run")).trials().empty, "it is still read"
     after = sorted(tmp_path.rglob("*"))
@@ -101,27 +102,29 @@ def test_a_run_of_which_any_folder_is_closed_to_this_user_is_refused_before_anyt
         pass
 
 
-def test_the_folder_or_the_lock_that_may_not_be_written_is_named(
-    tmp_path: Path, make_spec: MakeSpec, as_user: AsUser
-) -> None:
+def test_the_folder_or_lock_that_is_closed_is_named(tmp_path: Path, make_spec: MakeSpec, as_user: AsUser) -> None:
     run = Run.create(Path("run"), make_spec())
     (tmp_path / "run").chmod(0o777)
     (tmp_path / "run" / "accuracy").mkdir(mode=0o555)
-    with as_user(1234, 1234), pytest.raises(StorageError, match=r"got 'run/accuracy' \(Permission denied\); mend its"):
+    with (
+        as_user(1234, 1234),
+        pytest.raises(StorageError, match=r"write to run/accuracy: permission denied\. Change its"),
+    ):
         run.locked().__enter__()
     (tmp_path / "run" / "accuracy").rmdir()
     (tmp_path / "run" / "accuracy").write_text("a file")
-    with pytest.raises(StorageError, match=r"got 'run/accuracy' \(Not a directory\)"):
+    with pytest.raises(StorageError, match=r"Cannot write to run/accuracy: not a directory\."):
         run.locked().__enter__()
     (tmp_path / "run" / ".lock").chmod(0o444)
-    with as_user(4321, 4321), pytest.raises(StorageError, match=r"got 'run/\.lock' \(Permission denied\); mend its"):
+    with (
+        as_user(4321, 4321),
+        pytest.raises(StorageError, match=r"lock file run/\.lock: permission denied\. Change its"),
+    ):
         run.locked().__enter__()
 
 
 @needs_root
-def test_a_lock_that_root_makes_is_the_owners_of_the_folder(
-    tmp_path: Path, make_spec: MakeSpec, as_user: AsUser
-) -> None:
+def test_a_lock_of_root_belongs_to_the_folders_owner(tmp_path: Path, make_spec: MakeSpec, as_user: AsUser) -> None:
     run = Run.create(Path("run"), make_spec())
     os.chown("run", 1234, 1235)
     with run.locked():
@@ -132,7 +135,7 @@ def test_a_lock_that_root_makes_is_the_owners_of_the_folder(
         pass
 
 
-def test_a_run_folder_that_is_moved_while_it_is_held_is_written_to_no_more(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_moved_run_folder_is_written_no_more(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run(tmp_path / "run")
     with run.locked():
         Run.create(run.storage, make_spec())
@@ -142,7 +145,7 @@ def test_a_run_folder_that_is_moved_while_it_is_held_is_written_to_no_more(tmp_p
             lambda: run.storage.write("spec.yaml", b"x"),
             lambda: run.storage.folder("trials").names(),
         ):
-            with pytest.raises(StorageError, match=r"run: expected the lock .* the run folder was moved, or its lock"):
+            with pytest.raises(StorageError, match=r"run: lost the lock '.*/run/\.lock': the run folder was moved, or"):
                 call()
         assert [path.name for path in tmp_path.iterdir()] == ["moved"]
         (tmp_path / "run").mkdir()
@@ -153,7 +156,7 @@ def test_a_run_folder_that_is_moved_while_it_is_held_is_written_to_no_more(tmp_p
         assert Run.open(tmp_path / "moved").spec == make_spec()
 
 
-def test_who_lost_the_lock_writes_no_more_and_leaves_the_next_holder_alone(tmp_path: Path) -> None:
+def test_without_its_lock_a_sweep_writes_no_more(tmp_path: Path) -> None:
     one, other = LocalStorage(tmp_path / "run"), LocalStorage(tmp_path / "run")
     with one.locked():
         (tmp_path / "run" / ".lock").unlink()
@@ -170,7 +173,7 @@ def test_who_lost_the_lock_writes_no_more_and_leaves_the_next_holder_alone(tmp_p
             (tmp_path / "run" / ".trials.compact").rmdir()
 
 
-def test_who_lost_the_lock_does_not_remove_the_next_holders(tmp_path: Path) -> None:
+def test_a_lost_lock_leaves_the_next_holders_alone(tmp_path: Path) -> None:
     one, other = LocalStorage(tmp_path / "run"), LocalStorage(tmp_path / "run")
     first, second = one.locked(), other.locked()
     first.__enter__()
@@ -178,14 +181,12 @@ def test_who_lost_the_lock_does_not_remove_the_next_holders(tmp_path: Path) -> N
     second.__enter__()
     first.__exit__(None, None, None)
     other.write("a", b"x")
-    with pytest.raises(RunFolderError, match="no other sweep uses"):
+    with pytest.raises(RunFolderError, match="another sweep uses"):
         one.locked().__enter__()
     second.__exit__(None, None, None)
 
 
-def test_a_lock_that_is_lost_while_a_file_is_written_commits_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_lost_during_a_write_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = LocalStorage(tmp_path / "run")
     with storage.locked():
         storage.write("a", b"old")
@@ -202,14 +203,14 @@ def test_a_lock_that_is_lost_while_a_file_is_written_commits_nothing(
 
 
 def test_a_checkpoint_makes_no_run_folder_anew(tmp_path: Path) -> None:
-    """A worker holds no lock; what it cannot write is left out."""
+    """A worker holds no lock, and goes on without a checkpoint that it cannot write."""
     file = stored_file(tmp_path / "gone" / "checkpoints" / "k.pt")
     with pytest.raises(FileNotFoundError):
         file.storage.write(file.name, b"x", "checkpoint", durable=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_not_taken_for_another_sweep(
+def test_a_disk_without_locks_is_no_other_sweep(
     tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK))
@@ -217,12 +218,14 @@ def test_a_file_system_without_locks_is_not_taken_for_another_sweep(
         pass
 
 
-def test_the_second_of_two_sweeps_hears_which_process_holds_the_folder(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_held_folder_names_its_process(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     with run.locked():
         for _ in range(2):
             with (
-                pytest.raises(RunFolderError, match=rf"no other sweep uses, .*\(process {os.getpid()}\)"),
+                pytest.raises(
+                    RunFolderError, match=rf"another sweep uses '.*' \(process {os.getpid()}\)\. Wait for it,"
+                ),
                 run.locked(),
             ):
                 pass
@@ -238,10 +241,10 @@ def removed_with_its_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [removed, removed_with_its_folder])
-def test_a_lock_file_that_is_removed_while_it_is_opened_locks_nothing(
+def test_a_lock_file_removed_while_opened_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
 ) -> None:
-    """Its last holder had found a mistake, and removed the folder when it let go."""
+    """Its last holder found a mistake in its spec, and removed the folder when it let go."""
     real, storage, paths = fcntl.flock, LocalStorage(tmp_path / "run"), [tmp_path / "run" / ".lock"]
 
     def flock(file: Any, operation: int) -> None:
@@ -253,13 +256,11 @@ def test_a_lock_file_that_is_removed_while_it_is_opened_locks_nothing(
     with storage.locked():
         assert paths == []
         assert storage.read(".lock") == str(os.getpid()).encode()
-        with pytest.raises(RunFolderError, match="no other sweep uses"), LocalStorage(tmp_path / "run").locked():
+        with pytest.raises(RunFolderError, match="another sweep uses"), LocalStorage(tmp_path / "run").locked():
             pass
 
 
-def test_a_lock_file_that_another_process_makes_anew_is_that_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_file_made_anew_by_another_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, lock = fcntl.flock, tmp_path / ".lock"
     others: list[Any] = []
 
@@ -271,23 +272,21 @@ def test_a_lock_file_that_another_process_makes_anew_is_that_ones(
         real(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(RunFolderError, match="no other sweep uses"), LocalStorage(tmp_path).locked():
+    with pytest.raises(RunFolderError, match="another sweep uses"), LocalStorage(tmp_path).locked():
         pass
     others[0].close()
     with LocalStorage(tmp_path).locked():
         pass
 
 
-def test_a_lock_file_that_is_removed_for_ever_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_removed_for_ever_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda file, operation: (tmp_path / ".lock").unlink())
     with pytest.raises(FileNotFoundError), LocalStorage(tmp_path).locked():
         pass
 
 
-def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that is on disk in a folder whose name is not is lost with it."""
+def test_a_new_folder_is_synced_before_its_first_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is lost with its folder if the name of the folder was not synced."""
     order: list[str] = []
     real_sync, real_mkdir = os.fsync, os.mkdir
 
@@ -317,21 +316,21 @@ def test_a_new_folder_is_synced_into_its_parent_before_its_first_file(
     assert order == ["make checkpoints"]
 
 
-def test_tables_that_may_not_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_table_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setattr(LocalStorage, "read", lambda self, name: raising(errno.EACCES)(tmp_path / name))
     with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable, got 'Permission denied'; mend"):
         read_table(tmp_path, "trials")
 
 
-def test_a_folder_that_never_stands_still_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_never_stands_still_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setattr(LocalStorage, "read", lambda self, name: raising(errno.ENOENT)(tmp_path / name))
     with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable"):
         read_table(tmp_path, "trials")
 
 
-def test_a_real_limit_of_the_system_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_limit_of_the_system_leaves_the_old_file(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     storage.write("a", b"old")
     code = (
@@ -352,3 +351,22 @@ def test_files_are_made_of_paths(tmp_path: Path) -> None:
     assert isinstance(file, StoredFile)
     assert str(file) == str(tmp_path / "c.pt")
     assert stored_file(file.storage.address("c.pt")).storage.path == tmp_path
+
+
+def test_a_disk_with_a_cache_is_told_to_empty_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS; a file system that has no such call gets the plain one."""
+    calls: list[str] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("plain"))
+    monkeypatch.setattr(fcntl, "fcntl", lambda descriptor, command: calls.append(f"full {command}"))
+    folders.sync_folder(tmp_path)
+    assert calls == ["full 51"]
+    monkeypatch.setattr(fcntl, "fcntl", raising(errno.ENOTSUP))
+    folders.sync_folder(tmp_path)
+    assert calls == ["full 51", "plain"]
+
+
+def test_windows_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(OrchestratorError, match=r"^continual-sweep runs on Linux and macOS\. On Windows, install WSL"):
+        runpy.run_path(folders.__file__)
