@@ -21,7 +21,7 @@ class Constraint:
         metric: a metric or cost column of the trials table.
         operator: `<=` or `>=`.
         limit: the bound, in the metric's unit.
-        tolerance: > 0; a violation of this size counts as 1 when violations of several limits are compared.
+        tolerance: > 0; the unit in which violations of several limits are compared.
     """
 
     metric: str
@@ -31,12 +31,12 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """Return the constraint that `worst_forgetting <= 0.05` or `... (tolerance 0.01)` states.
+        """Return the constraint of a text such as `worst_forgetting <= 0.05` or `... (tolerance 0.01)`.
 
-        The tolerance is by default a tenth of the limit, or 0.01 for a limit of 0, and at least 0.001.
+        The default tolerance is a tenth of the limit but at least 0.001, or 0.01 if the limit is 0.
 
         Raises:
-            SpaceError: where the text has another form.
+            SpaceError: if the text has another form.
         """
         match = _LIMIT.match(text)
         try:
@@ -56,13 +56,13 @@ class Constraint:
 
     @property
     def name(self) -> str:
-        """Return the limit as it is written, without its tolerance."""
+        """Return the limit as text, without its tolerance."""
         return f"{self.metric} {self.operator} {self.limit:.12g}"
 
     def margin(self, value: float) -> float:
-        """Return how far `value` is inside of the limit, in the metric's unit; negative is a violation."""
+        """Return how far `value` is inside the limit, in the metric's unit; negative if it violates the limit."""
         return self.limit - value if self.operator == "<=" else value - self.limit
 
     def violation(self, value: float) -> float:
-        """Return the violation in tolerances; ≤ 0 is feasible."""
+        """Return the violation in units of the tolerance; ≤ 0 if the limit is met."""
         return -self.margin(value) / self.tolerance

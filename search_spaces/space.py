@@ -1,22 +1,19 @@
-"""What a method is searched over: ranges, choices and fixed values, checked against its hyper-parameters."""
+"""What is searched for a method: ranges, choices and fixed values, checked against its hyper-parameters."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from strategies import Hyperparameters, Method, TrainingSettings
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 Value = float | int | str | bool | None
 """A value of a hyper-parameter, as it stands in a spec and in a table."""
@@ -26,7 +23,7 @@ TRAINING_KNOBS = ("learning_rate", "momentum", "weight_decay", "batch_size", "ep
 
 
 class Range(BaseModel):
-    """A range to search, both ends included.
+    """A range as a spec states it, both ends included. Whether it holds whole numbers follows from the hyper-parameter.
 
     Args:
         low: smallest value.
@@ -43,59 +40,110 @@ class Range(BaseModel):
     step: float | None = Field(None, gt=0, description="spacing of the values, from low; not with log")
 
 
+# Optuna takes a quarter of a second to import, so what lists and checks spaces uses the three classes below, and
+# `to_optuna` is called by what samples.
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """Numbers from `low` to `high`, both included; `step` is None for all of them."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """Whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Values without an order."""
+
+    choices: tuple[Value, ...]
+
+
+Distribution = FloatRange | IntRange | Choices
+
+
+def to_optuna(space: Mapping[str, Distribution]) -> dict[str, BaseDistribution]:
+    """Return `space` as Optuna's distributions, for `Study.ask`."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, BaseDistribution] = {}
+    for name, searched in space.items():
+        match searched:
+            case Choices(choices):
+                found[name] = CategoricalDistribution(choices)
+            case IntRange(low, high, log, step):
+                found[name] = IntDistribution(low, high, log=log, step=step)
+            case FloatRange(low, high, log, width):
+                found[name] = FloatDistribution(low, high, log=log, step=width)
+    return found
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """What is searched and what is fixed for one method.
 
     Args:
-        distributions: name -> Optuna distribution; empty where nothing is searched.
-        fixed: name -> value that the spec fixes (other hyper-parameters keep their defaults).
-        start: the first suggestion: the defaults, where they lie in their range.
+        distributions: hyper-parameter -> what is searched; empty if nothing is.
+        fixed: hyper-parameter -> value that the spec fixes (others keep their defaults).
+        start: the first suggestion: the defaults that lie in their range.
     """
 
-    distributions: Mapping[str, BaseDistribution]
+    distributions: Mapping[str, Distribution]
     fixed: Mapping[str, Value]
     start: Mapping[str, Value]
 
 
 class SpaceError(ValueError):
-    """One entry of `spaces` is wrong; the message is a rule, the value and a way out."""
+    """One entry of `spaces` is wrong; the message says what is wrong and what to do."""
 
 
-def parse_distributions(
-    hyperparameters: type[Hyperparameters], entries: Mapping[str, Any]
-) -> dict[str, BaseDistribution]:
-    """Return the distributions of a space in the form of a spec: name -> a list of choices or {low, high, log}.
+def parse_distributions(hyperparameters: type[Hyperparameters], entries: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Return the distributions of a space as a spec states it: name -> a list of choices or {low, high, log}.
 
     Raises:
-        SpaceError: where an entry is wrong.
+        SpaceError: if an entry is wrong.
     """
     found = {}
     for name, entry in entries.items():
         try:
             value = list(entry) if isinstance(entry, list | tuple) else Range.model_validate(entry)
         except ValidationError:
-            raise SpaceError(f"expected choices or {{low, high, log}} for {name}, got {entry!r}; mend it") from None
+            raise SpaceError(
+                f"expected a list of choices or {{low, high, log}} for {name}, got {entry!r}; "
+                "correct the method's search_space"
+            ) from None
         found[name] = _distribution(_owner(name, hyperparameters), name, value)
     return found
 
 
 def build_space(
     method: Method,
-    defaults: Mapping[str, BaseDistribution],
+    defaults: Mapping[str, Distribution],
     overrides: Mapping[str, Any],
     training: TrainingSettings,
 ) -> SearchSpace:
     """Return the space of a method after the spec's overrides.
 
     Args:
-        method: whose.
+        method: the method.
         defaults: what is searched unless overridden.
         overrides: name -> a value (fixes it), a list (choices) or a `Range`.
         training: the training settings, for the defaults of training knobs.
 
     Raises:
-        SpaceError: where a name is unknown or a value is outside of what the method allows.
+        SpaceError: if a name is unknown or the method does not allow a value.
     """
     hyperparameters = method.hyperparameter_class
     distributions = dict(defaults)
@@ -120,6 +168,7 @@ def build_space(
 
 
 def _owner(name: str, hyperparameters: type[Hyperparameters]) -> type[BaseModel]:
+    """Return the class that has the field `name`."""
     if name in hyperparameters.model_fields:
         return hyperparameters
     if name in TRAINING_KNOBS:
@@ -128,14 +177,14 @@ def _owner(name: str, hyperparameters: type[Hyperparameters]) -> type[BaseModel]
     raise SpaceError(f"expected a hyper-parameter, got '{name}'; choose from: {known}")
 
 
-def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]) -> BaseDistribution:
+def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]) -> Distribution:
     field = owner.model_fields[name]
     if isinstance(override, list):
         if not override:
             raise SpaceError("expected at least one choice, got []; list the values to try")
-        return CategoricalDistribution([_checked(owner, name, value) for value in override])
+        return Choices(tuple(_checked(owner, name, value) for value in override))
     if not _is_number(field):
-        raise SpaceError(f"expected a value or a list of choices, got a range; {name} is no number")
+        raise SpaceError(f"expected a value or a list of choices, got a range; {name} is not a number")
     low, high = _checked(owner, name, override.low), _checked(owner, name, override.high)
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
@@ -148,25 +197,31 @@ def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]
     whole = int in _types(field) and float not in _types(field)
     if override.step is not None:
         if whole and not override.step.is_integer():
-            raise SpaceError(f"expected a whole step, got {override.step:g}; {name} counts")
+            raise SpaceError(f"expected a whole step, got {override.step:g}; {name} takes whole numbers only")
         if not _on_grid(high, low, override.step):
             raise SpaceError(
-                f"expected a step that leads from {low:g} to {high:g}, got {override.step:g}; change step or high"
+                f"expected steps that lead from {low:g} to {high:g}, got {override.step:g}; change step or high"
             )
     if whole:
-        return IntDistribution(int(low), int(high), log=override.log, step=int(override.step or 1))
-    return FloatDistribution(float(low), float(high), log=override.log, step=override.step)
+        return IntRange(int(low), int(high), override.log, int(override.step or 1))
+    return FloatRange(float(low), float(high), override.log, override.step)
 
 
 def _checked(owner: type[BaseModel], name: str, value: Any) -> Value:
-    """Return `value` as the field's type, or raise with the field's own rule."""
+    """Return `value` as the field's type.
+
+    Raises:
+        SpaceError: if the field does not allow it.
+    """
     try:
         if isinstance(value, float) and value.is_integer() and float not in _types(owner.model_fields[name]):
             value = int(value)
         return getattr(owner(**{name: value}), name)  # type: ignore[no-any-return]
     except ValidationError as error:
-        rule = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise SpaceError(f"expected {rule}, got {value!r}; {owner.model_fields[name].description}") from error
+        rule = re.sub(", (got a|unable to) .*", "", error.errors()[0]["msg"].removeprefix("Input should be "))
+        raise SpaceError(
+            f"expected {rule}, got {value!r}; change {name} ({owner.model_fields[name].description})"
+        ) from error
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:
@@ -177,10 +232,9 @@ def _is_number(field: FieldInfo) -> bool:
     return bool({int, float} & set(_types(field)))
 
 
-def _contains(distribution: BaseDistribution, value: Value) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
+def _contains(distribution: Distribution, value: Value) -> bool:
+    if isinstance(distribution, Choices):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     if not isinstance(value, int | float) or not distribution.low <= value <= distribution.high:
         return False
     return distribution.step is None or _on_grid(value, distribution.low, distribution.step)
@@ -191,14 +245,14 @@ def _on_grid(value: float, low: float, step: float) -> bool:
     return abs(n_steps - round(n_steps)) < 1e-8
 
 
-def extremes(distribution: BaseDistribution) -> tuple[Value, ...]:
+def extremes(distribution: Distribution) -> tuple[Value, ...]:
     """Return both ends of a range, or all choices."""
-    if isinstance(distribution, IntDistribution | FloatDistribution):
-        return distribution.low, distribution.high
-    return tuple(distribution.choices) if isinstance(distribution, CategoricalDistribution) else ()
+    return distribution.choices if isinstance(distribution, Choices) else (distribution.low, distribution.high)
 
 
-def sample(space: Mapping[str, BaseDistribution], n: int, seed: int) -> list[dict[str, Any]]:
+def sample(space: Mapping[str, Distribution], n: int, seed: int) -> list[dict[str, Any]]:
     """Return `n` suggestions drawn at random from `space`."""
+    import optuna
+
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return [study.ask(dict(space)).params for _ in range(n)]
+    return [study.ask(to_optuna(space)).params for _ in range(n)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic.fields import FieldInfo
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,7 +17,7 @@ from orchestrator.search.suggestion import describe
 from orchestrator.spec.validation import method_fault
 from orchestrator.streams.facts import DATASETS
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks, refused_type
-from search_spaces import default_space
+from search_spaces import Choices, Distribution, default_space
 from strategies import STRATEGIES, Strategy, find_method
 
 EXAMPLE = """\
@@ -106,7 +105,7 @@ def _ability(strategy: type[Strategy], kind: Any) -> str:
     return f"yes, but {strategy.notes[kind]}" if kind in strategy.notes else "yes"
 
 
-def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, BaseDistribution]) -> Table:
+def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, Distribution]) -> Table:
     """Return a row each, its name and default whole in a terminal of 80 columns."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("hyper-parameter", no_wrap=True)
@@ -132,10 +131,9 @@ def _allowed(field: FieldInfo) -> str:
     return ", ".join(str(choice) for choice in choices if isinstance(choice, str)) or "any"
 
 
-def _distribution(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
+def _distribution(distribution: Distribution) -> str:
+    if isinstance(distribution, Choices):
         return ", ".join(map(str, distribution.choices))
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     scale = ", log scale" if distribution.log else ""
     return f"{describe(float(distribution.low))} … {describe(float(distribution.high))}{scale}"
 

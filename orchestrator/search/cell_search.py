@@ -21,6 +21,7 @@ from orchestrator.spec.fields import Cell, ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import Phase
+from search_spaces import to_optuna
 from strategies import derive_seed
 
 _STARTUP_SUGGESTIONS = 8
@@ -152,7 +153,7 @@ class CellSearch:
             self._study.enqueue_trial(dict(space.start))
         planned: list[PlannedTrial] = []
         for number in range(first, min(first + settings.batch, settings.suggestions)):
-            trial = self._study.ask(dict(space.distributions))
+            trial = self._study.ask(to_optuna(space.distributions))
             suggestion = Suggestion(number, dict(trial.params))
             self._asked[number] = trial
             self.suggestions.append(suggestion)

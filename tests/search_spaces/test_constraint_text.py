@@ -47,7 +47,7 @@ def test_a_limit_is_read_from_its_text(text: str, expected: Constraint) -> None:
         "forgetting <= 0.05 tolerance 0.01",
     ],
 )
-def test_a_text_of_another_form_is_refused_with_an_example(text: str) -> None:
+def test_other_forms_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(SpaceError) as error:
         Constraint.parse(text)
     assert str(error.value) == (
@@ -64,9 +64,7 @@ def test_a_text_of_another_form_is_refused_with_an_example(text: str) -> None:
         ("average_accuracy >= 0.9 (tolerance 0.1)", 0.7, -0.2, 2.0),
     ],
 )
-def test_margin_is_the_room_left_and_violation_the_lack_of_it_in_tolerances(
-    text: str, value: float, margin: float, violation: float
-) -> None:
+def test_margin_and_violation(text: str, value: float, margin: float, violation: float) -> None:
     constraint = Constraint.parse(text)
 
     assert constraint.margin(value) == pytest.approx(margin)
@@ -74,7 +72,7 @@ def test_margin_is_the_room_left_and_violation_the_lack_of_it_in_tolerances(
 
 
 @pytest.mark.parametrize("operator", ["<=", ">="])
-def test_a_value_at_the_limit_is_feasible(operator: str) -> None:
+def test_a_value_at_the_limit_meets_it(operator: str) -> None:
     constraint = Constraint.parse(f"forgetting {operator} 0.1")
 
     assert constraint.margin(0.1) == 0

@@ -4,10 +4,24 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna import distributions
 from pydantic import ValidationError
 
-from search_spaces import SPACES, TRAINING_KNOBS, Range, SearchSpace, SpaceError, build_space, space_of
+from search_spaces import (
+    SPACES,
+    TRAINING_KNOBS,
+    Choices,
+    Distribution,
+    FloatRange,
+    IntRange,
+    Range,
+    SearchSpace,
+    SpaceError,
+    build_space,
+    sample,
+    space_of,
+    to_optuna,
+)
 from strategies import STRATEGIES, TrainingSettings, find_method
 
 TRAINING = TrainingSettings(learning_rate=0.03, batch_size=16)
@@ -17,32 +31,48 @@ def space(method: str, **overrides: Any) -> SearchSpace:
     return space_of(find_method(method), overrides, TRAINING)
 
 
-def test_every_method_has_a_space_and_every_space_a_method() -> None:
+def test_optuna_gets_the_same_distributions() -> None:
+    space: dict[str, Distribution] = {
+        "share": FloatRange(0.1, 0.7, step=0.1),
+        "rate": FloatRange(1e-4, 1.0, log=True),
+        "size": IntRange(50, 5000, log=True),
+        "count": IntRange(100, 500, step=100),
+        "kind": Choices((None, "true", 3)),
+    }
+
+    assert to_optuna(space) == {
+        "share": distributions.FloatDistribution(0.1, 0.7, step=0.1),
+        "rate": distributions.FloatDistribution(1e-4, 1.0, log=True),
+        "size": distributions.IntDistribution(50, 5000, log=True),
+        "count": distributions.IntDistribution(100, 500, step=100),
+        "kind": distributions.CategoricalDistribution([None, "true", 3]),
+    }
+
+
+def test_methods_and_spaces_match() -> None:
     assert SPACES.keys() == STRATEGIES.keys()
 
 
 @pytest.mark.parametrize("method", STRATEGIES)
-def test_every_distribution_lies_within_the_bounds_of_its_hyperparameter(method: str) -> None:
+def test_ranges_lie_within_the_allowed_values(method: str) -> None:
     own = STRATEGIES[method].hyperparameter_class
     for name, distribution in SPACES[method].items():
         assert name in own.model_fields
-        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        assert isinstance(distribution, FloatRange | IntRange)
         for end in (distribution.low, distribution.high):
             assert getattr(own(**{name: end}), name) == end
         assert distribution.low < distribution.high
 
 
 @pytest.mark.parametrize("method", STRATEGIES)
-def test_what_is_sampled_from_a_space_can_be_trained_with(method: str) -> None:
+def test_every_sample_is_a_valid_setting(method: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(20):
-        suggestion = study.ask(dict(SPACES[method])).params
+    for suggestion in sample(SPACES[method], 20, seed=0):
         assert STRATEGIES[method].hyperparameter_class(**suggestion).model_dump().items() >= suggestion.items()
 
 
 @pytest.mark.parametrize("method", STRATEGIES)
-def test_without_overrides_the_default_space_is_searched_from_the_defaults(method: str) -> None:
+def test_without_overrides_the_defaults_are_searched(method: str) -> None:
     found = space(method)
     defaults = STRATEGIES[method].hyperparameter_class().model_dump()
 
@@ -51,16 +81,16 @@ def test_without_overrides_the_default_space_is_searched_from_the_defaults(metho
     assert found.start == {name: defaults[name] for name in SPACES[method]}
 
 
-def test_the_range_of_ewc_covers_the_literature_on_a_log_scale() -> None:
+def test_ewc_range_covers_the_literature() -> None:
     distribution = SPACES["ewc"]["penalty_weight"]
 
-    assert isinstance(distribution, FloatDistribution)
+    assert isinstance(distribution, FloatRange)
     assert distribution.log
     assert distribution.low <= 0.4
     assert distribution.high >= 1e10
 
 
-def test_what_a_fixed_value_leaves_without_effect_is_not_searched_unless_asked_for() -> None:
+def test_unused_hyperparameters_are_not_searched() -> None:
     assert set(space("packnet", pruning="equal_share").distributions) == {"post_prune_epochs"}
     asked = space("packnet", pruning="equal_share", pruning_rate=Range(low=0.5, high=0.6))
     assert set(asked.distributions) == {"post_prune_epochs", "pruning_rate"}
@@ -90,26 +120,26 @@ def test_a_value_fixes_a_hyperparameter(method: str, name: str, value: Any, fixe
 def test_a_list_is_choices_in_their_order() -> None:
     found = space("ewc", fisher_samples=[None, 100.0, 200], fisher=["true", "predicted"], batch_size=[8, 32])
 
-    assert found.distributions["fisher_samples"] == CategoricalDistribution([None, 100, 200])
-    assert found.distributions["fisher"] == CategoricalDistribution(["true", "predicted"])
-    assert found.distributions["batch_size"] == CategoricalDistribution([8, 32])
+    assert found.distributions["fisher_samples"] == Choices((None, 100, 200))
+    assert found.distributions["fisher"] == Choices(("true", "predicted"))
+    assert found.distributions["batch_size"] == Choices((8, 32))
     assert found.fixed == {}
 
 
 @pytest.mark.parametrize(
     ("name", "override", "expected"),
     [
-        ("replay_ratio", Range(low=0.2, high=0.6), FloatDistribution(0.2, 0.6)),
-        ("replay_ratio", Range(low=0.1, high=0.7, step=0.1), FloatDistribution(0.1, 0.7, step=0.1)),
-        ("replay_ratio", Range(low=0.5, high=0.5), FloatDistribution(0.5, 0.5)),
-        ("buffer_size", Range(low=10, high=1000, log=True), IntDistribution(10, 1000, log=True)),
-        ("buffer_size", Range(low=100, high=500, step=100), IntDistribution(100, 500, step=100)),
-        ("learning_rate", Range(low=1e-4, high=1e-1, log=True), FloatDistribution(1e-4, 1e-1, log=True)),
-        ("epochs", Range(low=1, high=9), IntDistribution(1, 9)),
-        ("iterations", Range(low=10, high=90), IntDistribution(10, 90)),
+        ("replay_ratio", Range(low=0.2, high=0.6), FloatRange(0.2, 0.6)),
+        ("replay_ratio", Range(low=0.1, high=0.7, step=0.1), FloatRange(0.1, 0.7, step=0.1)),
+        ("replay_ratio", Range(low=0.5, high=0.5), FloatRange(0.5, 0.5)),
+        ("buffer_size", Range(low=10, high=1000, log=True), IntRange(10, 1000, log=True)),
+        ("buffer_size", Range(low=100, high=500, step=100), IntRange(100, 500, step=100)),
+        ("learning_rate", Range(low=1e-4, high=1e-1, log=True), FloatRange(1e-4, 1e-1, log=True)),
+        ("epochs", Range(low=1, high=9), IntRange(1, 9)),
+        ("iterations", Range(low=10, high=90), IntRange(10, 90)),
     ],
 )
-def test_a_range_is_searched_in_the_type_of_its_hyperparameter(name: str, override: Range, expected: Any) -> None:
+def test_a_range_has_the_type_of_its_hyperparameter(name: str, override: Range, expected: Any) -> None:
     found = space("replay", **{name: override})
 
     assert found.distributions[name] == expected
@@ -132,19 +162,17 @@ def test_a_range_is_searched_in_the_type_of_its_hyperparameter(name: str, overri
         ("naive", {"iterations": [None, 9]}, {"iterations": None}),
     ],
 )
-def test_the_first_suggestion_is_the_defaults_that_can_be_suggested(
-    method: str, overrides: dict[str, Any], start: dict[str, Any]
-) -> None:
+def test_the_first_suggestion_is_the_defaults(method: str, overrides: dict[str, Any], start: dict[str, Any]) -> None:
     assert space(method, **overrides).start == start
 
 
-def test_optuna_takes_the_first_suggestion_as_it_is() -> None:
+def test_optuna_accepts_the_first_suggestion() -> None:
     found = space("replay", learning_rate=Range(low=0.01, high=0.05, step=0.01), buffer=["reservoir", "class_balanced"])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(dict(found.start))
 
     assert found.start.keys() == found.distributions.keys()
-    assert study.ask(dict(found.distributions)).params == found.start
+    assert study.ask(to_optuna(found.distributions)).params == found.start
 
 
 @pytest.mark.parametrize(
@@ -168,7 +196,7 @@ def test_optuna_takes_the_first_suggestion_as_it_is() -> None:
             "replay",
             "buffer",
             Range(low=1, high=2),
-            "expected a value or a list of choices, got a range; buffer is no number",
+            "expected a value or a list of choices, got a range; buffer is not a number",
         ),
         (
             "replay",
@@ -188,62 +216,64 @@ def test_optuna_takes_the_first_suggestion_as_it_is() -> None:
             Range(low=10, high=20, log=True, step=5),
             "expected log or step, got both; drop one of them",
         ),
-        ("replay", "buffer_size", Range(low=1, high=9, step=0.5), "expected a whole step, got 0.5; buffer_size counts"),
+        (
+            "replay",
+            "buffer_size",
+            Range(low=1, high=9, step=0.5),
+            "expected a whole step, got 0.5; buffer_size takes whole numbers only",
+        ),
         (
             "replay",
             "buffer_size",
             Range(low=10, high=100, step=40),
-            "expected a step that leads from 10 to 100, got 40; change step or high",
+            "expected steps that lead from 10 to 100, got 40; change step or high",
         ),
         (
             "replay",
             "replay_ratio",
             Range(low=0.1, high=0.6, step=0.3),
-            "expected a step that leads from 0.1 to 0.6, got 0.3; change step or high",
+            "expected steps that lead from 0.1 to 0.6, got 0.3; change step or high",
         ),
         (
             "replay",
             "replay_ratio",
             1.5,
-            "expected less than or equal to 0.95, got 1.5; share of each training batch that is remembered",
+            "expected less than or equal to 0.95, got 1.5; change replay_ratio (share of each training batch that is remembered)",
         ),
         (
             "replay",
             "replay_ratio",
             Range(low=0.5, high=0.99),
-            "expected less than or equal to 0.95, got 0.99; share of each training batch that is remembered",
+            "expected less than or equal to 0.95, got 0.99; change replay_ratio (share of each training batch that is remembered)",
         ),
         (
             "replay",
             "buffer_size",
             [10, 10.5],
-            "expected a valid integer, got a number with a fractional part, got 10.5; "
-            "examples kept, all past tasks together",
+            "expected a valid integer, got 10.5; change buffer_size (examples kept, all past tasks together)",
         ),
         (
             "replay",
             "buffer",
             "fifo",
-            "expected 'reservoir' or 'class_balanced', got 'fifo'; uniform over the stream, or an equal share a class",
+            "expected 'reservoir' or 'class_balanced', got 'fifo'; change buffer (uniform over the stream, or an equal share a class)",
         ),
-        ("naive", "learning_rate", 0.0, "expected greater than 0, got 0.0; step size"),
+        ("naive", "learning_rate", 0.0, "expected greater than 0, got 0.0; change learning_rate (step size)"),
         (
             "ewc",
             "penalty_weight",
             Range(low=1.0, high=float("inf")),
-            "expected a finite number, got inf; λ of the penalty",
+            "expected a finite number, got inf; change penalty_weight (λ of the penalty",
         ),
     ],
 )
-def test_a_wrong_override_is_told_with_rule_value_and_way_out(
-    method: str, name: str, override: Any, message: str
-) -> None:
+def test_a_wrong_override_says_what_to_do(method: str, name: str, override: Any, message: str) -> None:
     with pytest.raises(SpaceError) as error:
         space(method, **{name: override})
     assert str(error.value).startswith(message)
 
 
-def test_a_range_knows_its_fields() -> None:
+def test_a_range_checks_its_fields() -> None:
     with pytest.raises(ValidationError, match="step"):
         Range(low=0, high=1, step=0)
     with pytest.raises(ValidationError, match="width"):

@@ -169,7 +169,7 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
     "step that misses high": (ewc({"low": 0, "high": 1, "step": 0.3}), "spaces.ewc.penalty_weight", "got 0.3"),
     "range without high": (ewc({"low": 1}), "spaces.ewc.penalty_weight.high", "expected a value, got nothing"),
     "range of text": (ewc({"low": "a", "high": 2}), "spaces.ewc.penalty_weight.low", "expected a number, got 'a'"),
-    "range of what is no number": (ewc({"low": 1, "high": 2}, "variant"), "spaces.ewc.variant", "is no number"),
+    "range of what is no number": (ewc({"low": 1, "high": 2}, "variant"), "spaces.ewc.variant", "is not a number"),
     "range of fractions of a count": (replay({"low": 1.5, "high": 2}), "spaces.replay.buffer_size", "got 1.5"),
     "range to infinity": (ewc({"low": 1, "high": math.inf}), "spaces.ewc.penalty_weight", "finite"),
     "no choices": (ewc([]), "spaces.ewc.penalty_weight", "expected at least one choice, got []"),
