@@ -1,0 +1,79 @@
+"""YAML that anyone may have written: bounded, and no key twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.spec import safe_yaml
+from orchestrator.spec.safe_yaml import TooLargeError, load_yaml
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("name: a\nmethods: [ewc]\n'name': b\n", "the key 'name' is on line 1 and again on line 3"),
+        ("search:\n  batch: 1\n  batch: 1\n", "the key 'batch' is on line 2 and again on line 3"),
+        ("- {1: a, 1: b}\n", "the key '1' is on line 1 and again on line 1"),
+        ("a: &a {x: 1}\nb: {<<: *a, y: 1, y: 2}\n", "the key 'y' is on line 2 and again on line 2"),
+        ("search: &a\n  batch: 1\n  <<: *a\n", "the alias on line 3 is inside the anchor that it repeats"),
+        ("a: [&a [*a]]\n", "the alias on line 1 is inside the anchor that it repeats"),
+        ("a: *b\n", "found undefined alias 'b'"),
+    ],
+)
+def test_what_means_two_things_is_refused(content: str, reason: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=reason):
+        load_yaml(content.encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "data"),
+    [
+        ("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n", {"x": 1, "y": 3}),
+        ("a: &a {x: 1, y: 2}\nb: {y: 3, <<: *a}\n", {"x": 1, "y": 3}),
+        ("a: &a {x: 1}\nc: &c {x: 2, y: 2}\nb: {<<: [*a, *c]}\n", {"x": 1, "y": 2}),
+        ("a: &a {x: 1}\nc: &c {y: 2}\nb:\n  <<: *a\n  <<: *c\n", {"x": 1, "y": 2}),
+        ("a: &a {x: 1}\nc: &c {<<: *a, x: 2}\nb: {<<: *c, x: 3}\n", {"x": 3}),
+        ("k: &k x\nb: {*k : 1}\n", {"x": 1}),
+        ("a: {b: 0}\nb: {b: {b: 1}}\n", {"b": {"b": 1}}),
+        ("b: {1: a, '1': b}\n", {1: "a", "1": "b"}),
+    ],
+)
+def test_merges_and_aliases_are_no_duplicates(content: str, data: dict[Any, Any]) -> None:
+    assert load_yaml(content.encode())["b"] == data
+
+
+@pytest.mark.parametrize(
+    ("content", "n_entries"),
+    [
+        ("b: [1, 1]", 5),
+        ("b: {c: d}", 5),
+        ("a: &a [1, 1, 1]\nb: [*a, *a]", 1 + 2 + 4 + 1 + 8),
+        ("a: &a [1]\nc: &c [*a, *a]\nb: [*c]", 1 + 3 + 2 + (1 + 4) + (1 + 5)),
+        ("a: &a {x: 1}\nb: {<<: *a}", 1 + 2 + 3 + (1 + 1 + 3)),
+    ],
+)
+def test_an_alias_counts_as_what_it_repeats(content: str, n_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_yaml, "MOST_ENTRIES", n_entries)
+    assert load_yaml(content.encode())
+    monkeypatch.setattr(safe_yaml, "MOST_ENTRIES", n_entries - 1)
+    with pytest.raises(TooLargeError, match=f"at most {n_entries - 1} entries"):
+        load_yaml(content.encode())
+
+
+@pytest.mark.parametrize(("content", "n"), [("ab: cde", 5), ("a: &a bcd\nb: [*a, *a]", 1 + 3 + 1 + 6)])
+def test_characters_are_counted_too(content: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = content.encode()
+    monkeypatch.setattr(safe_yaml, "MOST_BYTES", len(text))
+    assert load_yaml(text)
+    with pytest.raises(TooLargeError, match=f"at most {len(text)} bytes"):
+        load_yaml(text + b" ")
+    loader = safe_yaml._Loader(content)
+    loader.get_single_node()
+    assert loader._n_characters == n
+
+
+def test_nothing_in_a_file_is_none() -> None:
+    assert load_yaml(b"# nothing\n") is None
