@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and a message where it is not 0."""
+"""How a command ends: its exit code, and the message of an error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ EXIT_INTERRUPTED = 130
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run `command` and return the exit code: a mistake of the user's is a message, never a traceback."""
+    """Run `command` and return its exit code; an `OrchestratorError` is printed as a message, without a traceback."""
     try:
         with terminable():
             command()
     except Terminated:
-        return EXIT_TERMINATED  # the signal's handler has said it
+        return EXIT_TERMINATED  # the signal handler has already printed the message
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:
             print(STOPPED, file=sys.stderr)
@@ -38,7 +38,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 
 def _message(error: OrchestratorError) -> str:
-    """Return an error as a terminal may be given it: a fault is a line, and only the first line begins at the edge."""
+    """Return an error for the terminal: each fault on one line, and every line but the first indented."""
     text = str(error)
     for fault in getattr(error, "faults", ()):
         text = text.replace(fault, visible(fault))

@@ -1,4 +1,4 @@
-"""The options that commands share, and how their texts are read."""
+"""The options that commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -8,57 +8,76 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from orchestrator.core.errors import SpecError
+from orchestrator.core.errors import UsageError
 
-SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="The sweep's spec.")]
+SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", help="The spec of the sweep.")]
 Preset = Annotated[
     str | None,
-    typer.Option(help="A spec that comes with the package: quickstart (default), split-mnist, split-mnist-hsu, …"),
+    typer.Option(help="A spec from this package: quickstart (default), split-mnist, split-mnist-hsu, …"),
 ]
 RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="RUN", help="The run folder, a path or a URI.  [default: STORAGE/NAME]")
+    str | None, typer.Option("--run", metavar="RUN", help="The run folder: a path or a URI.  [default: STORAGE/NAME]")
 ]
 StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
         metavar="STORAGE",
-        help="Where run folders lie: a path, or a URI such as s3://bucket/prefix?region=eu-west-1, which every worker "
-        "reaches with credentials from its environment.  [default: runs]",
+        help="The folder of run folders: a path, or a URI such as s3://bucket/prefix?region=eu-west-1. Every worker "
+        "needs credentials for it in its environment.  [default: runs]",
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a path or a URI.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder: a path or a URI.")]
 DataDir = Annotated[
     Path,
-    typer.Option(envvar="CONTINUAL_SWEEP_DATA", help="Where torchvision's data sets are, or are downloaded to once."),
+    typer.Option(
+        envvar="CONTINUAL_SWEEP_DATA", help="The folder of torchvision's data sets; missing ones are downloaded."
+    ),
 ]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override any field, such as training.epochs=3."),
 ]
-Scenarios = Annotated[str | None, typer.Option(help="Override scenarios, separated by commas.")]
-Methods = Annotated[str | None, typer.Option(help="Override methods, separated by commas.")]
-Limit = Annotated[list[str] | None, typer.Option(help="Override limits, such as 'worst_forgetting <= 0.05'.")]
-Suggestions = Annotated[int | None, typer.Option(help="Override the budget of each searched cell.")]
+Scenarios = Annotated[str | None, typer.Option(help="Override the scenarios, separated by commas.")]
+Methods = Annotated[str | None, typer.Option(help="Override the methods, separated by commas.")]
+Limit = Annotated[
+    list[str] | None, typer.Option(help="Override the limits; repeat for several, such as 'worst_forgetting <= 0.05'.")
+]
+Suggestions = Annotated[int | None, typer.Option(help="Override the suggestions per searched cell.")]
 SearchSeeds = Annotated[int | None, typer.Option(help="Override the number of search seeds.")]
 ConfirmSeeds = Annotated[int | None, typer.Option(help="Override the number of confirm seeds.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Join this running Ray cluster; 'auto' finds one. By default one is started on this machine."),
+]
+NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs of the cluster that is started on this machine.")]
+MirrorStudies = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Copy the studies to this Optuna storage, to view them in its dashboard."),
+]
 AcceptChanges = Annotated[
     bool,
-    typer.Option("--accept-changes", help="Go on although earlier trials ran with other software or devices."),
+    typer.Option("--accept-changes", help="Continue although earlier trials ran with other software or devices."),
 ]
-Cpus = Annotated[float | None, typer.Option(help="Override the CPUs of a trial.")]
-Gpus = Annotated[float | None, typer.Option(help="Override the GPUs of a trial; fractions share one.")]
+Cpus = Annotated[float | None, typer.Option(help="Override the CPUs per trial.")]
+Gpus = Annotated[float | None, typer.Option(help="Override the GPUs per trial; with a fraction, trials share a GPU.")]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
-        "--plugin", metavar="MODULE:CLASS", help="Import this method or model, which the run names: its code runs."
+        "--plugin",
+        metavar="MODULE:CLASS",
+        help="Import this method or model, which the run names. Its code will run.",
     ),
 ]
 
 
 def parse_overrides(settings: list[str] | None, options: dict[str, Any], option: str = "--set") -> dict[str, Any]:
-    """Return field path -> value from `--set` (or another option) and the options with names of their own."""
-    form = "FIELD=VALUE" if option == "--set" else "NAME=VALUE"
+    """Return field path -> value, from the values of `--set` (or `option`) and from options with their own names.
+
+    Raises:
+        UsageError: if a setting is not of the form FIELD=VALUE.
+    """
+    form, example = ("FIELD=VALUE", "training.epochs=3") if option == "--set" else ("NAME=VALUE", "penalty_weight=10")
     found = {path: value for path, value in options.items() if value is not None}
     faults = []
     for setting in settings or []:
@@ -67,12 +86,11 @@ def parse_overrides(settings: list[str] | None, options: dict[str, Any], option:
             if not equals or not all(path.split(".")):
                 raise ValueError
             found[path.strip()] = yaml.safe_load(text)
-        except Exception:  # beside its own errors, PyYAML lets through whatever a bad tag raises
+        except Exception:  # a bad tag can raise anything, not only PyYAML's own errors
             shown = setting if len(setting) <= 80 else setting[:77] + "..."
-            example = "training.epochs=3" if option == "--set" else "penalty_weight=10"
-            faults.append(f"{option}: expected {form}, got '{shown}'; for example {example}")
+            faults.append(f"{option}: expected {form}, got '{shown}'. For example: {option} {example}")
     if faults:
-        raise SpecError(faults)
+        raise UsageError(*faults)
     return found
 
 

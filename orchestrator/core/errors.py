@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+ON_WINDOWS = "continual-sweep runs on Linux and macOS. On Windows, install WSL (`wsl --install`) and run it in there."
+
 
 class OrchestratorError(Exception):
     """Base of every error with a message for the user."""
+
+
+class UsageError(OrchestratorError):
+    """The arguments or options of a command are wrong; holds every fault at once.
+
+    Args:
+        faults: one message each.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
 
 
 class SpecError(OrchestratorError):

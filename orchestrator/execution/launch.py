@@ -21,6 +21,8 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
     Raises:
         OrchestratorError: for whatever the user can mend.
     """
+    if display is not None:
+        display.connecting(address)
     with connected(address, num_cpus) as cluster:
         metrics = SweepMetrics(session.spec.name)
         export_metrics(session, metrics, session.search.cells)

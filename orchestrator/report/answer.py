@@ -1,7 +1,7 @@
-"""The answer of a sweep, from its tables and spec alone: per scenario, the best feasible method and how sure we are.
+"""The answer of a sweep, from its tables and its spec alone: the best method per scenario that meets the limits.
 
-Methods are chosen on the validation split and measured on the test split. What counts is what the search of this spec
-visits and chooses when it runs again over the rows: others, of earlier budgets or spaces, are left aside.
+Methods are chosen on the validation split and measured on the test split. The search of this spec is replayed over the
+rows; rows that it does not visit, such as those of an earlier budget or space, are ignored.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
+from orchestrator.report.numbers import counted
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
@@ -37,12 +38,12 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """Return the mean, NaN where there is no value."""
+        """Return the mean, NaN if there is no value."""
         return fmean(self.values) if self.values else math.nan
 
     @property
     def std(self) -> float:
-        """Return the sample standard deviation, NaN for fewer than two values and where one is NaN."""
+        """Return the sample standard deviation, NaN if there are fewer than two values or one of them is NaN."""
         known = len(self.values) > 1 and all(map(math.isfinite, self.values))
         return stdev(self.values) if known else math.nan
 
@@ -52,13 +53,13 @@ class CellSummary:
     """What is known of one cell.
 
     Args:
-        cell: which.
-        chosen: the best feasible suggestion on validation (or the only one); None where nothing was feasible.
-        nearest: the suggestion that misses the limits least on validation, where nothing was feasible.
-        n_suggestions: suggestions that every search seed has measured.
-        n_failed: trials that failed or erred.
+        cell: the scenario and method.
+        chosen: the best feasible suggestion on validation, or the only one; None if no suggestion is feasible.
+        nearest: the suggestion that violates the limits least on validation; None if none is measured.
+        n_suggestions: suggestions that are measured on every search seed.
+        n_failed: trials with status `failed` or `error`.
         is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
-        chance_accuracy: average accuracy of the best answer that ignores the input.
+        chance_accuracy: average accuracy of the best constant answer.
     """
 
     cell: Cell
@@ -71,7 +72,7 @@ class CellSummary:
 
     @property
     def is_at_chance(self) -> bool:
-        """Return whether its accuracy is not above that of the best constant answer, as far as its seeds can tell."""
+        """Return whether its accuracy exceeds the best constant answer's by at most two standard errors or 0.01."""
         if self.chosen is None:
             return False
         for phase in ("confirm", "search"):
@@ -83,11 +84,11 @@ class CellSummary:
 
     @property
     def is_reference(self) -> bool:
-        """Return whether the method is only a bound."""
+        """Return whether the method is an upper bound, never recommended."""
         return find_method(self.cell.method).is_reference
 
     def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
-        """Return what was searched or fixed by the spec, with the suggestion's values."""
+        """Return the hyper-parameters that the spec searches or fixes, with the suggestion's values."""
         space = self.cell.space
         return {**{name: suggestion.hyperparameters.get(name) for name in space.distributions}, **space.fixed}
 
@@ -97,35 +98,30 @@ class ScenarioSummary:
     """The answer for one scenario.
 
     Args:
-        scenario: which.
-        cells: every cell of it.
+        scenario: its name.
+        cells: all of its cells.
         best: the recommended cell, or None.
-        vetoed: cells that were preferred on validation but broke a limit on test.
+        vetoed: cells that did better on validation but violated a limit, or had failed trials, on test.
+        nearest_miss: if nothing is feasible, the cell, suggestion and phase that violate the limits least.
     """
 
     scenario: str
     cells: tuple[CellSummary, ...]
     best: CellSummary | None
     vetoed: tuple[CellSummary, ...]
+    nearest_miss: tuple[CellSummary, Suggestion, Phase] | None = None
 
     @property
     def unconfirmed(self) -> tuple[CellSummary, ...]:
-        """Return the cells that may still be recommended: chosen on validation, with test trials to come."""
+        """Return the cells that may still be recommended: chosen on validation, with test trials still missing."""
         return tuple(c for c in self.cells if c.chosen is not None and not c.is_complete and not c.is_reference)
-
-    @property
-    def nearest_miss(self) -> tuple[CellSummary, Suggestion, Phase] | None:
-        """Return the cell, suggestion and phase that come nearest to the limits, where nothing is feasible."""
-        return self._nearest
-
-    _nearest: tuple[CellSummary, Suggestion, Phase] | None = None
 
 
 def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary]:
     """Return the answer for each scenario of a sweep.
 
     Args:
-        search: the sweep's search, as far as the tables go.
+        search: the sweep's search, replayed over the tables.
         trials: the trials table.
     """
     cells = [_cell_summary(cell_search, trials) for cell_search in search.cells]
@@ -136,15 +132,15 @@ def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary
 
 
 def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
-    """Return a line on completed trials that the search does not visit; empty where there is none."""
+    """Return a line on completed trials that the search does not visit, or an empty text if there are none."""
     visited = set().union(*(cell_search.keys for cell_search in search.cells))
     n = int(((trials["status"] == "completed") & ~trials["key"].isin(visited)).sum())
     if not n:
         return ""
-    are = "s in the tables are" if n > 1 else " in the tables is"
-    of = "of other searches (budget, space, seeds, methods, code)"
-    later = " or follow from trials that are missing," if search.n_unknown else ""
-    return f"{n} completed trial{are} {of}{later} and not in this answer."
+    origin = "other searches (with another budget, space, seeds, methods or code)"
+    if search.n_unknown:
+        origin += " or follow from missing trials"
+    return f"Not in this answer: {counted(n, 'completed trial')} in the tables, from {origin}."
 
 
 def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
@@ -152,8 +148,8 @@ def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
     return Spread(tuple(suggestion.values(phase, metric)))
 
 
-def n_kept(constraint: Constraint, values: Sequence[float]) -> int:
-    """Return on how many seeds a limit holds."""
+def n_met(constraint: Constraint, values: Sequence[float]) -> int:
+    """Return on how many seeds a limit is met."""
     return sum(constraint.margin(value) >= 0 for value in values)
 
 
@@ -161,7 +157,7 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
     spec, rows = search.spec, trials[trials["key"].isin(search.keys)]
     search_seeds = set(spec.seeds.of("search"))
     measured = [s for s in search.suggestions if set(s.outcomes["search"]) == search_seeds]
-    # Until the budget is spent, the best so far stands for the cell.
+    # Until the search has chosen, the best so far stands for the cell.
     chosen = search.chosen or search.best_feasible()
     is_known = chosen is not None and any(chosen.outcomes.values())
     known = [s for s in measured if s.total_violation("search", spec) < math.inf]
@@ -203,8 +199,7 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
     for index, cell in enumerate(cells):
         if cell.is_reference:
             continue
-        # What was confirmed is judged on the test split, the rest on validation; what is still to be confirmed misses
-        # nothing yet.
+        # A confirmed cell is judged on the test split, others on validation; one still to be confirmed is not a miss.
         was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("search", spec))
         if cell.chosen is not None and was_feasible:
             if not cell.is_complete:

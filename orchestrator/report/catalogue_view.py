@@ -1,4 +1,4 @@
-"""What exists: methods and scenarios, as the terminal lists them."""
+"""The methods and scenarios that exist, as the terminal lists them. Imports nothing heavy: a list should not wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.errors import SpecError
+from orchestrator.core.errors import UsageError
 from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS
 from orchestrator.core.text import visible
 from orchestrator.search.suggestion import describe
@@ -26,21 +26,21 @@ streams:
   churn: {table: data/churn.csv, label: churned, task: quarter, drop: [customer_id]}
 scenarios: [photos/class, churn/domain]
 """
-"""How a spec names a user's own data."""
+"""The part of a spec that names a user's own data."""
 
 
 def render_methods(name: str | None = None) -> RenderableType:
     """Return methods with their papers, hyper-parameters, ranges, search space and incremental types.
 
     Args:
-        name: one method, a class that was imported before, or a combination, for its parts; None for all that there is.
+        name: a method, a combination (for its parts), or a `module:Class` that is already imported; by default all.
 
     Raises:
-        SpecError: where there is no such method or the parts do not combine.
+        UsageError: if there is no such method or the parts do not combine.
     """
     fault = None if name is None else method_fault(name)
     if fault:
-        raise SpecError([f"methods: {fault}"])
+        raise UsageError(f"methods: {fault}")
     chosen = STRATEGIES if name is None else find_method(name).parts
     parts: list[RenderableType] = []
     for part, strategy in chosen.items():
@@ -57,7 +57,7 @@ def render_methods(name: str | None = None) -> RenderableType:
         parts.append(Text(""))
     elsewhere = [] if name else [other for other in STRATEGIES.installed if other not in chosen]
     if elsewhere:
-        parts.append(f"Of other packages, each shown by methods NAME: {', '.join(elsewhere)}")
+        parts.append(f"From other installed packages (methods NAME shows one): {', '.join(elsewhere)}")
     return Group(*parts)
 
 
@@ -80,13 +80,13 @@ def render_scenarios() -> RenderableType:
     return Group(
         Text("A scenario is STREAM/TYPE, such as split-mnist/class.", style="bold"),
         table,
-        Text("rotated and noisy streams have no class type: an image keeps its class, so no task brings new ones."),
+        Text("Rotated and noisy streams have no class type: all of their tasks have the same classes."),
         Text("\nYour own data: name a folder of images or a table, then use that name in scenarios", style="bold"),
         Text(EXAMPLE),
         Text(
-            "A folder holds FOLDER/CLASS/IMAGE, cut into tasks by class, or FOLDER/TASK/CLASS/IMAGE; a table is "
-            "Parquet or CSV with a column of classes (label) and one of tasks (task), or is cut by class too. Tasks "
-            "that share a class have no class type."
+            "A folder has the layout FOLDER/TASK/CLASS/IMAGE, or FOLDER/CLASS/IMAGE to be cut into tasks by class. A "
+            "table is a Parquet or CSV file with a column of classes (label) and a column of tasks (task); without "
+            "task it is cut into tasks by class. If tasks share a class, there is no class type."
         ),
         Text("\nWhich method runs on which incremental type", style="bold"),
         abilities,
@@ -94,7 +94,7 @@ def render_scenarios() -> RenderableType:
         settings,
         Text("\nMetrics and costs, for limits and the objective", style="bold"),
         _facts({name: metric.meaning for name, metric in METRICS_AND_COSTS.items()}),
-        Text("\nIn the tables beside them, and not for limits", style="bold"),
+        Text("\nAlso in the tables, but not available for limits", style="bold"),
         _facts(DERIVED),
     )
 
@@ -106,7 +106,7 @@ def _ability(strategy: type[Strategy], kind: Any) -> str:
 
 
 def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, Distribution]) -> Table:
-    """Return a row each, its name and default whole in a terminal of 80 columns."""
+    """Return a row per hyper-parameter; names and defaults are never cut, even in 80 columns."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("hyper-parameter", no_wrap=True)
     table.add_column("default", no_wrap=True)
@@ -119,7 +119,7 @@ def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, Distribution
 
 
 def _allowed(field: FieldInfo) -> str:
-    """Return the values that a hyper-parameter may have."""
+    """Return the values that a hyper-parameter may take."""
     bounds = []
     for rule in field.metadata:
         for attribute, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):

@@ -1,4 +1,4 @@
-"""The console: nothing that others wrote can move its cursor or pass for markup."""
+"""The console. Text from a run folder cannot move its cursor, pass for markup, or fail to be encoded."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
+from orchestrator.core.encoding import encodable
 from orchestrator.core.text import visible, visible_lines
 
 
 class PlainConsole(Console):
-    """A console for what others wrote: a string is one line and never markup; a `Text` may have several lines.
+    """A console for untrusted text: a string is one line and never markup; a `Text` may have several lines.
 
-    Whatever it is given, only Rich itself writes control characters: all else goes out as `visible` spells it.
+    Only Rich itself writes control characters; others are spelled out by `visible`. Characters that the output's
+    encoding lacks are replaced before the layout, so that columns stay aligned.
     """
 
     def render_str(self, text: str, *, style: str | Style = "", **options: Any) -> Text:
-        """Return a string as the text that it is, whatever `options` say of markup, emoji and highlighting."""
+        """Return a string as plain text, whatever `options` say about markup, emoji and highlighting."""
         layout = {name: options[name] for name in ("justify", "overflow") if name in options}
-        return Text(visible(text), style=style, **layout)
+        return Text(encodable(visible(text), self.encoding), style=style, **layout)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of anything, cleaned."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=visible_lines(segment.text))
+            if not segment.control:
+                segment = segment._replace(text=encodable(visible_lines(segment.text), self.encoding))
+            yield segment
 
 
-def make_console(stderr: bool = False) -> PlainConsole:
-    """Return a console; where the output is no terminal, lines are wide and plain."""
-    console = PlainConsole(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        return PlainConsole(stderr=stderr, highlight=False, width=200, no_color=True)
-    return console
+def make_console() -> PlainConsole:
+    """Return a console; if the output is not a terminal, its lines are 200 characters wide and plain."""
+    console = PlainConsole(highlight=False)
+    return console if console.is_terminal else PlainConsole(highlight=False, width=200, no_color=True)

@@ -1,4 +1,4 @@
-"""What the terminal shows of a plan."""
+"""The plan of a sweep in the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from orchestrator.execution.capacity import NodeResources, share_slots
-from orchestrator.report.progress import duration
+from orchestrator.report.numbers import duration
 from orchestrator.spec.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 
 def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableType:
-    """Return the plan as a table with its totals and the estimate of the time."""
+    """Return the trials of each cell, their totals, and an estimate of the time.
+
+    Args:
+        spec: the sweep.
+        plan: what it would do.
+        workers: trials that run at the same time; by default as many as fit on this machine.
+    """
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("cell", "done", "to do", "s a trial", "why"):
+    for column in ("cell", "done", "to do", "s per trial", "why"):
         table.add_column(column, justify="left" if column in ("cell", "why") else "right")
     for cell in plan.cells:
         shown = "" if math.isnan(cell.seconds_a_trial) else f"{cell.seconds_a_trial:.1f}"
@@ -31,26 +37,28 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
     n_to_do = sum(cell.n_ready + cell.n_later for cell in plan.cells)
     slots = workers or _slots_here(spec)
     seconds = sum(cell.seconds for cell in plan.cells) / slots
-    source = "rows of this run" if any(cell.is_measured for cell in plan.cells) else "some steps timed here"
+    source = "trials of this run" if any(cell.is_measured for cell in plan.cells) else "a few training steps timed here"
     return Group(
         table,
         f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
-        f"about {duration(seconds)} with {slots} trials at once, from {source}, cluster start aside",
+        f"about {duration(seconds)} with {slots} trials at once, estimated from {source}, without the cluster's start",
         *_changes(plan, n_to_do),
     )
 
 
 def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
     if plan.changes:
-        yield "The trials that are there ran with other software or devices than would be used here:"
+        yield "The completed trials ran with other software or on other devices than this machine has:"
         yield from plan.changes
         yield (
-            "The sweep waits for --accept-changes." if n_to_do else "Nothing is left to train: the sweep does not ask."
+            "The sweep will only start with --accept-changes."
+            if n_to_do
+            else "Nothing is left to train, so the sweep does not need --accept-changes."
         )
 
 
 def _slots_here(spec: SweepSpec) -> int:
-    """Return how many trials run at once on the CPUs of this machine."""
+    """Return how many trials run at the same time on the CPUs of this machine."""
     requests = list(dict.fromkeys(spec.resources.of(c.scenario, c.method) for c in spec.cells))
     cpus = float(len(os.sched_getaffinity(0)))
     gpus = max(math.ceil(max(request.gpus for request in requests)), 1)

@@ -1,10 +1,13 @@
-"""Live progress: a table that redraws itself in a terminal, plain lines elsewhere."""
+"""Live progress: a table that redraws itself in a terminal, plain lines elsewhere.
+
+Imports nothing heavy: the first line of a sweep is printed before PyTorch and Ray are imported.
+"""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,29 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.text import visible
-from orchestrator.execution.session import Session
-from orchestrator.report.text import number
-from orchestrator.search.cell_search import CellSearch, PlannedTrial
-from orchestrator.trial.result import TrialResult
+from orchestrator.report.numbers import UNKNOWN, duration, number
+
+if TYPE_CHECKING:
+    from orchestrator.execution.session import Session
+    from orchestrator.search.cell_search import CellSearch, PlannedTrial
+    from orchestrator.trial.result import TrialResult
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a user reads them."""
-    seconds = round(seconds)
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes = seconds // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _time_left(seconds: float | None) -> str:
-    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
-
-
 class ProgressDisplay:
-    """Shows a session while it runs; also a listener of it.
+    """Shows a session while it runs; its `trial_ended` listens to the session.
 
     Args:
         console: where to show it.
@@ -47,6 +39,7 @@ class ProgressDisplay:
         self._live: Live | None = None
         self._session: Session | None = None
         self._last_line = 0.0
+        self._has_said_cluster = False
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +50,16 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def connecting(self, address: str | None) -> None:
+        """Say once which Ray cluster the sweep is about to use; None is one that is started here."""
+        if self._has_said_cluster:
+            return
+        self._has_said_cluster = True
+        if address is None:
+            self.say("starting a Ray cluster on this machine …")
+        else:
+            self.say("joining a running Ray cluster …" if address == "auto" else f"joining Ray cluster {address} …")
+
     def start(self, session: Session) -> None:
         """Begin to show `session`."""
         self._session = session
@@ -65,7 +68,7 @@ class ProgressDisplay:
             self._live.start()
 
     def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
-        """Show a trial that ended: each failure, and otherwise a line every few seconds."""
+        """Print a failed trial; without a terminal, also each finished cell and a line every few seconds."""
         if result.status != "completed":
             seed = f"seed {planned.spec.seed}"
             self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
@@ -75,7 +78,7 @@ class ProgressDisplay:
         now = time.monotonic()
         if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            # The slot that the trial held is taken again at once.
+            # The next trial takes this one's slot at once.
             self.say(self._line(session, len(session.search.running) + (session.search.n_waiting > 0)))
 
     def say(self, text: str) -> None:
@@ -95,13 +98,13 @@ class ProgressDisplay:
         if session is None:
             return Text("")
         table = Table(box=box.SIMPLE_HEAD)
-        for column in ("cell", "trials", "suggestions", f"best feasible {session.spec.objective}", "state"):
+        best_within = f"best {session.spec.objective}" + (" within the limits" if session.spec.limits else "")
+        for column in ("cell", "trials", "suggestions", best_within, "state"):
             table.add_column(column)
         for search in session.search.cells:
             best = search.best_feasible()
-            shown = (
-                number(session.spec.objective, best.mean(search.judged_phase, session.spec.objective)) if best else "–"
-            )
+            objective = session.spec.objective
+            shown = number(objective, best.mean(search.judged_phase, objective)) if best else UNKNOWN
             trials = f"{search.n_recorded}/{search.n_recorded + search.n_unknown}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
         n_recorded, n_unknown = self._counts(session)
@@ -113,15 +116,21 @@ class ProgressDisplay:
     @staticmethod
     def _verdict(search: CellSearch) -> str:
         if search.is_finished:
-            return "confirmed" if search.chosen is not None else "nothing feasible"
+            if search.chosen is not None:
+                return "confirmed"
+            return "no suggestion meets the limits" if search.spec.limits else "no suggestion completed"
         if search.is_blocked:
-            return "interrupted by an error; run again"
+            return "stopped by an error of the machine; run again"
         if not search.cell.is_searched:
             return "measuring"
         return "searching" if search.chosen is None else "confirming"
 
     @staticmethod
     def _counts(session: Session) -> tuple[int, int]:
-        """Return how many results are there, and how many may still come: none for what nothing feasible cancels."""
+        """Return how many trials are recorded, and how many may still run: none of a cell without a feasible choice."""
         cells = session.search.cells
         return sum(cell.n_recorded for cell in cells), sum(cell.n_unknown for cell in cells)
+
+
+def _time_left(seconds: float | None) -> str:
+    return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"

@@ -11,15 +11,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO
 
-from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
+from orchestrator.core.errors import ON_WINDOWS, OrchestratorError, RunFolderError, StorageError, system_message
 from orchestrator.core.fault_points import reached
 
 try:
     import fcntl
 except ImportError as _error:
-    raise OrchestratorError(
-        "continual-sweep runs on Linux and macOS. On Windows, install WSL (`wsl --install`) and run it in there."
-    ) from _error
+    raise OrchestratorError(ON_WINDOWS) from _error
 
 _MOST_TRIES = 100
 """Gives up on a lock file that other processes remove so often while it is opened."""

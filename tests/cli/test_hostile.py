@@ -108,7 +108,7 @@ def test_the_row_that_a_strangers_key_spoils_would_be_filled(
 
 ESCAPES = "\x1b]52;c;ZXZpbA==\x07\x1b[1A\x1b[2K\x1b[2J\x9b31m\u202e[/] [link=https://evil.example]x[/link] :smile:"
 SPELLED = r"\x1b]52;c;ZXZpbA==\x07\x1b[1A\x1b[2K\x1b[2J\x9b31m\u202e[/] [link=https://evil.example]x[/link] :smile:"
-FAKE = "\nBest feasible: evil"
+FAKE = "\nRecommended: evil"
 
 Terminal = Callable[..., tuple[int, str]]
 
@@ -147,7 +147,7 @@ def refuse_controls(shown: str) -> None:
     """Fail where anything but line breaks and Rich's own styles is sent, or a line is none of ours."""
     left = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert {character for character in left if not character.isprintable()} <= {"\n"}
-    assert "\nBest feasible: evil" not in left
+    assert "\nRecommended: evil" not in left
 
 
 @pytest.fixture
@@ -201,13 +201,13 @@ def test_no_view_of_a_strangers_run_sends_escapes_to_a_terminal(
         assert code in (0, EXIT_MISTAKE)
         refuse_controls(shown)
         if code == 0:
-            assert (SPELLED + r"\nBest feasible: evil" in shown) == (view in stands_in)
+            assert (SPELLED + r"\nRecommended: evil" in shown) == (view in stands_in)
             assert "\x1b[1m" in shown, "it is a terminal, and Rich's own styles are there"
 
 
 def test_an_error_sends_no_escapes_to_a_terminal(terminal: Terminal, run_with: Callable[..., tuple[Path, str]]) -> None:
     path, _ = run_with()
-    odd = path / "trials" / "\x1b[31m\x1b[2J\nBest feasible: evil.parquet"
+    odd = path / "trials" / "\x1b[31m\x1b[2J\nRecommended: evil.parquet"
     odd.write_bytes(b"no Parquet")
     code, shown = terminal("show", path)
     assert code == EXIT_MISTAKE
@@ -215,7 +215,7 @@ def test_an_error_sends_no_escapes_to_a_terminal(terminal: Terminal, run_with: C
     assert shown.startswith("error: ")
     assert r"\x1b[31m\x1b[2J" in shown
     odd.unlink()
-    (path / "spec.yaml").write_text('limits: ["worst\\e[31m\\n  fake: line\\nBest feasible: evil <= 1"]\n')
+    (path / "spec.yaml").write_text('limits: ["worst\\e[31m\\n  fake: line\\nRecommended: evil <= 1"]\n')
     for arguments in (("show", path), ("plan", path / "spec.yaml")):
         code, shown = terminal(*arguments)
         assert code == EXIT_MISTAKE

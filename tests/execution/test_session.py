@@ -233,8 +233,8 @@ def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
     assert run.n_missing(small) == search.n_unknown == 0
     assert guarded(lambda: app(["show", str(run.path)], prog_name="orchestrator")) == 0
     shown = capsys.readouterr().out
-    assert "Best feasible: replay" in shown
-    assert "8 completed trials in the tables are of other searches" in shown
+    assert "Recommended: replay" in shown
+    assert "8 completed trials in the tables, from other searches" in shown
     assert "again" not in shown
 
 

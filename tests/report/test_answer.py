@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.execution.session import outcome_of
-from orchestrator.report.answer import CellSummary, ScenarioSummary, Spread, n_kept, note_on_others, spread, summarise
+from orchestrator.report.answer import CellSummary, ScenarioSummary, Spread, n_met, note_on_others, spread, summarise
 from orchestrator.results.rows import trial_row
 from orchestrator.results.schema import TRIALS_SCHEMA
 from orchestrator.search.suggestion import Outcome
@@ -22,7 +22,7 @@ from orchestrator.trial.result import TrialResult
 from search_spaces import Constraint
 
 N = 1000
-"""Held-out examples of each of two tasks: accuracies below are counts of them."""
+"""Held-out examples per task, of two; the accuracies below are counts of them."""
 
 FIELDS: dict[str, Any] = {
     "methods": ["naive", "joint", "ewc", "replay"],
@@ -46,14 +46,14 @@ def result(spec: TrialSpec, measured: Measured, kept_bytes: float = 100.0) -> Tr
 
 
 POOR: tuple[Measured, Measured] = ((0.2, 0.8), (0.2, 0.8))
-"""What breaks every limit by far, on two seeds."""
+"""Violates every limit by far, on two seeds."""
 
 
 class Rows:
-    """What trials measure, added a suggestion at a time, and the rows of a sweep in which they do; others do not end.
+    """The rows of a sweep whose trials measure what `add` has told; trials without an entry never end.
 
     Args:
-        fields: of the sweep, beside those of FIELDS.
+        fields: fields of the spec, besides those in FIELDS.
     """
 
     def __init__(self, **fields: Any) -> None:
@@ -65,12 +65,12 @@ class Rows:
     def add(
         self, method: str, phase: Phase, *seeds: Measured, number: int = 0, scenario: str = "split-digits/task"
     ) -> Rows:
-        """Add what a suggestion measures, in the order of the seeds; fewer than there are leaves the others out."""
+        """Add what a suggestion measures on each seed, in order; the trials of further seeds never end."""
         self.measured[f"{scenario} {method}", phase, number] = seeds
         return self
 
     def run(self, **fields: Any) -> Rows:
-        """Run the sweep, or, with other `fields`, another one over the rows that are there."""
+        """Run the sweep; or, given `fields`, another sweep over the rows of earlier ones."""
         self.spec = parse_spec(FIELDS | fields) if fields else self.spec
         search = self.search()
         while search.n_waiting:
@@ -93,12 +93,12 @@ class Rows:
         return frame
 
     def found(self) -> ScenarioSummary:
-        """Return the answer from the rows that are there."""
+        """Return the answer from the present rows."""
         search = self.search()
         (scenario,) = summarise(search, self.frame())
         missing = {c.cell.name for c in search.cells if c.n_unknown}
-        assert not missing & {c.cell.name for c in scenario.cells if c.is_complete}, "both tell the same"
-        assert {c.cell.name for c in scenario.unconfirmed} <= missing, "what is waited for would be trained"
+        assert not missing & {c.cell.name for c in scenario.cells if c.is_complete}, "both must agree"
+        assert {c.cell.name for c in scenario.unconfirmed} <= missing, "the next run trains what the answer waits for"
         return scenario
 
     def summary(self) -> ScenarioSummary:
@@ -109,7 +109,7 @@ class Rows:
 
 
 def plain(**fields: Any) -> Rows:
-    """Return a complete sweep: naive forgets, joint is best, ewc has one suggestion of two that keeps the limit."""
+    """Return a complete sweep: naive forgets, joint is best, ewc has one suggestion of two that meets the limit."""
     rows = Rows(**fields)
     rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
     rows.add("joint", "search", (0.99, 0), (0.99, 0)).add("joint", "confirm", (0.99, 0), (0.99, 0))
@@ -131,7 +131,7 @@ def best(rows: Rows) -> str | None:
 def test_the_best_feasible_suggestion_is_chosen_on_validation() -> None:
     ewc = plain().cell("ewc")
     assert ewc.chosen is not None
-    assert ewc.chosen.number == 0, "number 1 is more accurate and breaks the limit"
+    assert ewc.chosen.number == 0, "number 1 is more accurate but violates the limit"
     assert ewc.hyperparameters(ewc.chosen) == ewc.chosen.hyperparameters
     assert ewc.chosen.hyperparameters.keys() == {"penalty_weight"}
     assert (ewc.n_suggestions, ewc.n_failed, ewc.is_complete, ewc.is_reference) == (2, 0, True, False)
@@ -140,7 +140,7 @@ def test_the_best_feasible_suggestion_is_chosen_on_validation() -> None:
 def test_without_limits_the_most_accurate_is_chosen() -> None:
     rows = plain(limits=[])
     assert rows.cell("ewc").chosen.number == 1  # type: ignore[union-attr]
-    assert not rows.cell("ewc").is_complete, "its confirm trials are not there"
+    assert not rows.cell("ewc").is_complete, "its confirm trials are missing"
 
 
 def test_the_choice_is_measured_on_test() -> None:
@@ -160,13 +160,13 @@ def test_deviation_needs_two_values() -> None:
     assert math.isnan(Spread(()).mean)
 
 
-def test_seeds_that_keep_a_limit_are_counted() -> None:
+def test_seeds_that_meet_a_limit_are_counted() -> None:
     limit = Constraint.parse("worst_forgetting <= 0.05")
-    assert n_kept(limit, [0.0, 0.05, 0.06, math.nan]) == 2
-    assert n_kept(Constraint.parse("backward_transfer >= -0.1"), [-0.2, -0.1, 0.3]) == 2
+    assert n_met(limit, [0.0, 0.05, 0.06, math.nan]) == 2
+    assert n_met(Constraint.parse("backward_transfer >= -0.1"), [-0.2, -0.1, 0.3]) == 2
 
 
-def test_the_best_method_is_recommended_and_never_a_bound() -> None:
+def test_the_best_method_is_recommended_never_a_bound() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.85, 0.01)] * 2)
     assert best(rows) == "replay"
     assert rows.summary().vetoed == ()
@@ -176,11 +176,11 @@ def test_the_best_method_is_recommended_and_never_a_bound() -> None:
 
 
 def test_methods_are_ranked_on_validation_and_not_on_test() -> None:
-    """Ranking on the test split would choose by luck on it."""
+    """Ranking on the test split would reward luck."""
     assert best(with_replay([(0.79, 0.0)] * 2, [(0.95, 0.0)] * 2)) == "ewc"
 
 
-def test_what_breaks_a_limit_on_test_is_vetoed() -> None:
+def test_a_violated_limit_on_test_is_a_veto() -> None:
     summary = with_replay([(0.9, 0.05)] * 2, [(0.9, 0.15)] * 2).summary()
     assert [cell.cell.method for cell in summary.vetoed] == ["replay"]
     assert summary.best is not None
@@ -200,7 +200,7 @@ def test_a_failed_test_trial_is_no_recommendation() -> None:
     assert next(c for c in summary.cells if c.cell.method == "replay").n_failed == 1
 
 
-def test_where_every_choice_breaks_a_limit_on_test_the_nearest_is_shown_there() -> None:
+def test_if_all_are_vetoed_the_nearest_miss_is_on_test() -> None:
     rows = Rows(methods=["naive", "replay"])
     rows.add("naive", "search", (0.5, 0.05), (0.5, 0.05)).add("naive", "confirm", (0.5, 0.30), (0.5, 0.30))
     rows.add("replay", "search", (0.9, 0.05), (0.9, 0.05)).add("replay", "search", *POOR, number=1)
@@ -214,7 +214,7 @@ def test_where_every_choice_breaks_a_limit_on_test_the_nearest_is_shown_there() 
     assert spread(suggestion, phase, "worst_forgetting").mean == pytest.approx(0.12)
 
 
-def test_where_nothing_is_feasible_the_nearest_miss_is_on_validation() -> None:
+def test_the_nearest_miss_is_else_on_validation() -> None:
     rows = Rows(methods=["naive", "joint", "ewc"])
     rows.add("naive", "search", (0.7, 0.3), (0.7, 0.3)).add("naive", "confirm", (0.7, 0.3), (0.7, 0.3))
     rows.add("joint", "search", (0.9, 0), (0.9, 0)).add("joint", "confirm", (0.9, 0), (0.9, 0))
@@ -230,8 +230,8 @@ def test_where_nothing_is_feasible_the_nearest_miss_is_on_validation() -> None:
     assert (cell.cell.method, suggestion.number, phase) == ("ewc", 1, "search")
 
 
-def test_a_method_without_search_that_broke_a_limit_on_validation_is_judged_there() -> None:
-    """Its test trials ran all the same; that they kept the limit is luck after the fact."""
+def test_an_unsearched_method_is_judged_on_validation() -> None:
+    """Its test trials run in any case; if only they meet the limit, that is luck."""
     rows = Rows(methods=["naive"])
     rows.add("naive", "search", (0.7, 0.2), (0.7, 0.2)).add("naive", "confirm", (0.7, 0.05), (0.7, 0.05))
     summary = rows.summary()
@@ -268,7 +268,7 @@ def test_without_a_search_phase_methods_are_ranked_on_test() -> None:
     "methods", [["naive", "ewc", "packnet"], ["packnet", "ewc", "naive"], ["ewc", "naive", "packnet"]]
 )
 def test_a_failure_does_not_disturb_the_ranking(methods: list[str]) -> None:
-    """Sorting with NaN among the keys would leave the others in any order."""
+    """A NaN among the sort keys would leave the others in an arbitrary order."""
     spaces = {"ewc": {"penalty_weight": 1}, "packnet": {"pruning_rate": 0.5, "post_prune_epochs": 1}}
     rows = Rows(seeds={"search": 0, "confirm": 2}, spaces=spaces, methods=methods, limits=[])
     rows.add("naive", "confirm", (0.7, 0.0), (0.7, 0.0)).add("ewc", "confirm", (0.9, 0.0), "failed")
@@ -276,7 +276,7 @@ def test_a_failure_does_not_disturb_the_ranking(methods: list[str]) -> None:
     assert best(rows) == "packnet"
 
 
-# What is not there yet.
+# Missing rows.
 
 
 def test_no_rows_at_all() -> None:
@@ -286,13 +286,13 @@ def test_no_rows_at_all() -> None:
     assert [(c.chosen, c.n_suggestions, c.is_complete) for c in summary.cells] == [(None, 0, False)] * 4
 
 
-def test_a_cell_that_is_not_confirmed_on_every_seed_is_not_recommended() -> None:
+def test_a_partly_confirmed_cell_is_not_recommended() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)])
     assert best(rows) == "ewc"
     assert [c.cell.method for c in rows.summary().unconfirmed] == ["replay"]
 
 
-def test_what_is_still_to_be_confirmed_misses_nothing() -> None:
+def test_an_unconfirmed_cell_is_not_a_miss() -> None:
     rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), (0.9, 0.0))
     assert [c.cell.method for c in rows.summary().unconfirmed] == ["replay"], "number 1 may be better"
     summary = rows.add("replay", "search", *POOR, number=1).summary()
@@ -305,7 +305,7 @@ def test_an_error_of_the_machine_is_not_measured() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0), "error"])
     summary = rows.summary()
     assert best(rows) == "ewc"
-    assert summary.vetoed == (), "it is run again"
+    assert summary.vetoed == (), "the trial will run again"
     assert [c.cell.method for c in summary.unconfirmed] == ["replay"]
 
 
@@ -321,7 +321,7 @@ def test_a_suggestion_with_a_failed_seed_is_not_chosen() -> None:
     assert (cell.chosen, cell.nearest, cell.n_suggestions, cell.n_failed) == (None, None, 1, 1)
 
 
-def test_other_seeds_and_other_fixed_values_have_an_answer_of_their_own() -> None:
+def test_other_seeds_or_fixed_values_change_the_answer() -> None:
     def again(**fields: Any) -> ScenarioSummary:
         rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
         rows.spec = parse_spec(FIELDS | fields)
@@ -335,17 +335,17 @@ def test_other_seeds_and_other_fixed_values_have_an_answer_of_their_own() -> Non
     assert not any(c.is_complete for c in more.cells)
 
 
-def test_fixed_values_are_shown_with_those_that_were_searched() -> None:
+def test_fixed_values_are_shown_with_searched_ones() -> None:
     replay = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).cell("replay")
     assert replay.chosen is not None
     assert replay.hyperparameters(replay.chosen) == {**replay.chosen.hyperparameters, "replay_ratio": 0.5}
 
 
-# What earlier sweeps left in the tables.
+# Rows of earlier sweeps.
 
 
 def test_a_lower_budget_chooses_among_its_own_suggestions() -> None:
-    """The first sweep was stopped before it confirmed number 5, which the second never asks for."""
+    """The first sweep stopped before it confirmed number 5; the second never suggests it."""
     rows = Rows(methods=["naive", "replay"], search={"suggestions": 6, "batch": 2})
     rows.add("naive", "search", (0.7, 0.0), (0.7, 0.0)).add("naive", "confirm", (0.7, 0.0), (0.7, 0.0))
     for number, accuracy in enumerate((0.8, 0.9, 0.8, 0.8, 0.8, 0.95)):
@@ -357,7 +357,10 @@ def test_a_lower_budget_chooses_among_its_own_suggestions() -> None:
     assert (found.best.cell.method, found.best.chosen.number) == ("replay", 1)  # type: ignore[union-attr]
     assert found.unconfirmed == ()
     assert rows.search().n_unknown == 0
-    assert note_on_others(rows.search(), rows.frame()).startswith("4 completed trials in the tables are of other")
+    assert note_on_others(rows.search(), rows.frame()) == (
+        "Not in this answer: 4 completed trials in the tables, from other searches (with another budget, space, seeds, "
+        "methods or code)."
+    )
 
 
 def test_a_narrower_space_is_not_answered_from_the_wider_one() -> None:
@@ -375,8 +378,8 @@ def test_a_narrower_space_is_not_answered_from_the_wider_one() -> None:
     assert found.unconfirmed == ()
 
 
-def test_looser_limits_with_another_space_leave_nothing_to_wait_for() -> None:
-    """What broke the impossible limit would keep the looser one, and is not in the space any more."""
+def test_suggestions_outside_the_space_are_not_awaited() -> None:
+    """They violated the impossible limit and would meet the looser one, but are not in the space any more."""
     wide, narrow = ({"replay": {"replay_ratio": 0.5, "buffer_size": sizes}} for sizes in ([1000, 2000], [10, 20]))
     rows = Rows(methods=["replay"], spaces=wide, limits=["worst_forgetting <= -0.5"])
     for number in (0, 1):
@@ -397,20 +400,20 @@ def test_failures_of_other_searches_are_not_counted() -> None:
     rows.run()
     found = rows.run(methods=["replay"], search={"suggestions": 2, "batch": 2}).found()
     assert found.cells[0].n_failed == 4
-    assert note_on_others(rows.search(), rows.frame()) == "", "only what completed could be missed in the answer"
+    assert note_on_others(rows.search(), rows.frame()) == "", "the note counts completed trials only"
 
 
-def test_where_every_row_is_of_this_search_there_is_no_note() -> None:
+def test_the_note_counts_rows_of_other_searches() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
     assert note_on_others(rows.search(), rows.frame()) == ""
     rows.spec = parse_spec(FIELDS | {"methods": ["ewc", "replay"]})
     assert note_on_others(rows.search(), rows.frame()) == (
-        "8 completed trials in the tables are of other searches (budget, space, seeds, methods, code) and not in this "
-        "answer."
+        "Not in this answer: 8 completed trials in the tables, from other searches (with another budget, space, seeds, "
+        "methods or code)."
     )
 
 
-def test_what_follows_from_a_row_that_was_lost_may_be_of_this_search() -> None:
+def test_the_note_allows_for_lost_rows() -> None:
     rows = (
         Rows(methods=["replay"])
         .add("replay", "search", (0.9, 0.0), (0.9, 0.0))
@@ -419,8 +422,8 @@ def test_what_follows_from_a_row_that_was_lost_may_be_of_this_search() -> None:
     rows.add("replay", "confirm", (0.9, 0.0), (0.9, 0.0)).run()
     del rows.outcomes[next(iter(rows.outcomes))], rows.rows[next(iter(rows.rows))]
     note = note_on_others(rows.search(), rows.frame())
-    assert note.startswith("2 completed trials")
-    assert "or follow from trials that are missing, and not in this answer" in note
+    assert note.startswith("Not in this answer: 2 completed trials")
+    assert note.endswith("or follow from missing trials.")
 
 
 def test_each_scenario_has_its_answer() -> None:

@@ -15,7 +15,7 @@ import pytest
 from orchestrator import api
 from orchestrator.core.errors import RunFolderError
 from orchestrator.report.answer import summarise
-from orchestrator.report.text import answer
+from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
 from orchestrator.results.run import Run
 from orchestrator.results.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
@@ -59,7 +59,7 @@ def test_an_old_run_is_complete_and_gives_its_answer(run: Run) -> None:
     assert run.n_missing(run.spec) == 0
     assert len(run.outcomes()) == 6
     (scenario,) = summarise(run.search(run.spec), run.trials())
-    assert any(line.startswith("Best feasible: replay") for line in answer(run.spec, scenario))
+    assert any(line.startswith("Recommended: replay") for line in answer_lines(run.spec, scenario))
 
 
 def test_an_old_run_is_compacted_into_todays_schema(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

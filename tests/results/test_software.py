@@ -156,7 +156,7 @@ def test_where_nothing_is_left_to_train_a_change_is_told_and_not_asked_about(
     def told(planned: SweepSpec) -> tuple[str, str]:
         console = Console(file=StringIO(), width=160)
         console.print(render_plan(planned, api.plan(planned, run.path, tmp_path), 1))
-        first, *_, last = console.file.getvalue().partition("The trials that are there")[2].splitlines()  # type: ignore[attr-defined]
+        first, *_, last = console.file.getvalue().partition("The completed trials ran")[2].splitlines()  # type: ignore[attr-defined]
         return first, last.strip()
 
     run = Run.create(tmp_path / "run", spec)
@@ -166,11 +166,11 @@ def test_where_nothing_is_left_to_train_a_change_is_told_and_not_asked_about(
     for _ in range(2):
         assert len(api.run_sweep(spec, run.path, tmp_path).trials()) == n_trials
     assert [line.partition(":")[0].strip() for line in api.plan(spec, run.path, tmp_path).changes] == ["torch_version"]
-    assert told(spec)[1] == "Nothing is left to train: the sweep does not ask."
+    assert told(spec)[1] == "Nothing is left to train, so the sweep does not need --accept-changes."
 
     more = make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"], seeds={"search": 2, "confirm": 3})
     monkeypatch.setattr(planning, "naive_seconds", lambda spec, cell, dataset: 2.0)
-    assert told(more)[1] == "The sweep waits for --accept-changes."
+    assert told(more)[1] == "The sweep will only start with --accept-changes."
     with pytest.raises(RunFolderError, match=r"torch_version: 1\.0 in .* trials -> "):
         api.run_sweep(more, run.path, tmp_path)
     assert api.plan(spec, tmp_path / "new", tmp_path).changes == ()

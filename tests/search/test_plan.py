@@ -177,7 +177,7 @@ def test_the_totals(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS)
     text = text_of(spec, plans(spec, run_trials(spec, N_NAIVE + 4)), 2)
     assert "9 trials done, up to 9 to do in runs/a" in text
-    assert "about 18 s with 2 trials at once, from rows of this run" in text
+    assert "about 18 s with 2 trials at once, estimated from trials of this run" in text
     assert [line.split()[:5] for line in text.splitlines() if " ewc " in line] == [
         ["split-digits/task", "ewc", "4", "9", "4.0"]
     ]
@@ -185,7 +185,9 @@ def test_the_totals(make_spec: MakeSpec) -> None:
 
 def test_an_estimate_says_that_it_is_timed_here(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS)
-    assert "about 18 s with 2 trials at once, from some steps timed here" in text_of(spec, plans(spec, {}), 2)
+    assert "about 18 s with 2 trials at once, estimated from a few training steps timed here" in text_of(
+        spec, plans(spec, {}), 2
+    )
 
 
 def test_trials_at_once_follow_the_requests(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What `methods` and `scenarios` list: everything that there is, and nothing else."""
+"""What `methods` and `scenarios` list: everything that exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console, RenderableType
 
-from orchestrator.core.errors import SpecError
+from orchestrator.core.errors import UsageError
 from orchestrator.core.metrics import COSTS, LOWER_IS_BETTER, METRICS, METRICS_AND_COSTS
 from orchestrator.report.catalogue_view import EXAMPLE, render_methods, render_scenarios
 from orchestrator.spec.loading import parse_spec
@@ -35,7 +35,7 @@ def methods() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_each_method_is_listed_with_all_that_can_be_set(name: str, methods: dict[str, str]) -> None:
+def test_each_method_is_listed_with_its_settings(name: str, methods: dict[str, str]) -> None:
     strategy, text = STRATEGIES[name], methods[name]
     assert strategy.paper in text
     for field_name, field in strategy.hyperparameter_class.model_fields.items():
@@ -62,16 +62,16 @@ def test_each_method_says_what_it_can_do(name: str, kind: str, methods: dict[str
         assert ability == "yes"
 
 
-def test_one_method_or_the_parts_of_a_combination_are_listed_alone() -> None:
+def test_one_method_or_a_combination_is_listed_alone() -> None:
     assert "ewc: " not in text_of(render_methods("der++"))
     both = text_of(render_methods("ewc+replay"))
     assert [line.split(":")[0] for line in both.splitlines() if ": " in line and line[0] != " "] == ["replay", "ewc"]
     for name, said in (("ecw", "did you mean 'ewc'"), ("packnet+replay", "drop it")):
-        with pytest.raises(SpecError, match=said):
+        with pytest.raises(UsageError, match=said):
             render_methods(name)
 
 
-def test_methods_of_other_packages_are_named_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_methods_are_named_without_import(monkeypatch: pytest.MonkeyPatch) -> None:
     point = metadata.EntryPoint("tether", "no_such_module:Tether", ENTRY_POINTS)
     monkeypatch.setattr(metadata, "entry_points", lambda group: (point,))
     assert text_of(render_methods()).splitlines()[-1].endswith(": tether")
@@ -87,7 +87,7 @@ def test_names_are_whole_in_a_narrow_terminal() -> None:
     assert all(len(line) <= 80 for line in [*methods.splitlines(), *scenarios.splitlines()])
 
 
-def test_ranges_and_choices_are_told(methods: dict[str, str]) -> None:
+def test_ranges_and_choices_are_listed(methods: dict[str, str]) -> None:
     ewc = {line.split()[0]: line for line in methods["ewc"].splitlines() if line.split()}
     assert "≥ 0" in ewc["penalty_weight"]
     assert "0.1 … 1e+10, log scale" in ewc["penalty_weight"]
@@ -107,7 +107,7 @@ def test_each_stream_is_listed_with_its_tasks_and_types() -> None:
     assert "scikit-learn" in lines["split-digits"]
 
 
-def test_one_learns_how_to_name_own_data() -> None:
+def test_the_example_of_own_data_is_valid() -> None:
     text = text_of(render_scenarios())
     for line in EXAMPLE.splitlines():
         assert line in text
@@ -115,7 +115,7 @@ def test_one_learns_how_to_name_own_data() -> None:
     assert [s.folder or s.table for s in spec.streams.values()] == ["data/photos", "data/churn.csv"]
 
 
-def test_every_setting_metric_and_cost_is_listed_with_its_meaning() -> None:
+def test_settings_metrics_and_costs_have_a_meaning() -> None:
     text = text_of(render_scenarios())
     facts = {name: field.description or "" for name, field in StreamSettings.model_fields.items()}
     facts |= {name: metric.meaning for name, metric in METRICS_AND_COSTS.items()}

@@ -1,0 +1,156 @@
+"""The commands `sweep` and `plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.answers import missing, print_answer
+from orchestrator.cli.exits import EXIT_INCOMPLETE
+from orchestrator.cli.options import (
+    AcceptChanges,
+    Address,
+    ConfirmSeeds,
+    Cpus,
+    DataDir,
+    Gpus,
+    Limit,
+    Methods,
+    MirrorStudies,
+    NumCpus,
+    Preset,
+    RunOption,
+    Scenarios,
+    SearchSeeds,
+    Setting,
+    SpecFile,
+    StorageOption,
+    Suggestions,
+    parse_overrides,
+    split,
+)
+from orchestrator.core.defaults import DATA_DIR
+
+if TYPE_CHECKING:
+    from orchestrator.spec.sweep_spec import SweepSpec
+
+
+def sweep(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    run: RunOption = None,
+    storage: StorageOption = None,
+    data_dir: DataDir = DATA_DIR,
+    scenarios: Scenarios = None,
+    methods: Methods = None,
+    limit: Limit = None,
+    suggestions: Suggestions = None,
+    search_seeds: SearchSeeds = None,
+    confirm_seeds: ConfirmSeeds = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    settings: Setting = None,
+    address: Address = None,
+    num_cpus: NumCpus = None,
+    mirror_studies: MirrorStudies = None,
+    accept_changes: AcceptChanges = False,
+) -> None:
+    """Run a sweep, finish an interrupted one, or extend one: always the same command."""
+    from orchestrator.report.console import make_console
+    from orchestrator.report.progress import ProgressDisplay
+    from orchestrator.spec.validation import notes_of
+
+    loaded = _load(
+        spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
+        cpus_per_trial, gpus_per_trial,
+    )  # fmt: skip
+    console = make_console()
+    for note in notes_of(loaded):
+        console.print(f"note: {note}")
+    with ProgressDisplay(console) as display:
+        # The import below takes seconds, so print first what comes after it.
+        if _is_new(loaded, run, storage):
+            display.connecting(address)
+        else:
+            display.say("looking for trials that are already complete …")
+        from orchestrator import api
+
+        finished = api.run_sweep(
+            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
+        )
+    n_missing = print_answer(console, finished, loaded)
+    console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
+    if n_missing:
+        console.print(f"{missing(n_missing)}. Run the same command again to continue.")
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def plan(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    run: RunOption = None,
+    storage: StorageOption = None,
+    data_dir: DataDir = DATA_DIR,
+    scenarios: Scenarios = None,
+    methods: Methods = None,
+    limit: Limit = None,
+    suggestions: Suggestions = None,
+    search_seeds: SearchSeeds = None,
+    confirm_seeds: ConfirmSeeds = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+    settings: Setting = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Estimate the time for this many trials at the same time.")
+    ] = None,
+) -> None:
+    """Show which trials a sweep would run, and about how long they take, without running any."""
+    from orchestrator import api
+    from orchestrator.report.console import make_console
+    from orchestrator.report.plan_view import render_plan
+    from orchestrator.spec.validation import notes_of
+
+    loaded = _load(
+        spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
+        cpus_per_trial, gpus_per_trial,
+    )  # fmt: skip
+    console = make_console()
+    for note in notes_of(loaded):
+        console.print(f"note: {note}")
+    console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers))
+
+
+def _load(
+    spec: Path | None,
+    preset: str | None,
+    settings: list[str] | None,
+    scenarios: str | None,
+    methods: str | None,
+    limit: list[str] | None,
+    suggestions: int | None,
+    search_seeds: int | None,
+    confirm_seeds: int | None,
+    cpus: float | None,
+    gpus: float | None,
+) -> SweepSpec:
+    from orchestrator.spec.loading import load_spec
+
+    options = {
+        "scenarios": split(scenarios),
+        "methods": split(methods),
+        "limits": limit or None,
+        "search.suggestions": suggestions,
+        "seeds.search": search_seeds,
+        "seeds.confirm": confirm_seeds,
+        "resources.cpus": cpus,
+        "resources.gpus": gpus,
+    }
+    return load_spec(spec, preset, parse_overrides(settings, options))
+
+
+def _is_new(spec: SweepSpec, run: str | None, storage: str | None) -> bool:
+    """Return whether the run folder is local and not there yet, so that no trial of the sweep can be complete."""
+    place = run if run is not None else f"{storage if storage is not None else 'runs'}/{spec.name}"
+    return "://" not in place and not (Path(place).expanduser() / "spec.yaml").exists()

@@ -1,0 +1,183 @@
+"""The answer as the terminal shows it: a table for each scenario, and the recommendation in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.core.text import visible
+from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
+from orchestrator.report.numbers import UNKNOWN, counted, number
+from orchestrator.search.suggestion import Suggestion, describe
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.facts import Phase
+
+_HEADS = {
+    "average_accuracy": "accuracy",
+    "backward_transfer": "BWT",
+    "kept_bytes": "memory",
+    "peak_memory_bytes": "peak memory",
+    "n_parameters": "parameters",
+}
+_SPLIT: dict[Phase, str] = {"search": "validation", "confirm": "test"}
+_GO_ON = "Run the same command again."
+
+
+def with_spread(metric: str, suggestion: Suggestion, phase: Phase) -> str:
+    """Return mean ± standard deviation over the seeds of a phase."""
+    values = spread(suggestion, phase, metric)
+    deviation = values.std
+    shown = number(metric, values.mean)
+    return shown if math.isnan(deviation) or deviation == 0 else f"{shown} ± {number(metric, deviation)}"
+
+
+def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> RenderableType:
+    """Return a table of the methods and the answer in words, for each scenario."""
+    parts: list[RenderableType] = []
+    for scenario in scenarios:
+        parts += [_table(spec, scenario), *answer_lines(spec, scenario), ""]
+    if any(cell.is_reference for scenario in scenarios for cell in scenario.cells):
+        parts.append("* keeps the data of all tasks: an upper bound to compare with, never recommended")
+    return Group(*parts)
+
+
+def columns(spec: SweepSpec) -> list[str]:
+    """Return the metrics in the table: the objective, forgetting, whatever is limited, memory and time."""
+    limited = (constraint.metric for constraint in spec.constraints)
+    return list(dict.fromkeys([spec.objective, "worst_forgetting", *limited, "kept_bytes", "seconds"]))
+
+
+def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
+    table = Table(title=scenario.scenario, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table.add_column("method")
+    if spec.limits:
+        table.add_column("limits")
+    for metric in columns(spec):
+        table.add_column(_HEADS.get(metric, metric.replace("_", " ")), justify="right")
+    table.add_column("measured on")
+    table.add_column("hyper-parameters", overflow="fold")
+    for cell in scenario.cells:
+        suggestion, phase = _shown(cell)
+        style = "bold green" if cell is scenario.best else ""
+        if suggestion is not None and not suggestion.is_feasible(phase, spec):
+            style = "dim"
+        table.add_row(
+            Text(visible(cell.cell.method + ("*" if cell.is_reference else "")), style=style),
+            *([_limits(spec, suggestion, phase)] if spec.limits else []),
+            *(with_spread(metric, suggestion, phase) if suggestion else UNKNOWN for metric in columns(spec)),
+            _measured_on(spec, cell, suggestion, phase),
+            _assignment(cell, suggestion) if suggestion else "",
+        )
+    return table
+
+
+def _limits(spec: SweepSpec, suggestion: Suggestion | None, phase: Phase) -> Text:
+    if suggestion is None or not math.isfinite(suggestion.total_violation(phase, spec)):
+        return Text(UNKNOWN)  # a trial failed, so its metrics are not known
+    is_met = suggestion.is_feasible(phase, spec)
+    return Text("met", style="green") if is_met else Text("violated", style="red")
+
+
+def _measured_on(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, phase: Phase) -> str:
+    if suggestion is None:
+        return "no result" + (f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else "")
+    n, n_all = len(suggestion.outcomes[phase]), len(spec.seeds.of(phase))
+    return f"{_SPLIT[phase]}, " + ("" if n == n_all else f"{n} of ") + counted(n_all, "seed")
+
+
+def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
+    """Return the suggestion that stands for a cell and the phase that it is shown in."""
+    if cell.chosen is not None and cell.chosen.outcomes["confirm"]:
+        return cell.chosen, "confirm"
+    return cell.chosen or cell.nearest, "search"
+
+
+def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
+    values = cell.hyperparameters(suggestion)
+    return ", ".join(f"{name} {describe(value)}" for name, value in values.items())
+
+
+def _named(cell: CellSummary, suggestion: Suggestion) -> str:
+    """Return a method with its hyper-parameters, as a sentence names it."""
+    assignment = _assignment(cell, suggestion)
+    return cell.cell.method + (f" with {assignment}" if assignment else "")
+
+
+def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
+    """Yield the answer for one scenario in words."""
+    yield from _warnings(scenario)
+    for cell in scenario.vetoed:
+        assert cell.chosen is not None
+        yield f"{cell.cell.method} {_veto(spec, cell.chosen)}."
+    waiting = ", ".join(cell.cell.method for cell in scenario.unconfirmed)
+    best = scenario.best
+    if best is not None and best.chosen is not None:
+        objective = with_spread(spec.objective, best.chosen, "confirm")
+        yield f"Recommended: {_named(best, best.chosen)}: {spec.objective} {objective} on test."
+        if spec.seeds.of("search"):
+            yield f"  on validation, where it was chosen: {with_spread(spec.objective, best.chosen, 'search')}"
+        yield from _margins(spec, best.chosen, "confirm")
+        if waiting:
+            yield f"Not confirmed on test yet, and perhaps better: {waiting}. {_GO_ON}"
+    elif waiting:
+        yield f"No answer yet. Still to be confirmed on test: {waiting}. {_GO_ON}"
+    elif scenario.nearest_miss is not None:
+        cell, suggestion, phase = scenario.nearest_miss
+        yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
+        yield from _margins(spec, suggestion, phase)
+    else:
+        n_failed = sum(cell.n_failed for cell in scenario.cells)
+        failed = f"{counted(n_failed, 'trial')} failed (see show RUN --trials). " if n_failed else ""
+        yield f"No answer yet: no method has been measured on all of its seeds. {failed}{_GO_ON}"
+
+
+def _warnings(scenario: ScenarioSummary) -> Iterator[str]:
+    """Yield a warning if what should do best does no better than chance."""
+    constant = "giving always the same answer scores"
+    for cell in scenario.cells:
+        if cell.is_reference and cell.is_at_chance:
+            yield (
+                f"Warning: even {cell.cell.method} is no better than chance ({constant} {cell.chance_accuracy:.3f}). "
+                "Nothing was learned here, so this table does not compare methods. Check the data and the training "
+                "settings."
+            )
+    best = scenario.best
+    if best is not None and best.is_at_chance and not any(cell.is_reference for cell in scenario.cells):
+        yield (
+            f"Warning: {best.cell.method} is no better than chance ({constant} {best.chance_accuracy:.3f}). Add the "
+            "method joint to see whether anything can be learned here, and check the data and the training settings."
+        )
+
+
+def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:
+    """Return why a suggestion cannot be recommended after its trials on the test split."""
+    lead = "did better on validation, but " if spec.seeds.of("search") else ""
+    violations = zip(spec.constraints, suggestion.violations("confirm", spec), strict=True)
+    violated = ", ".join(constraint.name for constraint, violation in violations if violation > 0)
+    if violated:
+        place = "at least one test seed" if spec.search.limits_hold_for == "every_seed" else "test"
+        return f"{lead}violates {violated} on {place}"
+    outcomes = suggestion.outcomes["confirm"].values()
+    n_failed = sum(outcome.status != "completed" for outcome in outcomes)
+    return f"{lead}{n_failed} of its {counted(len(outcomes), 'trial')} on test failed"
+
+
+def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[str]:
+    """Yield for each limit what was measured, by how much it is met or violated, and on how many seeds it is met."""
+    for constraint, violation in zip(spec.constraints, suggestion.violations(phase, spec), strict=True):
+        values = spread(suggestion, phase, constraint.metric)
+        margin = constraint.margin(values.mean)
+        shown = number(constraint.metric, abs(margin))
+        if margin < 0:
+            verdict = f"violated by {shown}"
+        elif violation > 0:
+            verdict = "violated, as every seed must meet it"
+        else:
+            verdict = f"met with {shown} to spare"
+        on_seeds = f"met on {n_met(constraint, values.values)} of {counted(len(values.values), 'seed')}"
+        yield f"  {constraint.name}: {with_spread(constraint.metric, suggestion, phase)}, {verdict}; {on_seeds}"

@@ -1,0 +1,38 @@
+"""Numbers as people read them: metrics and costs with their units, durations, counts."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "–"
+"""What stands for a number that was not measured."""
+
+
+def number(metric: str, value: float) -> str:
+    """Return a metric or cost: bytes and seconds with their unit, the rest with 3 decimals."""
+    if math.isnan(value):
+        return UNKNOWN
+    if metric.endswith("_bytes"):
+        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {unit}"
+        return f"{value:.0f} B"
+    if metric.endswith("seconds"):
+        return f"{value:.2f} s"
+    if metric == "n_parameters":
+        return f"{value:,.0f}"
+    return f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration, such as `90 s`, `12 min` or `2 h 30 min`."""
+    seconds = round(seconds)
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things, such as `1 seed` or `3 seeds`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

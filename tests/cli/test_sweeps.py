@@ -1,0 +1,184 @@
+"""The commands `sweep` and `plan`: how options change the spec, mistakes, and what is printed first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import api
+from orchestrator.core.errors import SpecError
+from orchestrator.spec.loading import load_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from tests.cli.conftest import Mistake, RunCli, RunFolder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--preset", "quickstrt"], ["did you mean 'quickstart'?"]),
+        (["--methods", "ewcc"], ["methods.0: expected a known method, got 'ewcc'; did you mean 'ewc'?"]),
+        (["--methods", ""], ["methods: expected at least 1 of them, got []"]),
+        (["--scenarios", "split-digits/klass,foo"], ["2 faults", "did you mean 'class'?", "got 'foo'"]),
+        (["--limit", "forgetting < 1", "--limit", "x <= 1"], ["limits.0: expected 'METRIC <=", "limits.1: "]),
+        (["--suggestions", "0"], ["search.suggestions: "]),
+        (["--confirm-seeds", "0"], ["seeds.confirm: expected at least 1"]),
+        (["--search-seeds", "-1"], ["seeds.search: expected a count"]),
+        (["--gpus-per-trial", "1.5"], ["resources.gpus: "]),
+        (["--cpus-per-trial", "0"], ["resources.cpus: "]),
+        (["--set", "trainin.epochs=3"], ["trainin: expected a known field", "did you mean 'training'?"]),
+        (["--set", "training.epochs=many"], ["training.epochs: expected a whole number, got 'many'"]),
+        (["--set", "training.epochs"], ["--set: expected FIELD=VALUE, got 'training.epochs'"]),
+        (["--set", "=3"], ["--set: expected FIELD=VALUE, got '=3'"]),
+        (["--set", "a..b=3"], ["--set: expected FIELD=VALUE, got 'a..b=3'"]),
+        (["--set", "name=[1", "--set", "x"], ["got 'name=[1'", "got 'x'"]),
+        (["--set", "name=!!int ''"], ["--set: expected FIELD=VALUE"]),
+        (["--set", "name=" + "[" * 1000], ["--set: expected FIELD=VALUE, got 'name=[[["]),
+        (["--set", "name=a/b"], ["name: expected text of the form"]),
+        (["--set", "methods.0=ewc"], ["methods: expected a list"]),
+        (["a.yaml", "--preset", "quickstart"], ["expected a file or a preset"]),
+    ],
+)
+def test_mistakes_in_a_spec(mistake: Mistake, arguments: list[str], parts: list[str]) -> None:
+    message = mistake("plan", *arguments)
+    assert len(message) < 2000
+    for part in parts:
+        assert part in message
+
+
+def test_sweep_refuses_what_plan_refuses(mistake: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["nope.yaml"], ["--methods", "ewcc"], ["--limit", "x <= 1"], ["--set", "a..b=3"]):
+        assert mistake("sweep", *arguments) == mistake("plan", *arguments)
+    assert list(tmp_path.iterdir()) == [], "nothing is written for a spec with faults"
+
+
+# The meaning of options.
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, cli: RunCli) -> Callable[..., SweepSpec]:
+    """Return a function from the options of `plan` to their spec."""
+
+    def run(*arguments: str) -> SweepSpec:
+        seen: list[SweepSpec] = []
+
+        def capture(spec: SweepSpec, *rest: Any) -> None:
+            seen.append(spec)
+            raise SpecError(["captured"])
+
+        monkeypatch.setattr(api, "plan", capture)
+        cli("plan", *arguments)
+        return seen[0]
+
+    return run
+
+
+def test_options_override_the_spec(planned: Callable[..., SweepSpec]) -> None:
+    spec = planned(
+        *("--scenarios", "split-digits/task, rotated-digits/domain", "--methods", "naive,ewc"),
+        *("--limit", "forgetting <= 0.1", "--limit", "seconds <= 60", "--suggestions", "7"),
+        *("--search-seeds", "2", "--confirm-seeds", "4", "--cpus-per-trial", "2", "--gpus-per-trial", "0.5"),
+        *("--set", "training.learning_rate=1e-3", "--set", "search.sampler=random"),
+        *("--set", "spaces.ewc.penalty_weight={low: 1, high: 10}", "--set", "resources.methods.naive.gpus=0"),
+    )
+    assert spec.scenarios == ("split-digits/task", "rotated-digits/domain")
+    assert spec.methods == ("naive", "ewc")
+    assert spec.limits == ("forgetting <= 0.1", "seconds <= 60")
+    assert (spec.search.suggestions, spec.search.batch, spec.search.sampler) == (7, 4, "random")
+    assert (len(spec.seeds.of("search")), len(spec.seeds.of("confirm"))) == (2, 4)
+    assert spec.training.learning_rate == 0.001
+    assert spec.cells[1].space.distributions["penalty_weight"].high == 10  # type: ignore[attr-defined]
+    assert spec.resources.of("split-digits/task", "naive").device == "cpu"
+    assert spec.resources.of("split-digits/task", "ewc").gpus == 0.5
+
+
+def test_without_options_it_is_the_quickstart(planned: Callable[..., SweepSpec]) -> None:
+    assert planned() == load_spec(preset="quickstart")
+    assert planned("--preset", "split-mnist") == load_spec(preset="split-mnist")
+
+
+def test_settings_of_other_streams_may_be_unused(planned: Callable[..., SweepSpec]) -> None:
+    spec = planned("--preset", "split-mnist", "--scenarios", "split-digits/task")
+    assert [cell.stream for cell in spec.cells] == ["split-digits"] * 5
+
+
+# The plan.
+
+
+def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("orchestrator.search.plan.naive_seconds", lambda *_: 1.0)
+    code, out, err = cli(
+        "plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", "--workers", "2"
+    )
+    assert (code, err) == (0, "")
+    assert "note: split-digits/class packnet is left out: it must know the task" in out
+    assert "0 trials done, up to 49 to do in runs/quickstart" in out
+    assert "with 2 trials at once" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_a_run_counts_its_rows(cli: RunCli, run_folder: RunFolder) -> None:
+    path, _ = run_folder
+    before = sorted(path.rglob("*"))
+    code, out, _ = cli("plan", path / "spec.yaml", "--run", path, "--confirm-seeds", "3", "--workers", "1")
+    assert code == 0
+    assert "3 trials done, up to 1 to do" in out
+    assert "from trials of this run" in out
+    assert sorted(path.rglob("*")) == before
+
+
+def test_a_plan_refuses_a_run_with_another_spec(mistake: Mistake, run_folder: RunFolder) -> None:
+    path, _ = run_folder
+    message = mistake("plan", path / "spec.yaml", "--run", path, "--set", "training.epochs=2")
+    assert "expected a spec that repeats or extends the run" in message
+
+
+# The first line of a sweep.
+
+
+@pytest.fixture
+def first_line(monkeypatch: pytest.MonkeyPatch, cli: RunCli) -> Callable[..., str]:
+    """Return a function from the options of `sweep` to the line it prints first, after notes."""
+
+    def refuse(*arguments: Any) -> None:
+        raise SpecError(["stopped here"])
+
+    def run(*arguments: object) -> list[str]:
+        monkeypatch.setattr(api, "run_sweep", refuse)
+        *notes, last = cli("sweep", *arguments)[1].splitlines()
+        assert all(note.startswith("note: ") for note in notes)
+        return last
+
+    return run
+
+
+def test_a_new_sweep_first_names_its_cluster(first_line: Callable[..., str], tmp_path: Path) -> None:
+    assert first_line("--run", tmp_path / "new") == "starting a Ray cluster on this machine …"
+    assert first_line("--storage", tmp_path, "--address", "auto") == "joining a running Ray cluster …"
+
+
+def test_a_known_run_is_read_before_a_cluster_starts(
+    first_line: Callable[..., str], run_folder: RunFolder, tmp_path: Path
+) -> None:
+    """Nothing may be left to run, and then no cluster starts."""
+    line = "looking for trials that are already complete …"
+    assert first_line(run_folder[0] / "spec.yaml", "--run", run_folder[0]) == line
+    assert first_line("--storage", "s3://bucket/runs?secret=x") == line, "the URI is not checked yet"
+
+
+def test_a_complete_sweep_starts_no_cluster(
+    cli: RunCli, run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("orchestrator.execution.launch.launch", refuse)
+    code, out, _ = cli("sweep", run_folder[0] / "spec.yaml", "--run", run_folder[0], "--accept-changes")
+    assert code == 0
+    assert "Ray" not in out
+    assert "Recommended: naive" in out
+    assert out.splitlines()[-1].startswith("Tables: ")

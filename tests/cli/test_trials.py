@@ -1,0 +1,116 @@
+"""The command `trial`: one trial in this process, or a recorded one again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator import api
+from orchestrator.cli.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_MISTAKE
+from tests.cli.conftest import SMALL, Mistake, RunCli, RunFolder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["split-digits/task"], "python -m orchestrator trial split-digits/task replay\n"),
+        (
+            [],
+            "a scenario and a method are missing. For example: python -m orchestrator trial split-digits/class rep",
+        ),
+        (["ewc"], "there is only 'ewc'. For example: python -m orchestrator trial split-digits/class replay\n"),
+        (["split-digits/task", "ewcc"], "methods.0: expected a known method"),
+        (["split-digits/class", "packnet"], "it must know the task at inference"),
+        (["split-digits/task", "ewc", "--with", "lambda=1"], "spaces.ewc.lambda: expected a hyper-parameter"),
+        (["split-digits/task", "ewc", "--with", "penalty_weight"], "--with: expected NAME=VALUE, got 'penalty_weight'"),
+        (["split-digits/task", "ewc", "--with", "penalty_weight=-1"], "spaces.ewc.penalty_weight: "),
+        (
+            ["split-digits/task", "naive", "--phase", "search", "--set", "validation_share=0"],
+            "validation_share: expected",
+        ),
+        (["--from", "nowhere", "abc"], "expected a run folder with spec.yaml, got 'nowhere'"),
+    ],
+)
+def test_mistakes_in_a_trial(mistake: Mistake, arguments: list[str], part: str) -> None:
+    assert part in mistake("trial", *arguments)
+
+
+def test_an_example_in_a_message_runs(cli: RunCli, mistake: Mistake) -> None:
+    for arguments in ([], ["split-digits/task"], ["replay"]):
+        message = mistake("trial", *arguments)
+        assert "spec" not in message, "the user gave none"
+        command = message.partition("python -m orchestrator ")[2].partition("\n")[0]
+        assert cli(*command.split(), *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--phase", "--device"])
+def test_options_with_choices_name_them(cli: RunCli, option: str) -> None:
+    code, _, err = cli("trial", "split-digits/task", "naive", option, "tpu")
+    assert code == EXIT_MISTAKE
+    assert ("'cuda'" if option == "--device" else "'confirm'") in err
+
+
+def test_a_missing_gpu_is_a_mistake(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "PyTorch finds no CUDA device on this machine" in mistake(
+        "trial", "split-digits/task", "naive", "--device", "cuda"
+    )
+
+
+def test_a_trial_ignores_what_only_a_sweep_needs(cli: RunCli, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    content = {
+        "scenarios": ["permuted-digits/domain"],
+        "methods": ["naive", "packnet"],
+        "unsupported_cells": "skip",
+        "limits": ["forward_transfer >= 0"],
+        "seeds": {"search": 0, "confirm": 1},
+        "resources": {"scenarios": {"permuted-digits/domain": {"cpus": 2}}},
+        "streams": {"permuted-digits": {"n_tasks": 3}, "split-digits": {"n_tasks": 1}},
+        "training": {"iterations": 2},
+        "model": {"hidden": [4]},
+    }
+    content["spaces"] = {"packnet": {"pruning_rate": 0.5, "post_prune_epochs": 1}}
+    path.write_text(yaml.safe_dump(content))
+    code, out, _ = cli("trial", "split-digits/task", "replay", "--spec", path, "--with", "buffer_size=10")
+    assert code == 0
+    assert "after task 0" in out
+    assert "after task 1" not in out
+
+
+def test_a_trial_that_diverges_is_incomplete(cli: RunCli) -> None:
+    code, out, _ = cli(
+        *("trial", "split-digits/task", "naive", *SMALL),
+        *("--set", "training.learning_rate=100", "--set", "training.weight_decay=1000"),
+    )
+    assert code == EXIT_INCOMPLETE
+    assert ": failed (diverged" in out
+
+
+def test_a_recorded_trial_is_repeated(cli: RunCli, run_folder: RunFolder) -> None:
+    path, keys = run_folder
+    code, out, _ = cli("trial", "--from", path, keys["confirm"][:10])
+    assert code == 0
+    assert "repeating split-digits/task naive, seed 1001, confirm" in out
+    assert "equal: the accuracy matrix is identical to the recorded one" in out
+
+
+def test_a_repeated_trial_that_differs_says_where(
+    cli: RunCli, run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, keys = run_folder
+    real = api.run_single_trial
+
+    def other(*arguments: Any) -> Any:
+        result = real(*arguments)
+        result.n_correct[2][0] += 1
+        return result
+
+    monkeypatch.setattr(api, "run_single_trial", other)
+    code, out, _ = cli("trial", "--from", path, keys["search"])
+    assert code == EXIT_DIFFERENT
+    assert "different: 1 of 3 cells of the accuracy matrix, at (after task, task) [(1, 0)]" in out
+    assert "recorded on" in out

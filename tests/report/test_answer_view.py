@@ -1,0 +1,232 @@
+"""The answer as the terminal shows it: a table and sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from orchestrator.report.answer import CellSummary, ScenarioSummary
+from orchestrator.report.answer_view import answer_lines, columns, render_answer, with_spread
+from orchestrator.report.console import PlainConsole
+from orchestrator.search.suggestion import Outcome, Suggestion
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+
+Values = dict[str, float]
+GOOD: Values = {"average_accuracy": 0.9, "worst_forgetting": 0.02, "kept_bytes": 2.0e6, "seconds": 3.0}
+
+
+def table_of(spec: SweepSpec, *scenarios: ScenarioSummary) -> str:
+    console = PlainConsole(file=StringIO(), width=220)
+    console.print(render_answer(spec, list(scenarios)))
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def spec_of(**fields: Any) -> SweepSpec:
+    return parse_spec(
+        {
+            "methods": ["ewc", "replay", "joint"],
+            "limits": ["worst_forgetting <= 0.05", "kept_bytes <= 4e6"],
+            "seeds": {"search": 2, "confirm": 2},
+        }
+        | fields
+    )
+
+
+def outcomes(*seeds: Values | str, first: int = 0) -> dict[int, Outcome]:
+    return {
+        first + i: Outcome(s, dict.fromkeys(GOOD, math.nan)) if isinstance(s, str) else Outcome("completed", s)
+        for i, s in enumerate(seeds)
+    }
+
+
+def cell_of(
+    spec: SweepSpec, method: str, search: list[Values | str], confirm: list[Values | str], **hyperparameters: Any
+) -> CellSummary:
+    cell = next(c for c in spec.cells if c.method == method)
+    suggestion = Suggestion(3, hyperparameters)
+    suggestion.outcomes["search"] = outcomes(*search)
+    suggestion.outcomes["confirm"] = outcomes(*confirm, first=1000)
+    is_complete = len(confirm) == len(spec.seeds.of("confirm"))
+    return CellSummary(cell, suggestion, None, 1, 0, is_complete)
+
+
+def lines(spec: SweepSpec, scenario: ScenarioSummary) -> list[str]:
+    return list(answer_lines(spec, scenario))
+
+
+def test_mean_and_deviation() -> None:
+    suggestion = Suggestion(0, {})
+    suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, {"forgetting": 0.3})
+    assert with_spread("forgetting", suggestion, "confirm") == "0.200 ± 0.141"
+    suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1})
+    assert with_spread("forgetting", suggestion, "confirm") == "0.100"
+    suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, {"forgetting": 0.1})
+    assert with_spread("forgetting", suggestion, "confirm") == "0.100"
+    suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, "failed")
+    assert with_spread("forgetting", suggestion, "confirm") == "–"
+
+
+def test_columns_are_the_objective_and_the_limits() -> None:
+    spec = spec_of(limits=["forgetting <= 0.1", "average_accuracy >= 0.5"])
+    assert columns(spec) == ["average_accuracy", "worst_forgetting", "forgetting", "kept_bytes", "seconds"]
+
+
+# The answer in words.
+
+
+def test_the_best_is_named_with_its_margins_and_seeds() -> None:
+    spec = spec_of()
+    worse = GOOD | {"worst_forgetting": 0.06, "average_accuracy": 0.8}
+    best = cell_of(spec, "ewc", [GOOD] * 2, [GOOD, worse], penalty_weight=12.345678)
+    scenario = ScenarioSummary("split-digits/task", (best,), best, ())
+    assert lines(spec, scenario) == [
+        "Recommended: ewc with penalty_weight 12.35: average_accuracy 0.850 ± 0.071 on test.",
+        "  on validation, where it was chosen: 0.900",
+        "  worst_forgetting <= 0.05: 0.040 ± 0.028, met with 0.010 to spare; met on 1 of 2 seeds",
+        "  kept_bytes <= 4000000: 2 MB, met with 2 MB to spare; met on 2 of 2 seeds",
+    ]
+
+
+def test_a_veto_names_the_limit() -> None:
+    spec = spec_of()
+    vetoed = cell_of(spec, "replay", [GOOD] * 2, [GOOD | {"worst_forgetting": 0.2}] * 2)
+    best = cell_of(spec, "ewc", [GOOD] * 2, [GOOD] * 2)
+    scenario = ScenarioSummary("split-digits/task", (best, vetoed), best, (vetoed,))
+    assert lines(spec, scenario)[0] == "replay did better on validation, but violates worst_forgetting <= 0.05 on test."
+
+
+def test_a_veto_of_one_seed_names_the_limit_too() -> None:
+    spec = spec_of(search={"limits_hold_for": "every_seed"})
+    vetoed = cell_of(spec, "replay", [GOOD] * 2, [GOOD, GOOD | {"worst_forgetting": 0.06}])
+    scenario = ScenarioSummary("split-digits/task", (vetoed,), None, (vetoed,), (vetoed, vetoed.chosen, "confirm"))  # type: ignore[arg-type]
+    assert lines(spec, scenario)[0] == (
+        "replay did better on validation, but violates worst_forgetting <= 0.05 on at least one test seed."
+    )
+
+
+def test_one_violating_seed_is_not_called_met() -> None:
+    spec = spec_of(search={"limits_hold_for": "every_seed"}, limits=["worst_forgetting <= 0.05"])
+    cell = cell_of(spec, "replay", [GOOD] * 2, [GOOD, GOOD | {"worst_forgetting": 0.06}])
+    scenario = ScenarioSummary("split-digits/task", (cell,), None, (), (cell, cell.chosen, "confirm"))  # type: ignore[arg-type]
+    assert lines(spec, scenario)[1:] == [
+        "  worst_forgetting <= 0.05: 0.040 ± 0.028, violated, as every seed must meet it; met on 1 of 2 seeds"
+    ]
+
+
+def test_a_veto_of_failed_trials_blames_no_limit() -> None:
+    spec = spec_of(limits=[])
+    vetoed = cell_of(spec, "replay", [GOOD] * 2, [GOOD, "failed"])
+    best = cell_of(spec, "ewc", [GOOD] * 2, [GOOD] * 2)
+    scenario = ScenarioSummary("split-digits/task", (best, vetoed), best, (vetoed,))
+    assert lines(spec, scenario)[0] == "replay did better on validation, but 1 of its 2 trials on test failed."
+
+
+def test_without_search_validation_is_not_mentioned() -> None:
+    spaces = {"ewc": {"penalty_weight": 1}, "replay": {"buffer_size": 5, "replay_ratio": 0.5}}
+    spec = spec_of(seeds={"search": 0, "confirm": 2}, spaces=spaces)
+    vetoed = cell_of(spec, "replay", [], [GOOD | {"kept_bytes": 9e6}] * 2)
+    best = cell_of(spec, "ewc", [], [GOOD] * 2)
+    scenario = ScenarioSummary("split-digits/task", (best, vetoed), best, (vetoed,))
+    assert lines(spec, scenario)[0] == "replay violates kept_bytes <= 4000000 on test."
+
+
+def test_the_nearest_miss_says_by_how_much() -> None:
+    spec = spec_of()
+    cell = cell_of(spec, "ewc", [GOOD | {"worst_forgetting": 0.08}] * 2, [], penalty_weight=2.0)
+    nearest = CellSummary(cell.cell, None, cell.chosen, 1, 0, False)
+    scenario = ScenarioSummary("split-digits/task", (nearest,), None, (), (nearest, cell.chosen, "search"))  # type: ignore[arg-type]
+    assert lines(spec, scenario) == [
+        "No method meets the limits. The nearest miss is ewc with penalty_weight 2, on validation:",
+        "  worst_forgetting <= 0.05: 0.080, violated by 0.030; met on 0 of 2 seeds",
+        "  kept_bytes <= 4000000: 2 MB, met with 2 MB to spare; met on 2 of 2 seeds",
+    ]
+
+
+def test_an_unconfirmed_method_is_not_a_violation() -> None:
+    spec = spec_of()
+    waiting = cell_of(spec, "replay", [GOOD] * 2, [GOOD])
+    scenario = ScenarioSummary("split-digits/task", (waiting,), None, ())
+    assert lines(spec, scenario) == [
+        "No answer yet. Still to be confirmed on test: replay. Run the same command again."
+    ]
+    best = cell_of(spec, "ewc", [GOOD] * 2, [GOOD] * 2)
+    scenario = ScenarioSummary("split-digits/task", (best, waiting), best, ())
+    assert lines(spec, scenario)[0].startswith("Recommended: ewc")
+    assert lines(spec, scenario)[-1].startswith("Not confirmed on test yet, and perhaps better: replay.")
+
+
+def test_no_results_at_all() -> None:
+    spec = spec_of()
+    empty = CellSummary(spec.cells[0], None, None, 0, 0, False)
+    assert lines(spec, ScenarioSummary("split-digits/task", (empty,), None, ())) == [
+        "No answer yet: no method has been measured on all of its seeds. Run the same command again."
+    ]
+    failed = CellSummary(spec.cells[0], None, None, 2, 4, False)
+    (line,) = lines(spec, ScenarioSummary("split-digits/task", (failed,), None, ()))
+    assert "4 trials failed (see show RUN --trials)" in line
+
+
+def test_a_best_method_at_chance_is_a_warning() -> None:
+    spec = spec_of(methods=["ewc"])
+    good = GOOD | {"average_accuracy": 0.801}
+    for chance, is_warned in ((0.8, True), (0.6, False)):
+        cell = replace(cell_of(spec, "ewc", [good, good], [good, good]), chance_accuracy=chance)
+        said = lines(spec, ScenarioSummary("split-digits/task", (cell,), cell, ()))
+        assert (
+            said[0].startswith("Warning: ewc is no better than chance (giving always the same answer scores 0.800)")
+            == is_warned
+        )
+
+
+def test_a_reference_at_chance_is_a_warning() -> None:
+    spec = spec_of(methods=["ewc", "joint"])
+    cells = tuple(replace(cell_of(spec, name, [GOOD], [GOOD] * 2), chance_accuracy=0.9) for name in ("ewc", "joint"))
+    said = lines(spec, ScenarioSummary("split-digits/task", cells, cells[0], ()))
+    assert said[0].startswith(
+        "Warning: even joint is no better than chance (giving always the same answer scores 0.900)"
+    )
+    assert said[1].startswith("Recommended: ewc"), "joint has said it"
+
+
+# The table.
+
+
+def test_the_table_of_a_scenario() -> None:
+    spec = spec_of()
+    best = cell_of(spec, "ewc", [GOOD] * 2, [GOOD] * 2, penalty_weight=2.0)
+    partial = cell_of(spec, "replay", [GOOD] * 2, [GOOD | {"worst_forgetting": 0.5}], buffer_size=60, replay_ratio=0.5)
+    bound = cell_of(spec, "joint", [GOOD] * 2, [GOOD] * 2)
+    text = table_of(spec, ScenarioSummary("split-digits/task", (best, partial, bound), best, (partial,)))
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1] and "test, " in line}
+    assert rows["ewc"].split()[1] == "met"
+    assert "test, 2 seeds" in rows["ewc"]
+    assert "penalty_weight 2" in rows["ewc"]
+    assert rows["replay"].split()[1] == "violated"
+    assert "test, 1 of 2 seeds" in rows["replay"]
+    assert "buffer_size 60" in rows["replay"]
+    assert "joint*" in rows
+    assert "* keeps the data of all tasks" in text
+    (head,) = (line for line in text.splitlines() if line.split()[:1] == ["method"])
+    assert head.split()[1:] == [*("limits", "accuracy", "worst", "forgetting", "memory"), *head.split()[6:]]
+
+
+def test_a_failed_trial_says_nothing_about_limits() -> None:
+    spec = spec_of()
+    failed = cell_of(spec, "replay", [GOOD] * 2, [GOOD, "failed"])
+    text = table_of(spec, ScenarioSummary("split-digits/task", (failed,), None, (failed,)))
+    (row,) = (line for line in text.splitlines() if "test, 2 seeds" in line)
+    assert row.split()[:3] == ["replay", "–", "–"]
+
+
+def test_without_limits_there_is_no_limits_column() -> None:
+    spec = spec_of(limits=[])
+    empty = CellSummary(spec.cells[0], None, None, 0, 3, False)
+    full = cell_of(spec, "replay", [GOOD] * 2, [GOOD] * 2)
+    text = table_of(spec, ScenarioSummary("split-digits/task", (empty, full), full, ()))
+    assert "no result, 3 trials failed" in text
+    assert "limits" not in text
+    assert "* keeps the data" not in text
+    assert "replay" in next(line for line in text.splitlines() if "test, 2 seeds" in line)
