@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from search_spaces.wording import rule_of
 from strategies import Hyperparameters, Method, TrainingSettings
 
 if TYPE_CHECKING:
@@ -218,10 +218,8 @@ def _checked(owner: type[BaseModel], name: str, value: Any) -> Value:
             value = int(value)
         return getattr(owner(**{name: value}), name)  # type: ignore[no-any-return]
     except ValidationError as error:
-        rule = re.sub(", (got a|unable to) .*", "", error.errors()[0]["msg"].removeprefix("Input should be "))
-        raise SpaceError(
-            f"expected {rule}, got {value!r}; change {name} ({owner.model_fields[name].description})"
-        ) from error
+        rule, meaning = rule_of(error.errors()[0]), owner.model_fields[name].description
+        raise SpaceError(f"expected {rule}, got {value!r}; change {name} ({meaning})") from error
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ from pydantic import (
     model_serializer,
 )
 
+from orchestrator.core.text import nearest
+
 Widths = tuple[Annotated[int, Field(ge=1, le=65536)], ...]
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -76,7 +78,7 @@ class ModelSettings(BaseModel):
     @classmethod
     def _is_known(cls, name: str) -> str:
         if not re.fullmatch(_NAME, name):
-            raise ValueError(f"{', '.join(MODELS)} or module:Class")
+            raise ValueError(f"{', '.join(MODELS)} or module:Class; {nearest(name, MODELS)}")
         return name
 
     @field_validator("hidden", "channels", "width", "options")
@@ -88,7 +90,7 @@ class ModelSettings(BaseModel):
         name = info.data["name"]
         defaults = MODELS.get(name, _OWN_CLASS)
         if info.field_name not in defaults and value is not None:
-            raise ValueError(f"no {info.field_name} (or null) with model.name {name}")
+            raise ValueError(f"no {info.field_name} with model.name {name}; leave it out")
         return defaults.get(info.field_name) if value is None else value
 
     @model_serializer(mode="wrap")

@@ -17,7 +17,7 @@ from orchestrator.report.numbers import counted
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
-from orchestrator.spec.fields import Cell
+from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 from search_spaces import Constraint

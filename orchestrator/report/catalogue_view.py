@@ -15,8 +15,9 @@ from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS
 from orchestrator.core.text import visible
 from orchestrator.search.suggestion import describe
 from orchestrator.spec.validation import method_fault
+from orchestrator.streams.checking import refused_type
 from orchestrator.streams.facts import DATASETS
-from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks, refused_type
+from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks
 from search_spaces import Choices, Distribution, default_space
 from strategies import STRATEGIES, Strategy, find_method
 

@@ -16,7 +16,7 @@ from orchestrator.models.settings import ModelSettings
 from orchestrator.results.recorded import odd_spec
 from orchestrator.results.rows import load_json
 from orchestrator.results.tables import SUFFIX
-from orchestrator.spec.fields import split_scenario
+from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage.base import CHECKPOINTS, TABLES, Storage, is_bookkeeping, is_temporary
 from orchestrator.streams.settings import StreamSettings

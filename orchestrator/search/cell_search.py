@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 
 from orchestrator.core.metrics import LOWER_IS_BETTER
 from orchestrator.search.suggestion import Outcome, Suggestion, rank
-from orchestrator.spec.fields import Cell, ResolvedRequest
+from orchestrator.spec.cells import Cell
+from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import Phase

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from orchestrator.search.sweep_search import SweepSearch
-from orchestrator.spec.fields import Cell
+from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.settings import dataset_of, number_of_tasks

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from orchestrator.core.text import nearest
+from search_spaces.wording import rule_of, way_out_of
 
 _TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "tuple[int, int]", "float", "str", "bool", "none"}
 
 
 def _path(one: Any) -> list[int | str]:
-    """Return where an error is, without pydantic's names for the types that it tried."""
+    """Return the place of an error, without the names of the types that pydantic tried."""
     *parents, last = one["loc"] or ("",)
     kept = [p for p in parents if str(p) not in _TAGS and not str(p).startswith("literal[")]
     is_name = one["type"] == "extra_forbidden" or not (str(last) in _TAGS or str(last).startswith("literal["))
@@ -23,7 +27,7 @@ def _path(one: Any) -> list[int | str]:
 def remove_faulty(content: dict[Any, Any], error: ValidationError) -> bool:
     """Delete the entry at each place of `error`, or the innermost mapping's entry that leads to it.
 
-    Returns: whether there was any.
+    Returns: whether anything was deleted.
     """
     entries: dict[tuple[int, str], tuple[dict[Any, Any], Any]] = {}
     for one in error.errors():
@@ -43,66 +47,60 @@ def remove_faulty(content: dict[Any, Any], error: ValidationError) -> bool:
 
 
 def _key(owner: Any, part: int | str) -> Any:
-    """Return the key of a mapping that pydantic writes as `part`, None where there is none."""
+    """Return the key of a mapping that pydantic writes as `part`, or None."""
     if not isinstance(owner, dict):
         return None
     return part if part in owner else next((key for key in owner if str(key) == str(part)), None)
 
 
 def structural_faults(spec: type[BaseModel], error: ValidationError) -> list[str]:
-    """Return pydantic's errors in our form, one a place; what several types were tried for is joined by 'or'."""
-    rules: dict[str, list[str]] = {}
-    rest: dict[str, str] = {}
+    """Return pydantic's errors as `PLACE: expected RULE, got VALUE; WAY OUT`, one message a place.
+
+    A value that fits none of several types gives one message, with the rules joined by 'or'.
+    """
+    places: dict[str, list[Any]] = {}
     for one in error.errors(include_url=False):
         if one["type"] == "too_short" and one["input"]:
-            continue  # too short only because faulty entries do not count: they are told themselves
-        path = _path(one)
-        where = ".".join(str(part) for part in path) or "spec"
-        owner = _model_at(spec, path[:-1])
-        if one["type"] == "extra_forbidden":
-            rule, value = "a known field", f"'{path[-1]}'"
-            way_out = nearest(str(path[-1]), owner.model_fields)
-        else:
-            rule, value = _rule(one), "nothing" if one["type"] == "missing" else _shown(one["input"])
-            way_out = _meaning(spec, path) or "see the README for the form of a spec"
-        rules.setdefault(where, []).append(rule)
-        rest.setdefault(where, f"got {value}; {way_out}")
-    return [f"{where}: expected {' or '.join(rules[where])}, {rest[where]}" for where in rules]
+            continue  # too short only because faulty entries do not count, and those have messages of their own
+        places.setdefault(".".join(str(part) for part in _path(one)) or "spec", []).append(one)
+    return [f"{where}: {_fault(spec, errors)}" for where, errors in places.items()]
 
 
-_RULES = {
-    "missing": "a value",
-    "too_short": "at least {min_length} of them",
-    "too_long": "at most {max_length} of them",
-    "string_pattern_mismatch": "text of the form {pattern}",
-    "string_type": "text",
-    "invalid_key": "text as a key",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-}
-"""What pydantic's types of errors mean to somebody who writes YAML; the others keep pydantic's words."""
+def _fault(spec: type[BaseModel], errors: list[Any]) -> str:
+    """Return the message of one place, without the place."""
+    first = errors[0]
+    path = _path(first)
+    if first["type"] == "extra_forbidden":
+        known = _model_at(spec, path[:-1]).model_fields
+        return f"expected a known field, got '{path[-1]}'; {nearest(str(path[-1]), known)}"
+    rules = dict.fromkeys(rule_of(one) for one in errors)
+    if "a number" in rules:
+        rules.pop("a whole number", None)
+    value = "nothing" if first["type"] == "missing" else _shown(first["input"])
+    way_out = (way_out_of(first) if len(errors) == 1 else None) or _example(_field_at(spec, path))
+    return f"expected {' or '.join(rules)}, got {value}; {way_out}"
 
 
-def _rule(one: Any) -> str:
-    if one["type"] in _RULES:
-        return _RULES[one["type"]].format(**one.get("ctx", {}))
-    rule: str = one["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return rule[:1].lower() + rule[1:]
+def _example(named: tuple[str, FieldInfo] | None) -> str:
+    """Return a field as somebody may write it: its example, its default, or the fields under it."""
+    if named is None:
+        return "correct it, or see --preset quickstart"
+    name, field = named
+    default = None if field.is_required() or field.default_factory else field.default
+    if (example := next(iter(field.examples or ()), default)) not in (None, ()):
+        content = {name: list(example) if isinstance(example, tuple) else example}
+        return f"for example {yaml.safe_dump(content, default_flow_style=True, width=math.inf).strip()[1:-1]}"
+    if models := _models_in(field.annotation):
+        return f"write fields under it ({', '.join(models[0].model_fields)}), or leave it out"
+    return "correct it" if field.is_required() else "correct it, or leave it out"
 
 
-def _meaning(spec: type[BaseModel], path: list[int | str]) -> str | None:
-    """Return the description of the innermost field that `path` leads to, where it is one or an entry of one."""
-    for end in (len(path), len(path) - 1):
-        field = _model_at(spec, path[: end - 1]).model_fields.get(str(path[end - 1])) if end > 0 else None
-        if field is not None and field.description:
-            return field.description
+def _field_at(spec: type[BaseModel], path: list[int | str]) -> tuple[str, FieldInfo] | None:
+    """Return name and definition of the innermost field on `path`; what follows are entries of it."""
+    for end in range(len(path), 0, -1):
+        name = str(path[end - 1])
+        if field := _model_at(spec, path[: end - 1]).model_fields.get(name):
+            return name, field
     return None
 
 
@@ -113,13 +111,13 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 
 def _shown(value: Any) -> str:
     try:
         text = _SHORT.repr(value)
-    except ValueError:  # a whole number of more digits than Python prints
-        text = f"a {type(value).__name__}"
+    except ValueError:  # a whole number with more digits than Python prints
+        text = "a number with too many digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _model_at(model: type[BaseModel], path: list[Any]) -> type[BaseModel]:
-    """Return the model that `path` leads to; a part that is no field is the key of a mapping of models."""
+    """Return the model that `path` leads to. A part that is no field is a key of a mapping of models."""
     for part in path:
         field = model.model_fields.get(str(part))
         found = _models_in(field.annotation) if field else []

@@ -1,4 +1,4 @@
-"""The fields of a sweep's spec: seeds, search settings, resources, and the cells that follow from them."""
+"""The fields of a sweep's spec that have fields of their own: seeds, search settings, resources and spaces."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from orchestrator.core.text import nearest as nearest
 from orchestrator.streams.facts import Phase
-from search_spaces import Range, SearchSpace, Value
-from strategies import IncrementalType
+from search_spaces import Range, Value
 
 FIRST_CONFIRM_SEED = 1000
-"""A count of confirm seeds starts here, a count of search seeds at 0, so that counts never overlap below 1000."""
+"""Counted confirm seeds start here and counted search seeds at 0, so counts of 1000 or fewer never overlap."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Base of a spec's parts: frozen, no unknown fields, finite numbers."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Seeds(_Frozen):
-    """Seeds of the two phases, as counts or lists; never overlapping."""
+class Seeds(Frozen):
+    """Seeds of the two phases, as counts or lists, without overlap."""
 
     search: int | tuple[int, ...] = Field(3, description="seeds of every suggestion, on the validation split")
     confirm: int | tuple[int, ...] = Field(5, description="seeds of each chosen suggestion, on the test split")
@@ -36,36 +36,40 @@ class Seeds(_Frozen):
         return tuple(range(FIRST_CONFIRM_SEED, FIRST_CONFIRM_SEED + self.confirm))
 
 
-class SearchSettings(_Frozen):
+class SearchSettings(Frozen):
     """How each cell is searched."""
 
     suggestions: int = Field(
         24, ge=1, le=100_000, description="suggestions of each searched cell; the same for every method"
     )
-    batch: int = Field(4, ge=1, le=1_000, description="suggestions that are asked at once, before any of them is told")
+    batch: int = Field(4, ge=1, le=1_000, description="suggestions that run at once, before any result is used")
     sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     limits_hold_for: Literal["mean", "every_seed"] = Field(
         "mean",
-        description="a suggestion is feasible where its mean over seeds is, or where each of its seeds is",
+        description="whether the mean over seeds must meet the limits, or every seed",
     )
 
 
-class Request(_Frozen):
-    """What one trial asks of the cluster; a field left out falls back to the general one."""
+class Request(Frozen):
+    """What one trial asks of the cluster. A field that is left out takes the general value."""
 
-    cpus: float | None = Field(None, ge=0, description="CPUs a trial; 1 by default")
-    gpus: float | None = Field(None, ge=0, description="GPUs a trial, fractions too; 0 by default")
-    threads: int | None = Field(None, ge=1, description="CPU threads a trial; 1 by default")
-    device: Literal["cpu", "cuda"] | None = Field(None, description="cuda where gpus > 0, else cpu, by default")
+    cpus: float | None = Field(None, examples=[2], ge=0, description="CPUs per trial; 1 by default")
+    gpus: float | None = Field(
+        None, examples=[0.5], ge=0, description="GPUs per trial, fractions allowed; 0 by default"
+    )
+    threads: int | None = Field(None, examples=[2], ge=1, description="CPU threads per trial; 1 by default")
+    device: Literal["cpu", "cuda"] | None = Field(
+        None, examples=["cuda"], description="cpu or cuda; cuda if gpus > 0, else cpu, by default"
+    )
 
 
 class Resources(Request):
-    """What trials ask of the cluster: in general, by scenario, and by method (which wins)."""
+    """What trials ask of the cluster: in general, by scenario and by method. A method wins over a scenario."""
 
-    cpus: float = Field(1.0, ge=0, description="CPUs a trial")
-    gpus: float = Field(0.0, ge=0, description="GPUs a trial, fractions too")
-    threads: int = Field(1, ge=1, description="CPU threads a trial")
+    cpus: float = Field(1.0, ge=0, description="CPUs per trial")
+    gpus: float = Field(0.0, ge=0, description="GPUs per trial, fractions allowed")
+    threads: int = Field(1, ge=1, description="CPU threads per trial")
     methods: dict[str, Request] = Field(default_factory=dict, description="requests by method")
     scenarios: dict[str, Request] = Field(default_factory=dict, description="requests by scenario")
 
@@ -82,7 +86,7 @@ class Resources(Request):
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """What a trial asks for, with nothing left out."""
+    """What one trial asks for, every field resolved."""
 
     cpus: float
     gpus: float
@@ -100,34 +104,3 @@ SpaceEntry = Annotated[
     Annotated[Range, Tag("range")] | Annotated[list[Value], Tag("choices")] | Annotated[Value, Tag("value")],
     Discriminator(_kind_of_space),
 ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One scenario × method with what is searched in it."""
-
-    stream: str
-    incremental_type: IncrementalType
-    method: str
-    space: SearchSpace
-
-    @property
-    def scenario(self) -> str:
-        """Return stream and incremental type as they are written."""
-        return f"{self.stream}/{self.incremental_type}"
-
-    @property
-    def name(self) -> str:
-        """Return the cell's name in tables."""
-        return f"{self.scenario} {self.method}"
-
-    @property
-    def is_searched(self) -> bool:
-        """Return whether there is anything to search."""
-        return bool(self.space.distributions)
-
-
-def split_scenario(scenario: str) -> tuple[str, IncrementalType]:
-    """Return stream and incremental type of a scenario without faults."""
-    stream, _, kind = scenario.partition("/")
-    return stream, kind  # type: ignore[return-value]

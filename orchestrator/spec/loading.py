@@ -1,4 +1,4 @@
-"""Reading a spec: from YAML, a preset or a mapping, with overrides, and with every fault told at once."""
+"""Reads a spec from YAML, a preset or a mapping, with overrides. All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
     """Return the spec that `content` states.
 
     Raises:
-        SpecError: with every fault, those of single fields and those between fields.
+        SpecError: if anything is wrong, with every fault of single fields and between fields.
     """
     try:
         return _parse(copy.deepcopy(dict(content)))
     except RecursionError:
-        raise SpecError(
-            ["spec: expected mappings a few levels deep, got far more; see the README for the form"]
-        ) from None
+        raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
 
 def _parse(rest: dict[str, Any]) -> SweepSpec:
@@ -39,7 +37,7 @@ def _parse(rest: dict[str, Any]) -> SweepSpec:
         except SpecError as error:
             raise SpecError([*faults, *error.faults]) from None
         except ValidationError as error:
-            # What is left without the broken entries is checked too, so that all faults are told at once.
+            # Checks the rest without the faulty entries too, so that all faults are reported at once.
             faults = faults or structural_faults(SweepSpec, error)
             if not remove_faulty(rest, error):
                 raise SpecError(faults) from None
@@ -53,7 +51,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
-        SpecError: where the file is missing, no YAML, or no mapping.
+        SpecError: if the file is missing, no YAML, or no mapping.
     """
     try:
         with open(path, "rb") as file:
@@ -64,20 +62,20 @@ def read_spec(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
-    """Return the mapping in the YAML file that is shown as `where`.
+    """Return the mapping in a YAML file, which messages call `where`.
 
     Raises:
-        SpecError: where it is no YAML, no mapping, or too large for a spec.
+        SpecError: if it is no YAML, no mapping, or too large for a spec.
     """
     try:
         fields = load_yaml(content)
     except TooLargeError as error:
-        raise SpecError([f"{where}: {error}; see the README for the form of a spec"]) from error
+        raise SpecError([f"{where}: {error}; see --preset quickstart for the form of a spec"]) from error
     except UnicodeDecodeError as error:
         raise _unreadable(where, str(error)) from error
-    except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises
+    except Exception as error:  # besides its own errors, PyYAML lets through whatever a bad tag raises
         text = " ".join(str(error).split())
-        raise SpecError([f"{where}: expected YAML, got {text}; mend that place"]) from error
+        raise SpecError([f"{where}: not valid YAML: {text}; correct that place"]) from error
     if fields is None:
         return {}
     if not isinstance(fields, dict):
@@ -88,7 +86,7 @@ def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _unreadable(where: str, reason: str) -> SpecError:
-    return SpecError([f"{where}: expected a readable YAML file, got '{reason}'; check the path"])
+    return SpecError([f"{where}: cannot read this YAML file: {reason}; check the path"])
 
 
 PRESETS = Path(__file__).parent / "presets"
@@ -108,14 +106,14 @@ def load_spec(
 
     Args:
         source: a YAML file.
-        preset: a preset's name, where no file is given; `quickstart` by default.
-        overrides: field path with dots, such as `search.suggestions` -> value.
+        preset: the name of a preset, if no file is given; `quickstart` by default.
+        overrides: path of a field, such as `search.suggestions` -> value.
 
     Raises:
         SpecError: with every fault.
     """
     if source is not None and preset is not None:
-        raise SpecError([f"--preset: expected a file or a preset, got '{source}' and '{preset}'; drop one"])
+        raise SpecError([f"--preset: a spec is read from '{source}' or from preset '{preset}', not both; drop one"])
     if source is not None:
         content = read_spec(Path(source))
     else:
@@ -137,12 +135,13 @@ def load_spec(
 
 
 def load_plugins(names: Iterable[str]) -> None:
-    """Import the methods that are written `module:Class` among `names`, because the user wrote them.
+    """Import the methods among `names` that are written `module:Class`.
 
-    Whatever else reads a spec or a run folder knows such names only after this, and never imports them.
+    Only for names that the user wrote: importing runs code. Nothing else that reads a spec or a run folder imports
+    them, so such names are known only after this.
 
     Raises:
-        SpecError: where one of them cannot be imported or is no strategy.
+        SpecError: if one of them cannot be imported or is no strategy.
     """
     faults = []
     for name in names:
@@ -155,7 +154,7 @@ def load_plugins(names: Iterable[str]) -> None:
 
 
 def _override(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set the field at `path`, making mappings on the way."""
+    """Set the field at `path`, with new mappings on the way."""
     *parents, last = path.split(".")
     for parent in parents:
         inner = content.get(parent)

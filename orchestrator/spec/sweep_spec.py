@@ -1,4 +1,4 @@
-"""The sweep's specification: what a user writes, frozen, pure, and validated whole."""
+"""The spec of a sweep: what a user writes, frozen, pure, and validated whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from orchestrator.core.canonical import short_hash
 from orchestrator.core.errors import SpecError
 from orchestrator.models.settings import ModelSettings
-from orchestrator.spec.fields import Cell, Resources, SearchSettings, Seeds, SpaceEntry, _Frozen, split_scenario
+from orchestrator.spec.cells import Cell, split_scenario
+from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
@@ -21,11 +22,11 @@ from search_spaces import Constraint, Value, space_of
 from strategies import TrainingSettings, find_method
 
 
-class SweepSpec(_Frozen):
-    """A whole sweep. Every field has a default; an instance has no faults.
+class SweepSpec(Frozen):
+    """A whole sweep. Every field has a default, and an instance has no faults.
 
     Raises:
-        SpecError: where anything is wrong, with every fault at once.
+        SpecError: if anything is wrong, with every fault at once.
     """
 
     name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
@@ -36,26 +37,30 @@ class SweepSpec(_Frozen):
         ("naive", "joint", "ewc", "replay"), min_length=1, max_length=100, description="what is compared"
     )
     limits: tuple[str, ...] = Field(
-        (), max_length=100, description="such as worst_forgetting <= 0.05; any metric or cost of a trial"
+        (),
+        max_length=100,
+        description="bounds on metrics and costs, such as worst_forgetting <= 0.05",
+        examples=[["worst_forgetting <= 0.05"]],
     )
-    objective: str = Field("average_accuracy", description="what is best among the feasible; a metric or a cost")
+    objective: str = Field("average_accuracy", description="metric or cost that decides among what meets the limits")
     seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
     search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
         default_factory=dict,
         max_length=1_000,
         description="method, all, or SCENARIO METHOD -> hyper-parameter -> a value, choices or {low, high, log}",
+        examples=[{"ewc": {"penalty_weight": {"low": 1, "high": 1000, "log": True}}}],
     )
     model: ModelSettings = Field(default_factory=ModelSettings, description="which model is trained")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="how each task is trained")
     streams: dict[str, StreamSettings] = Field(
-        default_factory=dict, max_length=1_000, description="stream -> how it is cut into tasks; own data too"
+        default_factory=dict, max_length=1_000, description="stream -> how it is cut, and where your own data are"
     )
     validation_share: float = Field(
-        0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only where seeds.search is 0"
+        0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only if seeds.search is 0"
     )
     unsupported_cells: Literal["refuse", "skip"] = Field(
-        "refuse", description="what to do with a method on an incremental type that it cannot do"
+        "refuse", description="whether a method that cannot learn a scenario is an error, or left out there"
     )
     resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
 
@@ -68,7 +73,7 @@ class SweepSpec(_Frozen):
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
-        """Return the limits, in the order in which they are written."""
+        """Return the limits in the order written."""
         return tuple(Constraint.parse(limit) for limit in self.limits)
 
     @cached_property
@@ -83,12 +88,12 @@ class SweepSpec(_Frozen):
         )
 
     def overrides(self, scenario: str, method: str) -> dict[str, Any]:
-        """Return the entries of `spaces` for a cell: those under `all`, under the method, and under the cell's name."""
+        """Return the entries of `spaces` for a cell: those of `all`, of the method and of the cell; the last wins."""
         keys = ("all", method, f"{scenario} {method}")
         return {name: entry for key in keys for name, entry in self.spaces.get(key, {}).items()}
 
     def stream_settings(self, stream: str) -> StreamSettings:
-        """Return how `stream` is cut."""
+        """Return the settings of `stream`, or the defaults."""
         return self.streams.get(stream, StreamSettings())
 
     def trial(
@@ -112,9 +117,9 @@ class SweepSpec(_Frozen):
         )
 
     def content_hash(self) -> str:
-        """Return the hash of the whole spec, 16 hexadecimal digits."""
+        """Return a hash of the whole spec, 16 hexadecimal digits."""
         return short_hash(self.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
-        """Return the resolved spec as YAML that `parse_spec` reads back to an equal spec."""
+        """Return the resolved spec as YAML, which `parse_spec` reads back to an equal spec."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=False), sort_keys=False)

@@ -14,29 +14,29 @@ from search_spaces import TRAINING_KNOBS, Value
 from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
 
 PROTOCOL_VERSION = 1
-"""Raised whenever the results of the protocol itself change: streams, models, training step, evaluation."""
+"""Raised whenever results of the protocol change: streams, models, training step, evaluation."""
 
 
 class TrialSpec(BaseModel):
     """One suggestion × one seed × one phase, fully resolved.
 
-    Two trials with equal specs have equal results, on one kind of device with one number of threads. Where and when a
-    trial runs (device, worker, position in the search) is not part of it.
+    Trials with equal specs have equal results on one kind of device with one number of threads. Where and when a trial
+    runs (device, worker, position in the search) is not part of its spec.
 
     Args:
         stream: name of the stream.
         incremental_type: what is known at inference.
-        stream_settings: how the data set is cut; the paths of a user's own data are blank.
+        stream_settings: how the data set is cut; paths of a user's own data are blank.
         method: name of the method.
-        hyperparameters: the suggestion: every hyper-parameter of the method, and training settings that it overrides.
-        model: which model.
-        training: how each task is trained, the suggestion's overrides not yet applied.
+        hyperparameters: the suggestion: every hyper-parameter of the method, and the training settings it overrides.
+        model: which model is trained.
+        training: how each task is trained, before the suggestion's overrides.
         seed: decides initial weights, batches, buffers and a shuffled class order.
         phase: which arrays it sees.
         validation_share: share of the training examples held out in the `search` phase.
         data_fingerprint: hash of the data set.
-        strategy_versions: method -> version.
-        protocol_version: version of everything else.
+        strategy_versions: strategy -> version.
+        protocol_version: version of the protocol.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,17 +57,17 @@ class TrialSpec(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """Return the hash of this spec, 16 hexadecimal digits."""
+        """Return a hash of this spec, 16 hexadecimal digits."""
         return short_hash(self.model_dump(mode="json"))
 
     @property
     def scenario(self) -> str:
-        """Return stream and incremental type as they are written."""
+        """Return `STREAM/TYPE`."""
         return f"{self.stream}/{self.incremental_type}"
 
     @property
     def cell(self) -> str:
-        """Return the scenario × method that this trial belongs to."""
+        """Return `STREAM/TYPE METHOD`."""
         return f"{self.scenario} {self.method}"
 
     @property

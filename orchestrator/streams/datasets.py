@@ -1,4 +1,4 @@
-"""Data sets as arrays: the validation split, and what a trial of each phase is handed."""
+"""Data sets as arrays, their validation split, and the arrays that a trial of each phase gets."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Statistic = float | NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PhaseData:
-    """The arrays that trials of one phase are handed, and no others.
+    """The arrays of one phase. A trial gets no others.
 
     Args:
         train_inputs: grey images (N, H, W) uint8, colour images (N, 3, H, W) uint8, or a table's rows (N, F) float32.
         train_labels: classes, (N,) int64.
-        evaluation_inputs: (M, …) likewise; the validation split in `search`, the test split in `confirm`.
+        evaluation_inputs: (M, …), of the same form; the validation split in `search`, the test split in `confirm`.
         evaluation_labels: (M,) int64.
-        facts: what else is known of the data set.
-        mean: mean of the training inputs divided by the largest pixel value, the same for both phases: one number for
-            grey images, (3, 1, 1) float32 for colours, (F,) float32 for a table, where it is 0 for what is no number.
-        std: their standard deviation, likewise; 1 where nothing varies.
-        train_tasks: task of each training example (N,) int64 where the data come cut into tasks.
-        evaluation_tasks: (M,) int64 likewise.
+        facts: what is known of the data set besides its arrays.
+        mean: mean of all training inputs divided by the largest pixel value, so the same in both phases: one number
+            for grey images, (3, 1, 1) float32 for colour images, (F,) float32 for a table, 0 for one-hot features.
+        std: their standard deviation, of the same form; 1 if nothing varies, and for one-hot features.
+        train_tasks: task of each training example, (N,) int64; None unless the data come cut into tasks.
+        evaluation_tasks: (M,) int64, of the same form.
     """
 
     train_inputs: Inputs
@@ -45,17 +45,17 @@ class PhaseData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A whole data set; stays with the driver.
+    """A whole data set. It stays with the driver: a trial gets one phase of it.
 
     Args:
-        name: its name: that of the built-in one, or of the stream of a user's own data.
+        name: name of the built-in data set, or of the stream of a user's own data.
         train_inputs: (N, …), as in `PhaseData`.
         train_labels: (N,) int64.
-        test_inputs: (M, …), likewise.
+        test_inputs: (M, …), of the same form.
         test_labels: (M,) int64.
-        facts: what else is known of it.
-        train_tasks: task of each training example (N,) int64 where the data come cut into tasks.
-        test_tasks: (M,) int64 likewise.
+        facts: what is known of it besides its arrays.
+        train_tasks: task of each training example, (N,) int64; None unless the data come cut into tasks.
+        test_tasks: (M,) int64, of the same form.
     """
 
     name: str
@@ -78,11 +78,11 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def phase(self, phase: Phase, validation_share: float) -> PhaseData:
-        """Return what trials of `phase` see.
+        """Return the arrays of `phase`.
 
-        `search` trains on the training examples less a validation split, stratified by class and given task, the same
-        for every trial, and is evaluated on that split; `confirm` trains on all training examples and is evaluated on
-        the test split.
+        `search` holds out a validation split of the training examples, stratified by class and task and the same for
+        every trial, and is evaluated on it. `confirm` trains on all training examples and is evaluated on the test
+        split.
         """
         mean, std = self._statistics()
         train, labels, tasks = self.train_inputs, self.train_labels, self.train_tasks
@@ -96,11 +96,11 @@ class Dataset:
         return PhaseData(train, labels, held_out, held_out_labels, self.facts, mean, std, tasks, held_out_tasks)
 
     def validation_rows(self, share: float) -> NDArray[np.bool_]:
-        """Return which training rows (N,) the `search` phase holds out."""
+        """Return which training rows the `search` phase holds out, (N,) bool."""
         return held_out_rows(strata(self.train_labels, self.train_tasks), share)
 
     def _statistics(self) -> tuple[Statistic, Statistic]:
-        """Return mean and standard deviation of the training inputs in [0, 1]."""
+        """Return mean and standard deviation of the training inputs, scaled to [0, 1]."""
         inputs, maximum = self.train_inputs, np.float32(self.facts.maximum)
         if inputs.ndim == 3:
             pixels = inputs / maximum
@@ -120,12 +120,14 @@ def _per_channel(values: list[Any]) -> NDArray[np.float32]:
 
 
 def strata(labels: NDArray[np.int64], tasks: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return a number (N,) for each example that tells its task and class."""
+    """Return a number for each example that stands for its task and class, (N,) int64."""
     return labels if tasks is None or not len(labels) else tasks * (labels.max() + 1) + labels
 
 
 def held_out_rows(kinds: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Return which rows (N,) are held out: round(share · n) of each kind, at least 1 where share > 0, but never all.
+    """Return which rows are held out, (N,) bool: round(share · n) of the n rows of each kind.
+
+    At least 1 row of a kind is held out if share > 0, but never all of them.
 
     Args:
         kinds: the class of each row, or its task and class, (N,) int64.

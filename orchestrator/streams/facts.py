@@ -1,4 +1,4 @@
-"""What is known about a data set beside its arrays."""
+"""What is known about a data set besides its arrays."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _TEN = tuple("0123456789")
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What streams need to know of a data set beside its arrays; a user's own data are asked when they are read.
+    """What streams need to know of a data set besides its arrays. A user's own data tell it once they are read.
 
     Args:
         class_names: name of each class, in the order of the labels 0 … n_classes - 1.
         shape: of one example: (channels, height, width) of an image, (features,) of a table's row.
         maximum: largest pixel value; 1 for a table, whose numbers are scaled to [0, 1] when it is read.
         source: what it is and where it comes from, for users.
-        task_names: name of each task where the data come cut into tasks, in order; else empty.
+        task_names: name of each task, in order; empty unless the data come cut into tasks.
         task_classes: classes of each of these tasks, ascending.
-        n_numbers: features of a table that are numbers, the first ones; the others are 0 or 1 and left as they are.
+        n_numbers: how many features of a table are numbers; they come first, and the others are one-hot.
     """
 
     class_names: tuple[str, ...]
@@ -40,7 +40,7 @@ class DatasetFacts:
 
     @property
     def tasks_share_no_class(self) -> bool:
-        """Return whether every class belongs to one given task only."""
+        """Return whether every class belongs to one task only."""
         return sum(map(len, self.task_classes)) == len({c for classes in self.task_classes for c in classes})
 
 
@@ -54,4 +54,4 @@ DATASETS: dict[str, DatasetFacts] = {
         tuple(map(str, range(100))), (3, 32, 32), 255, "60,000 colour photographs of 100 classes, torchvision"
     ),
 }
-"""The data sets that need nothing of the user's, by name."""
+"""The built-in data sets by name."""

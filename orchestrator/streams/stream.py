@@ -1,4 +1,4 @@
-"""Streams: a data set cut into an ordered list of tasks, as tensors."""
+"""A stream: a data set cut into an ordered list of tasks, as tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 8192
 
 
 class Stream:
-    """The tasks of one trial, made when they are asked for.
+    """The tasks of one trial, each made on request.
 
     Args:
         name: the stream, such as `split-mnist`.
@@ -57,7 +57,7 @@ class Stream:
         return self._make(task, data.train_inputs, data.train_labels, data.train_tasks, "train")
 
     def evaluation(self, task: int) -> TaskData:
-        """Return the held-out examples of `task`, likewise."""
+        """Return the held-out examples of `task`, in the form of `train`."""
         data = self._data
         return self._make(task, data.evaluation_inputs, data.evaluation_labels, data.evaluation_tasks, "evaluation")
 
@@ -99,7 +99,7 @@ class Stream:
         )
 
     def _inputs(self, task: int, inputs: Inputs, part: Part) -> Tensor:
-        """Return (N, C, H, W) or (N, F) float32: padded, changed as the task does, then normalised."""
+        """Return (N, C, H, W) or (N, F) float32: padded, then transformed for the task, then normalised."""
         n_pixels = self.input_shape[-2] * self.input_shape[-1] if len(self.input_shape) == 3 else 0
         change = change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels)
         out = torch.empty(len(inputs), *self.input_shape)
@@ -125,10 +125,10 @@ class Stream:
 
 
 def given_classes(facts: DatasetFacts, incremental_type: IncrementalType) -> list[list[int]]:
-    """Return the classes behind the outputs of each task where the data come cut into tasks.
+    """Return the classes behind the outputs of each task, for data that come cut into tasks.
 
-    A task has its own classes, save in `domain` where tasks share classes or differ in their number: there the classes
-    of all tasks are the one label space.
+    Each task has outputs for its own classes. The exception is `domain` if tasks share classes or differ in their
+    number of classes: then each task has outputs for all classes.
     """
     own = [list(classes) for classes in facts.task_classes]
     one_size = len({len(classes) for classes in own}) == 1

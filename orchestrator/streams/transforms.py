@@ -1,4 +1,4 @@
-"""What the tasks of a stream do to its images: a permutation of the pixels, a rotation, or noise."""
+"""Transforms that tasks apply to images: a permutation of the pixels, a rotation, or noise."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Rotation:
 
 
 class Noise:
-    """Gaussian noise of one deviation, for pixels in [0, 1]; drawn row by row, so in any portions of rows the same.
+    """Gaussian noise for pixels in [0, 1]. It is drawn row by row, so the size of the portions does not matter.
 
     Args:
         deviation: standard deviation.
-        seed: of the noise.
+        seed: seed of the noise.
     """
 
     def __init__(self, deviation: float, seed: int) -> None:
@@ -42,7 +42,7 @@ class Noise:
         self._generator = np.random.default_rng(seed)
 
     def add(self, images: Tensor) -> Tensor:
-        """Return images (N, 1, H, W) float32 with noise, cut to [0, 1]."""
+        """Add noise to images (N, 1, H, W) float32 in place, clip to [0, 1] and return them."""
         drawn = self._generator.standard_normal(tuple(images.shape), dtype=np.float32)
         return images.add_(torch.from_numpy(drawn), alpha=self.deviation).clamp_(0, 1)
 
@@ -53,15 +53,15 @@ Change = Permutation | Rotation | Noise
 def change_of(
     family: Family, settings: StreamSettings, task: int, n_tasks: int, part: Part, n_pixels: int
 ) -> Change | None:
-    """Return what `task` does to the images of one part of the data; None leaves them alone, as the first task does.
+    """Return the transform of a task, or None for the first task and for families without transforms.
 
     Args:
-        family: of the stream.
-        settings: of the stream.
-        task: which.
-        n_tasks: how many there are.
-        part: training or held-out examples; their noise differs, all else is the same.
-        n_pixels: of an image.
+        family: family of the stream.
+        settings: settings of the stream.
+        task: index of the task.
+        n_tasks: number of tasks.
+        part: training or held-out examples. Only noise differs between the two.
+        n_pixels: pixels of an image.
     """
     if task == 0:
         return None
@@ -85,7 +85,7 @@ def change_of(
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
-    """Return images (N, C, H, W) turned about their centre, background where nothing was."""
+    """Return images (N, C, H, W) rotated about their centre, with background in the corners."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import rotate as turn
 

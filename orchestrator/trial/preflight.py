@@ -10,12 +10,13 @@ import torch
 
 from orchestrator.core.errors import DataError, SpecError
 from orchestrator.models.building import model_faults
-from orchestrator.spec.fields import split_scenario
+from orchestrator.spec.cells import split_scenario
+from orchestrator.spec.limits import metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.spec.validation import metric_faults
+from orchestrator.streams.checking import split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
-from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks, split_faults
+from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks
 from orchestrator.streams.sources.loading import load_stream
 from orchestrator.streams.stream import given_classes, layout_of, padded_shape
 from orchestrator.trial.setup import set_up
@@ -62,7 +63,7 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         if stream in sound:
             reason = _refused(spec.stream_settings(stream), kind, datasets[stream])
             if reason:
-                faults.append(f"scenarios.{index}: expected a type that {stream} has, got '{kind}'; {reason}")
+                faults.append(f"scenarios.{index}: {scenario} is impossible: {reason}")
     shapes = {
         padded_shape(datasets[dataset_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
         for stream in dict.fromkeys(cell.stream for cell in spec.cells)

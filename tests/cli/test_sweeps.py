@@ -20,12 +20,12 @@ from tests.cli.conftest import Mistake, RunCli, RunFolder
     [
         (["--preset", "quickstrt"], ["did you mean 'quickstart'?"]),
         (["--methods", "ewcc"], ["methods.0: expected a known method, got 'ewcc'; did you mean 'ewc'?"]),
-        (["--methods", ""], ["methods: expected at least 1 of them, got []"]),
+        (["--methods", ""], ["methods: expected a list of 1 or more, got []"]),
         (["--scenarios", "split-digits/klass,foo"], ["2 faults", "did you mean 'class'?", "got 'foo'"]),
         (["--limit", "forgetting < 1", "--limit", "x <= 1"], ["limits.0: expected 'METRIC <=", "limits.1: "]),
         (["--suggestions", "0"], ["search.suggestions: "]),
-        (["--confirm-seeds", "0"], ["seeds.confirm: expected at least 1"]),
-        (["--search-seeds", "-1"], ["seeds.search: expected a count"]),
+        (["--confirm-seeds", "0"], ["seeds.confirm: the confirm phase needs at least 1 seed"]),
+        (["--search-seeds", "-1"], ["seeds.search: expected 0 to 10000 seeds"]),
         (["--gpus-per-trial", "1.5"], ["resources.gpus: "]),
         (["--cpus-per-trial", "0"], ["resources.cpus: "]),
         (["--set", "trainin.epochs=3"], ["trainin: expected a known field", "did you mean 'training'?"]),
@@ -36,9 +36,9 @@ from tests.cli.conftest import Mistake, RunCli, RunFolder
         (["--set", "name=[1", "--set", "x"], ["got 'name=[1'", "got 'x'"]),
         (["--set", "name=!!int ''"], ["--set: expected FIELD=VALUE"]),
         (["--set", "name=" + "[" * 1000], ["--set: expected FIELD=VALUE, got 'name=[[["]),
-        (["--set", "name=a/b"], ["name: expected text of the form"]),
+        (["--set", "name=a/b"], ["name: expected letters, digits"]),
         (["--set", "methods.0=ewc"], ["methods: expected a list"]),
-        (["a.yaml", "--preset", "quickstart"], ["expected a file or a preset"]),
+        (["a.yaml", "--preset", "quickstart"], ["a spec is read from 'a.yaml' or from preset"]),
     ],
 )
 def test_mistakes_in_a_spec(mistake: Mistake, arguments: list[str], parts: list[str]) -> None:

@@ -29,7 +29,7 @@ from tests.cli.conftest import SMALL, Mistake, RunCli, RunFolder
         (["split-digits/task", "ewc", "--with", "penalty_weight=-1"], "spaces.ewc.penalty_weight: "),
         (
             ["split-digits/task", "naive", "--phase", "search", "--set", "validation_share=0"],
-            "validation_share: expected",
+            "validation_share: the search phase needs validation data",
         ),
         (["--from", "nowhere", "abc"], "expected a run folder with spec.yaml, got 'nowhere'"),
     ],

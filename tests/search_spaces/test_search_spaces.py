@@ -238,19 +238,19 @@ def test_optuna_accepts_the_first_suggestion() -> None:
             "replay",
             "replay_ratio",
             1.5,
-            "expected less than or equal to 0.95, got 1.5; change replay_ratio (share of each training batch that",
+            "expected 0.95 or less, got 1.5; change replay_ratio (share of each training batch that",
         ),
         (
             "replay",
             "replay_ratio",
             Range(low=0.5, high=0.99),
-            "expected less than or equal to 0.95, got 0.99; change replay_ratio (share of each training batch that",
+            "expected 0.95 or less, got 0.99; change replay_ratio (share of each training batch that",
         ),
         (
             "replay",
             "buffer_size",
             [10, 10.5],
-            "expected a valid integer, got 10.5; change buffer_size (examples kept, all past tasks together)",
+            "expected a whole number, got 10.5; change buffer_size (examples kept, all past tasks together)",
         ),
         (
             "replay",
@@ -258,7 +258,7 @@ def test_optuna_accepts_the_first_suggestion() -> None:
             "fifo",
             "expected 'reservoir' or 'class_balanced', got 'fifo'; change buffer (uniform over the stream",
         ),
-        ("naive", "learning_rate", 0.0, "expected greater than 0, got 0.0; change learning_rate (step size)"),
+        ("naive", "learning_rate", 0.0, "expected more than 0, got 0.0; change learning_rate (step size)"),
         (
             "ewc",
             "penalty_weight",

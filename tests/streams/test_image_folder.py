@@ -43,7 +43,7 @@ def load(root: Path, **settings: Any) -> Dataset:
 def faults(root: Path, **settings: Any) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
         load(root, **settings)
-    assert all("expected" in fault and "; " in fault for fault in caught.value.faults)
+    assert all(fault.startswith("streams.photos.") and "; " in fault for fault in caught.value.faults)
     return caught.value.faults
 
 
@@ -212,13 +212,13 @@ def one_example(root: Path) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
-    "images outside of classes": (loose, "0.png'; move it into one"),
-    "a folder among images": (deeper, "/a/more' among the images of a class; use one form"),
+    "images outside of classes": (loose, "0.png' is in no class folder; move it into one"),
+    "a folder among images": (deeper, "/a/more' lies among the images of a class; use"),
     "a class without images": (empty_class, "/z'; add some or delete it"),
-    "another size": (other_size, "got 4 x 5 in"),
-    "no image": (no_image, "/b/9.png', which cannot be read"),
-    "half an image": (truncated, "/b/9.png', which cannot be read"),
-    "16 bits a channel": (sixteen_bits, "/b/9.png' of mode I;16; convert it"),
+    "another size": (other_size, "/b/9.png' is 4 x 5, others 4 x 4; set image_size: 4"),
+    "no image": (no_image, "/b/9.png' cannot be read"),
+    "half an image": (truncated, "/b/9.png' cannot be read"),
+    "16 bits a channel": (sixteen_bits, "/b/9.png' is of mode I;16"),
     "one example": (one_example, "got 1 of class 'lonely'; add examples"),
 }
 
@@ -233,8 +233,8 @@ def test_each_fault_names_the_file(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_missing_an_empty_and_a_folder_of_one_class_are_told(tmp_path: Path) -> None:
-    assert "expected a folder, got" in faults(tmp_path / "absent")[0]
-    assert "expected a folder for each class" in faults(tmp_path)[0]
+    assert "there is no folder" in faults(tmp_path / "absent")[0]
+    assert "has no class folders; put" in faults(tmp_path)[0]
     assert "expected 2 classes or more, got 'a'" in faults(write_classes(tmp_path, {"a": 3}))[0]
 
 
@@ -261,8 +261,8 @@ def test_train_and_test_must_fit_each_other(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", {"a": 2, "b": 2})
     write_classes(tmp_path / "test", {"a": 2, "c": 2})
     told = faults(tmp_path)
-    assert "got none of class 'c'; add some or take its test examples out" in told[0]
-    assert "expected test examples of every class, got none of class 'b'" in told[1]
-    assert "got 0.5; drop it" in faults(tmp_path, test_share=0.5)[0]
+    assert "class 'c' has test examples but no training examples; add some" in told[0]
+    assert "class 'b' has no test examples; add some" in told[1]
+    assert "test_share: has no effect, because" in faults(tmp_path, test_share=0.5)[0]
     write_image(tmp_path / "val" / "a" / "0.png")
-    assert "expected train and test alone" in faults(tmp_path)[0]
+    assert "holds 'val' beside train and test; move it away" in faults(tmp_path)[0]

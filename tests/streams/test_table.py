@@ -45,7 +45,7 @@ def load(tmp_path: Path) -> Any:
 def faults(load: Any, *tables: pd.DataFrame, **fields: Any) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
         load(*tables, **fields)
-    assert all(f.startswith("streams.churn.") and "expected" in f and "; " in f for f in caught.value.faults)
+    assert all(f.startswith("streams.churn.") and "; " in f for f in caught.value.faults)
     return caught.value.faults
 
 
@@ -193,30 +193,30 @@ def one_infinite() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "fields", "said"),
     [
-        pytest.param(frame(), {"label": "yy"}, "label: expected a column of", id="label"),
-        pytest.param(frame(), {"label": "yy"}, "got 'yy'; did you mean 'y'?", id="near name"),
-        pytest.param(frame(), {"task": "quarte"}, "got 'quarte'; did you mean 'quarter'?", id="task"),
-        pytest.param(frame(), {"drop": ("z",)}, "drop: expected a column of", id="drop"),
-        pytest.param(frame(), {"categorical": ("z",)}, "categorical: expected a column of", id="categorical"),
-        pytest.param(frame(), {"drop": ("x",)}, "expected a column to learn from", id="nothing left"),
-        pytest.param(one_infinite(), {}, "in column 'x', got inf in row 4 (the first is row 1)", id="infinite"),
-        pytest.param(frame(x=1e300), {}, "got 1e+300 in row 1", id="too large"),
+        pytest.param(frame(), {"label": "yy"}, "label: '", id="label"),
+        pytest.param(frame(), {"label": "yy"}, "has no column 'yy'; did you mean 'y'?", id="near name"),
+        pytest.param(frame(), {"task": "quarte"}, "has no column 'quarte'; did you mean 'quarter'?", id="task"),
+        pytest.param(frame(), {"drop": ("z",)}, "has no column 'z'; choose from: x, y, quarter", id="drop"),
+        pytest.param(frame(), {"categorical": ("z",)}, "streams.churn.categorical: '", id="categorical"),
+        pytest.param(frame(), {"drop": ("x",)}, "has no column left to learn from", id="nothing left"),
+        pytest.param(one_infinite(), {}, "column 'x' holds inf in row 4 (the first is row 1)", id="infinite"),
+        pytest.param(frame(x=1e300), {}, "holds 1e+300 in row 1", id="too large"),
         pytest.param(
-            frame(x=[*range(11), None]), {}, "column 'x', got none in row 12 (the first is row 1); drop", id="missing"
+            frame(x=[*range(11), None]), {}, "column 'x' has no value in row 12 (the first is row 1);", id="missing"
         ),
         pytest.param(frame(plan=["a", None] * 6), {}, "list the column in categorical", id="missing text"),
-        pytest.param(frame(y=["a", None] * 6), {}, "label: expected a value in every row of column 'y'", id="no label"),
-        pytest.param(frame(quarter=[None, *"aabbaabbaab"]), {}, "of column 'quarter'", id="no task"),
+        pytest.param(frame(y=["a", None] * 6), {}, "streams.churn.label: column 'y' of", id="no label"),
+        pytest.param(frame(quarter=[None, *"aabbaabbaab"]), {}, "task: column 'quarter' of", id="no task"),
         pytest.param(frame(y="a"), {}, "expected 2 classes or more, got 'a'", id="one class"),
         pytest.param(
             frame(y=["a"] + ["b"] * 11), {}, "got 1 of class 'a' in task 'q1'; add examples", id="one example"
         ),
-        pytest.param(frame(t=pd.Timestamp("2024-01-01")), {}, "column 't', got datetime64", id="time as feature"),
-        pytest.param(frame(t=["2024-01-01"] * N), {}, "column 't', got days or times as text", id="days as text"),
-        pytest.param(frame(m=[*map(str, range(11)), "?"]), {}, "got '?' among numbers in row 12", id="text in numbers"),
-        pytest.param(frame(l=[[1]] * N), {}, "column 'l', got object", id="lists"),
-        pytest.param(frame(), {"n_tasks": 2}, "n_tasks: expected to be left out where", id="stages of text"),
-        pytest.param(frame(quarter=[0] * 11 + [1]), {"n_tasks": 2}, "got 2 stages of which 1 do", id="ties"),
+        pytest.param(frame(t=pd.Timestamp("2024-01-01")), {}, "column 't' is of type datetime64", id="time as feature"),
+        pytest.param(frame(t=["2024-01-01"] * N), {}, "column 't' holds days or times as text", id="days as text"),
+        pytest.param(frame(m=[*map(str, range(11)), "?"]), {}, "'?' among numbers in row 12", id="text in numbers"),
+        pytest.param(frame(l=[[1]] * N), {}, "column 'l' is of type object", id="lists"),
+        pytest.param(frame(), {"n_tasks": 2}, "n_tasks: column 'quarter' holds text ('q1')", id="stages of text"),
+        pytest.param(frame(quarter=[0] * 11 + [1]), {"n_tasks": 2}, "of 2 stages only 1 begin", id="ties"),
     ],
 )  # fmt: skip
 def test_each_fault_names_column_or_row(load: Any, table: pd.DataFrame, fields: dict[str, Any], said: str) -> None:
@@ -240,10 +240,10 @@ def test_too_many_kinds_classes_and_tasks_are_told(load: Any) -> None:
 
 
 def test_a_second_table_must_fit_the_first(load: Any) -> None:
-    assert "got no 'extra'; add it, or list it in drop" in faults(load, frame(extra=1), frame())[0]
-    assert "got 'maybe' in column 'y' too" in faults(load, frame(), frame(y="maybe"))[0]
-    assert "got 'q3' in column 'quarter' too" in faults(load, frame(), frame(quarter="q3"))[0]
-    assert "got none of task 'q2'; add some" in faults(load, frame(), frame(quarter="q1"))[0]
+    assert "lacks the column 'extra' of" in faults(load, frame(extra=1), frame())[0]
+    assert "holds 'maybe', which" in faults(load, frame(), frame(y="maybe"))[0]
+    assert "holds 'q3', which" in faults(load, frame(), frame(quarter="q3"))[0]
+    assert "task 'q2' has no test examples; add some" in faults(load, frame(), frame(quarter="q1"))[0]
 
 
 def test_unreadable_files_are_told(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_unreadable_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 not so")
     (tmp_path / "a.csv").write_bytes(b"")
     (tmp_path / "b.csv").write_text("x,y\n")
-    assert "expected a file" in read("absent.csv")
+    assert "there is no file" in read("absent.csv")
     assert "cannot be read" in read("a.parquet")
     assert "cannot be read" in read("a.csv")
-    assert "expected rows, got none" in read("b.csv")
+    assert "has no rows; add some" in read("b.csv")

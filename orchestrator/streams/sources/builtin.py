@@ -1,4 +1,4 @@
-"""The data sets that come with scikit-learn and torchvision."""
+"""Reads the data sets that come with scikit-learn and torchvision."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def load_dataset(name: str, data_dir: Path) -> Dataset:
     """Return the built-in data set `name`, read from `data_dir` or downloaded into it once.
 
     Raises:
-        DataError: where it is missing and cannot be downloaded, or damaged.
+        DataError: if it is damaged, or missing and cannot be downloaded.
     """
     return _load_digits() if name == "digits" else _load_torchvision(name, data_dir)
 
 
 def _load_digits() -> Dataset:
-    """Return scikit-learn's digits with a fixed stratified fifth of each class as the test split."""
+    """Return scikit-learn's digits, a fixed fifth of each class as the test split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -55,7 +55,6 @@ def _load_torchvision(name: str, data_dir: Path) -> Dataset:
 
     source = getattr(datasets, _CLASSES[name])
     folder, files = _place(source, data_dir)
-    where = f"data_dir: expected the files of {name} in '{folder}'"
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         new = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -66,16 +65,16 @@ def _load_torchvision(name: str, data_dir: Path) -> Dataset:
                 with suppress(OSError):
                     place.rmdir()
             raise DataError(
-                f"{where}, got no {', '.join(missing)} and the download failed ({_reason(error)}); "
-                "pass --data-dir FOLDER with torchvision's layout, or connect and run again"
+                f"data_dir: {name} in '{folder}' lacks {', '.join(missing)}, and the download failed "
+                f"({_reason(error)}); pass --data-dir FOLDER with torchvision's layout, or connect and run again"
             ) from error
     try:
         splits = [source(data_dir, train=train) for train in (True, False)]
     except Exception as error:
-        raise DataError(f"{where}, got a damaged file ({_reason(error)}); delete the folder and run again") from error
+        raise DataError(_damaged(name, folder, _reason(error))) from error
     arrays = [np.asarray(part) for split in splits for part in (split.data, split.targets)]
     arrays[::2] = [_channels_first(inputs) for inputs in arrays[::2]]
-    _check_arrays(name, where, arrays)
+    _check_arrays(name, folder, arrays)
     train_inputs, train_labels, test_inputs, test_labels = arrays
     return Dataset(
         name, train_inputs, train_labels.astype(np.int64), test_inputs, test_labels.astype(np.int64), DATASETS[name]
@@ -83,7 +82,7 @@ def _load_torchvision(name: str, data_dir: Path) -> Dataset:
 
 
 def _place(source: Any, data_dir: Path) -> tuple[Path, list[str]]:
-    """Return where torchvision keeps a data set, and the files that it reads."""
+    """Return torchvision's folder of a data set, and the files that it reads there."""
     if not hasattr(source, "base_folder"):
         return data_dir / source.__name__ / "raw", list(_IDX_FILES)
     parts = [name for name, _ in (*source.train_list, *source.test_list)]
@@ -96,17 +95,19 @@ def _channels_first(inputs: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says in one short line; its kind where it says nothing."""
+    """Return what an error says in one short line, or its type if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _check_arrays(name: str, where: str, arrays: list[NDArray[Any]]) -> None:
+def _damaged(name: str, folder: Path, reason: str) -> str:
+    return f"data_dir: the files of {name} in '{folder}' are damaged ({reason}); delete the folder and run again"
+
+
+def _check_arrays(name: str, folder: Path, arrays: list[NDArray[Any]]) -> None:
     facts = DATASETS[name]
     shape = facts.shape[1:] if facts.shape[0] == 1 else facts.shape
     for inputs, labels in (arrays[:2], arrays[2:]):
         present = np.unique(labels).tolist()
         if inputs.shape != (len(labels), *shape) or present != list(range(facts.n_classes)):
-            raise DataError(
-                f"{where}, got images of shape {inputs.shape}, {len(labels)} labels and classes {present}; "
-                "the files are damaged: delete the folder and run again"
-            )
+            reason = f"images of shape {inputs.shape}, {len(labels)} labels, classes {present}"
+            raise DataError(_damaged(name, folder, reason))

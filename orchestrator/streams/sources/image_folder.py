@@ -1,4 +1,4 @@
-"""A user's own images: a folder a class, or a folder a task with a folder a class in it."""
+"""Reads a user's own images from FOLDER/CLASS/IMAGE or FOLDER/TASK/CLASS/IMAGE."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ORIENTATION, _TURNED = 0x0112, {5, 6, 7, 8}  # EXIF: how a camera was held; the
 
 @dataclass(frozen=True)
 class _Example:
-    """One image file, with the names of its class and, where there is one, its task."""
+    """One image file, with the names of its class and, if the folder has tasks, its task."""
 
     path: Path
     label: str
@@ -35,15 +35,17 @@ class _Example:
 def load_folder(stream: str, settings: StreamSettings) -> Dataset:
     """Return the images under `settings.folder`.
 
-    The folder holds FOLDER/CLASS/IMAGE or FOLDER/TASK/CLASS/IMAGE; or both `train` and `test`, which then hold this.
-    Classes and tasks are in the natural order of their names. Images are RGB where the file of any is not grey.
+    The folder holds CLASS/IMAGE or TASK/CLASS/IMAGE, or the folders `train` and `test`, which hold one of the two.
+    Classes and tasks are in the natural order of their names. All images are RGB if any file is not grey.
 
     Raises:
-        DataError: naming each folder or file that is wrong.
+        DataError: if anything is wrong, naming each folder or file.
     """
     where, root = f"streams.{stream}.folder", Path(settings.folder or "").expanduser()
     if not root.is_dir():
-        raise DataError(f"{where}: expected a folder, got '{root}'; check the path, relative to where you run this")
+        raise DataError(
+            f"{where}: there is no folder '{root}'; check the path, which is relative to the working directory"
+        )
     parts = _parts(where, root, settings)
     has_tasks = parts[0][0].task is not None
     tasks = sorted({example.task or "" for example in parts[0]}, key=natural) if has_tasks else None
@@ -75,41 +77,41 @@ def load_folder(stream: str, settings: StreamSettings) -> Dataset:
 
 
 def _indices(names: list[str], found: list[str]) -> NDArray[np.int64]:
-    """Return the place (N,) int64 of each found name among `names`."""
+    """Return the index (N,) int64 in `names` of each name in `found`."""
     place = {name: index for index, name in enumerate(names)}
     return np.array([place[name] for name in found], dtype=np.int64)
 
 
 def _parts(where: str, root: Path, settings: StreamSettings) -> list[list[_Example]]:
-    """Return the examples of the folder, or those of `train` and `test` in it."""
+    """Return the examples of the folder, or those of its `train` and `test` folders."""
     folders = {path.name: path for path in _folders(root)}
     if not {"train", "test"} <= set(folders):
         return [_examples(where, root)]
     others = sorted(set(folders) - {"train", "test"}, key=natural)
     default = StreamSettings.model_fields["test_share"].default
     if others:
-        raise DataError(f"{where}: expected train and test alone in '{root}', got '{others[0]}' too; move it away")
+        raise DataError(f"{where}: '{root}' holds '{others[0]}' beside train and test; move it away")
     if settings.test_share != default:
         raise DataError(
-            f"streams.{where.split('.')[1]}.test_share: expected to be left out where '{root}' holds train and test, "
-            f"got {settings.test_share}; drop it"
+            f"streams.{where.split('.')[1]}.test_share: has no effect, because '{root}' holds train and test; leave it "
+            "out"
         )
     train, test = (_examples(where, folders[name]) for name in ("train", "test"))
     if (train[0].task is None) != (test[0].task is None):
-        raise DataError(f"{where}: expected task folders in both of train and test or in none, got one in '{root}'")
+        raise DataError(f"{where}: only one of train and test in '{root}' has task folders; use one form in both")
     unknown = sorted({e.task or "" for e in test} - {e.task or "" for e in train}, key=natural)
     if unknown:
-        raise DataError(f"{where}: expected the tasks of train in '{root}/test', got '{unknown[0]}' too; move it away")
+        raise DataError(f"{where}: '{root}/test' has the task '{unknown[0]}', which train has not; move it away")
     return [train, test]
 
 
 def _examples(where: str, root: Path) -> list[_Example]:
     """Return the examples under `root`, one level deep or two; at least one."""
     if loose := _files(root):
-        raise DataError(f"{where}: expected images in a folder for each class, got '{loose[0]}'; move it into one")
+        raise DataError(f"{where}: '{loose[0]}' is in no class folder; move it into one")
     folders = _folders(root)
     if not folders:
-        raise DataError(f"{where}: expected a folder for each class in '{root}', got none; put images into some")
+        raise DataError(f"{where}: '{root}' has no class folders; put the images of each class into a folder")
     groups: list[tuple[str | None, Path]]
     with_images = [folder for folder in folders if _files(folder)]
     if not with_images and any(_folders(folder) for folder in folders):
@@ -121,13 +123,12 @@ def _examples(where: str, root: Path) -> list[_Example]:
     empty += [folder for _, folder in groups if not _files(folder)]
     deeper = [inner for _, folder in groups for inner in _folders(folder)]
     faults = first_of(
-        f"{where}: expected images ({', '.join(sorted(SUFFIXES))}) in every class folder, got none in '{folder}'; "
-        "add some or delete it"
+        f"{where}: there are no images ({', '.join(sorted(SUFFIXES))}) in '{folder}'; add some or delete it"
         for folder in empty
     )
     faults += first_of(
-        f"{where}: expected FOLDER/CLASS/IMAGE or FOLDER/TASK/CLASS/IMAGE throughout, got the folder '{inner}' among "
-        "the images of a class; use one form"
+        f"{where}: the folder '{inner}' lies among the images of a class; use FOLDER/CLASS/IMAGE or "
+        "FOLDER/TASK/CLASS/IMAGE throughout"
         for inner in deeper
     )
     if faults:
@@ -150,10 +151,10 @@ def _files(root: Path) -> list[Path]:
 
 
 def _images(where: str, paths: list[Path], size: int | tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Return the images (N, H, W) or (N, 3, H, W) uint8, each file decoded once.
+    """Return the images (N, H, W) or (N, 3, H, W) uint8. Each file is decoded once.
 
     Raises:
-        DataError: naming each file that cannot be read, or one whose size is not that of the most.
+        DataError: naming each file that cannot be read, or the first of another size than most.
     """
     faults: list[str] = []
     sizes: list[tuple[int, int]] = []
@@ -165,7 +166,7 @@ def _images(where: str, paths: list[Path], size: int | tuple[int, int] | None) -
             faults.append(_unreadable(where, path, error))
             continue
         if mode not in _EIGHT_BITS:
-            faults.append(f"{where}: expected 8 bits a channel, got '{path}' of mode {mode}; convert it")
+            faults.append(f"{where}: '{path}' is of mode {mode}, not of 8 bits per channel; convert it")
         grey &= mode in _GREY
         sizes.append(found)
     if faults:
@@ -177,7 +178,7 @@ def _images(where: str, paths: list[Path], size: int | tuple[int, int] | None) -
     for index, path in enumerate(paths):
         try:
             pixels = _pixels(path, "L" if grey else "RGB", (height, width))
-        except Exception as error:  # likewise
+        except Exception as error:  # as above
             faults.append(_unreadable(where, path, error))
             continue
         out[index] = pixels if grey else pixels.transpose(2, 0, 1)
@@ -190,20 +191,20 @@ def _refuse_sizes(where: str, paths: list[Path], sizes: list[tuple[int, int]], m
     other = next(((p, s) for p, s in zip(paths, sizes, strict=True) if s != most), None)
     if other is not None:
         raise DataError(
-            f"{where}: expected images of one size where image_size is left out, got {other[1][0]} x {other[1][1]} in "
-            f"'{other[0]}' and {most[0]} x {most[1]} in others; set image_size: {max(most)}, or [height, width]"
+            f"{where}: images differ in size: '{other[0]}' is {other[1][0]} x {other[1][1]}, others {most[0]} x "
+            f"{most[1]}; set image_size: {max(most)}, or [height, width]"
         )
 
 
 def _header(path: Path) -> tuple[str, tuple[int, int]]:
-    """Return mode and (height, width) of an image as it is shown."""
+    """Return mode and (height, width) of an image as it is displayed."""
     with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
         turned = image.getexif().get(_ORIENTATION) in _TURNED
         return image.mode, (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _pixels(path: Path, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return an image (H, W) or (H, W, 3) uint8, turned as its camera was held, transparency dropped."""
+    """Return an image (H, W) or (H, W, 3) uint8, rotated by its EXIF orientation, without transparency."""
     with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened).convert(mode)
         if (image.height, image.width) != size:
@@ -213,4 +214,4 @@ def _pixels(path: Path, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 def _unreadable(where: str, path: Path, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{where}: expected an image, got '{path}', which cannot be read ({reason}); delete or replace it"
+    return f"{where}: the image '{path}' cannot be read ({reason}); delete or replace it"

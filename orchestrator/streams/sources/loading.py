@@ -1,4 +1,4 @@
-"""One way to the data of every stream, built-in or a user's own."""
+"""Loads the data of every stream, built-in or a user's own."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ def load_stream(stream: str, settings: StreamSettings, data_dir: Path) -> Datase
 
     Args:
         stream: its name.
-        settings: its settings, with the paths of a user's own data, which are relative to the working directory.
+        settings: its settings. Paths of a user's own data are relative to the working directory.
         data_dir: where torchvision's data sets are, or are downloaded to.
 
     Raises:
-        DataError: where data are missing or damaged, with every fault at once.
+        DataError: if data are missing or damaged, with every fault at once.
     """
     if stream in STREAMS:
         return load_dataset(dataset_of(stream), data_dir.expanduser().absolute())
     if not (settings.folder or settings.table):
-        raise DataError(f"streams.{stream}: expected the folder or the table of the stream, got no path; give its spec")
+        raise DataError(
+            f"streams.{stream}: the path of its data is unknown, because a trial keeps none; pass the spec's streams"
+        )
     return _load_own(stream, settings, _state(settings))
 
 
@@ -35,7 +37,7 @@ State = tuple[tuple[str, int, int], ...]
 
 @lru_cache(maxsize=2)
 def _load_own(stream: str, settings: StreamSettings, state: State) -> Dataset:
-    """Return a user's own data; read again where a file of theirs has changed."""
+    """Return a user's own data. `state` makes the cache miss if one of their files has changed."""
     if settings.folder is not None:
         from orchestrator.streams.sources.image_folder import load_folder
 
@@ -46,7 +48,7 @@ def _load_own(stream: str, settings: StreamSettings, state: State) -> Dataset:
 
 
 def _state(settings: StreamSettings) -> State:
-    """Return path, time of change and size of every file of a user's own data."""
+    """Return path, time of change (ns) and size (bytes) of every file of a user's own data."""
     paths = [Path(path).expanduser().absolute() for path in (settings.table, settings.test_table) if path]
     if settings.folder:
         root = Path(settings.folder).expanduser().absolute()

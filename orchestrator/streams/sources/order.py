@@ -1,4 +1,4 @@
-"""How names and values are ordered and shown: numbers by size, times by time, text with its numbers by size."""
+"""The order of names and values: numbers by size, then times, then text in natural order (task2 before task10)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def natural(text: str) -> tuple[Any, ...]:
 
 
 def is_ordered(value: Any) -> bool:
-    """Return whether a value is a number or a time, so that a column of such can be cut into stages."""
+    """Return whether a value is a number or a time, so that its column can be cut into stages."""
     return isinstance(value, numbers.Real | datetime.date)
 
 
@@ -33,6 +33,6 @@ def order(value: Any) -> tuple[int, Any]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as text; 1.0 as 1, because a whole column turns to floats where one value is missing."""
+    """Return a value as text, 1.0 as 1: pandas turns a column of whole numbers to floats if one value is missing."""
     is_float = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
     return str(int(float(value))) if is_float and float(value).is_integer() else str(value)

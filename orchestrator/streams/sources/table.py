@@ -1,4 +1,4 @@
-"""A user's own table: a row an example, with a column of classes and, where there is one, a column of tasks."""
+"""Reads a user's own table: one row per example, a column of classes, and optionally a column of tasks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Labels = NDArray[np.int64]
 
 
 def load_table(stream: str, settings: StreamSettings) -> Dataset:
-    """Return the rows of `settings.table`, its numbers scaled to [0, 1] by the training rows, its kinds one-hot.
+    """Return the rows of `settings.table`; `encode` says how columns become features.
 
-    Tasks are the values of the column `task`, sorted; with `n_tasks` the rows, sorted by this column of numbers or
-    times, are cut into so many stages of equal numbers of rows: stage k begins at the value of row floor(k·N/n_tasks),
-    and rows of one value stay together.
+    The sorted values of the column `task` are the tasks. With `n_tasks`, that column must hold numbers or times: the
+    rows are sorted by it and cut into stages of about equal size. Stage k begins at the value of row
+    floor(k·N/n_tasks), so rows with equal values stay together.
 
     Raises:
-        DataError: naming each column or row that is wrong.
+        DataError: if anything is wrong, naming each column or row.
     """
     where = f"streams.{stream}"
     frame = _read(f"{where}.table", settings.table or "")
@@ -70,7 +70,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
 
 
 def _attempt(faults: list[str], read: Any) -> tuple[list[Any], list[str]]:
-    """Return what `read` returns; where it fails, note why and return nothing, so that all faults are told at once."""
+    """Return what `read` returns. If it fails, add its faults and return nothing, so that all are reported at once."""
     try:
         return read()  # type: ignore[no-any-return]
     except DataError as error:
@@ -86,7 +86,9 @@ def _read(where: str, text: str) -> pd.DataFrame:
     """Return the table in a file, its columns named by text, with at least one row."""
     path = Path(text).expanduser()
     if not path.is_file():
-        raise DataError(f"{where}: expected a file, got '{path}'; check the path, relative to where you run this")
+        raise DataError(
+            f"{where}: there is no file '{path}'; check the path, which is relative to the working directory"
+        )
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
@@ -94,17 +96,15 @@ def _read(where: str, text: str) -> pd.DataFrame:
             frame = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", low_memory=False)
     except Exception as error:  # whatever a reader raises for bytes that it does not understand
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            f"{where}: expected a table, got '{path}', which cannot be read ({reason}); save it again"
-        ) from (error)
+        raise DataError(f"{where}: the table '{path}' cannot be read ({reason}); save it again") from error
     frame.columns = pd.Index([str(name) for name in frame.columns])
     if not len(frame):
-        raise DataError(f"{where}: expected rows, got none in '{path}'; add some")
+        raise DataError(f"{where}: the table '{path}' has no rows; add some")
     return frame.reset_index(drop=True)
 
 
 def _column_faults(where: str, settings: StreamSettings, frames: Sequence[pd.DataFrame]) -> list[str]:
-    """Return which columns are named and are not there, or are there twice."""
+    """Return which columns are missing or there twice."""
     faults = []
     named = [("label", settings.label), ("task", settings.task)]
     named += [("categorical", name) for name in settings.categorical] + [("drop", name) for name in settings.drop]
@@ -112,41 +112,41 @@ def _column_faults(where: str, settings: StreamSettings, frames: Sequence[pd.Dat
         columns = list(frame.columns)
         file = getattr(settings, path)
         faults += [
-            f"{where}.{field}: expected a column of '{file}', got '{name}'; {nearest(name, columns)}"
+            f"{where}.{field}: '{file}' has no column '{name}'; {nearest(name, columns)}"
             for field, name in named
             if name is not None and name not in columns
         ]
         for name in dict.fromkeys(column for column in columns if columns.count(column) > 1):
-            faults.append(f"{where}.{path}: expected each column once in '{file}', got '{name}' twice; rename one")
+            faults.append(f"{where}.{path}: '{file}' has two columns '{name}'; rename one")
     if len(frames) == 2 and not faults:
         missing = [name for name in frames[0].columns if name not in {*frames[1].columns, *settings.drop}]
         faults += [
-            f"{where}.test_table: expected the columns of '{settings.table}' in '{settings.test_table}', got no "
-            f"'{name}'; add it, or list it in drop"
+            f"{where}.test_table: '{settings.test_table}' lacks the column '{name}' of '{settings.table}'; add it, or "
+            "list it in drop"
             for name in missing
         ]
     if not faults and not set(frames[0].columns) - {settings.label, settings.task, *settings.drop}:
-        faults.append(f"{where}.table: expected a column to learn from in '{settings.table}', got none; drop fewer")
+        faults.append(f"{where}.table: '{settings.table}' has no column left to learn from; drop fewer")
     return faults
 
 
 def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[NDArray[np.int64], list[Any]]:
-    """Return for each row the index of its value, and the values; none may be missing.
+    """Return the index (N,) int64 of each row's value, and the values.
 
     Raises:
-        DataError: naming the first row without a value.
+        DataError: if a value is missing, naming the first such row.
     """
     try:
         codes, values = pd.factorize(column)
     except TypeError as error:
         raise DataError(
-            f"{where}: expected text, numbers or times in column '{column.name}' of '{file}', got {error}; change it"
+            f"{where}: column '{column.name}' of '{file}' holds other than text, numbers or times ({error}); change it"
         ) from error
     if (codes < 0).any():
         row = int(np.argmax(codes < 0)) + 1
         raise DataError(
-            f"{where}: expected a value in every row of column '{column.name}' of '{file}', got none in row {row} "
-            "(the first is row 1); fill it in or drop the row"
+            f"{where}: column '{column.name}' of '{file}' has no value in row {row} (the first is row 1); fill it in "
+            "or drop the row"
         )
     return codes.astype(np.int64), list(values)
 
@@ -154,7 +154,7 @@ def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[NDArr
 def _indices(
     where: str, settings: StreamSettings, frames: Sequence[pd.DataFrame], name: str
 ) -> tuple[list[Labels], list[Any]]:
-    """Return for each table the index (N,) int64 of each row's value in the sorted values of the first table."""
+    """Return for each table the index (N,) int64 of each row's value, and the sorted values of the first table."""
     found: list[Labels] = []
     values: list[Any] = []
     for path, frame in zip(_paths(settings), frames, strict=True):
@@ -163,8 +163,8 @@ def _indices(
         place = {value: index for index, value in enumerate(values)}
         if unknown := [value for value in own if value not in place]:
             raise DataError(
-                f"{where}: expected the values of '{settings.table}' in '{settings.test_table}', got "
-                f"'{shown(unknown[0])}' in column '{name}' too; drop its rows"
+                f"{where}: column '{name}' of '{settings.test_table}' holds '{shown(unknown[0])}', which "
+                f"'{settings.table}' does not; drop its rows"
             )
         found.append(np.array([place[value] for value in own], dtype=np.int64)[codes])
     return found, values
@@ -174,8 +174,8 @@ def _classes(where: str, settings: StreamSettings, frames: Sequence[pd.DataFrame
     labels, values = _indices(f"{where}.label", settings, frames, settings.label or "")
     if len(values) > MOST_CLASSES:
         raise DataError(
-            f"{where}.label: expected at most {MOST_CLASSES} classes, got {len(values)} different values in column "
-            f"'{settings.label}' of '{settings.table}'; name a column of classes"
+            f"{where}.label: column '{settings.label}' of '{settings.table}' has {len(values)} different values, more "
+            f"than {MOST_CLASSES} classes; name another column"
         )
     return labels, [shown(value) for value in values]
 
@@ -191,14 +191,14 @@ def _tasks(
     tasks, values = _indices(f"{where}.task", settings, frames, settings.task)
     if len(values) > MOST_TASKS:
         raise DataError(
-            f"{where}.task: expected at most {MOST_TASKS} tasks, got {len(values)} different values in column "
-            f"'{settings.task}' of '{settings.table}'; set n_tasks to cut numbers or times into stages"
+            f"{where}.task: column '{settings.task}' of '{settings.table}' has {len(values)} different values, more "
+            f"than {MOST_TASKS} tasks; set n_tasks to cut numbers or times into stages"
         )
     return list(tasks), [shown(value) for value in values]
 
 
 def _times(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column of ISO 8601 dates or times, which are text in a CSV file, as times; any other as it is."""
+    """Return a column of ISO 8601 text, as a CSV file holds dates and times, as times; any other as it is."""
     if pd.api.types.infer_dtype(column, skipna=True) != "string":
         return column
     try:
@@ -210,7 +210,7 @@ def _times(column: pd.Series[Any]) -> pd.Series[Any]:
 def _stages(
     where: str, settings: StreamSettings, frames: Sequence[pd.DataFrame], n_tasks: int
 ) -> tuple[list[Labels | None], list[str]]:
-    """Return the stage (N,) int64 of each row of each table, and the first value of each stage as its name."""
+    """Return the stage (N,) int64 of each row of each table, and the stages' names, made of their first values."""
     place = where.replace("n_tasks", "task")
     columns = [
         _values(place, _times(frame[settings.task]), getattr(settings, path))
@@ -220,8 +220,8 @@ def _stages(
     first = columns[0][1][0]
     if len(kinds) > 1 or not is_ordered(first):
         raise DataError(
-            f"{where}: expected to be left out where the task column is of text, got {n_tasks} and column "
-            f"'{settings.task}' with '{shown(first)}'; drop n_tasks, or save the column as numbers or ISO 8601 times"
+            f"{where}: column '{settings.task}' holds text ('{shown(first)}'), which cannot be cut into {n_tasks} "
+            "stages; leave n_tasks out, or save the column as numbers or ISO 8601 times"
         )
     keys = [np.array([order(value)[1] for value in values])[codes] for codes, values in columns]
     ranked = np.argsort(keys[0], kind="stable")
@@ -229,8 +229,8 @@ def _stages(
     starts = keys[0][rows]
     if len(np.unique(starts)) < n_tasks:
         raise DataError(
-            f"{where}: expected stages that begin at different values of column '{settings.task}', got {n_tasks} "
-            f"stages of which {len(np.unique(starts))} do; lower n_tasks"
+            f"{where}: column '{settings.task}' repeats its values too often: of {n_tasks} stages only "
+            f"{len(np.unique(starts))} begin at different values; lower n_tasks"
         )
     stages = [np.maximum(np.searchsorted(starts, key, side="right") - 1, 0).astype(np.int64) for key in keys]
     codes, values = columns[0]

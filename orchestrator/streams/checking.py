@@ -1,0 +1,143 @@
+"""What can be wrong with a stream's settings before its data are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+
+from orchestrator.streams.facts import DATASETS, DatasetFacts
+from orchestrator.streams.settings import (
+    LARGEST_SIDE,
+    STREAMS,
+    TABLE_SUFFIXES,
+    Family,
+    StreamSettings,
+    dataset_of,
+    family_of,
+    n_classes_used,
+)
+from strategies import IncrementalType
+
+_FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
+    "classes_per_task": ("split", "folder", "table"),
+    "class_order": ("split", "folder", "table"),
+    "permutation_seed": ("permuted",),
+    "max_rotation": ("rotated",),
+    "rotation_seed": ("rotated",),
+    "max_noise": ("noisy", "clean-rotated-noisy"),
+    "noise_seed": ("noisy", "clean-rotated-noisy"),
+    "rotation": ("clean-rotated-noisy",),
+    "folder": ("folder",),
+    "image_size": ("folder",),
+    **dict.fromkeys(("table", "label", "task", "categorical", "drop", "test_table"), ("table",)),
+    "test_share": ("folder", "table"),
+    "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
+}
+"""Field -> the families of streams that have it; all have the fields that are missing here."""
+
+_KEEPS_CLASSES = {
+    "rotated": "a rotated image keeps its class",
+    "noisy": "a noisy image keeps its class",
+    "clean-rotated-noisy": "a rotated or noisy image keeps its class",
+}
+_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def refused_type(stream: str, incremental_type: IncrementalType, settings: StreamSettings | None = None) -> str | None:
+    """Return why a stream cannot be of an incremental type, or None if its settings do not rule it out."""
+    family = STREAMS[stream][0] if stream in STREAMS else "folder"
+    is_cut = incremental_type != "class" and family in _FAMILY_FIELDS["classes_per_task"]
+    if is_cut and settings is not None and settings.classes_per_task == 1:
+        return "a task of one class is always answered correctly; use class, or 2 classes per task or more"
+    if family in _KEEPS_CLASSES and incremental_type == "class":
+        return f"{_KEEPS_CLASSES[family]}, so no task brings new classes; use domain or task"
+    return None
+
+
+def stream_faults(stream: str, settings: StreamSettings) -> list[str]:
+    """Return what is wrong with the settings of a known stream, one message a fault, beginning with the field.
+
+    What depends on a user's own data is checked once they are read: `orchestrator.trial.preflight`.
+    """
+    family = family_of(stream, settings)
+    fields = StreamSettings.model_fields
+    faults = [
+        f"{name}: only {_owners(owners)} have this field; leave it out"
+        for name, owners in _FAMILY_FIELDS.items()
+        if family not in owners and getattr(settings, name) != fields[name].default
+    ]
+    if family == "split":
+        faults += split_faults(settings, DATASETS[dataset_of(stream)])
+    elif family == "clean-rotated-noisy" and settings.n_tasks not in (None, 3):
+        faults.append(f"n_tasks: this stream always has 3 tasks, got {settings.n_tasks}; leave it out")
+    elif stream not in STREAMS:
+        faults += _own_faults(stream, family, settings)
+    return faults
+
+
+def split_faults(settings: StreamSettings, facts: DatasetFacts) -> list[str]:
+    """Return what is wrong with how classes are cut into tasks."""
+    faults, order, n_classes = [], settings.class_order, facts.n_classes
+    if isinstance(order, tuple) and (len(set(order)) != len(order) or not set(order) <= set(range(n_classes))):
+        faults.append(
+            f"class_order: expected different classes from 0 to {n_classes - 1}, got {list(order)}; list each once"
+        )
+    available = n_classes_used(settings, facts)
+    n_tasks, size = settings.n_tasks or 1, settings.classes_per_task
+    if n_tasks * size > available:
+        faults.append(
+            f"n_tasks: {n_tasks} x {size} (n_tasks x classes_per_task) is more than the {available} classes; lower one "
+            "of the two"
+        )
+    return faults
+
+
+def _owners(families: Iterable[Family]) -> str:
+    """Return the families that have a field, in words."""
+    shown = list(families)
+    if shown in (["folder"], ["table"], ["folder", "table"]):
+        return f"streams of your own {' or '.join(shown)}, under a name of their own,"
+    return f"{' and '.join(shown)} streams"
+
+
+def _own_faults(stream: str, family: Family, settings: StreamSettings) -> Iterator[str]:
+    if not _OWN_NAME.fullmatch(stream) or stream in DATASETS:
+        yield (
+            f"{family}: your own data need a name of letters, digits, '.', '_' and '-' that no data set has, got "
+            f"'{stream}'; choose another name"
+        )
+    yield from _folder_faults(settings) if family == "folder" else _table_faults(settings)
+
+
+def _folder_faults(settings: StreamSettings) -> Iterator[str]:
+    if not settings.folder:
+        yield "folder: the path is empty; write the path of a folder"
+    sides = settings.image_size if isinstance(settings.image_size, tuple) else (settings.image_size or 1,)
+    if settings.image_size == 0 or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        yield f"image_size: expected 1 to {LARGEST_SIDE} pixels a side, got {settings.image_size}; change it"
+
+
+def _table_faults(settings: StreamSettings) -> Iterator[str]:
+    for name in ("table", "test_table"):
+        path = getattr(settings, name)
+        if path is not None and not PurePath(path).name.lower().endswith(TABLE_SUFFIXES):
+            yield f"{name}: expected a file ending in {', '.join(TABLE_SUFFIXES)}, got '{path}'; save it as one of them"
+    if settings.label is None:
+        yield "label: a table needs it; name the column of the classes"
+    fields = StreamSettings.model_fields
+    if settings.test_table is not None and settings.test_share != fields["test_share"].default:
+        yield "test_share: has no effect beside test_table; drop one of the two"
+    if settings.task is not None:
+        for name in ("classes_per_task", "class_order"):
+            if getattr(settings, name) != fields[name].default:
+                yield f"{name}: has no effect beside task; drop one of the two"
+    uses = [
+        *(("label", settings.label), ("task", settings.task)),
+        *(("categorical", name) for name in settings.categorical),
+        *(("drop", name) for name in settings.drop),
+    ]
+    named = [column for _, column in uses if column is not None]
+    for column in dict.fromkeys(c for c in named if named.count(c) > 1):
+        places = " and ".join(dict.fromkeys(field for field, name in uses if name == column))
+        yield f"{places}: column '{column}' is named {named.count(column)} times; keep one"
