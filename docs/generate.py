@@ -20,12 +20,11 @@ from orchestrator.cli import main as cli
 from orchestrator.core.metrics import COSTS, DERIVED, METRICS_AND_COSTS, Metric
 from orchestrator.results.schema import SCHEMA_VERSION, SCHEMAS
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.checking import refused_type
 from orchestrator.streams.facts import DATASETS
-from orchestrator.streams.settings import STREAMS, StreamSettings, number_of_tasks, refused_type
+from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks
 from search_spaces import default_space
-from strategies import STRATEGIES, IncrementalType, find_method
-
-TYPES = get_args(IncrementalType)
+from strategies import STRATEGIES, find_method
 
 COLUMNS = {
     "key": "hash of everything that the trial's result depends on, 16 hexadecimal digits; joins the two tables",
@@ -204,7 +203,7 @@ def streams_page() -> str:
         [
             code(name),
             str(number_of_tasks(name, StreamSettings())),
-            ", ".join(kind for kind in TYPES if refused_type(name, kind) is None),
+            ", ".join(kind for kind in INCREMENTAL_TYPES if refused_type(name, kind) is None),
             _prose(DATASETS[dataset].source),
         ]
         for name, (_, dataset) in STREAMS.items()
@@ -241,7 +240,7 @@ def methods_page() -> str:
         if strategy.paper:
             lines.append(_prose(f"{strategy.paper}."))
         abilities = []
-        for kind in TYPES:
+        for kind in INCREMENTAL_TYPES:
             if kind in strategy.unsupported:
                 abilities.append([kind, "no", _prose(strategy.unsupported[kind])])
             else:

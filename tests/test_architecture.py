@@ -199,3 +199,14 @@ def test_what_strategies_declare_needs_no_pytorch() -> None:
     code = "import sys, strategies, search_spaces; print({'torch', 'scipy', 'optuna', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_spec_is_read_and_checked_without_heavy_imports() -> None:
+    code = (
+        "import sys\n"
+        "from orchestrator.spec.loading import load_spec\n"
+        "load_spec(preset='quickstart')\n"
+        "print({'torch', 'torchvision', 'sklearn', 'scipy', 'pandas', 'pyarrow', 'ray'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

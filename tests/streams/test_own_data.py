@@ -326,7 +326,7 @@ def test_settings_of_classes_are_refused_for_folders_of_tasks(data: Path) -> Non
     os.makedirs(data / "photos")
     os.rename(data / "2024", data / "photos" / "2024")
     (fault,) = asked("photos", streams={"photos": {"folder": "data/photos", "image_size": 8, "n_tasks": 2}})
-    assert fault.startswith("streams.photos.n_tasks: expected to be left out where 'data/photos' has a folder for each")
+    assert fault.startswith("streams.photos.n_tasks: drop it (it is 2): 'data/photos' has a folder for each task")
 
 
 def test_a_class_with_nothing_to_validate_on_is_told_where_it_is_used() -> None:
