@@ -40,7 +40,7 @@ bench: $(READY)
 
 # Every method against its invariants, then published numbers beside ours on real data (about 40 minutes on 2 cores).
 conformance: $(READY)
-	$(RUN) -m pytest tests/conformance
+	$(RUN) -m pytest tests/conformance --conformance all
 	$(RUN) -m benchmarks.published --data-dir $(DATA)
 
 # Kills, full and refusing disks, dead workers and nodes: the tables must be those of an undisturbed sweep.

@@ -57,6 +57,15 @@ MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--conformance",
+        choices=("cut", "all"),
+        default="cut",
+        help="rows of tests/conformance: a cut (docs/conformance.md says which), or all, as before a release",
+    )
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Keep together what one of several processes runs: a module, whose fixtures it makes once, or all clusters.

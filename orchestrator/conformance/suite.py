@@ -1,17 +1,147 @@
-"""The checks as a pytest class: inherit it, name a method, and every check runs on every type that it can do."""
+"""The checks as a pytest class: inherit it and name a method. It runs every check that this method could fail."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from orchestrator.conformance import checks
+from orchestrator.conformance import checks, family_checks
 from orchestrator.conformance.world import Case
 from orchestrator.spec.loading import load_plugins
 from orchestrator.streams.settings import INCREMENTAL_TYPES
-from strategies import find_method
+from search_spaces import default_space
+from strategies import Method, Strategy, find_method
+from strategies.parts.quadratic import QuadraticState
+
+TRAININGS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "adam-kept": {"optimizer": "adam", "keep_optimizer": True},
+    "adam-all": {"optimizer": "adam", "active_outputs": "all"},
+}
+"""Training settings of the cases, by name."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check and the cases that it is run on.
+
+    Args:
+        function: raises AssertionError if a case does not pass.
+        applies: whether a method could fail it; no other method gets a case.
+        trainings: names in `TRAININGS`; a case for each.
+        once: one case a method, not one an incremental type.
+    """
+
+    function: Callable[[Case], object]
+    applies: Callable[[Method], bool] = lambda method: True
+    trainings: tuple[str, ...] = ("sgd",)
+    once: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name of the function."""
+        return str(getattr(self.function, "__name__", "check"))
+
+
+def _keeps_fields(*names: str) -> Callable[[Method], bool]:
+    """Return whether some part's state has all these fields."""
+
+    def applies(method: Method) -> bool:
+        states = [{f.name for f in dataclasses.fields(part.state_class)} for part in method.parts.values()]
+        return any(state.issuperset(names) for state in states)
+
+    return applies
+
+
+def _keeps_or_reports(method: Method) -> bool:
+    """Return whether some part has a state, or says something of itself."""
+    own = ("state_dict", "report", "kept_bytes")
+    return any(
+        dataclasses.fields(part.state_class) or any(getattr(part, n) is not getattr(Strategy, n) for n in own)
+        for part in method.parts.values()
+    )
+
+
+def _has_buffer_size(method: Method) -> bool:
+    return any(own == "buffer_size" for _, own in method.names.values())
+
+
+def _is_quadratic(method: Method) -> bool:
+    return any(issubclass(part.state_class, QuadraticState) for part in method.parts.values())
+
+
+def _samples_importance(method: Method) -> bool:
+    """Return whether an importance is measured on samples of a task, and not along the training as SI does."""
+    return _is_quadratic(method) and any(name.endswith("_samples") for name in method.names)
+
+
+def _can_be_naive(method: Method) -> bool:
+    return all(part.naive_at for part in method.parts.values())
+
+
+def _projects(method: Method) -> bool:
+    return any(part.owns == family_checks.PROJECTS for part in method.parts.values())
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(checks.declares_itself, once=True),
+    Check(checks.what_is_searched_can_be_trained_with, lambda method: bool(default_space(method)), once=True),
+    Check(checks.unsupported_types_are_refused_with_the_reason, lambda method: bool(method.unsupported), once=True),
+    Check(checks.is_repeatable),
+    Check(checks.a_stop_between_tasks_changes_nothing, trainings=("sgd", "adam-kept")),
+    Check(checks.a_stop_inside_a_task_changes_nothing, trainings=("sgd", "adam-kept")),
+    Check(checks.the_start_of_a_task_changes_no_answer, lambda method: not method.is_reference),  # joint starts anew
+    Check(checks.its_state_is_plain, _keeps_or_reports),
+    Check(checks.strength_zero_is_naive, _can_be_naive, trainings=("sgd", "adam-all")),
+    Check(checks.is_not_naive, lambda method: method.name != "naive"),
+    Check(family_checks.its_buffer_stays_within_capacity, _has_buffer_size),
+    Check(family_checks.its_reservoir_counts_examples_once, _keeps_fields("n_offered")),
+    Check(family_checks.its_stored_logits_are_those_of_insertion, _keeps_fields("inputs", "logits")),
+    Check(family_checks.its_steps_oppose_no_memory, _projects),
+    Check(family_checks.its_pull_rests_at_the_anchor, _is_quadratic),
+    Check(family_checks.its_importance_is_that_of_single_examples, _samples_importance),
+    Check(family_checks.old_logits_never_change, checks.never_forgets),
+    Check(checks.the_protocol_accepts_it),
+)
+
+
+class Row(NamedTuple):
+    """A check on one case."""
+
+    check: Check
+    case: Case
+    training: str
+
+    @property
+    def id(self) -> str:
+        """Return what pytest shows between brackets."""
+        parts = [self.check.name]
+        parts += [] if self.check.once else [self.case.kind]
+        parts += [self.training] if len(self.check.trainings) > 1 else []
+        return "-".join(parts)
+
+
+def rows_of(base: Case) -> Iterator[Row]:
+    """Yield every check that the method of `base` could fail, on every incremental type that it can do.
+
+    Args:
+        base: method, hyper-parameters, training and model of the rows. Its type is not used.
+    """
+    method = find_method(base.method)
+    kinds = [kind for kind in INCREMENTAL_TYPES if kind not in method.unsupported]
+    cases = {
+        (kind, name): dataclasses.replace(base, kind=kind, training={**base.training, **settings})
+        for kind in kinds
+        for name, settings in TRAININGS.items()
+    }
+    for check in CHECKS:
+        if check.applies(method):
+            for kind in kinds[-1:] if check.once else kinds:
+                yield from (Row(check, cases[kind, name], name) for name in check.trainings)
 
 
 class MethodConformance:
@@ -19,83 +149,18 @@ class MethodConformance:
 
     Attributes:
         method: the method's name as in a spec, `module:Class` included.
-        hyperparameters: values to test with, where the defaults would do nothing in a world of 20 examples a task.
+        hyperparameters: values to test with, if the defaults would do nothing on tasks of 20 examples.
     """
 
     method: ClassVar[str]
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run each test that takes a case on every incremental type that the method can do."""
-        if "case" in metafunc.fixturenames:
+        """Make a test of every row."""
+        if "row" in metafunc.fixturenames:
             load_plugins([self.method])
-            unsupported = find_method(self.method).unsupported
-            cases = [
-                Case(self.method, kind, self.hyperparameters) for kind in INCREMENTAL_TYPES if kind not in unsupported
-            ]
-            metafunc.parametrize("case", cases, ids=[case.kind for case in cases])
+            rows = list(rows_of(Case(self.method, hyperparameters=self.hyperparameters)))
+            metafunc.parametrize("row", rows, ids=[row.id for row in rows])
 
-    def test_it_declares_itself(self) -> None:
-        load_plugins([self.method])
-        checks.declares_itself(Case(self.method))
-
-    def test_what_is_searched_can_be_trained_with(self) -> None:
-        load_plugins([self.method])
-        checks.what_is_searched_can_be_trained_with(Case(self.method))
-
-    def test_unsupported_types_are_refused_with_the_reason(self) -> None:
-        load_plugins([self.method])
-        checks.unsupported_types_are_refused_with_the_reason(Case(self.method))
-
-    def test_it_is_repeatable(self, case: Case) -> None:
-        checks.is_repeatable(case)
-
-    @pytest.mark.parametrize("training", [{}, {"keep_optimizer": True, "optimizer": "adam"}], ids=["sgd", "adam-kept"])
-    def test_a_stop_between_tasks_changes_nothing(self, case: Case, training: dict[str, Any]) -> None:
-        checks.a_stop_between_tasks_changes_nothing(case.with_(training=training))
-
-    @pytest.mark.parametrize("training", [{}, {"keep_optimizer": True, "optimizer": "adam"}], ids=["sgd", "adam-kept"])
-    def test_a_stop_inside_a_task_changes_nothing(self, case: Case, training: dict[str, Any]) -> None:
-        checks.a_stop_inside_a_task_changes_nothing(case.with_(training=training))
-
-    def test_its_state_is_plain(self, case: Case) -> None:
-        checks.its_state_is_plain(case)
-
-    @pytest.mark.parametrize("training", [{}, {"optimizer": "adam", "active_outputs": "all"}], ids=["sgd", "adam-all"])
-    def test_strength_zero_is_naive(self, case: Case, training: dict[str, Any]) -> None:
-        checks.strength_zero_is_naive(case.with_(training=training))
-
-    def test_it_is_not_naive(self, case: Case) -> None:
-        checks.is_not_naive(case)
-
-    def test_its_buffer_stays_within_capacity(self, case: Case) -> None:
-        if "buffer_size" not in find_method(self.method).names:
-            pytest.skip(f"{self.method} has no buffer_size")
-        checks.its_buffer_stays_within_capacity(case)
-
-    def test_its_reservoir_counts_examples_once(self, case: Case) -> None:
-        checks.its_reservoir_counts_examples_once(case)
-
-    def test_its_stored_logits_are_those_of_insertion(self, case: Case) -> None:
-        checks.its_stored_logits_are_those_of_insertion(case)
-
-    def test_its_steps_oppose_no_memory(self, case: Case) -> None:
-        if "the direction of the gradient" not in {part.owns for part in find_method(self.method).parts.values()}:
-            pytest.skip(f"{self.method} projects no gradients")
-        checks.its_steps_oppose_no_memory(case)
-
-    def test_its_pull_rests_at_the_anchor(self, case: Case) -> None:
-        checks.its_pull_rests_at_the_anchor(case)
-
-    def test_its_importance_is_that_of_single_examples(self, case: Case) -> None:
-        if not any(name.endswith("_samples") for name in find_method(self.method).names):
-            pytest.skip(f"{self.method} measures no importance on samples")
-        checks.its_importance_is_that_of_single_examples(case)
-
-    def test_old_logits_never_change_where_it_says_so(self, case: Case) -> None:
-        if not any(part.never_forgets for part in find_method(self.method).parts.values()):
-            pytest.skip(f"{self.method} does not say that it never forgets")
-        checks.old_logits_never_change(case)
-
-    def test_the_protocol_accepts_it(self, case: Case) -> None:
-        checks.the_protocol_accepts_it(case)
+    def test_it_holds(self, row: Row) -> None:
+        row.check.function(row.case)

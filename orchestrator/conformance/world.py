@@ -1,10 +1,11 @@
-"""A world so small that a method learns it in milliseconds: three tasks of some twenty points and a tiny network."""
+"""A world in which a method learns within milliseconds: three tasks of about twenty points and a tiny network."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,11 +20,28 @@ WIDTH = 2
 """Classes a task."""
 
 _SHAPES: dict[str, tuple[int, ...]] = {"mlp": (1, 7), "cnn": (1, 8, 8), "resnet18": (1, 9, 9)}
-"""Shapes of an example; that of `mlp` for a class of one's own."""
+"""Shape of an example by model. A user's own class gets the shape of `mlp`."""
 
 
 class Stop(Exception):
-    """Raised between two steps, in place of the end of the process."""
+    """Raised between two steps. Stands for the end of the process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that can be observed of a learner after its tasks, as copies.
+
+    Args:
+        state: what a checkpoint holds, read back from a file.
+        logits: of each task's examples at inference, (N, C) float32.
+        kept_bytes: memory of each strategy.
+        reports: what each strategy says of itself.
+    """
+
+    state: dict[str, Any]
+    logits: list[Tensor]
+    kept_bytes: list[int]
+    reports: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Case:
         method: its name in a spec.
         kind: the incremental type.
         hyperparameters: those that are not at their defaults.
-        training: training settings that are not those of the world.
+        training: training settings that differ from those of this world.
         model: the network.
     """
 
@@ -55,19 +73,24 @@ class Case:
         first = [0 if self.kind == "domain" else WIDTH * task for task in range(N_TASKS)]
         return OutputLayout(self.kind, tuple((start, start + WIDTH) for start in first))
 
+    @cached_property
+    def outcome(self) -> Outcome:
+        """Return what a run over all tasks ends with. It is trained once and shared by the checks of this case."""
+        return outcome_of(self.learned(), self)
+
     def with_(
         self, training: Mapping[str, Any] | None = None, hyperparameters: Mapping[str, Any] | None = None
     ) -> Case:
-        """Return this case with more training settings and hyper-parameters."""
+        """Return a new case with more training settings and hyper-parameters."""
         own, settings = {**self.hyperparameters, **(hyperparameters or {})}, {**self.training, **(training or {})}
         return Case(self.method, self.kind, own, settings, self.model)
 
     def as_naive(self) -> Case:
-        """Return the naive run beside this one."""
+        """Return the same case for `naive`."""
         return Case("naive", self.kind, {}, self.training, self.model)
 
     def task(self, index: int) -> TaskData:
-        """Return a task of 20 + `index` examples, two classes that are apart in a direction of the task's own."""
+        """Return a task of 20 + `index` examples of two classes. Each task separates them in its own direction."""
         generator = torch.Generator().manual_seed(100 + index)
         n = 20 + index
         classes = torch.arange(n) % WIDTH
@@ -98,22 +121,49 @@ class Case:
             learner.learn(self.task(index))
         return learner
 
-    def stopped(self, task: int, n_steps: int) -> dict[str, Any]:
-        """Return the state, as a file holds it, of a learner that was stopped after `n_steps` steps of `task`."""
-        learner = self.learned(range(task))
-        taken = 0
+    def learned_with_stops(self, stops: Iterable[tuple[int, int]]) -> Learner:
+        """Return a learner that was trained on all tasks and stopped on the way, each time to go on from a file.
+
+        Args:
+            stops: (task, steps of this task taken before the stop). With 0 steps it is a stop between two tasks.
+        """
+        learner = self.learner()
+        for index in range(N_TASKS):
+            n_done = 0
+            for n_steps in sorted(n for task, n in stops if task == index):
+                if n_steps:
+                    self._learn_until(learner, index, n_steps - n_done)
+                state, n_done = through_a_file(learner.state_dict()), n_steps
+                learner = self.learner()
+                learner.load_state_dict(state)
+            learner.learn(self.task(index))
+        return learner
+
+    def _learn_until(self, learner: Learner, task: int, n_steps: int) -> None:
+        """Train on `task` for `n_steps` steps more and stop there."""
+        left = n_steps
 
         def between_steps() -> None:
-            nonlocal taken
-            taken += 1
-            if taken == n_steps:
+            nonlocal left
+            left -= 1
+            if left == 0:
                 raise Stop
 
         try:
             learner.learn(self.task(task), between_steps)
         except Stop:
-            return through_a_file(learner.state_dict())
-        raise AssertionError(f"task {task} has no {n_steps} steps")
+            return
+        raise AssertionError(f"task {task} ended {left} steps before the stop")
+
+
+def outcome_of(learner: Learner, case: Case) -> Outcome:
+    """Return what can be observed of `learner`."""
+    return Outcome(
+        through_a_file(learner.state_dict()),
+        logits_of(learner, case, range(N_TASKS)),
+        [strategy.kept_bytes() for strategy in learner.strategies],
+        [strategy.report() for strategy in learner.strategies],
+    )
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -125,20 +175,37 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def equal(one: object, other: object) -> bool:
-    """Return whether two nests of dicts, lists, tensors and numbers are equal bit for bit."""
+def difference(one: object, other: object) -> str | None:
+    """Return the path to the first value in which two nests differ, or None if they are equal bit for bit.
+
+    Nests are outcomes, dicts, lists, tuples, tensors and plain values. A path reads like `.state.strategies[0].anchor`.
+    """
+    if isinstance(one, Outcome) and isinstance(other, Outcome):
+        one, other = vars(one), vars(other)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        return None if one.dtype == other.dtype and torch.equal(one, other) else ""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+        if one.keys() != other.keys():
+            return ""
+        return _first((f".{key}", one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
-    return type(one) is type(other) and one == other
+        if len(one) != len(other):
+            return ""
+        return _first((f"[{index}]", *pair) for index, pair in enumerate(zip(one, other, strict=True)))
+    return None if type(one) is type(other) and one == other else ""
 
 
-def parameters_of(learner: Learner) -> dict[str, Tensor]:
-    """Return a copy of the network's parameters by name."""
-    return {name: parameter.detach().clone() for name, parameter in learner.network.named_parameters()}
+def _first(items: Iterable[tuple[str, object, object]]) -> str | None:
+    for at, one, other in items:
+        inner = difference(one, other)
+        if inner is not None:
+            return at + inner
+    return None
+
+
+def equal(one: object, other: object) -> bool:
+    """Return whether two nests are equal bit for bit."""
+    return difference(one, other) is None
 
 
 def logits_of(learner: Learner, case: Case, tasks: Iterable[int]) -> list[Tensor]:
@@ -157,6 +224,3 @@ def tensors_in(value: object) -> list[Tensor]:
     elif isinstance(value, list | tuple):
         items = value
     return [tensor for item in items for tensor in tensors_in(item)]
-
-
-Check = Callable[[Case], None]

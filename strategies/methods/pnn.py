@@ -41,6 +41,7 @@ class Pnn(Strategy):
     summary = "adds a column of layers for each task, which reads the frozen ones before it; never forgets"
     paper = "Rusu et al. 2016, arXiv 1606.04671"
     state_class = PnnState
+    never_forgets = True
     alone = "it adds a column of parameters for each task, and no other part may move those before"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its column, and a single head would change under it",

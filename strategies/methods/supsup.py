@@ -59,6 +59,7 @@ class Supsup(Strategy):
     paper = "Wortsman et al. 2020, arXiv 2006.14769; Ramanujan et al. 2020, arXiv 1911.13299"
     hyperparameter_class = SupsupHyperparameters
     state_class = SupsupState
+    never_forgets = True
     alone = "it fixes the weights that every other part would train"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its mask, and a single head would change under it",

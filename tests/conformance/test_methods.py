@@ -1,50 +1,22 @@
-"""Every method of the package against the shared suite, in the variants that differ in what they keep."""
+"""Every method of the package against the shared suite, in variants that differ in what they keep."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from matrix import METHODS, VARIANTS, in_the_cut, method_rows
 
 from orchestrator.conformance import MethodConformance
+from orchestrator.conformance.suite import CHECKS
 from strategies import STRATEGIES, find_method
-
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "naive": [{}],
-    "joint": [{}],
-    "lwf": [{"temperature": 3.0}, {"new_outputs": "left_out"}],
-    "si": [{"penalty_weight": 2.0}],
-    "mas": [{"importance_samples": 7}],
-    "ewc": [{"fisher_samples": 7}, {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5}],
-    "replay": [
-        {"buffer_size": 9},
-        {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3},
-        {"buffer_size": 9, "memory_batch_size": 3},
-    ],
-    "freeze": [{"frozen_layers": 1}, {"frozen_layers": 9}],
-    "generative-replay": [{"latent_size": 3, "hidden_size": 8, "pool_size": 30}],
-    "icarl": [{"buffer_size": 13, "temperature": 2.0}],
-    "der": [{"buffer_size": 9}, {"buffer_size": 9, "new_outputs": "left_out"}],
-    "der++": [{"buffer_size": 30, "memory_batch_size": 3}],
-    "mer": [{"buffer_size": 9, "reptile_steps": 4}],
-    "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],
-    "agem": [{"buffer_size": 9, "memory_batch_size": 5}],
-    "packnet": [{"post_prune_epochs": 1, "pruning_rate": 0.5}, {"post_prune_epochs": 0, "pruning": "equal_share"}],
-    "pnn": [{}],
-    "supsup": [{"kept_share": 0.4}],
-    "replay+lwf+ewc": [{"buffer_size": 9, "temperature": 3.0}],
-    "replay+si": [{"buffer_size": 9, "penalty_weight": 2.0}],
-    "der+mas+freeze": [{"buffer_size": 9}],
-    "generative-replay+lwf": [{"latent_size": 3, "hidden_size": 8, "pool_size": 30}],
-    "replay+ewc+agem": [{"replay_buffer_size": 9, "agem_buffer_size": 9}],
-}
 
 
 def _class(method: str, own: dict[str, Any]) -> type:
     return type("TestMethod", (MethodConformance,), {"method": method, "hyperparameters": own})
 
 
-for _method in [*STRATEGIES.own, *(name for name in VARIANTS if find_method(name).is_combination)]:
+for _method in METHODS:
     for _number, _own in enumerate(VARIANTS.get(_method, [{}])):
         globals()[f"Test_{_method}_{_number}"] = _class(_method, _own)
 
@@ -58,3 +30,30 @@ def test_every_variant_names_a_method() -> None:
     assert {part for name in VARIANTS for part in find_method(name).parts} <= set(STRATEGIES.own)
     with pytest.raises(KeyError):
         STRATEGIES["recorder"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_cut_leaves_out_no_check_of_a_method(method: str) -> None:
+    for variant in range(len(VARIANTS.get(method, [{}]))):
+        rows = method_rows(method, variant)
+        everything = {(row.check.name, row.training) for row in rows}
+        assert {(row.check.name, row.training) for row in rows if in_the_cut(row)} == everything
+
+
+def test_every_check_is_for_some_method_and_most_are_for_naive_too() -> None:
+    names = {row.check.name for method in METHODS for row in method_rows(method, 0)}
+    assert names == {check.name for check in CHECKS}
+    naive = {row.check.name for row in method_rows("naive", 0)}
+    assert naive == {
+        "declares_itself",
+        "is_repeatable",
+        "a_stop_between_tasks_changes_nothing",
+        "a_stop_inside_a_task_changes_nothing",
+        "the_start_of_a_task_changes_no_answer",
+        "the_protocol_accepts_it",
+    }
+
+
+@pytest.mark.parametrize("method", ["packnet", "pnn", "supsup"])
+def test_methods_that_never_forget_say_so(method: str) -> None:
+    assert "old_logits_never_change" in {row.check.name for row in method_rows(method, 0)}

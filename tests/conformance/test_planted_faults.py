@@ -1,30 +1,35 @@
-"""The suite bites: known faults of others, planted one at a time, and the check that must fail for each."""
+"""Known faults, planted one at a time: the rows of the cut catch each, and no check is without one that it catches."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from matrix import in_the_cut, method_rows
+from optuna.distributions import FloatDistribution
+from pydantic import ValidationError
 
-from orchestrator.conformance import Case, checks
+from orchestrator.conformance import Case, checks, family_checks
+from orchestrator.conformance.suite import CHECKS
 from orchestrator.trial import setup as trial_setup
-from strategies import Learner, TaskData
-from strategies.methods import ewc
+from strategies import Learner, Network, TaskData
+from strategies.methods import der, ewc, gem, replay
 from strategies.methods.der import Der
 from strategies.methods.ewc import Ewc
 from strategies.methods.packnet import Packnet
+from strategies.methods.pnn import Pnn
 from strategies.methods.replay import Replay
+from strategies.methods.supsup import Supsup
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def fails(check: Callable[[Case], Any], case: Case) -> bool:
+def fails(check: Callable[[Case], object], case: Case) -> bool:
     try:
         check(case)
-    except AssertionError:
+    except (AssertionError, ValidationError):
         return True
     return False
 
@@ -121,8 +126,6 @@ def a_buffer_over_capacity(patch: pytest.MonkeyPatch) -> None:
 
 def stale_logits(patch: pytest.MonkeyPatch) -> None:
     """Leave the logits of a slot as they were when another example takes it."""
-    from strategies.methods import der
-
     put = der.put
 
     def wrong(old: torch.Tensor | None, slots: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -146,8 +149,6 @@ def logits_of_the_present_model(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_projection_that_is_left_out(patch: pytest.MonkeyPatch) -> None:
-    from strategies.methods import gem
-
     patch.setattr(gem, "project", lambda gradients, margin: False)
 
 
@@ -161,34 +162,101 @@ def an_anchor_from_before_the_task(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ewc, "end_task", wrong)
 
 
-SMALL = {"buffer_size": 9}
-PACKNET = Case("packnet", "task", {"pruning_rate": 0.5, "post_prune_epochs": 1})
-PLANTED: list[tuple[Plant, Callable[[Case], Any], Case]] = [
-    (fisher_from_batch_means, checks.its_importance_is_that_of_single_examples, Case("ewc", "class")),
-    (weight_decay_on_frozen_weights, checks.old_logits_never_change, PACKNET),
-    (reservoir_counts_epochs, checks.its_reservoir_counts_examples_once, Case("replay", "class", SMALL)),
-    (fisher_lost_on_resume, checks.a_stop_between_tasks_changes_nothing, Case("ewc", "domain")),
-    (fisher_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, Case("ewc", "domain")),
-    (evaluation_before_pruning, checks.the_protocol_accepts_it, PACKNET),
-    (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, Case("naive", "task")),
-    (a_method_that_does_nothing, checks.is_not_naive, Case("replay", "class", SMALL)),
-    (a_buffer_over_capacity, checks.its_buffer_stays_within_capacity, Case("replay", "class", SMALL)),
-    (stale_logits, checks.its_stored_logits_are_those_of_insertion, Case("der", "class", SMALL)),
-    (logits_of_the_present_model, checks.its_stored_logits_are_those_of_insertion, Case("der", "task", SMALL)),
-    (a_projection_that_is_left_out, checks.its_steps_oppose_no_memory, Case("gem", "class", {"buffer_size": 30})),
-    (an_anchor_from_before_the_task, checks.its_pull_rests_at_the_anchor, Case("ewc", "task")),
+def a_draw_from_the_global_generator(patch: pytest.MonkeyPatch) -> None:
+    draw = replay.draw
+    patch.setattr(replay, "draw", lambda state, n, generator: draw(state, n, torch.default_generator))
+
+
+def old_heads_changed_by_growth(patch: pytest.MonkeyPatch) -> None:
+    add = Network.add_heads
+
+    def wrong(self: Network, n_heads: int, device: torch.device, fresh: Any) -> list[torch.nn.Parameter]:
+        new = add(self, n_heads, device, fresh)
+        with torch.no_grad():
+            for head in self.heads[: n_heads - 1]:
+                head.weight.mul_(0.5)
+        return new
+
+    patch.setattr(Network, "add_heads", wrong)
+
+
+def a_pull_that_is_never_zero(patch: pytest.MonkeyPatch) -> None:
+    strength = Ewc.strength
+    patch.setattr(Ewc, "strength", lambda self: strength(self) + 1e-3)
+
+
+def a_report_that_is_not_json(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replay, "report", lambda self: {"examples a task": {0: 4, 1: 5}})
+
+
+def answers_of_the_newest_column(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Pnn, inputs: torch.Tensor, task: int) -> None:
+        self._columns.active = self.state.n_columns - 1
+
+    patch.setattr(Pnn, "logits", wrong)
+
+
+def a_mask_for_all_tasks(patch: pytest.MonkeyPatch) -> None:
+    end = Supsup.end_task
+
+    def wrong(self: Supsup, task: TaskData) -> None:
+        end(self, task)
+        self.state.masks = [self.state.masks[-1]] * len(self.state.masks)
+
+    patch.setattr(Supsup, "end_task", wrong)
+
+
+def a_search_beyond_the_range(patch: pytest.MonkeyPatch) -> None:
+    wrong = FloatDistribution(0.5, 2.0)
+    patch.setattr(checks, "default_space", lambda method: {"replay_ratio": wrong})
+
+
+def a_spec_that_takes_every_type(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(checks, "parse_spec", lambda content: None)
+
+
+def no_summary(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replay, "summary", "")
+
+
+PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
+    (no_summary, checks.declares_itself, "replay"),
+    (a_search_beyond_the_range, checks.what_is_searched_can_be_trained_with, "replay"),
+    (a_spec_that_takes_every_type, checks.unsupported_types_are_refused_with_the_reason, "packnet"),
+    (a_draw_from_the_global_generator, checks.is_repeatable, "replay"),
+    (fisher_lost_on_resume, checks.a_stop_between_tasks_changes_nothing, "ewc"),
+    (fisher_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "ewc"),
+    (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "naive"),
+    (old_heads_changed_by_growth, checks.the_start_of_a_task_changes_no_answer, "naive"),
+    (a_report_that_is_not_json, checks.its_state_is_plain, "replay"),
+    (a_pull_that_is_never_zero, checks.strength_zero_is_naive, "ewc"),
+    (a_method_that_does_nothing, checks.is_not_naive, "replay"),
+    (a_buffer_over_capacity, family_checks.its_buffer_stays_within_capacity, "replay"),
+    (reservoir_counts_epochs, family_checks.its_reservoir_counts_examples_once, "replay"),
+    (stale_logits, family_checks.its_stored_logits_are_those_of_insertion, "der"),
+    (logits_of_the_present_model, family_checks.its_stored_logits_are_those_of_insertion, "der"),
+    (a_projection_that_is_left_out, family_checks.its_steps_oppose_no_memory, "gem"),
+    (an_anchor_from_before_the_task, family_checks.its_pull_rests_at_the_anchor, "ewc"),
+    (fisher_from_batch_means, family_checks.its_importance_is_that_of_single_examples, "ewc"),
+    (weight_decay_on_frozen_weights, family_checks.old_logits_never_change, "packnet"),
+    (answers_of_the_newest_column, family_checks.old_logits_never_change, "pnn"),
+    (a_mask_for_all_tasks, family_checks.old_logits_never_change, "supsup"),
+    (evaluation_before_pruning, checks.the_protocol_accepts_it, "packnet"),
 ]
+"""A fault, the check that must fail for it, and the method in which it is planted."""
 
 
-@pytest.mark.parametrize(("plant", "check", "case"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_planted_fault_fails_its_check(
-    plant: Plant, check: Callable[[Case], Any], case: Case, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("plant", "check", "method"), PLANTED, ids=[f"{p.__name__}-{c.__name__}-{m}" for p, c, m in PLANTED]
+)
+def test_the_cut_catches_a_planted_fault(
+    plant: Plant, check: Callable[[Case], object], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check(case)
+    rows = [row for row in method_rows(method, 0) if in_the_cut(row) and row.check.function is check]
     plant(monkeypatch)
-    assert fails(check, case)
+    caught = [fails(check, row.case) for row in rows]
+    assert any(caught), f"none of {len(rows)} rows"
 
 
-def test_each_check_of_a_case_runs_on_some_method() -> None:
-    assert dataclasses.is_dataclass(Case)
-    assert len({check for _, check, _ in PLANTED}) >= 8
+def test_every_check_catches_a_planted_fault() -> None:
+    assert {check for _, check, _ in PLANTED} == {check.function for check in CHECKS}
