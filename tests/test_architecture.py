@@ -196,7 +196,10 @@ def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
 
 
 def test_what_strategies_declare_needs_no_pytorch() -> None:
-    code = "import sys, strategies, search_spaces; print({'torch', 'scipy', 'optuna', 'numpy'} & sys.modules.keys())"
+    code = (
+        "import sys, strategies, search_spaces, orchestrator.models.settings; "
+        "print({'torch', 'scipy', 'optuna', 'numpy', 'sklearn', 'pandas'} & sys.modules.keys())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

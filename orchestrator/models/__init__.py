@@ -1,1 +1,1 @@
-"""Models by name, and a network built from its settings."""
+"""The settings of a model, and the network that is built from them."""

@@ -1,4 +1,4 @@
-"""Backbones that come with the package: an MLP, a small CNN and a slim ResNet-18, without heads."""
+"""The backbones of this package, without heads: an MLP, a small CNN and a slim ResNet-18."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from strategies.parts.layers import initialise_layer
 def build_mlp(
     input_shape: tuple[int, ...], hidden: tuple[int, ...], generator: torch.Generator
 ) -> tuple[nn.Module, int]:
-    """Return a multi-layer perceptron with ReLU, and its number of features.
+    """Return a multi-layer perceptron with ReLU and its number of features.
 
     Args:
-        input_shape: shape of one example, flattened first.
+        input_shape: shape of one example, which is flattened first.
         hidden: width of each layer.
         generator: for the initial weights.
     """
@@ -28,10 +28,10 @@ def build_mlp(
 def build_cnn(
     input_shape: tuple[int, ...], channels: tuple[int, ...], hidden: tuple[int, ...], generator: torch.Generator
 ) -> tuple[nn.Module, int]:
-    """Return blocks of 3x3 convolution, ReLU and 2x2 max-pooling, then linear layers with ReLU; and its features.
+    """Return a CNN and its number of features: 3x3 convolution, ReLU and 2x2 max-pooling, then linear layers with ReLU.
 
     Args:
-        input_shape: (C, H, W) of one example; each block halves H and W, rounding down.
+        input_shape: (C, H, W) of one example. Each block halves H and W, rounding down.
         channels: output channels of each block.
         hidden: width of each linear layer.
         generator: for the initial weights.
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
     Args:
         n_in: input channels I.
         n_out: output channels O.
-        stride: s of the first convolution; the shortcut is a 1x1 convolution where the shape changes.
+        stride: s of the first convolution. If the shape changes, the shortcut is a 1x1 convolution.
 
     Source: He et al. 2016, arXiv 1512.03385, section 3.3 (shortcut option B).
     """
@@ -77,7 +77,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the block's output."""
+        """Return the output of the block."""
         out = torch.relu(self.norm1(self.conv1(inputs)))
         return torch.relu(self.norm2(self.conv2(out)) + self.shortcut(inputs))
 
@@ -90,10 +90,11 @@ class SlimResNet18(nn.Module):
 
     Args:
         n_channels: C.
-        width: w; 20 in the paper, 64 makes it the usual ResNet-18 for 32x32 images.
+        width: w. The paper has 20; 64 gives the usual ResNet-18 for 32x32 images.
         generator: for the initial weights.
 
-    Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, section 5.2. Weights begin as PyTorch draws them, as theirs do.
+    Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, section 5.2. First weights are PyTorch's defaults, as in
+    their code.
     """
 
     def __init__(self, n_channels: int, width: int, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Builds a network from its settings, and says beforehand why one cannot be built."""
+"""Builds a network from its settings, or says beforehand why it cannot be built."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from strategies import Network, OutputLayout
 def load_model_class(name: str) -> type[nn.Module]:
     """Import `module:Class` and return the class.
 
-    This runs the module's code, so nothing that only reads a spec or a run folder may call it.
+    This runs the module's code. Whatever only reads a spec or a run folder must not call it.
 
     Raises:
-        ModelError: where it cannot be imported or is no `nn.Module`.
+        ModelError: if it cannot be imported or is no `nn.Module`.
     """
     module_name, _, class_name = name.partition(":")
     try:
@@ -27,12 +27,12 @@ def load_model_class(name: str) -> type[nn.Module]:
     except Exception as error:  # whatever a user's module raises at its top
         reason = " ".join(str(error).split())
         raise ModelError(
-            f"model.name: expected a class that can be imported, got '{name}' ({type(error).__name__}: {reason}); "
-            "mend it, or put its folder on PYTHONPATH on every machine"
+            f"model.name: cannot import '{name}' ({type(error).__name__}: {reason}). "
+            "Correct it, or put its folder on PYTHONPATH on every machine."
         ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ModelError(
-            f"model.name: expected a subclass of torch.nn.Module, got '{name}', {_kind(found)}; name the class"
+            f"model.name: '{name}' is {_kind(found)} and no subclass of torch.nn.Module. Name the class of a model."
         )
     return found
 
@@ -43,25 +43,25 @@ def build_network(
     layout: OutputLayout,
     generator: torch.Generator,
 ) -> Network:
-    """Return an untrained network without heads, on the CPU, its weights drawn from `generator`.
+    """Return an untrained network without heads, on the CPU. Its weights are drawn from `generator`.
 
     Args:
         settings: which model.
         input_shape: shape of one example, without the batch.
-        layout: which outputs belong to which task.
+        layout: the outputs of each task.
         generator: for the initial weights.
 
     Raises:
-        ModelError: where the model cannot be built, or not for this shape.
+        ModelError: if the model cannot be built for this shape, or at all.
     """
     return Network(*_build_backbone(settings, input_shape, generator), layout)
 
 
 def input_shape_fault(settings: ModelSettings, input_shape: tuple[int, ...]) -> str | None:
-    """Return why the model cannot take examples of this shape, or None where it can; the user's own class may be any.
+    """Return why the model cannot take examples of this shape, or None. A user's own class may take any shape.
 
-    The slim ResNet-18 divides height and width by 8, rounding up. Its last maps must have more than one pixel:
-    BatchNorm has no variance for a batch of one example otherwise.
+    The slim ResNet-18 divides height and width by 8, rounding up. Its last maps must have more than one pixel, or
+    BatchNorm has no variance in a batch of one example.
     """
     if settings.name not in ("cnn", "resnet18"):
         return None
@@ -69,24 +69,24 @@ def input_shape_fault(settings: ModelSettings, input_shape: tuple[int, ...]) -> 
     shown = "x".join(map(str, input_shape)) or "a single number"
     if len(input_shape) != 3:
         return (
-            f"model.name: expected examples (channels, height, width) for {settings.name}, got {shown}; "
-            "use mlp or a stream of images"
+            f"model.name: {settings.name} needs examples of shape (channels, height, width), and these are {shown}. "
+            "Use mlp or a stream of images."
         )
     if min(input_shape[1:]) < smallest:
-        way_out = "use streams.STREAM.padding or " + ("cnn" if settings.name == "resnet18" else "fewer channels")
+        other = "cnn" if settings.name == "resnet18" else "fewer channels"
         return (
-            f"model.name: expected images of {smallest}x{smallest} pixels or more for {settings.name}, got {shown}; "
-            + way_out
+            f"model.name: {settings.name} needs images of {smallest}x{smallest} pixels or more, and these are {shown}. "
+            f"Use streams.STREAM.padding or {other}."
         )
     return None
 
 
 def model_faults(settings: ModelSettings, input_shape: tuple[int, ...] | None = None) -> list[str]:
-    """Return what is wrong with a model, to be told before anything starts; imports a user's own class.
+    """Return what is wrong with a model, to say it before anything starts. Imports a user's own class.
 
     Args:
         settings: which model.
-        input_shape: shape of one example, where it is known already; the class is then built and given two zeros.
+        input_shape: shape of one example, if it is known. A user's class is then built and tried on two zeros.
     """
     try:
         if settings.is_own_class:
@@ -122,7 +122,7 @@ def _build_backbone(
 def _build_own(
     settings: ModelSettings, input_shape: tuple[int, ...], generator: torch.Generator
 ) -> tuple[nn.Module, int]:
-    """Return the user's model and its number of features; torch's CPU generator is seeded for it and then put back."""
+    """Return the user's model and its number of features. PyTorch's CPU generator is seeded for it, then restored."""
     own = load_model_class(settings.name)
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
@@ -132,14 +132,14 @@ def _build_own(
         except Exception as error:  # whatever a user's class raises
             reason = " ".join(str(error).split())
             raise ModelError(
-                f"model.options: expected arguments that {settings.name} can be built with for examples of shape "
-                f"{input_shape}, got {settings.options} ({type(error).__name__}: {reason}); mend them or the class"
+                f"model.options: {settings.name} cannot be built for examples of shape {input_shape} with "
+                f"{settings.options} ({type(error).__name__}: {reason}). Correct the options or the class."
             ) from error
     n_features = getattr(backbone, "n_features", None)
     if not isinstance(n_features, int) or isinstance(n_features, bool) or n_features < 1:
         raise ModelError(
-            f"model.name: expected {settings.name} to have n_features, a whole number of 1 or more, got "
-            f"{n_features!r}; set self.n_features in the class"
+            f"model.name: n_features of {settings.name} must be a whole number of 1 or more, and it is "
+            f"{n_features!r}. Set self.n_features in the class."
         )
     return backbone, n_features
 
@@ -148,20 +148,21 @@ def _check_own(settings: ModelSettings, input_shape: tuple[int, ...]) -> None:
     """Build the user's model and check the features of two examples.
 
     Raises:
-        ModelError: where they are not (2, n_features) float32.
+        ModelError: if they are not (2, n_features) float32.
     """
     backbone, n_features = _build_own(settings, input_shape, torch.Generator().manual_seed(0))
-    rule = f"model.name: expected {settings.name} to map {(2, *input_shape)} float32 to (2, {n_features}) float32"
+    rule = f"model.name: {settings.name} must map {(2, *input_shape)} float32 to (2, {n_features}) float32"
+    way_out = "Correct its forward."
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             features = backbone.eval()(torch.zeros(2, *input_shape))
     except Exception as error:  # whatever a user's forward raises
         reason = " ".join(str(error).split())
-        raise ModelError(f"{rule}, got {type(error).__name__}: {reason}; mend its forward") from error
+        raise ModelError(f"{rule}, but it raises {type(error).__name__}: {reason}. {way_out}") from error
     if not isinstance(features, torch.Tensor):
-        raise ModelError(f"{rule}, got {_kind(features)}; mend its forward")
+        raise ModelError(f"{rule}, but it returns {_kind(features)}. {way_out}")
     if features.shape != (2, n_features) or features.dtype != torch.float32:
-        raise ModelError(f"{rule}, got {tuple(features.shape)} {features.dtype}; mend its forward")
+        raise ModelError(f"{rule}, but it returns {tuple(features.shape)} {features.dtype}. {way_out}")
 
 
 def _kind(value: object) -> str:

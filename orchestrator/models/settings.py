@@ -1,4 +1,4 @@
-"""Models by name: a backbone without heads, sized for a stream; ours, or a user's own class."""
+"""Which model is trained: one of this package by name, or a user's own class. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn": {"channels": (32, 64), "hidden": (256,)},
     "resnet18": {"width": 20},
 }
-"""The models that come with the package: name -> the fields that belong to it, with their defaults."""
+"""The models of this package: name -> the fields that belong to it, with their defaults."""
 
 _OWN_CLASS: dict[str, Any] = {"options": {}}
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -36,8 +36,8 @@ _NAME = rf"^(?:{'|'.join(MODELS)}|{_OWN_NAME})$"
 class ModelSettings(BaseModel):
     """Which model is trained; part of a trial's identity.
 
-    A field that is left out takes the default of its model. A field of another model is refused where it is set, is
-    None, and is left out of what is written, so that it has no part in a trial's key.
+    A field that is left out takes the default of its model. A field of another model must not be set. It is None and
+    is not written, so it has no part in a trial's key.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -85,7 +85,7 @@ class ModelSettings(BaseModel):
     @classmethod
     def _belongs(cls, value: Any, info: ValidationInfo) -> Any:
         if "name" not in info.data:
-            return value  # the name is at fault, and told
+            return value  # the name has an error of its own
         assert info.field_name is not None
         name = info.data["name"]
         defaults = MODELS.get(name, _OWN_CLASS)
@@ -98,10 +98,10 @@ class ModelSettings(BaseModel):
         return {name: value for name, value in handler(self).items() if value is not None}
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        """Return the fields of this model, for messages."""
+        """Leave out fields of other models in messages."""
         return [(name, value) for name, value in super().__repr_args__() if value is not None]
 
     @property
     def is_own_class(self) -> bool:
-        """Return whether the model is a class of the user's."""
+        """Return whether the model is a user's own class."""
         return self.name not in MODELS

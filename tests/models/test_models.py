@@ -1,4 +1,4 @@
-"""Models: shapes, sizes, first weights, a user's own class, and what is told where one does not fit."""
+"""Models: shapes, sizes, first weights, a user's own class, and the messages if one does not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from orchestrator.core.errors import ModelError
 from orchestrator.models.backbones import SlimResNet18
@@ -21,7 +21,6 @@ from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from strategies import STRATEGIES, Generators, Learner, Network, OutputLayout, TaskData, TrainingSettings
-from strategies.methods.packnet import Packnet, PacknetHyperparameters
 
 LAYOUT = OutputLayout("class", ((0, 2), (2, 5)))
 SMALL: dict[str, dict[str, Any]] = {
@@ -90,7 +89,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "my_models"
 
 
-def test_mlp_has_the_asked_shapes_and_no_heads() -> None:
+def test_mlp_has_the_given_shapes_and_no_heads() -> None:
     built = network()
     assert shapes_of(built) == [(7, 20), (7,), (3, 7), (3,)]
     assert built.n_features == 3
@@ -116,7 +115,7 @@ def test_mlp_is_relu_of_affine_maps() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_first_weights_come_from_the_generator_alone(name: str) -> None:
+def test_only_the_generator_decides_first_weights(name: str) -> None:
     torch.manual_seed(1)
     first = network(0, name, shape=(1, 9, 9))
     state = torch.get_rng_state()
@@ -130,7 +129,7 @@ def test_first_weights_come_from_the_generator_alone(name: str) -> None:
 
 
 def test_the_order_of_the_draws_of_an_mlp_is_fixed() -> None:
-    """Layer by layer, the weight and then the bias: another order would change every recorded result."""
+    """Layer by layer, weight before bias. Another order would change every recorded result."""
     generator = torch.Generator().manual_seed(0)
     for parameter, fan_in in zip(network().parameters(), (20, 20, 7, 7), strict=True):
         bound = fan_in**-0.5
@@ -138,7 +137,7 @@ def test_the_order_of_the_draws_of_an_mlp_is_fixed() -> None:
 
 
 @pytest.mark.parametrize(("name", "fan_in"), [("mlp", 81), ("cnn", 9), ("resnet18", 9)])
-def test_first_weights_lie_within_pytorchs_default_bound(name: str, fan_in: int) -> None:
+def test_first_weights_lie_within_pytorchs_bound(name: str, fan_in: int) -> None:
     fields: dict[str, Any] = {"mlp": {"hidden": (500,)}, "cnn": {"channels": (500,)}, "resnet18": {"width": 64}}[name]
     weight = next(network(name=name, shape=(1, 9, 9), **fields).parameters())
     bound = fan_in**-0.5
@@ -167,7 +166,7 @@ def test_cnn_computes_by_hand() -> None:
 
 
 def test_the_slim_resnet_counted_by_hand() -> None:
-    """Convolutions of a stage with w channels: 9w² each but its first, and a 1x1 shortcut where the width changes."""
+    """A stage of w channels has convolutions of 9w², but for its first, and a 1x1 shortcut if the width changes."""
     built = network(name="resnet18", shape=(3, 32, 32), width=20)
     convolutions, norms = 9 * 3 * 20 + 4 * 9 * 20 * 20, 2 * 5 * 20
     for width in (40, 80, 160):
@@ -180,7 +179,7 @@ def test_the_slim_resnet_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("shape", "last"), [((3, 32, 32), 4), ((1, 28, 28), 4), ((1, 9, 9), 2)])
-def test_the_slim_resnet_takes_small_images_of_any_channels(shape: tuple[int, ...], last: int) -> None:
+def test_the_slim_resnet_takes_any_number_of_channels(shape: tuple[int, ...], last: int) -> None:
     backbone = SlimResNet18(shape[0], 2, torch.Generator())
     maps = backbone.blocks(backbone.stem(torch.ones(2, *shape)))
 
@@ -200,36 +199,6 @@ def test_a_residual_block_adds_its_input() -> None:
     inputs = torch.randn(1, 2, 3, 3)
 
     assert torch.equal(block(inputs), inputs.relu())
-
-
-@pytest.mark.parametrize(("name", "shape"), [("cnn", (2, 8, 8)), ("resnet18", (1, 9, 9))])
-@pytest.mark.parametrize("training", [{}, {"weight_decay": 0.1, "keep_optimizer": True}], ids=str)
-def test_packnet_never_forgets_with_the_models_for_images(
-    name: str, shape: tuple[int, ...], training: dict[str, Any]
-) -> None:
-    def task_data(index: int) -> TaskData:
-        inputs = torch.randn(12, *shape, generator=torch.Generator().manual_seed(index)) * (1 + index) + index
-        return TaskData(index, inputs, torch.arange(12) % 2 + 2 * index, index)
-
-    generators = Generators(0)
-    layout = OutputLayout("task", ((0, 2), (2, 4), (4, 6)))
-    learner = Learner(
-        lambda: build_network(ModelSettings(name=name, **SMALL[name]), shape, layout, generators.fresh("init")),
-        task_data,
-        [(Packnet, PacknetHyperparameters(pruning_rate=0.5, post_prune_epochs=1))],
-        TrainingSettings(epochs=2, batch_size=5, learning_rate=0.1, **training),
-        generators,
-        torch.device("cpu"),
-    )
-    measured: list[Tensor] = []
-    for task in range(3):
-        before = [p.detach().clone() for p in learner.network.backbone.parameters()]
-        learner.learn(task_data(task))
-        changed = [not torch.equal(a, b) for a, b in zip(before, learner.network.backbone.parameters(), strict=True)]
-        assert any(changed)
-        learner.network.eval()
-        measured.append(learner.logits(task_data(task).inputs, task))
-        assert all(torch.equal(learner.logits(task_data(t).inputs, t), measured[t]) for t in range(task))
 
 
 def test_settings_fill_in_what_belongs_to_the_model() -> None:
@@ -284,20 +253,20 @@ def test_the_schema_takes_what_the_settings_take() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "told"),
+    ("name", "shape", "message"),
     [
-        ("cnn", (64,), "expected examples (channels, height, width) for cnn, got 64; use mlp"),
-        ("resnet18", (2, 3), "expected examples (channels, height, width) for resnet18, got 2x3; use mlp"),
-        ("cnn", (1, 3, 8), "expected images of 4x4 pixels or more for cnn, got 1x3x8; use streams.STREAM.padding"),
-        ("resnet18", (1, 8, 8), "expected images of 9x9 pixels or more for resnet18, got 1x8x8; use"),
+        ("cnn", (64,), "cnn needs examples of shape (channels, height, width), and these are 64. Use mlp"),
+        ("resnet18", (2, 3), "resnet18 needs examples of shape (channels, height, width), and these are 2x3. Use mlp"),
+        ("cnn", (1, 3, 8), "cnn needs images of 4x4 pixels or more, and these are 1x3x8. Use streams.STREAM.padding"),
+        ("resnet18", (1, 8, 8), "resnet18 needs images of 9x9 pixels or more, and these are 1x8x8. Use"),
     ],
 )
-def test_a_wrong_shape_is_told_before_and_refused_when_built(name: str, shape: tuple[int, ...], told: str) -> None:
+def test_a_wrong_shape_is_named_before_and_when_built(name: str, shape: tuple[int, ...], message: str) -> None:
     fault = input_shape_fault(ModelSettings(name=name), shape)
     assert fault is not None
-    assert fault.startswith("model.name: " + told)
+    assert fault.startswith("model.name: " + message)
     assert model_faults(ModelSettings(name=name), shape) == [fault]
-    with pytest.raises(ModelError, match=re.escape(told)):
+    with pytest.raises(ModelError, match=re.escape(message)):
         network(name=name, shape=shape)
 
 
@@ -309,12 +278,12 @@ def test_a_shape_that_fits_has_no_fault(name: str, shape: tuple[int, ...]) -> No
     assert input_shape_fault(ModelSettings(name=name), shape) is None
 
 
-def test_a_class_of_ones_own_is_built_from_the_generator_alone(own_module: str) -> None:
+def test_only_the_generator_decides_an_own_class(own_module: str) -> None:
     options = {"n_features": 4, "scale": 2.0}
     torch.manual_seed(7)
     state = torch.get_rng_state()
     first = network(name=f"{own_module}:Net", options=options)
-    assert torch.equal(torch.get_rng_state(), state), "the generator of torch is put back"
+    assert torch.equal(torch.get_rng_state(), state), "PyTorch's generator is restored"
     torch.manual_seed(8)
     again, other = (network(seed, name=f"{own_module}:Net", options=options) for seed in (0, 1))
 
@@ -328,7 +297,7 @@ def test_a_class_of_ones_own_is_built_from_the_generator_alone(own_module: str) 
 
 
 @pytest.mark.parametrize("method", [method for method in STRATEGIES if method != "pnn"])  # it builds on a Sequential
-def test_every_method_learns_with_a_class_of_ones_own(method: str, own_module: str) -> None:
+def test_every_method_learns_with_an_own_class(method: str, own_module: str) -> None:
     generators = Generators(0)
     layout = OutputLayout("task", ((0, 2), (2, 4)))
 
@@ -352,46 +321,52 @@ def test_every_method_learns_with_a_class_of_ones_own(method: str, own_module: s
 
 
 CLASS_FAULTS: list[tuple[str, dict[str, Any], str]] = [
-    ("no_such_module:Net", {}, "expected a class that can be imported, got 'no_such_module:Net' (ModuleNotFoundError"),
-    ("my_models:Missing", {}, "expected a class that can be imported, got 'my_models:Missing' (AttributeError"),
-    ("my_models:Plain", {}, "expected a subclass of torch.nn.Module, got 'my_models:Plain', a type"),
-    ("my_models:build", {}, "expected a subclass of torch.nn.Module, got 'my_models:build', a function"),
+    ("no_such_module:Net", {}, "name: cannot import 'no_such_module:Net' (ModuleNotFoundError"),
+    ("my_models:Missing", {}, "name: cannot import 'my_models:Missing' (AttributeError"),
+    ("my_models:Plain", {}, "'my_models:Plain' is a type and no subclass of torch.nn.Module"),
+    ("my_models:build", {}, "'my_models:build' is a function and no subclass of torch.nn.Module"),
     (
         "my_models:Net",
         {"depth": 3},
-        "that my_models:Net can be built with for examples of shape (1, 4, 5), got {'depth",
+        "options: my_models:Net cannot be built for examples of shape (1, 4, 5) with {'depth",
     ),
     (
         "my_models:NoFeatures",
         {},
-        "expected my_models:NoFeatures to have n_features, a whole number of 1 or more, got None",
+        "n_features of my_models:NoFeatures must be a whole number of 1 or more, and it is None",
     ),
-    ("my_models:NoFeatures", {"n_features": 2.0}, "a whole number of 1 or more, got 2.0"),
-    ("my_models:NoFeatures", {"n_features": True}, "a whole number of 1 or more, got True"),
-    ("my_models:Wide", {}, "to map (2, 1, 4, 5) float32 to (2, 3) float32, got (2, 6) torch.float32; mend"),
-    ("my_models:Double", {}, "to (2, 3) float32, got (2, 3) torch.float64; mend"),
-    ("my_models:Pair", {}, "to (2, 3) float32, got a tuple; mend"),
-    ("my_models:Broken", {}, "to (2, 3) float32, got KeyError: 'no such layer'; mend"),
+    ("my_models:NoFeatures", {"n_features": 2.0}, "a whole number of 1 or more, and it is 2.0"),
+    ("my_models:NoFeatures", {"n_features": True}, "a whole number of 1 or more, and it is True"),
+    (
+        "my_models:Wide",
+        {},
+        "must map (2, 1, 4, 5) float32 to (2, 3) float32, but it returns (2, 6) torch.float32. Correct",
+    ),
+    ("my_models:Double", {}, "to (2, 3) float32, but it returns (2, 3) torch.float64. Correct"),
+    ("my_models:Pair", {}, "to (2, 3) float32, but it returns a tuple. Correct"),
+    ("my_models:Broken", {}, "to (2, 3) float32, but it raises KeyError: 'no such layer'. Correct"),
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "told"), CLASS_FAULTS)
-def test_what_is_wrong_with_a_class_is_told_in_our_form(
-    name: str, options: dict[str, Any], told: str, own_module: str
+@pytest.mark.parametrize(("name", "options", "message"), CLASS_FAULTS)
+def test_a_message_says_what_is_wrong_with_a_class(
+    name: str, options: dict[str, Any], message: str, own_module: str
 ) -> None:
     (fault,) = model_faults(ModelSettings(name=name, options=options), (1, 4, 5))
-    assert told in fault
-    assert re.fullmatch(r"model\.(name|options): expected .*, got .*; .*", fault)
+    assert message in fault
+    assert re.fullmatch(r"model\.(name|options): .*\. (Correct|Name|Set) .*\.", fault), "the field, and a way out"
 
 
-def test_whatever_a_module_raises_at_its_top_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_on_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_written.py").write_text("class Net(:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelError, match=r"got 'half_written:Net' \(SyntaxError: .*\); mend it, or put its folder"):
+    with pytest.raises(
+        ModelError, match=r"cannot import 'half_written:Net' \(SyntaxError: .*\)\. Correct it, or put its folder"
+    ):
         load_model_class("half_written:Net")
 
 
-def test_reading_a_spec_or_a_trial_never_imports_the_class(own_module: str) -> None:
+def test_reading_a_spec_never_imports_the_class(own_module: str) -> None:
     content = {"model": {"name": f"{own_module}:Net", "options": {"n_features": 4}}}
     spec = parse_spec(content)
     assert parse_spec(spec.model_dump(mode="json")) == spec
