@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from matrix import in_the_cut, method_rows
-from optuna.distributions import FloatDistribution
 from pydantic import ValidationError
 
 from orchestrator.conformance import Case, checks, family_checks
 from orchestrator.conformance.suite import CHECKS
 from orchestrator.trial import setup as trial_setup
+from search_spaces.space import FloatRange
 from strategies import Learner, Network, TaskData
 from strategies.methods import der, ewc, gem, replay
 from strategies.methods.der import Der
@@ -207,7 +207,7 @@ def a_mask_for_all_tasks(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_search_beyond_the_range(patch: pytest.MonkeyPatch) -> None:
-    wrong = FloatDistribution(0.5, 2.0)
+    wrong = FloatRange(0.5, 2.0)
     patch.setattr(checks, "default_space", lambda method: {"replay_ratio": wrong})
 
 
