@@ -1,4 +1,4 @@
-"""A copy of the studies in an Optuna storage, for optuna-dashboard; nothing is ever read back from it."""
+"""Copies the studies to an Optuna storage, for optuna-dashboard. A sweep reads nothing back from it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import quote, unquote
 
 import optuna
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from orchestrator.core.errors import StorageError
-from orchestrator.storage.uris import is_secret, shown_query
+from orchestrator.storage.uris import shown_query
 
 if TYPE_CHECKING:
     from orchestrator.search.cell_search import CellSearch
@@ -22,16 +24,16 @@ _Copy = tuple[str, _Direction, optuna.trial.FrozenTrial]
 
 
 class StudyMirror:
-    """Writes every told suggestion to a storage, in a thread of its own, off the sweep's path.
+    """Copies every finished suggestion to a storage, in a thread of its own, so that the sweep never waits for it.
 
-    The thread keeps no process alive: one that ends before `close` leaves what is queued to the next run.
+    The thread keeps no process alive. If one ends before `close`, the next run copies what was queued.
 
     Args:
         url: an Optuna storage, such as `sqlite:///studies.db`.
         spec: the sweep.
 
     Raises:
-        StorageError: where the storage cannot be opened.
+        StorageError: if the storage cannot be opened.
     """
 
     def __init__(self, url: str, spec: SweepSpec) -> None:
@@ -39,8 +41,8 @@ class StudyMirror:
             self._storage = optuna.storages.get_storage(url)
         except Exception as error:
             raise StorageError(
-                f"--mirror-studies: expected an Optuna storage, got '{_shown(url)}' ({_reason(error, url)}); "
-                "for example sqlite:///studies.db"
+                f"--mirror-studies: cannot open the Optuna storage '{_shown(url)}' ({_reason(error, url)}). Write a "
+                "URL such as sqlite:///studies.db."
             ) from None  # its text may hold the password
         self._url, self._spec = url, spec
         self._studies: dict[str, tuple[optuna.Study, int]] = {}
@@ -58,18 +60,19 @@ class StudyMirror:
         """Wait until everything is copied.
 
         Raises:
-            StorageError: where a copy failed; the sweep itself does not depend on it.
+            StorageError: if a copy failed; the sweep itself does not depend on it.
         """
         self._queue.put(None)
         self._thread.join()
         if self._failure is not None:
             raise StorageError(
-                f"--mirror-studies: expected a storage that can be written, got '{_reason(self._failure, self._url)}'; "
-                "the run folder is complete, run the same command again to copy the studies"
+                f"--mirror-studies: cannot write to the Optuna storage '{_shown(self._url)}' "
+                f"({_reason(self._failure, self._url)}). The run folder is complete: run the same command again to "
+                "copy the studies."
             )
 
     def abandon(self) -> None:
-        """Copy nothing more and wait for nothing; the next run copies what is missing."""
+        """Stop copying, without waiting; the next run copies what is missing."""
         self._abandoned = True
         self._queue.put(None)
 
@@ -98,9 +101,14 @@ class StudyMirror:
 
 def _shown(url: str) -> str:
     """Return the URL of an Optuna storage as it may be printed: without user, password and secrets in its query."""
-    scheme, _, rest = _parts(url)
-    place, mark, query = rest.partition("?")
-    return f"{scheme}{place}{mark}{shown_query(query)}"
+    parts = _parts(url)
+    if parts is None:
+        return url if re.fullmatch(r"[\w.-]*", url) else "***"
+    place = url.partition("?")[0]
+    if parts.username is not None or parts.password is not None:
+        place = URL.create(parts.drivername, None, None, parts.host, parts.port, parts.database).render_as_string()
+    query = shown_query("&".join(_items(parts)))
+    return f"{place}?{query}" if query else place
 
 
 def _reason(error: Exception, url: str) -> str:
@@ -112,24 +120,35 @@ def _reason(error: Exception, url: str) -> str:
 
 
 def _secrets(url: str) -> list[str]:
-    """Return what of a URL must not be printed, longest first: whole, decoded, quoted, and in the pieces of a URL."""
-    password = _parts(url)[1].partition(":")[2]
-    values = [item.partition("=")[2] for item in url.partition("?")[2].split("&") if is_secret(item.partition("=")[0])]
-    values += [value for name, value in parse_qsl(url.partition("?")[2]) if is_secret(name)]
-    whole = {form for text in (password, *values) for form in (text, unquote(text), repr(unquote(text))[1:-1])}
-    pieces = {piece for text in whole for piece in re.split(r"[@:/?#]", text) if len(piece) > 2}
-    return sorted((whole | pieces) - {""}, key=len, reverse=True)
+    """Return what of a URL must not be printed, longest first: each secret whole, quoted, and in pieces.
 
-
-def _parts(url: str) -> tuple[str, str, str]:
-    """Return scheme with its slashes, user with password, and the rest of a URL.
-
-    Drivers take a password with any sign in it, so everything in front of the last @ counts as one, but for SQLite,
-    whose URLs are paths.
+    A driver may take a URL apart in its own way, and its error may then hold a piece of the password.
     """
-    found = re.match(r"[\w+.-]+://+", url)
-    scheme = found[0] if found else ""
-    if scheme.startswith("sqlite"):
-        return scheme, "", url.removeprefix(scheme)
-    user, _, rest = url.removeprefix(scheme).rpartition("@")
-    return scheme, user, rest
+    parts = _parts(url)
+    if parts is None:
+        texts = [url]
+    else:
+        texts = [unquote(item.partition("=")[2]) for item in _items(parts) if shown_query(item) != item]
+        texts.append(str(parts.password or ""))
+    forms = {form for text in texts for form in (text, unquote(text), quote(text, safe=""), repr(text)[1:-1])}
+    pieces = {piece for text in forms for piece in re.split(r"[@:/?#;=&]", text) if len(piece) > 2}
+    return sorted((forms | pieces) - {""}, key=len, reverse=True)
+
+
+def _parts(url: str) -> URL | None:
+    """Return the parts of a database's URL; None if it is none, or one whose password may go on after an @."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    has_user = parts.username is not None or parts.password is not None
+    is_path = parts.drivername.startswith("sqlite") and not has_user
+    return parts if is_path or url.count("@") == has_user else None
+
+
+def _items(parts: URL) -> list[str]:
+    """Return each NAME=VALUE of a query, quoted."""
+    pairs = [
+        (name, value) for name, found in parts.query.items() for value in ([found] if isinstance(found, str) else found)
+    ]
+    return [f"{quote(name)}={quote(value, safe='/:')}" for name, value in pairs]
