@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import (
-    Preset,
-)
+from orchestrator.cli.options import Preset
+from orchestrator.core.errors import UsageError
+from orchestrator.core.text import nearest
 
 
 def methods(
@@ -19,9 +19,12 @@ def methods(
     """List the methods: what they do, papers, hyper-parameters, ranges, and incremental types that they support."""
     from orchestrator.report.catalogue_view import render_methods
     from orchestrator.report.console import make_console
-    from orchestrator.spec.loading import load_plugins
+    from strategies import STRATEGIES, MethodError
 
-    load_plugins([name] if name else [])
+    try:
+        STRATEGIES.load_plugin(name or "")
+    except MethodError as error:
+        raise UsageError(f"methods: {error}") from error
     make_console().print(render_methods(name))
 
 
@@ -44,7 +47,9 @@ def schema() -> None:
 
 def print_spec(preset: Preset = None) -> None:
     """Print a preset with its comments, as a start for your own spec."""
-    from orchestrator.spec.loading import PRESETS, load_spec
+    from orchestrator.spec.loading import PRESETS, preset_names
 
-    load_spec(preset=preset)
-    print((PRESETS / f"{preset or 'quickstart'}.yaml").read_text(), end="")
+    name, names = preset or "quickstart", preset_names()
+    if name not in names:
+        raise UsageError(f"--preset: there is no preset '{name}'; {nearest(name, names)}")
+    print((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"), end="")

@@ -21,9 +21,9 @@ from orchestrator.core.errors import ON_WINDOWS
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
+        from orchestrator.core.version import __version__
 
-        print(f"continual-sweep {version('continual-sweep')}")
+        print(f"continual-sweep {__version__}")
         raise typer.Exit
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
-from orchestrator.report.numbers import UNKNOWN, counted, number
-from orchestrator.search.suggestion import Suggestion, describe
+from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
+from orchestrator.search.suggestion import Suggestion
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 
@@ -99,7 +99,7 @@ def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
 
 def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
     values = cell.hyperparameters(suggestion)
-    return ", ".join(f"{name} {describe(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
 
 
 def _named(cell: CellSummary, suggestion: Suggestion) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from orchestrator.core.errors import UsageError
 from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS
 from orchestrator.core.text import visible
-from orchestrator.search.suggestion import describe
+from orchestrator.report.numbers import value_text
 from orchestrator.spec.validation import method_fault
 from orchestrator.streams.checking import refused_type
 from orchestrator.streams.facts import DATASETS
@@ -136,7 +136,7 @@ def _distribution(distribution: Distribution) -> str:
     if isinstance(distribution, Choices):
         return ", ".join(map(str, distribution.choices))
     scale = ", log scale" if distribution.log else ""
-    return f"{describe(float(distribution.low))} … {describe(float(distribution.high))}{scale}"
+    return f"{value_text(float(distribution.low))} … {value_text(float(distribution.high))}{scale}"
 
 
 def _facts(facts: dict[str, str]) -> Table:

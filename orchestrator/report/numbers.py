@@ -1,8 +1,9 @@
-"""Numbers as people read them: metrics and costs with their units, durations, counts."""
+"""Values as people read them: metrics and costs with their units, durations, counts, hyper-parameters."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 UNKNOWN = "–"
 """What stands for a number that was not measured."""
@@ -36,3 +37,8 @@ def duration(seconds: float) -> str:
 def counted(n: int, noun: str) -> str:
     """Return a number of things, such as `1 seed` or `3 seeds`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def value_text(value: Any) -> str:
+    """Return the value of a hyper-parameter: floats with 4 significant digits, others unchanged."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

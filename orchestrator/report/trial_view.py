@@ -13,10 +13,9 @@ from rich.text import Text
 
 from orchestrator.core.metrics import METRICS
 from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, counted, number
+from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
-from orchestrator.search.suggestion import describe
 from orchestrator.trial.protocol import Report
 from orchestrator.trial.result import TrialResult
 
@@ -156,4 +155,4 @@ def _differing(row: dict[Any, Any], varied: dict[str, list[str]]) -> str:
     """Return a trial's hyper-parameters, first those that differ between trials."""
     values = load_json(row["hyperparameters"])
     names = [*varied[row["method"]], *(name for name in values if name not in varied[row["method"]])]
-    return ", ".join(f"{name} {describe(values[name])}" for name in names if name in values)
+    return ", ".join(f"{name} {value_text(values[name])}" for name in names if name in values)

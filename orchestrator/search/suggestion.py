@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from orchestrator.core.metrics import LOWER_IS_BETTER
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -82,8 +81,3 @@ def _violation(constraint: Constraint, values: list[float], spec: SweepSpec) -> 
 def rank(metric: str, value: float) -> float:
     """Return a sort key of a metric's value: smaller is better."""
     return value if metric in LOWER_IS_BETTER else -value
-
-
-def describe(value: Any) -> str:
-    """Return a hyper-parameter's value as users read it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

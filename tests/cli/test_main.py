@@ -96,7 +96,7 @@ def stop(display, address):
 ProgressDisplay.connecting = stop
 for code, *arguments in json.loads(sys.argv[1]):
     assert run(arguments) == code, arguments
-    assert imported(["torch", "sklearn", "pandas", "ray", "pyarrow", "scipy"]) == [], arguments
+    assert imported(["torch", "sklearn", "pandas", "ray", "pyarrow", "scipy", "optuna"]) == [], arguments
 """
     commands: list[list[object]] = [[0, command, "--help"] for command in COMMANDS]
     commands += [
