@@ -1,4 +1,7 @@
-"""Continual-learning strategies in pure PyTorch, and the one registry of their names."""
+"""Continual-learning strategies in pure PyTorch, and the registry of their names.
+
+Importing this package does not import PyTorch; `Learner` and `Network` do.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from strategies.contract import (
     Batch,
+    Exclusive,
     Forward,
     Hyperparameters,
     NoHyperparameters,
@@ -61,8 +65,8 @@ STRATEGIES = Registry(
         Supsup,
     )
 )
-"""Every strategy by name, in the order in which it is listed to users and in which the seams of a combination add up:
-examples first, then penalties, projections of the gradient, and what freezes."""
+"""Every strategy by name. The order is that of lists for users, and that in which a combination calls its parts:
+examples first, then penalties, projections of the gradient, and freezing."""
 
 
 def __getattr__(name: str) -> object:
@@ -82,7 +86,7 @@ def find_method(name: str) -> Method:
     """Return the method that `name` stands for: a strategy, a combination, or one from another package.
 
     Raises:
-        MethodError: where a part is unknown, or parts cannot be combined.
+        MethodError: if a part is unknown, or parts cannot be combined.
     """
     return STRATEGIES.method(name)
 
@@ -90,6 +94,7 @@ def find_method(name: str) -> Method:
 __all__ = [
     "STRATEGIES",
     "Batch",
+    "Exclusive",
     "Forward",
     "Generators",
     "Hyperparameters",

@@ -1,7 +1,7 @@
 """The strategy contract: the seams that a method fills, and what it declares.
 
-A strategy never writes the training loop: `strategies.learner.Learner` holds the one training step and calls the seams
-below in a fixed order. Seams add up, so a list of strategies is a strategy (`replay+lwf`).
+A strategy never writes the training loop: `strategies.learner.Learner` has the one training step, which calls the seams
+below in a fixed order. Seams add up, so several strategies can be combined (`replay+lwf`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TrialDivergedError(Exception):
-    """Training left the finite numbers: a result of the trial's hyper-parameters, not a fault of the machine."""
+    """A loss or parameter is no longer finite. This is a result of the hyper-parameters, not a fault of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Batch:
     Args:
         inputs: (B, *S) float32.
         labels: output index of each example, (B,) int64.
-        task_ids: the task of the whole batch, or one a row, (B,) int64.
-        rows: the first examples of a training batch are new: their rows in the task's training data, (n_new,) int64.
-            Examples after those are remembered. None where the batch was not drawn from a task.
+        task_ids: the task of the whole batch, or one per row, (B,) int64.
+        rows: rows of the new examples in the task's training data, (n_new,) int64. New examples come first in a batch,
+            remembered ones after them. None if the batch was not drawn from a task.
     """
 
     inputs: Tensor
@@ -46,7 +47,7 @@ class Batch:
 
     @property
     def n_new(self) -> int:
-        """Return how many examples, the first ones, belong to the present task's data."""
+        """Return how many examples at the start of the batch are new."""
         return 0 if self.rows is None else self.rows.shape[0]
 
     def with_remembered(self, past: Batch) -> Batch:
@@ -63,11 +64,11 @@ def _one_a_row(task_ids: int | Tensor, n: int, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What the network made of a training batch, with its graph.
+    """The network's outputs on a training batch, with their graph.
 
     Args:
         features: output of the backbone, (B, n_features) float32.
-        logits: those that take part in the loss, (B, C) float32, -inf where an output does not compete for a row.
+        logits: the logits in the loss, (B, C) float32; -inf for outputs that do not compete for a row.
         first: output index of the logits' first column.
     """
 
@@ -78,13 +79,13 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """The training examples of one stage, in memory and ready to index.
+    """The training examples of one task, in memory and ready to index.
 
     Args:
         index: the task, 0 … T-1.
         inputs: (N, *S) float32.
         labels: output index of each example, (N,) int64.
-        task_ids: the task of all examples, or one a row, (N,) int64 (joint training).
+        task_ids: the task of all examples, or one per row, (N,) int64 (joint training).
     """
 
     index: int
@@ -107,30 +108,37 @@ class TaskData:
 
 
 class Hyperparameters(BaseModel):
-    """Base of a method's hyper-parameters: frozen, with ranges that are checked on construction."""
+    """Base class of hyper-parameters: frozen, with ranges that are checked on construction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def unused(self) -> frozenset[str]:
-        """Return the hyper-parameters that these values leave without effect, so that they are not searched."""
+        """Return the hyper-parameters that have no effect at these values, so that they are not searched."""
         return frozenset()
 
 
 class NoHyperparameters(Hyperparameters):
-    """A method with nothing to set."""
+    """Hyper-parameters of a method that has none."""
 
 
 @dataclass
 class NoState:
-    """A method that keeps nothing."""
+    """State of a method that keeps nothing."""
+
+
+class Exclusive(Enum):
+    """What at most one part of a combination may set; the value is its name in messages."""
+
+    GRADIENT_DIRECTION = "the direction of the gradient"
+    """The conformance suite tests that no step opposes the gradient of a remembered batch."""
 
 
 class Strategy:
     """A continual-learning method, or one part of a combination.
 
-    Subclasses declare the class attributes and fill the seams that they need; every seam has a neutral default.
-    Whatever must survive a restart lives in `self.state`, one dataclass of tensors, numbers, lists and dicts of them:
-    a trial may stop between any two steps. What can be computed from it again is rebuilt in `prepare`.
+    Subclasses set the class attributes and override the seams that they need; the default of a seam does nothing.
+    A trial may stop between any two steps, so everything that must survive a restart lives in `self.state`: one
+    dataclass of tensors, numbers, and lists and dicts of them. `prepare` rebuilds what can be computed from it.
 
     Args:
         learner: the training loop, with `network`, `optimizer`, `generators`, `settings`, `layout` and `device`.
@@ -141,41 +149,40 @@ class Strategy:
     summary: ClassVar[str]
     paper: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    """Raised whenever the results of this method change for the same spec: it is part of a trial's key."""
+    """Increase it whenever the results of this method change for the same spec. It is part of a trial's key."""
     hyperparameter_class: ClassVar[type[Hyperparameters]] = NoHyperparameters
     state_class: ClassVar[type] = NoState
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {}
-    """Incremental types that the method cannot do, each with the reason."""
+    """Incremental types that the method does not support, each with the reason."""
     notes: ClassVar[Mapping[IncrementalType, str]] = {}
-    """Incremental types on which it runs but is known to do badly, each with the reason."""
+    """Incremental types that it supports but is known to do badly on, each with the reason."""
     unsupported_models: ClassVar[Mapping[str, str]] = {}
     """Models that the method cannot train, by name, each with the reason."""
     is_reference: ClassVar[bool] = False
-    """True for bounds that are shown beside the methods but never recommended (`joint`)."""
+    """True for bounds that are shown beside the methods and never recommended (`joint`)."""
     never_forgets: ClassVar[bool] = False
-    """True where the logits of an old task are bit-identical after every later one; the conformance suite holds it."""
-    owns: ClassVar[str] = ""
-    """What only one part of a combination may decide, such as 'the direction of the gradient' (which the conformance
-    suite holds to oppose no remembered batch); empty for what composes with all."""
+    """Whether the logits of a task stay bit-identical after later tasks; the conformance suite tests it."""
+    owns: ClassVar[Exclusive | None] = None
+    """What only this part of a combination may set."""
     alone: ClassVar[str] = ""
-    """Why the method is no part of any combination; empty where it can be."""
+    """Why the method cannot be part of a combination; empty if it can."""
     naive_at: ClassVar[Mapping[str, Any]] = {}
-    """Hyper-parameters at which a run equals a naive one bit for bit; empty where there are none."""
+    """Hyper-parameters at which a run equals a naive one bit for bit; empty if there are none."""
     search_space: ClassVar[Mapping[str, Any]] = {}
-    """What is searched, for methods from elsewhere: name -> a list of choices or {low, high, log}, as in a spec."""
+    """What is searched, for methods of other packages: name -> a list of choices or {low, high, log}, as in a spec."""
 
     def __init__(self, learner: Learner, hyperparameters: Hyperparameters) -> None:
         self.learner = learner
         self.hyperparameters: Any = hyperparameters
         self.state: Any = self.state_class()
 
-    # The seams, in the order in which a task meets them.
+    # The seams, in the order in which they are called.
 
     def begin_task(self, task: TaskData) -> None:
-        """Change state for `task`, once; its heads exist, its optimizer does not yet."""
+        """Update the state for a new task. Called once per task: its head exists, its optimizer does not yet."""
 
     def prepare(self, task: TaskData) -> None:
-        """Rebuild what follows from the state and is not in it: after `begin_task`, and after a stop inside `task`."""
+        """Rebuild what follows from the state but is not in it: after `begin_task`, and after a resume in `task`."""
 
     def training_data(self, task: TaskData) -> TaskData:
         """Return what to train on at `task`."""
@@ -186,7 +193,7 @@ class Strategy:
         return batch
 
     def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
-        """Return the loss () float32 that takes the place of cross-entropy, or None."""
+        """Return a loss () float32 that replaces cross-entropy, or None."""
         return None
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
@@ -194,41 +201,41 @@ class Strategy:
         return None
 
     def adjust_gradients(self) -> None:
-        """Change the gradients of the network in place, after `backward` and before the step."""
+        """Change the network's gradients in place, between `backward` and the optimizer step."""
 
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Act after an optimizer step; `forward` is what the step began with."""
+        """Act after an optimizer step; `forward` was computed before it."""
 
     def end_task(self, task: TaskData) -> None:
-        """Consolidate `task` before it is evaluated."""
+        """Consolidate `task`, before evaluation."""
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
-        """Return logits (B, C) for inference on `task`, or None to use the network as it is."""
+        """Return logits (B, C) for inference on `task`, or None to use the network's own."""
         return None
 
-    # What the sweep asks of a strategy.
+    # What the sweep asks for.
 
     @classmethod
     def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return about how long a trial takes beside a naive one, for the estimate of `plan`."""
+        """Return about how many times as long as a naive trial this one takes, for the estimate of `plan`."""
         return 1.0
 
     def kept_bytes(self) -> int:
-        """Return the bytes of everything kept besides the network: buffers, importances, masks."""
+        """Return the memory of the method in bytes: buffers, importances, masks; not the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))
 
     def report(self) -> dict[str, Any]:
-        """Return facts about the trained method for its row in the tables, plain JSON."""
+        """Return facts about the trained method for its row in the trials table, as plain JSON."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fields of `state`, loadable with `weights_only=True`."""
+        """Return the fields of `state`, which load with `weights_only=True`."""
         return {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace `state` by a copy of one that `state_dict` returned.
+        """Replace `state` by a copy of what `state_dict` returned.
 
-        Called before the network's parameters are loaded, so that modules that the method adds to it can be added here.
+        Called before the network's parameters are loaded: add modules of the method's own to the network here.
         """
         self.state = self.state_class(**copy.deepcopy(state))
 

@@ -42,7 +42,7 @@ class OutputLayout:
         return max(stop for _, stop in self.ranges)
 
     def head_of(self, task: int) -> int:
-        """Return the index of the head that holds the outputs of `task`."""
+        """Return the index of the head with the outputs of `task`."""
         return 0 if self.incremental_type == "domain" else task
 
     def inference_range(self, task: int, n_seen: int) -> tuple[int, int]:

@@ -29,12 +29,12 @@ _STEPS_BETWEEN_CHECKS = 500
 
 @dataclass
 class Progress:
-    """How far the training of a task has come.
+    """How far the training of a task has got.
 
     Args:
         n_steps: optimizer steps taken.
-        loss: sum of the losses up to the last check that they are finite.
-        order: position of the batches' generator before the present pass was shuffled, uint8.
+        loss: sum of the losses up to the last check for finite values.
+        order: position of the generator of batches before the present epoch was shuffled, uint8.
     """
 
     n_steps: int = 0
@@ -43,15 +43,15 @@ class Progress:
 
 
 class Learner:
-    """A network, its optimizer and the strategies that guard it against forgetting.
+    """A network, its optimizer, and the strategies against forgetting.
 
     Args:
         build: returns a new untrained network without heads, the same each time.
-        past_task: returns the training data of an earlier task, for methods that may read it again (`joint`).
+        past_task: returns the training data of an earlier task, for methods that read it again (`joint`).
         methods: strategy classes with their hyper-parameters, in the order in which their seams add up.
         settings: how each task is trained.
         generators: the trial's random generators.
-        device: where everything lives.
+        device: device of all tensors.
     """
 
     def __init__(
@@ -94,21 +94,20 @@ class Learner:
 
     @property
     def inside_task(self) -> bool:
-        """Return whether the training of a task has begun and not ended."""
+        """Return whether a task is being trained."""
         return self._progress is not None
 
     # A task.
 
     def learn(self, task: TaskData, between_steps: Callable[[], None] | None = None) -> None:
-        """Train on `task` and consolidate it, from where it stopped if a stop inside of it was loaded.
+        """Train on `task` and consolidate it; continue if a state inside this task was loaded.
 
         Args:
             task: the training examples.
-            between_steps: called after every step of the training (not of what consolidation may train on top), when
-                `state_dict` may be taken.
+            between_steps: called after every training step (not in consolidation). `state_dict` may be called there.
 
         Raises:
-            TrialDivergedError: where the loss or a parameter is no longer finite.
+            TrialDivergedError: if the loss or a parameter is no longer finite.
         """
         resumed = self._progress is not None
         if not resumed:
@@ -130,10 +129,10 @@ class Learner:
             strategy.end_task(task)
 
     def fit(self, data: TaskData, epochs: int, iterations: int | None = None) -> None:
-        """Run the training steps of `epochs` passes over `data`, or of `iterations` steps where given.
+        """Train for `epochs` passes over `data`, or for `iterations` steps if given.
 
         Raises:
-            TrialDivergedError: where the loss or a parameter is no longer finite.
+            TrialDivergedError: if the loss or a parameter is no longer finite.
         """
         self._fit(data, epochs, iterations, Progress(), None)
 
@@ -145,7 +144,7 @@ class Learner:
         progress: Progress,
         between_steps: Callable[[], None] | None,
     ) -> None:
-        """Go on from `progress`. A pass goes once over the shuffled data; its last batch may be smaller."""
+        """Train on from `progress`. An epoch is one pass over the shuffled data; its last batch may be smaller."""
         self.network.train()
         n_a_pass = math.ceil(len(data) / self.settings.batch_size)
         n_steps = epochs * n_a_pass if iterations is None else iterations
@@ -172,7 +171,7 @@ class Learner:
         self._check_parameters(data.index)
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one optimizer step and return the loss on the batch, () float32."""
+        """Take one optimizer step and return the loss of the batch, () float32."""
         assert self.optimizer is not None
         for strategy in self._extenders:
             batch = strategy.extend_batch(batch)
@@ -195,7 +194,7 @@ class Learner:
         return loss.detach()
 
     def cross_entropy(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy () float32 of `batch` under the present network, with its graph."""
+        """Return the mean cross-entropy () float32 of `batch`, with its graph."""
         return _cross_entropy(batch, self._forward(batch))
 
     def _forward(self, batch: Batch) -> Forward:
@@ -219,24 +218,24 @@ class Learner:
                 return logits
         return self.network(inputs, task, max(self.n_seen, 1))  # type: ignore[no-any-return]
 
-    # The parts.
+    # The network, the optimizer and the state.
 
     def reset_optimizer(self) -> None:
-        """Start a fresh optimizer over every parameter of the network that may be trained now."""
+        """Start a new optimizer over all parameters that require a gradient."""
         self.optimizer = make_optimizer([p for p in self.network.parameters() if p.requires_grad], self.settings)
 
     def start_from_scratch(self) -> None:
-        """Replace the network by the untrained one that the trial began with, with as many heads as it has now."""
+        """Replace the network by the untrained one that the trial began with, and give it as many heads."""
         n_heads = len(self.network.heads)
         self.network = self._build().to(self.device)
         self.network.add_heads(n_heads, self.device, self.generators.fresh)
         self.optimizer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that must survive a restart, loadable with `weights_only=True`.
+        """Return everything that must survive a restart, which loads with `weights_only=True`.
 
-        At a task boundary, or inside a task between two steps. The tensors are the live ones: save or copy them before
-        training goes on.
+        Call it between tasks, or between two steps of a task. The tensors are not copies: save them before training
+        continues.
         """
         keep = self._progress is not None or self.settings.keep_optimizer
         return {
@@ -250,7 +249,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, as if there had been no stop; `learn` the same task next."""
+        """Continue from what `state_dict` returned. If a task was being trained, `learn` it next."""
         self.n_seen = state["n_seen"]
         for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(strategy_state)
@@ -266,13 +265,13 @@ class Learner:
         self._progress = Progress(**state["progress"]) if state["progress"] else None
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """Return the optimizer's state by the name of the parameter, whatever order it holds them in."""
+        """Return the optimizer's state by parameter name, which does not depend on the order of parameters."""
         assert self.optimizer is not None
         state = self.optimizer.state
         return {name: dict(state[p]) for name, p in self.network.named_parameters() if p in state}
 
     def _renew_optimizer(self, keep_state: bool) -> None:
-        """Start an optimizer over what may be trained now; with `keep_state`, go on from the old one's state."""
+        """Start a new optimizer; with `keep_state`, continue from the state of the old one."""
         old = self.optimizer
         self.reset_optimizer()
         assert self.optimizer is not None
@@ -297,7 +296,7 @@ def _cross_entropy(batch: Batch, forward: Forward) -> Tensor:
 
 
 def _finite(value: Tensor, what: str) -> float:
-    """Return the number, or raise where it is none."""
+    """Return `value` as a number, or raise if it is not finite."""
     number = value.item()
     if not math.isfinite(number):
         raise TrialDivergedError(f"{what} is {number}; lower the learning rate or the method's strength")

@@ -1,7 +1,7 @@
 """A backbone with heads.
 
-Heads are separate `Linear` layers, one a task. A head that "grows" is one more layer whose outputs are concatenated,
-so that the old logits come from the same matrix product as before and stay bit-identical.
+Heads are separate `Linear` layers, one per task. To grow, the network adds a layer and concatenates its outputs, so the
+old logits come from the same matrix product as before and stay bit-identical.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Network(nn.Module):
         layout: which outputs belong to which task.
 
     Attributes:
-        frozen_norms: where True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
-            evaluation mode, so that training neither uses a batch's statistics nor changes the running ones.
+        frozen_norms: if True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
+            evaluation mode, so training neither uses a batch's statistics nor changes the running ones.
 
-    A BatchNorm in training mode that meets one value a channel (the last batch of a task may be one example) has no
-    variance to divide by: for this call it uses its running statistics, as in evaluation mode, and leaves them alone.
+    A BatchNorm cannot normalise one value per channel, and the last batch of a task may be one example. In such a call
+    it uses its running statistics, as in evaluation mode, and does not update them.
     """
 
     frozen_norms: bool = False
@@ -49,7 +49,7 @@ class Network(nn.Module):
                 norm.register_forward_hook(_spared, always_call=True)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, or evaluation mode where `mode` is False; frozen norms stay in evaluation mode."""
+        """Set training mode, or evaluation mode if `mode` is False; frozen norms stay in evaluation mode."""
         super().train(mode)
         if mode and self.frozen_norms:
             for norm in self.running_norms():
@@ -57,7 +57,7 @@ class Network(nn.Module):
         return self
 
     def running_norms(self) -> list[nn.Module]:
-        """Return the backbone's modules with running statistics: buffers that are named `running_…`, as BatchNorm's."""
+        """Return the backbone's modules with running statistics: buffers named `running_…`, as in BatchNorm."""
         return [
             module
             for module in self.backbone.modules()
@@ -67,13 +67,13 @@ class Network(nn.Module):
     def add_heads(
         self, n_heads: int, device: torch.device, fresh: Callable[[str], torch.Generator]
     ) -> list[nn.Parameter]:
-        """Grow to `n_heads` heads and return the parameters that are new; existing heads are untouched.
+        """Grow to `n_heads` heads and return the new parameters; existing heads do not change.
 
         Args:
             n_heads: heads wanted in all.
-            device: where the new heads live.
-            fresh: returns a new generator for a purpose; each head has its own, so that its first weights do not
-                depend on what was drawn before.
+            device: device of the new heads.
+            fresh: returns a new generator for a purpose; each head has its own, so its first weights do not depend on
+                earlier draws.
         """
         new: list[nn.Parameter] = []
         for index in range(len(self.heads), n_heads):
@@ -104,23 +104,23 @@ class Network(nn.Module):
     def training_logits(
         self, inputs: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
     ) -> tuple[Tensor, int]:
-        """Return the logits that take part in the training loss, and the output index of their first column.
+        """Return the logits in the training loss, and the output index of their first column.
 
         Args:
             inputs: (B, *S) float32.
-            task_ids: the task of the whole batch, or one a row, (B,) int64.
-            n_seen: tasks seen so far, the present one included.
+            task_ids: the task of the whole batch, or one per row, (B,) int64.
+            n_seen: tasks seen so far, including the present one.
             active: which outputs compete in `class`; ignored for the other types.
 
         Returns:
-            Logits (B, C) float32, with -inf where an output does not take part for a row, and the first output.
+            Logits (B, C) float32, -inf for outputs that do not compete for a row, and the first output.
         """
         return self.training_outputs(self.backbone(inputs), task_ids, n_seen, active)
 
     def training_outputs(
         self, features: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
     ) -> tuple[Tensor, int]:
-        """Return the same as `training_logits`, from features (B, n_features)."""
+        """Return what `training_logits` returns, from features (B, n_features)."""
         kind = self.layout.incremental_type
         if kind == "domain":
             return self.outputs(features, 1), 0
@@ -136,7 +136,7 @@ class Network(nn.Module):
 
 
 def _spare_single_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Put a BatchNorm into evaluation mode for inputs (B, C, *S) with one value a channel."""
+    """Put a BatchNorm into evaluation mode if its inputs (B, C, *S) have one value per channel."""
     values = inputs[0]
     if norm.training and values.dim() > 1 and values.numel() == values.shape[1]:
         norm.train(False)
@@ -144,7 +144,7 @@ def _spare_single_values(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 def _spared(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Put a norm back into training mode."""
+    """Return a norm to training mode after `_spare_single_values`."""
     if getattr(norm, "spared", False):
         del norm.spared
         norm.train(True)

@@ -1,7 +1,7 @@
 """PyTorch's optimizers as trials use them: fused, and without the compiler.
 
-The first optimizer of a process makes PyTorch import its compiler, only to tell it what not to compile: 900 modules, in
-each new worker two seconds of CPU. Nothing here is compiled.
+The first optimizer of a process makes PyTorch import its compiler, only to mark what it should not compile. That is 900
+modules and two seconds of CPU in each new worker, and nothing here is compiled.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _Kind = TypeVar("_Kind", bound=Optimizer)
 
 
 def _eager(optimizer: type[_Kind]) -> type[_Kind]:
-    """Return `optimizer` with its methods as they are under what shields them from the compiler."""
-    shielded = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
-    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in shielded}
+    """Return `optimizer` without the wrappers that import the compiler."""
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in wrapped}
     return type(optimizer.__name__, (optimizer,), plain | {"step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
@@ -32,7 +32,7 @@ RMSprop = _eager(torch.optim.RMSprop)
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> Optimizer:
-    """Return the optimizer that `settings` name; parameters without a gradient are never moved by it."""
+    """Return the optimizer of `settings`. It never moves parameters without a gradient."""
     rate, decay = settings.learning_rate, settings.weight_decay
     match settings.optimizer:
         case "sgd":
@@ -48,7 +48,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -
 
 
 def _start_momentum(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Give SGD a momentum of 0 for `parameters`: its fused step wants one for all or for none of those it moves."""
+    """Set the momentum of `parameters` to 0: fused SGD needs a buffer for all parameters that it moves, or for none."""
     if optimizer.defaults["momentum"]:
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -1,4 +1,4 @@
-"""Methods by name: one strategy, a combination such as `replay+lwf`, or a strategy from another package."""
+"""Methods by name: a strategy, a combination such as `replay+lwf`, or a strategy of another package."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
-from strategies.contract import Hyperparameters, Strategy
+from strategies.contract import Exclusive, Hyperparameters, Strategy
 from strategies.layout import IncrementalType
 
 ENTRY_POINTS = "continual_sweep.strategies"
-"""The entry-point group in which a package names its strategies."""
+"""The entry-point group in which packages register strategies."""
 
 _SEPARATOR = re.compile(r"\+(?=[A-Za-z_])")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class MethodError(ValueError):
-    """A method's name cannot be resolved; the message is a rule, the value and a way out."""
+    """A method's name cannot be resolved; the message says why and what to do."""
 
 
 class UnknownMethodError(MethodError):
@@ -44,7 +44,7 @@ class Method:
     """One strategy, or several whose seams add up.
 
     Args:
-        name: as it is written in a spec.
+        name: as written in a spec.
         parts: its strategies by name, in the order in which their seams are called.
     """
 
@@ -53,12 +53,12 @@ class Method:
 
     @property
     def is_combination(self) -> bool:
-        """Return whether it has several parts."""
+        """Whether it has several parts."""
         return len(self.parts) > 1
 
     @property
     def summary(self) -> str:
-        """Return what it does in one line."""
+        """What it does, in one line."""
         return "; ".join(part.summary for part in self.parts.values())
 
     @property
@@ -73,30 +73,30 @@ class Method:
 
     @property
     def unsupported(self) -> dict[IncrementalType, str]:
-        """Return the incremental types that a part cannot do, each with the reason."""
+        """Return the incremental types that some part does not support, each with the reason."""
         return {kind: reason for part in self.parts.values() for kind, reason in part.unsupported.items()}
 
     @property
     def unsupported_models(self) -> dict[str, str]:
-        """Return the models that a part cannot train, each with the reason."""
+        """Return the models that some part cannot train, each with the reason."""
         return {model: reason for part in self.parts.values() for model, reason in part.unsupported_models.items()}
 
     @property
     def notes(self) -> dict[IncrementalType, str]:
-        """Return the incremental types on which all parts are known to do badly, each with the reason."""
+        """Return the incremental types on which every part is known to do badly, with the first part's reason."""
         first, *others = self.parts.values()
         return {k: note for k, note in first.notes.items() if all(k in other.notes for other in others)}
 
     @property
     def is_reference(self) -> bool:
-        """Return whether it is a bound, never recommended."""
+        """Whether it is a bound, which is never recommended."""
         return any(part.is_reference for part in self.parts.values())
 
     @cached_property
     def names(self) -> dict[str, tuple[str, str]]:
-        """Return every hyper-parameter: its name in a spec -> the part that has it and its name there.
+        """Return every hyper-parameter: its name in a spec -> the part that has it, and its name there.
 
-        In a combination a name that several parts have is written after its part: `ewc_penalty_weight`.
+        If several parts of a combination have a name, it is prefixed with the part: `ewc_penalty_weight`.
         """
         owned = [(part, name) for part, own in self.parts.items() for name in own.hyperparameter_class.model_fields]
         counts = [name for _, name in owned]
@@ -114,10 +114,10 @@ class Method:
         return create_model("CombinedHyperparameters", __base__=_Combined, **fields)
 
     def split(self, values: Mapping[str, Any]) -> list[tuple[type[Strategy], Hyperparameters]]:
-        """Return each part's class with its own hyper-parameters from `values` (defaults where left out).
+        """Return each part's class with its own hyper-parameters, from `values` or else their defaults.
 
         Raises:
-            pydantic.ValidationError: where a value is outside of its range.
+            pydantic.ValidationError: if a value is outside its range.
         """
         own: dict[str, dict[str, Any]] = {part: {} for part in self.parts}
         for name, value in values.items():
@@ -127,12 +127,12 @@ class Method:
         return [(cls, cls.hyperparameter_class(**own[part])) for part, cls in self.parts.items()]
 
     def unused(self, values: Mapping[str, Any]) -> frozenset[str]:
-        """Return the hyper-parameters that `values` leave without effect."""
+        """Return the hyper-parameters that have no effect at `values`."""
         parts = dict(zip(self.parts, (hyperparameters for _, hyperparameters in self.split(values)), strict=True))
         return frozenset(name for name, (part, own) in self.names.items() if own in parts[part].unused())
 
     def relative_cost(self, values: Mapping[str, Any], settings: Any, n_tasks: int) -> float:
-        """Return about how long a trial takes beside a naive one."""
+        """Return about how many times as long as a naive trial this one takes."""
         return 1.0 + sum(cls.relative_cost(own, settings, n_tasks) - 1.0 for cls, own in self.split(values))
 
 
@@ -141,10 +141,10 @@ class _Combined(Hyperparameters):
 
 
 class Registry(Mapping[str, type[Strategy]]):
-    """The strategies that a name may stand for.
+    """All known strategies by name.
 
     Args:
-        strategies: those of this package, in the order in which they are listed and in which their seams add up.
+        strategies: those of this package, in the order of lists and of calls in a combination.
     """
 
     def __init__(self, strategies: Iterable[type[Strategy]]) -> None:
@@ -167,28 +167,28 @@ class Registry(Mapping[str, type[Strategy]]):
         return self._own
 
     def method(self, name: str) -> Method:
-        """Return the method that `name` stands for.
+        """Return the method called `name`.
 
-        Strategies named by an entry point of an installed package are imported here; a `module:Class` only by
-        `load_plugin`, so that reading a name from a file never runs code.
+        Imports strategies of installed packages (entry points). A `module:Class` is imported by `load_plugin` only, so
+        that a name in a file never runs code.
 
         Raises:
-            MethodError: where a part is unknown, or parts cannot be combined.
+            MethodError: if a part is unknown, or parts cannot be combined.
         """
         if name not in self._methods:
             parts = {part: self._part(part) for part in _SEPARATOR.split(name)}
             if len(parts) > 1 or "+" in name.removesuffix("++"):
-                _refuse_unlike(name, parts)
+                _check_combination(name, parts)
             order = list(self._strategies)
             ordered = {part: parts[part] for part in sorted(parts, key=order.index)}
             self._methods[name] = Method(name, ordered)
         return self._methods[name]
 
     def load_plugin(self, name: str) -> None:
-        """Import every part of `name` that is written `module:Class`, because a user named it.
+        """Import every part of `name` of the form `module:Class`. Call it for names that the user gave.
 
         Raises:
-            MethodError: where there is no such module or class, or it is no strategy.
+            MethodError: if there is no such module or class, or it is not a strategy.
         """
         for part in _SEPARATOR.split(name):
             if part not in self._strategies and _PATH.fullmatch(part):
@@ -196,29 +196,31 @@ class Registry(Mapping[str, type[Strategy]]):
 
     @property
     def installed(self) -> tuple[str, ...]:
-        """Return the names that entry points of installed packages give, without importing what they stand for."""
+        """Return the names that installed packages register, without importing their strategies."""
         return tuple(sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)}))
 
     def load_entry_points(self) -> None:
-        """Import the strategies of every installed package that names some.
+        """Import the strategies of all installed packages.
 
         Raises:
-            MethodError: where one of them cannot be used.
+            MethodError: if one of them cannot be used.
         """
         for point in metadata.entry_points(group=ENTRY_POINTS):
             self._part(point.name)
 
     def add(self, name: str, strategy: object) -> None:
-        """Let `name` stand for `strategy`.
+        """Register `strategy` as `name`.
 
         Raises:
-            MethodError: where `strategy` is no complete strategy class, or the name is taken.
+            MethodError: if `strategy` is not a complete strategy class, or the name is taken.
         """
         faults = strategy_faults(strategy)
         if faults:
-            raise MethodError(f"expected a strategy, got '{name}' with {'; '.join(faults)}; see the README")
+            raise MethodError(
+                f"expected a strategy, got '{name}' with {'; '.join(faults)}; see docs/your-own-method.md"
+            )
         if name in self._strategies and self._strategies[name] is not strategy:
-            raise MethodError(f"expected a name that is free, got '{name}'; rename the strategy")
+            raise MethodError(f"expected a name that no other strategy has, got '{name}'; rename the strategy")
         assert isinstance(strategy, type)
         self._strategies[name] = strategy
 
@@ -226,7 +228,7 @@ class Registry(Mapping[str, type[Strategy]]):
         if name in self._strategies:
             return self._strategies[name]
         if _PATH.fullmatch(name):
-            raise MethodError(f"expected code that was named to be loaded, got '{name}'; pass --plugin {name}")
+            raise MethodError(f"expected a plugin that was loaded, got '{name}'; pass --plugin {name}")
         points = [p for p in metadata.entry_points(group=ENTRY_POINTS) if p.name == name]
         if not points:
             raise UnknownMethodError(name)
@@ -235,17 +237,17 @@ class Registry(Mapping[str, type[Strategy]]):
         except Exception as error:
             raise MethodError(
                 f"expected a method that can be imported, got '{name}' from {points[0].value} "
-                f"({type(error).__name__}: {error}); mend that package"
+                f"({type(error).__name__}: {error}); fix or uninstall that package"
             ) from error
         self.add(name, loaded)
         return self._strategies[name]
 
 
 def load_class(path: str) -> object:
-    """Return what `module:Class` names, importing the module.
+    """Import the module of `module:Class` and return the class.
 
     Raises:
-        MethodError: where it cannot be imported or has no such name.
+        MethodError: if the module cannot be imported or has no such name.
     """
     module_name, _, class_name = path.partition(":")
     try:
@@ -253,7 +255,7 @@ def load_class(path: str) -> object:
     except Exception as error:
         raise MethodError(
             f"expected a module that can be imported, got '{module_name}' ({type(error).__name__}: {error}); "
-            "run from its folder, install it, or put its folder on PYTHONPATH"
+            "run from its folder, install it, or add its folder to PYTHONPATH"
         ) from error
     if not hasattr(module, class_name):
         raise MethodError(f"expected a class of '{module_name}', got '{class_name}'; check its spelling")
@@ -261,37 +263,46 @@ def load_class(path: str) -> object:
 
 
 def strategy_faults(strategy: object) -> list[str]:
-    """Return what keeps `strategy` from being used as a method."""
+    """Return the reasons why `strategy` cannot be used as a method."""
     if not (inspect.isclass(strategy) and issubclass(strategy, Strategy)):
-        return ["no subclass of strategies.Strategy"]
+        return ["a type that is not a subclass of strategies.Strategy"]
     faults = [f"no {name}" for name in ("name", "summary") if not getattr(strategy, name, "")]
     own = strategy.hyperparameter_class
     if not (inspect.isclass(own) and issubclass(own, Hyperparameters)):
-        return [*faults, "a hyperparameter_class that is no subclass of strategies.Hyperparameters"]
+        return [*faults, "a hyperparameter_class that is not a subclass of strategies.Hyperparameters"]
     try:
         own()
     except ValidationError:
         faults.append("a hyper-parameter without a default")
+    if not isinstance(strategy.owns, Exclusive | None):
+        faults.append("an `owns` that is not a member of strategies.Exclusive")
     unknown = [name for name in strategy.search_space if name not in own.model_fields]
-    return faults + [f"a search space for '{name}', which is no hyper-parameter" for name in unknown]
+    return faults + [f"a search space for '{name}', which is not a hyper-parameter" for name in unknown]
 
 
-def _refuse_unlike(name: str, parts: Mapping[str, type[Strategy]]) -> None:
-    """Refuse a combination of parts that cannot work together, or of one part."""
+def _check_combination(name: str, parts: Mapping[str, type[Strategy]]) -> None:
+    """Check that the parts of a combination can work together.
+
+    Raises:
+        MethodError: if a part is repeated, cannot be combined, or sets what another part sets.
+    """
     if len(parts) < len(_SEPARATOR.split(name)) or len(parts) == 1:
         raise MethodError(f"expected each part once, got '{name}'; drop the repeats")
     for part, strategy in parts.items():
         if strategy.alone:
-            raise MethodError(f"expected parts that combine, got '{part}' in '{name}': {strategy.alone}; drop it")
-    owners: dict[str, str] = {}
+            raise MethodError(
+                f"expected parts that can be combined, got '{part}' in '{name}': {strategy.alone}; drop it"
+            )
+    owners: dict[Exclusive, str] = {}
     for part, strategy in parts.items():
+        if strategy.owns is None:
+            continue
         if strategy.owns in owners:
             raise MethodError(
-                f"expected one part that owns {strategy.owns}, got '{owners[strategy.owns]}' and '{part}' in "
-                f"'{name}'; drop one of the two"
+                f"expected at most one part that sets {strategy.owns.value}, got '{owners[strategy.owns]}' and "
+                f"'{part}' in '{name}'; drop one of the two"
             )
-        if strategy.owns:
-            owners[strategy.owns] = part
+        owners[strategy.owns] = part
 
 
 def _identifier(part: str) -> str:

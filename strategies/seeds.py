@@ -1,4 +1,4 @@
-"""One named random generator a purpose, all derived from one seed."""
+"""Named random generators, all derived from one seed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: object) -> int:
-    """Return a 63-bit seed that depends on every part and on nothing else (no process hash, no platform)."""
+    """Return a 63-bit seed that depends on the parts only, not on the process or the platform."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Generators:
-    """CPU generators by purpose: drawing for one purpose never moves another.
+    """CPU generators by purpose; a draw for one purpose leaves all others unchanged.
 
-    This is what makes a method at strength 0 equal the naive run bit for bit, and what is saved at a checkpoint.
+    So a method at strength 0 equals the naive run bit for bit. Their positions are part of a checkpoint.
 
     Args:
         seed: the trial's seed.
@@ -35,7 +35,7 @@ class Generators:
         return torch.Generator().manual_seed(derive_seed(self.seed, purpose))
 
     def __getitem__(self, purpose: str) -> torch.Generator:
-        """Return the generator of `purpose`, where it was left."""
+        """Return the generator of `purpose`, which continues from its last draw."""
         if purpose not in self._generators:
             self._generators[purpose] = self.fresh(purpose)
         return self._generators[purpose]
@@ -45,7 +45,7 @@ class Generators:
         return {purpose: generator.get_state() for purpose, generator in self._generators.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put every generator back to where `state` was taken."""
+        """Restore the positions in `state`."""
         self._generators = {}
         for purpose, position in state.items():
             self[purpose].set_state(position)

@@ -10,12 +10,8 @@ from typing import Any
 import torch
 
 from orchestrator.conformance.world import N_TASKS, Case, equal, logits_of, tensors_in
-from strategies import Batch, Forward, Learner, TaskData, find_method
+from strategies import Batch, Exclusive, Forward, Learner, TaskData, find_method
 from strategies.parts.quadratic import QuadraticState, penalty_value
-
-PROJECTS = "the direction of the gradient"
-"""What a part owns that projects gradients."""
-
 
 def its_buffer_stays_within_capacity(case: Case) -> None:
     """No part keeps more examples than its `buffer_size`, at any step."""
@@ -87,7 +83,7 @@ def its_steps_oppose_no_memory(case: Case) -> None:
         return cross_entropy(batch)
 
     learner.cross_entropy = note  # type: ignore[method-assign]
-    (strategy,) = (s for s in learner.strategies if s.owns == PROJECTS)
+    (strategy,) = (s for s in learner.strategies if s.owns is Exclusive.GRADIENT_DIRECTION)
     adjust = strategy.adjust_gradients
 
     def check() -> None:

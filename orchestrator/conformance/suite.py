@@ -14,7 +14,7 @@ from orchestrator.conformance.world import Case
 from orchestrator.spec.loading import load_plugins
 from orchestrator.streams.settings import INCREMENTAL_TYPES
 from search_spaces import default_space
-from strategies import Method, Strategy, find_method
+from strategies import Exclusive, Method, Strategy, find_method
 from strategies.parts.quadratic import QuadraticState
 
 TRAININGS: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def _can_be_naive(method: Method) -> bool:
 
 
 def _projects(method: Method) -> bool:
-    return any(part.owns == family_checks.PROJECTS for part in method.parts.values())
+    return any(part.owns is Exclusive.GRADIENT_DIRECTION for part in method.parts.values())
 
 
 CHECKS: tuple[Check, ...] = (

@@ -1,1 +1,1 @@
-"""One method a module."""
+"""The methods, one per module."""

@@ -1,4 +1,4 @@
-"""Dark experience replay: remembered examples should keep the logits that they had when they were seen.
+"""Dark experience replay: remembered examples keep the logits that they had when they were first seen.
 
 Source: Buzzega et al. 2020, arXiv 2004.07211, Algorithms 1 (DER) and 2 (DER++), Eqs. 5 and 6.
 """
@@ -13,8 +13,7 @@ from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
 from strategies.lazy import F, no_grad, torch
-from strategies.methods.replay import n_remembered
-from strategies.parts.buffers import BufferState, put, reservoir_slots, write
+from strategies.parts.buffers import BufferState, n_remembered, put, reservoir_slots, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +25,14 @@ _FILL_BATCH = 1024
 
 
 class DerHyperparameters(Hyperparameters):
-    """What can be set. The paper's choices of α and β lie between 0.1 and 1."""
+    """The paper's choices of α and β lie between 0.1 and 1."""
 
     buffer_size: int = Field(500, ge=1, description="examples kept with their logits, all tasks together")
     replay_ratio: float = Field(
         0.5, ge=0, le=0.95, description="share of a step's examples that is remembered, all draws together"
     )
     memory_batch_size: int | None = Field(
-        None, ge=1, description="remembered examples a draw; replaces replay_ratio where given"
+        None, ge=1, description="remembered examples per draw; replaces replay_ratio if given"
     )
     logit_weight: float = Field(0.5, ge=0, description="α, weight of the squared distance to the stored logits")
     new_outputs: Literal["left_out", "as_added"] = Field(
@@ -43,12 +42,12 @@ class DerHyperparameters(Hyperparameters):
     )
 
     def unused(self) -> frozenset[str]:
-        """Return `replay_ratio` where the number of remembered examples is given."""
+        """Return `replay_ratio` if the number of remembered examples is given."""
         return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
 
 
 class DerPlusPlusHyperparameters(DerHyperparameters):
-    """What can be set."""
+    """Those of DER, and the weight of the labels."""
 
     label_weight: float = Field(0.5, ge=0, description="β, weight of the cross-entropy of a second draw")
 
@@ -58,25 +57,25 @@ class DerState(BufferState):
     """The buffer, with logits.
 
     Args:
-        logits: of each example at its insertion, in the columns of its outputs, (n, n_outputs) float32; 0 in columns
-            of outputs that did not compete for it and have not been filled since.
+        logits: of each example at its insertion, one column per output, (n, n_outputs) float32; 0 for outputs that did
+            not compete then and have not been filled since.
     """
 
     logits: Tensor | None = None
 
 
 class Der(Strategy):
-    """Add α times the mean squared distance between stored and present logits of remembered examples (Eq. 5).
+    """Add α times the mean squared distance between the stored and present logits of remembered examples (Eq. 5).
 
-    The buffer is a reservoir over the stream, the present task's examples included. It takes them in the last pass
-    over a task, so each counts once; with one epoch that is the paper's algorithm. Logits are those of the training
-    step in which the example enters and are never renewed.
+    The buffer is a reservoir over the stream, including the present task. It takes examples in the last epoch of a
+    task, so each counts once; with one epoch this is the paper's algorithm. The stored logits are those of the training
+    step in which the example enters, and are never updated.
 
-    The authors' head has the outputs of all tasks from the start, so stored logits hold later classes down on old
-    examples; that is `active_outputs: all`. Where heads grow, a new head is asked once, untrained, about every
-    remembered example, and its answers are stored beside the older ones, none of which changes (`new_outputs:
-    as_added`). With `left_out` only outputs that competed at insertion are compared, which in `class` leaves DER at the
-    naive level.
+    The authors' head has the outputs of all tasks from the start, so the stored logits hold later classes down on old
+    examples; `active_outputs: all` does the same. If heads grow, the logits of each new, untrained head are computed
+    once for every remembered example and stored beside the older ones, which do not change (`new_outputs: as_added`).
+    With `left_out`, only outputs that competed at insertion are compared, which leaves DER at the naive level in
+    `class`.
 
     Differs: draws are with replacement; nothing is augmented.
     """
@@ -96,13 +95,13 @@ class Der(Strategy):
 
     @property
     def _fills(self) -> bool:
-        """Return whether stored logits grow with the heads."""
+        """Whether stored logits grow with the heads."""
         grows = self.learner.layout.incremental_type == "class" and self.learner.settings.active_outputs == "seen"
         return grows and self.hyperparameters.new_outputs == "as_added"
 
     @no_grad
     def begin_task(self, task: TaskData) -> None:
-        """Store what the task's new head, still untrained, says about the remembered examples."""
+        """Store the logits of the task's new, untrained head for the remembered examples."""
         if not self._fills or len(self.state) == 0:
             return
         network = self.learner.network
@@ -113,9 +112,9 @@ class Der(Strategy):
         self.state.logits[:, start:stop] = torch.cat(found)
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
-        """Return α MSE on one draw, and β times the cross-entropy on a second (Eq. 6) where there are two.
+        """Return α MSE on one draw, plus β times the cross-entropy on a second if there are two (Eq. 6).
 
-        Both draws go through the network at once and apart from the new examples, as in the authors' code.
+        Both draws share one forward pass, apart from the new examples, as in the authors' code.
         """
         n_logits, n_labels = self._draw_sizes()
         if n_logits + n_labels == 0 or len(self.state) == 0:
@@ -135,7 +134,7 @@ class Der(Strategy):
 
     @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Offer the step's new examples, with the logits that the step began with, to the reservoir."""
+        """Offer the new examples and their logits from before the step to the reservoir."""
         if not self.learner.in_last_pass:
             return
         n, capacity = batch.n_new, self.hyperparameters.buffer_size
@@ -152,7 +151,7 @@ class Der(Strategy):
         write(self.state, slots, Batch(batch.inputs[rows], batch.labels[rows], ids), self.learner.n_seen - 1)
 
     def _draw_sizes(self) -> tuple[int, int]:
-        """Return how many examples to draw for the logits and for the labels; 0 where that term has no weight."""
+        """Return how many examples to draw for the logits and for the labels; 0 if that term has no weight."""
         own = self.hyperparameters
         n = own.memory_batch_size
         total = n_remembered(self.learner.settings.batch_size, own.replay_ratio) if n is None else n * self.n_draws
@@ -161,12 +160,12 @@ class Der(Strategy):
         return (total - n_labels) if own.logit_weight else 0, n_labels if beta else 0
 
     def _logits(self, inputs: Tensor, ids: Tensor) -> Tensor:
-        """Return the present logits (B, C) float32 from output 0 on, each example in its own head in `task`."""
+        """Return the present logits (B, C) float32 from output 0 on; in `task`, each example from its own head."""
         learner = self.learner
         return learner.network.training_logits(inputs, ids, learner.n_seen, learner.settings.active_outputs)[0]
 
     def _distance(self, logits: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
-        """Return the mean squared distance () to the stored logits over all entries that are compared."""
+        """Return the mean squared distance () to the stored logits, over all compared entries."""
         assert self.state.logits is not None
         width = logits.shape[1]
         compared = self._competed(ids)[:, :width]
@@ -174,13 +173,13 @@ class Der(Strategy):
         return torch.where(compared, logits - stored, 0.0).square().sum() / compared.sum()
 
     def _competed(self, ids: Tensor) -> Tensor:
-        """Return which outputs are compared on examples of tasks `ids` (B,), once they exist, (B, n_outputs) bool."""
+        """Return which outputs are compared for examples of the tasks `ids` (B,), (B, n_outputs) bool."""
         bounds = self._bounds.index_select(0, ids)
         return (self._columns >= bounds[:, :1]) & (self._columns < bounds[:, 1:])
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 and the share that the remembered examples add, for the tasks after the first."""
+        """Return 1 plus the share of the remembered examples, for all tasks but the first."""
         if hyperparameters.memory_batch_size is not None:
             more = hyperparameters.memory_batch_size * cls.n_draws / settings.batch_size
         else:
@@ -189,7 +188,7 @@ class Der(Strategy):
 
 
 class DerPlusPlus(Der):
-    """DER, plus β times the cross-entropy of a second, independent draw (Eq. 6); the ratio is split evenly."""
+    """DER plus β times the cross-entropy of a second, independent draw (Eq. 6); the ratio is split evenly."""
 
     name = "der++"
     summary = "der, and trains on the labels of a second draw of remembered examples"
@@ -202,7 +201,7 @@ class DerPlusPlus(Der):
 def _competing(learner: Learner, fills: bool) -> list[tuple[int, int]]:
     """Return for each task the first output that is compared on its examples, and one past the last.
 
-    Those are the outputs that compete while the task trains, and where the stored logits grow (`fills`) all.
+    These are the outputs that compete while the task trains, or all if the stored logits grow (`fills`).
     """
     layout, active = learner.layout, learner.settings.active_outputs
     if layout.incremental_type != "class" or active == "current":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class EwcHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The penalty and how its Fisher information is measured."""
 
     penalty_weight: float = Field(100.0, ge=0, description="λ of the penalty λ/2 Σ F (θ - θ*)²")
     penalty_decay: float = Field(1.0, gt=0, le=1, description="λ is multiplied by this after each task but the first")
@@ -30,7 +30,7 @@ class EwcHyperparameters(Hyperparameters):
     fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
 
     def unused(self) -> frozenset[str]:
-        """Return what the other variant has, and all else where nothing is pulled."""
+        """Return what belongs to the other variant, or everything else if λ is 0."""
         if self.penalty_weight == 0:
             return frozenset(type(self).model_fields) - {"penalty_weight"}
         return frozenset() if self.variant == "online" else frozenset({"fisher_decay"})
@@ -39,8 +39,8 @@ class EwcHyperparameters(Hyperparameters):
 class Ewc(QuadraticStrategy):
     """Hold each parameter near its value after past tasks, in proportion to its Fisher information.
 
-    Differs: see `QuadraticPull` for the merged anchors (the same gradient) and for ηλF > 1. In the online form
-    Schwarz et al. also multiply the penalty by γ, which is here a part of λ.
+    Differs: anchors are merged, with the same gradient (`merge_anchor`), and steps with ηλF > 1 are damped
+    (`QuadraticPull`). In the online form Schwarz et al. also multiply the penalty by γ, which is part of λ here.
     """
 
     name = "ewc"
@@ -49,12 +49,12 @@ class Ewc(QuadraticStrategy):
     hyperparameter_class = EwcHyperparameters
 
     def strength(self) -> float:
-        """Return λ for the present task: λ d^(n - 1) after n consolidated tasks, with d the decay."""
+        """Return λ d^(n - 1) after n consolidated tasks, d being the decay."""
         n = max(self.state.n_consolidated - 1, 0)
         return float(self.hyperparameters.penalty_weight * self.hyperparameters.penalty_decay**n)
 
     def end_task(self, task: TaskData) -> None:
-        """Measure the task's Fisher at the present parameters and consolidate both."""
+        """Measure the task's Fisher at the present parameters, and consolidate both."""
         fisher = self._fisher(task)
         anchors = {name: p.detach().clone() for name, p in self.learner.network.named_parameters()}
         for name, importance in fisher.items():

@@ -1,6 +1,6 @@
-"""Freezing the first layers after the first task: the plain baseline of transfer learning.
+"""Freezing the first layers after the first task: a plain baseline from transfer learning.
 
-Source: Yosinski et al. 2014, arXiv 1411.1792, section 2 (there with two tasks, the first n layers copied and frozen).
+Source: Yosinski et al. 2014, arXiv 1411.1792, section 2 (with two tasks; the first n layers are copied and frozen).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from strategies.lazy import nn
 
 
 class FreezeHyperparameters(Hyperparameters):
-    """What can be set."""
+    """How much is frozen."""
 
     frozen_layers: int = Field(
         1, ge=0, description="layers of the backbone that stop training after task 0, from below"
@@ -24,11 +24,11 @@ class FreezeHyperparameters(Hyperparameters):
 
 
 class Freeze(Strategy):
-    """Train everything on task 0, and only what is above the first n layers of the backbone from then on.
+    """Train everything on task 0, and only what is above the first n layers of the backbone on later tasks.
 
-    A layer is a module with a weight matrix or kernel, in order of definition; what follows it with vectors only (a
-    norm) belongs to it. More layers than there are means all; heads always train. Frozen parameters are not in the
-    optimizer, so neither weight decay nor kept momentum moves them. As soon as a frozen layer has running statistics
+    A layer is a module with a weight matrix or kernel, in order of definition. Modules after it that have vectors only
+    (norms) belong to it. If n exceeds the number of layers, all are frozen; heads always train. Frozen parameters are
+    not in the optimizer, so neither weight decay nor kept momentum moves them. If a frozen layer has running statistics
     (BatchNorm), those of the whole backbone are fixed, since `Network.frozen_norms` is one switch.
     """
 
@@ -43,22 +43,22 @@ class Freeze(Strategy):
     }
 
     def prepare(self, task: TaskData) -> None:
-        """Freeze the first layers from task 1 on; the optimizer is built after this."""
+        """Freeze the first layers from task 1 on. The optimizer is built after this."""
         if task.index == 0:
             return
         network = self.learner.network
         for module in frozen_modules(network.backbone, self.hyperparameters.frozen_layers):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-                parameter.grad = None  # the optimizer no longer clears it, and clipping would count it
+                parameter.grad = None  # the optimizer no longer clears it, and clipping would include it
             if any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False)):
                 network.frozen_norms = True
 
 
 def frozen_modules(backbone: nn.Module, n_layers: int) -> list[nn.Module]:
-    """Return the modules of the first `n_layers` layers of `backbone` that have parameters or buffers of their own.
+    """Return the modules in the first `n_layers` layers of `backbone`, in order of definition.
 
-    What comes before the first layer belongs to it.
+    Modules before the first layer belong to it.
     """
     found: list[nn.Module] = []
     n_seen = 0

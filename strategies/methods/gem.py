@@ -1,4 +1,4 @@
-"""Gradient episodic memory: no step against the gradient of any past task's memory.
+"""Gradient episodic memory: no step opposes the gradient of any past task's memory.
 
 Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eqs. 8 to 11 and Algorithm 1.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from strategies.contract import Batch, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Exclusive, Hyperparameters, Strategy, TaskData
 from strategies.lazy import nn, np, torch
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from strategies.learner import Learner
 
 _BLOCK = 256
-"""Columns that are summed in float32."""
+"""Columns per block that is summed in float32."""
 
 
 class GemHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The memories, and the margin of the projection."""
 
     buffer_size: int = Field(500, ge=1, description="examples kept in all, an equal share for each task of the stream")
     memory_batch_size: int | None = Field(
@@ -35,7 +35,7 @@ class GemHyperparameters(Hyperparameters):
 
 @dataclass
 class GemState:
-    """The memories, one a past task, in order.
+    """The memories, one per past task, in order.
 
     Args:
         inputs: each (n, *S) float32.
@@ -49,12 +49,12 @@ class GemState:
 
 
 class Gem(Strategy):
-    """Where a step's gradient opposes that of a past task's memory, take the nearest one that opposes none (Eq. 8).
+    """If a step's gradient opposes that of a past task's memory, use the nearest gradient that opposes none (Eq. 8).
 
     The margin is the γ that section 3 of the paper adds to the dual, 0.5 in the authors' runs. Differs: a memory is a
-    uniform sample of its task, where the authors keep its last examples; the gradient of a memory is by default that of
-    a fresh batch of it, so that a step stays cheap; the outputs that compete are those of the incremental type, where
-    the authors always know the task; no 10⁻³ is added to the dual's matrix.
+    uniform sample of its task (the authors keep its last examples); by default its gradient is that of a random batch,
+    so steps stay cheap; the outputs that compete are those of the incremental type (the authors always know the task);
+    no 10⁻³ is added to the dual's matrix.
     """
 
     name = "gem"
@@ -62,18 +62,18 @@ class Gem(Strategy):
     paper = "Lopez-Paz & Ranzato 2017, arXiv 1706.08840"
     hyperparameter_class = GemHyperparameters
     state_class = GemState
-    owns = "the direction of the gradient"
+    owns = Exclusive.GRADIENT_DIRECTION
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._rows: _GradientRows | None = None
 
     def prepare(self, task: TaskData) -> None:
-        """Let the next step make room for the gradients: which parameters are trained is known then."""
+        """Let the next step allocate the gradients, since the trained parameters are known only then."""
         self._rows = None
 
     def adjust_gradients(self) -> None:
-        """Project the gradient of every parameter that is trained; one without a gradient counts as zero."""
+        """Project the gradient of all trained parameters; a missing gradient counts as zero."""
         n_past = len(self.state.tasks)
         if n_past == 0:
             return
@@ -89,9 +89,8 @@ class Gem(Strategy):
             self._rows.write(n_past, parameters)
 
     def end_task(self, task: TaskData) -> None:
-        """Keep a uniform sample of the task: buffer_size / T examples, one more for the first tasks if that is no
-        whole number."""
-        self._rows = None  # another part may train on after this
+        """Keep a uniform sample of the task: buffer_size / T examples, rounded up for the first tasks if need be."""
+        self._rows = None  # another part may train after this
         share, rest = divmod(self.hyperparameters.buffer_size, self.learner.n_tasks)
         n = min(share + (task.index < rest), len(task))
         if n == 0:
@@ -102,7 +101,7 @@ class Gem(Strategy):
         self.state.tasks.append(task.index)
 
     def _memory(self, index: int) -> Batch:
-        """Return the examples that stand for one past task in this step: a draw without replacement, or all."""
+        """Return a past task's examples for this step: a draw without replacement, or all."""
         inputs, labels, task = (values[index] for values in (self.state.inputs, self.state.labels, self.state.tasks))
         n = self.hyperparameters.memory_batch_size
         if n is None or n >= len(labels):
@@ -112,18 +111,18 @@ class Gem(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 and a pass over each past task's batch; a pass costs as much as 16 examples before its first."""
+        """Return 1 plus a pass over each past task's batch. A pass has a fixed cost of about 16 examples."""
         share = max(hyperparameters.buffer_size // n_tasks, 1)
         n = min(hyperparameters.memory_batch_size or share, share)
         return float(1 + (16 + n) / (16 + settings.batch_size) * (n_tasks - 1) / 2)
 
 
 class _GradientRows:
-    """Gradients as rows of one matrix, made once and filled at every step.
+    """Gradients as rows of one matrix, which is allocated once and filled in every step.
 
     Args:
-        parameters: what is trained.
-        n_rows: gradients.
+        parameters: the trained parameters.
+        n_rows: number of gradients.
     """
 
     def __init__(self, parameters: list[nn.Parameter], n_rows: int) -> None:
@@ -135,17 +134,17 @@ class _GradientRows:
         self._reached = [[False] * len(parameters) for _ in range(n_rows)]
 
     def fill(self, row: int, gradients: tuple[Tensor | None, ...] | list[Tensor | None]) -> None:
-        """Copy one gradient into its row; what has none is zero."""
+        """Copy one gradient into its row; a missing part is zero."""
         found = [(part, g) for part, g in zip(self._parts[row], gradients, strict=True) if g is not None]
         if found:
             torch._foreach_copy_([part for part, _ in found], [g for _, g in found])
         for part, gradient in zip(self._parts[row], gradients, strict=True):
-            if gradient is None:  # a projection may have left something here
+            if gradient is None:  # an earlier projection may have written here
                 part.zero_()
         self._reached[row] = [gradient is not None for gradient in gradients]
 
     def write(self, row: int, parameters: list[nn.Parameter]) -> None:
-        """Give every parameter that some row reaches its part of `row` as its gradient."""
+        """Set the gradient of every parameter that has one in any row to its part of `row`."""
         for index, parameter in enumerate(parameters):
             if parameter.grad is not None:
                 parameter.grad.copy_(self._parts[row][index])
@@ -154,15 +153,15 @@ class _GradientRows:
 
 
 def project(gradients: Tensor, margin: float) -> bool:
-    """Change the last row g to the nearest gradient that no other row opposes; return whether it was changed.
+    """Change the last row g to the nearest gradient that no other row opposes; return whether it changed.
 
     Args:
-        gradients: the rows of G, one a past task, then g, (k + 1, P) float32.
+        gradients: the rows of G, one per past task, then g, (k + 1, P) float32.
         margin: γ ≥ 0.
 
-    g̃ = g + Gᵀv with v the dual's solution (Eq. 11). Untouched where no product Gg is negative. Where the products are
-    no longer finite it is untouched too: training has diverged, and the learner says so. Where no solver succeeds it
-    becomes zero, which opposes nothing: the step is left out.
+    g̃ = g + Gᵀv, v being the solution of the dual (Eq. 11). g does not change if no product in Gg is negative. It does
+    not change either if a product is not finite: training has diverged, and the learner reports that. If no solver
+    succeeds, g becomes zero, which opposes nothing and skips the step.
     """
     past, gradient = gradients[:-1], gradients[-1]
     if not bool((past @ gradient < 0).any()):
@@ -170,7 +169,7 @@ def project(gradients: Tensor, margin: float) -> bool:
     products = inner_products(gradients)
     if not np.isfinite(products).all():
         return False
-    from strategies.parts.qp import dual_weights  # it imports scipy, half a second of each new worker
+    from strategies.parts.qp import dual_weights  # importing scipy takes half a second of each new worker
 
     weights = dual_weights(products[:-1, :-1], products[:-1, -1], margin)
     if weights is None:
@@ -181,9 +180,9 @@ def project(gradients: Tensor, margin: float) -> bool:
 
 
 def inner_products(rows: Tensor) -> NDArray[np.float64]:
-    """Return the inner product of every two rows, (n, n), of `rows` (n, P) float32.
+    """Return the inner products of all pairs of rows, (n, n), of `rows` (n, P) float32.
 
-    Blocks of columns are summed in float32 and their sums in float64: one float32 product over all columns is wrong by
+    Blocks of columns are summed in float32, and their sums in float64. One float32 product over all columns is wrong by
     1e-5 of the norms for 3e5 parameters, which is more than a constraint may be violated by.
     """
     n_blocks = rows.shape[1] // _BLOCK

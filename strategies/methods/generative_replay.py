@@ -1,4 +1,4 @@
-"""Generative replay: a generator learns the inputs of the past and is sampled in place of a memory.
+"""Generative replay: a generator learns the past inputs, and is sampled in place of a memory.
 
 Source: Shin et al. 2017, arXiv 1705.08690, section 3 (Eq. 2). The generator is a variational autoencoder as in
 van de Ven et al. 2022 (Nature Machine Intelligence 4), in place of the paper's GAN.
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from strategies.contract import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
 from strategies.lazy import no_grad, torch
-from strategies.methods.replay import n_remembered
+from strategies.parts.buffers import n_remembered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ _ROWS = 1024
 
 
 class GenerativeReplayHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The generator, its training, and how much is replayed."""
 
     replay_ratio: float = Field(0.5, ge=0, le=0.95, description="share of each training batch that is generated")
     latent_size: int = Field(100, ge=1, le=4096, description="numbers of the generator's code")
@@ -41,21 +41,21 @@ class GenerativeReplayHyperparameters(Hyperparameters):
     pool_size: int = Field(10_000, ge=1, description="inputs generated before each task, from which batches draw")
 
     def unused(self) -> frozenset[str]:
-        """Return all about the generator where nothing is replayed."""
+        """Return everything about the generator if nothing is replayed."""
         return frozenset(type(self).model_fields) - {"replay_ratio"} if self.replay_ratio == 0 else frozenset()
 
 
 @dataclass
 class GenerativeReplayState:
-    """The generator, and inside of a task the labels of what it generated.
+    """The generator, and within a task the labels of what it generated.
 
     Args:
         generator: parameters of the `Vae` by name; empty before the end of task 0.
         low: smallest input seen in each channel, (S0,) float32, S0 the first entry of an input's shape.
         high: largest, likewise.
-        losses: the generator's mean loss over the last pass of its training, one a task.
-        labels: output index of each generated input as the network before the task saw it, (P,) int64.
-        task_ids: the past task that it stands for, (P,) int64.
+        losses: the generator's mean loss in the last epoch of its training, one per task.
+        labels: output index of each generated input, predicted by the network before the task, (P,) int64.
+        task_ids: the past task that each represents, (P,) int64.
     """
 
     generator: dict[str, Tensor] = field(default_factory=dict)
@@ -69,14 +69,14 @@ class GenerativeReplayState:
 class GenerativeReplay(Strategy):
     """Add generated inputs, labelled by the network as it was before the task, to every batch.
 
-    After task k the generator learns the task's inputs and what it generated itself before, weighted 1/(k + 1) and
-    k/(k + 1) (r of Eq. 2). It ends in a sigmoid over the range of each channel that was seen so far, so inputs of any
-    normalisation and shape will do. In `class` a label is the likeliest of all old outputs; in `task` each generated
-    input stands for one past task, drawn evenly, and has the likeliest label of its head.
+    After task k the generator learns the task's inputs and its own earlier output, weighted 1/(k + 1) and k/(k + 1) (r
+    of Eq. 2). It ends in a sigmoid, scaled to the range of each channel seen so far, so any normalisation and shape of
+    inputs works. In `class` a label is the most likely of all old outputs. In `task` each generated input represents
+    one past task, drawn uniformly, and its label is the most likely of that head.
 
     Differs: a VAE in place of a GAN; the network's loss weighs new and generated inputs by `replay_ratio`, not by r;
-    generated inputs come from a pool made before each task, not anew for each batch. After the last task the generator
-    learns nothing more, since nothing would be generated.
+    batches draw from a pool that is generated before each task. The generator is not trained after the last task,
+    since it would not be used.
     """
 
     name = "generative-replay"
@@ -92,11 +92,11 @@ class GenerativeReplay(Strategy):
 
     @property
     def n_generated(self) -> int:
-        """Return how many generated inputs join a batch."""
+        """Return how many generated inputs are added to a batch."""
         return n_remembered(self.learner.settings.batch_size, self.hyperparameters.replay_ratio)
 
     def begin_task(self, task: TaskData) -> None:
-        """Label the pool with the network that knows the past tasks only."""
+        """Label the pool with the network, which knows only past tasks yet."""
         if not self.state.generator:
             return
         self.learner.network.eval()
@@ -109,7 +109,7 @@ class GenerativeReplay(Strategy):
         self.state.task_ids = torch.cat([owners for _, owners in labelled])
 
     def prepare(self, task: TaskData) -> None:
-        """Generate the pool (again): the generator does not change within a task."""
+        """Generate the pool, again after a resume: the generator does not change within a task."""
         self._pool = self._generate(task) if self.state.generator else None
 
     def extend_batch(self, batch: Batch) -> Batch:
@@ -121,7 +121,7 @@ class GenerativeReplay(Strategy):
         return batch.with_remembered(past)
 
     def end_task(self, task: TaskData) -> None:
-        """Teach the generator the task, beside what it generates of the past."""
+        """Train the generator on the task and on its own output for the past."""
         self.state.labels = self.state.task_ids = None
         if self.n_generated == 0 or task.index == self.learner.n_tasks - 1:
             return  # nothing will be generated
@@ -137,9 +137,9 @@ class GenerativeReplay(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 / (1 - ρ) for the tasks after the first, and the generator's training after all but the last.
+        """Return 1 / (1 - ρ) for all tasks but the first, plus the generator's training after all but the last.
 
-        A generator with its defaults costs 5.5 times as much an example as an MLP of 784-256-256.
+        A generator with its defaults costs 5.5 times as much per example as an MLP of 784-256-256.
         """
         if hyperparameters.replay_ratio == 0:
             return 1.0
@@ -153,7 +153,7 @@ class GenerativeReplay(Strategy):
     # The generator.
 
     def _vae(self, task: TaskData) -> Vae:
-        """Return the generator as it is in the state; a new one at the end of task 0."""
+        """Return the generator of the state, or a new one at the end of task 0."""
         from strategies.parts.vae import Vae
 
         own = self.hyperparameters
@@ -165,7 +165,7 @@ class GenerativeReplay(Strategy):
 
     @no_grad
     def _generate(self, task: TaskData) -> Tensor:
-        """Return the pool of the task, (P, *S) float32: the same whenever it is called within the task."""
+        """Return the pool of the task, (P, *S) float32; every call within the task returns the same."""
         own, vae = self.hyperparameters, self._vae(task)
         generator = self.learner.generators.fresh(f"generative replay/pool/{task.index}")
         noise = torch.randn(own.pool_size, own.latent_size, generator=generator).to(self.learner.device)
@@ -187,10 +187,10 @@ class GenerativeReplay(Strategy):
         return labels, task_ids
 
     def _train(self, vae: Vae, task: TaskData) -> float:
-        """Train the generator on the task and the pool, and return its mean loss over the last pass.
+        """Train the generator on the task and the pool, and return its mean loss in the last epoch.
 
         Raises:
-            TrialDivergedError: where the loss is no longer finite.
+            TrialDivergedError: if the loss is no longer finite.
         """
         from strategies.optimizers import Adam
 
@@ -219,7 +219,7 @@ class GenerativeReplay(Strategy):
         return mean
 
     def _generator_loss(self, vae: Vae, task: TaskData, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return r · (loss on the task's `rows`) + (1 - r) · (loss on as many from the pool as a batch has)."""
+        """Return r · (loss on the task's `rows`) + (1 - r) · (loss on a batch's number of generated inputs)."""
         inputs = task.inputs.index_select(0, rows)
         if self._pool is not None:
             inputs = torch.cat([inputs, self._pool[self._draw(self.n_generated, generator)]])
@@ -236,14 +236,14 @@ class GenerativeReplay(Strategy):
         return torch.randint(self.hyperparameters.pool_size, (n,), generator=generator).to(self.learner.device)
 
     def _widen_range(self, inputs: Tensor) -> None:
-        """Let the generator's range cover `inputs`, channel by channel."""
+        """Extend the generator's range to `inputs`, channel by channel."""
         channels = inputs.transpose(0, 1).flatten(1)
         low, high = channels.amin(1), channels.amax(1)
         self.state.low = low if self.state.low is None else torch.minimum(self.state.low, low)
         self.state.high = high if self.state.high is None else torch.maximum(self.state.high, high)
 
     def _range(self, n_dimensions: int) -> tuple[Tensor, Tensor]:
-        """Return the lowest value and the spread of each channel, ready to meet (B, *S); a spread of 0 counts as 1."""
+        """Return each channel's lowest value and spread, which broadcast to (B, *S); a spread of 0 counts as 1."""
         spread = self.state.high - self.state.low
         shape = (-1, *[1] * (n_dimensions - 1))
         return self.state.low.view(shape), torch.where(spread > 0, spread, 1.0).view(shape)

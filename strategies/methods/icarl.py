@@ -24,7 +24,7 @@ _ROWS = 1024
 
 
 class IcarlHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The memory, and the softness of old targets."""
 
     buffer_size: int = Field(2000, ge=1, description="exemplars kept, all classes together: K of the paper")
     temperature: float = Field(
@@ -34,11 +34,11 @@ class IcarlHyperparameters(Hyperparameters):
 
 @dataclass
 class IcarlState:
-    """The exemplars; inside of a task also what the old network says of its training data.
+    """The exemplars, and within a task the old network's outputs on its training data.
 
     Args:
         exemplars: output index of a class -> its exemplars, best first, (m, *S) float32.
-        means: normalised mean features of the exemplars, a row an output, (C, F) float32; NaN for a class without.
+        means: normalised mean features of the exemplars, one row per output, (C, F) float32; NaN if there are none.
         targets: sigmoid outputs of the network before the task on all of the task's training data, (N, C_old) float32.
     """
 
@@ -50,13 +50,12 @@ class IcarlState:
 class Icarl(Strategy):
     """Learn features from new examples and exemplars, and classify by the nearest mean of exemplars.
 
-    Features are L2-normalised wherever exemplars and means are concerned, and averages of them again (section 2.2).
-    The memory is exactly divided: ⌊K / classes seen⌋ exemplars a class. In `task` only the task's classes are compared.
-    The loss is algorithm 3 over all outputs seen, in both types and whatever outputs are active for other methods.
-    A network that is sure of its few classes is as sure of inputs that are none of them, and the targets of new
-    examples then hold their features near old ones: `temperature` softens that. van de Ven & Tolias 2019, arXiv
-    1904.07734, have 2 in their code. Differs: features are those of the network alone, never averaged over flipped
-    images.
+    For exemplars and means, features are L2-normalised, and their averages again (section 2.2). The memory is divided
+    evenly: ⌊K / classes seen⌋ exemplars per class. In `task` only the task's classes are compared. The loss is
+    algorithm 3 over all outputs seen, for both types and all settings of `active_outputs`.
+    A network that is certain about its few classes is as certain about inputs of other classes; such targets hold the
+    features of new examples near old ones. `temperature` softens them (van de Ven & Tolias 2019, arXiv 1904.07734, use
+    2 in their code). Differs: features are not averaged over flipped images.
     """
 
     name = "icarl"
@@ -64,7 +63,7 @@ class Icarl(Strategy):
     paper = "Rebuffi et al. 2017, arXiv 1611.07725"
     hyperparameter_class = IcarlHyperparameters
     state_class = IcarlState
-    alone = "its loss and its way to classify leave no room for another's"
+    alone = "it has its own loss and its own classifier, which other parts cannot add to"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
     }
@@ -80,7 +79,7 @@ class Icarl(Strategy):
 
     @no_grad
     def begin_task(self, task: TaskData) -> None:
-        """Note the outputs of the network as it was, for all that the task trains on (algorithm 3, q)."""
+        """Store the network's outputs for all of the task's training data (algorithm 3, q)."""
         n_past = task.index
         if n_past == 0:
             return
@@ -124,13 +123,15 @@ class Icarl(Strategy):
 
     @no_grad
     def end_task(self, task: TaskData) -> None:
-        """Shorten the lists of old classes, choose exemplars of the new ones, and measure all means anew."""
+        """Shorten the lists of old classes, choose exemplars of new ones, and recompute all means."""
         self.state.targets = None
         self.learner.network.eval()
         n_outputs = self.learner.layout.ranges[task.index][1]
         size = self.hyperparameters.buffer_size // n_outputs
         for label, own in self.state.exemplars.items():
-            self.state.exemplars[label] = own[:size].clone()  # algorithm 5; a slice alone would keep all in memory
+            self.state.exemplars[label] = own[
+                :size
+            ].clone()  # algorithm 5; a slice alone would keep all of them in memory
         for label in torch.unique(task.labels).tolist():
             inputs = task.inputs[task.labels == label]
             self.state.exemplars[label] = inputs[herd(self._features(inputs), size)]
@@ -140,7 +141,7 @@ class Icarl(Strategy):
         self.state.means = means
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
-        """Return minus the squared distance to the mean of each class that competes, (B, C) (algorithm 1)."""
+        """Return the negative squared distance to the mean of each competing class, (B, C) (algorithm 1)."""
         if self.state.means is None:
             return None
         first, last = self.learner.layout.inference_range(task, self.learner.n_seen)
@@ -153,7 +154,7 @@ class Icarl(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return what its loss, its exemplars in every pass, and herding add."""
+        """Return the cost of its loss, the exemplars in every epoch, and herding."""
         return 1.3 if settings.iterations else 2.1
 
     def _features(self, inputs: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ class Icarl(Strategy):
 def herd(features: Tensor, n: int) -> Tensor:
     """Return the rows of the first `n` exemplars, best first, (min(n, N),) int64 (algorithm 4).
 
-    The k-th is the example, not chosen before, that brings the mean of the k chosen closest to the mean of all:
+    The k-th is the example, not chosen before, that moves the mean of the k chosen closest to the mean of all:
     argmin |μ - (φ(x) + Σ φ(p)) / k| = argmax 2 φ(x)(kμ - Σ φ(p)) - |φ(x)|².
 
     Args:

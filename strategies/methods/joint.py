@@ -1,4 +1,4 @@
-"""Training on everything seen so far: the ceiling of every comparison."""
+"""Training on everything seen so far: the upper bound of every comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from strategies.lazy import torch
 
 @dataclass
 class JointState:
-    """Nothing is kept in the method's state: past tasks are read again from the stream."""
+    """The sizes of past tasks; their data are read again from the stream."""
 
     n_examples: list[int] = field(default_factory=list)
     bytes_per_example: int = 0
 
 
 class Joint(Strategy):
-    """At task k, train from scratch on the data of tasks 0 … k, with the same epochs as any other method.
+    """At task k, train from scratch on the data of tasks 0 … k, for as many epochs as any other method.
 
     Its budget grows with the task: at task k it sees k + 1 times the examples of a naive run.
     """
@@ -30,7 +30,7 @@ class Joint(Strategy):
     alone = "it forgets nothing, since it trains on all tasks again"
 
     def begin_task(self, task: TaskData) -> None:
-        """Forget the network and begin again from its first weights."""
+        """Start again from the first weights."""
         self.learner.start_from_scratch()
         self.state.n_examples.append(len(task))
         self.state.bytes_per_example = task.inputs[0].nbytes + task.labels[0].nbytes
@@ -48,9 +48,9 @@ class Joint(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return (T + 1) / 2, the mean number of tasks trained on; 1 where a task is a number of iterations."""
+        """Return (T + 1) / 2, the mean number of tasks trained on, or 1 if the number of iterations is set."""
         return 1.0 if settings.iterations else (n_tasks + 1) / 2
 
     def kept_bytes(self) -> int:
-        """Return the bytes of all training data of the past tasks, which must stay available."""
+        """Return the bytes of the training data of all past tasks, which must stay available."""
         return int(sum(self.state.n_examples[:-1]) * self.state.bytes_per_example)

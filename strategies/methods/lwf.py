@@ -23,7 +23,7 @@ _TEACHER_BATCH = 1024
 
 
 class LwfHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The weight, temperature and outputs of the distillation loss."""
 
     distillation_weight: float = Field(1.0, ge=0, description="λ of the old outputs' loss beside cross-entropy")
     temperature: float = Field(2.0, gt=0, le=100, description="T that softens both distributions; its loss is times T²")
@@ -32,42 +32,47 @@ class LwfHyperparameters(Hyperparameters):
     )
     new_outputs: Literal["at_zero", "left_out"] = Field(
         "at_zero",
-        description="`class` only, where new outputs compete with old ones: in the softmax with a target of 0, or not",
+        description="`class` only, if new outputs compete with old ones: in the softmax with a target of 0, or left out",
     )
 
     def unused(self) -> frozenset[str]:
-        """Return all else where nothing is distilled."""
+        """Return everything else if nothing is distilled."""
         return frozenset({"temperature", "weighting", "new_outputs"}) if self.distillation_weight == 0 else frozenset()
 
 
 @dataclass
 class LwfState:
-    """What the teacher says about the present task's data.
+    """The teacher's outputs on the present task's data.
 
     Args:
-        targets: its softened probabilities of the outputs that it knew, (N, C_old) float32 in 0 … 1, a row an example
-            of the task; each head's sum to 1 in `task`, all of them in the other types. None in task 0 and between
-            tasks.
+        targets: softened probabilities of the outputs that the teacher knew, (N, C_old) float32 in 0 … 1, one row per
+            example of the task. In `task` they sum to 1 per head, otherwise over all. None in task 0 and between tasks.
     """
 
     targets: Tensor | None = None
 
 
 class Lwf(Strategy):
-    """Keep the old outputs on the *new* inputs as the model before the task had them.
+    """Keep the old outputs on the *new* inputs as they were before the task.
 
-    The loss is λT² times the cross-entropy of softmax(z/T) against the teacher's, the mean over the batch's new
-    examples. In `task` it is summed over the old heads, as in section 3; Hsu et al. 2018 (arXiv 1810.12488) do the same
-    up to a common factor of the whole loss. In `domain` the softmax goes over the one head. In `class` it goes over the
-    outputs that compete in the loss, the teacher giving 0 to those that it did not know (`at_zero`), as Hsu et al. do:
-    over the old ones alone (`left_out`) it cannot see that cross-entropy pushes them all down together, and unless
-    replay prevents that the result is naive's. With `active_outputs: current` old and new do not compete, as in the
-    paper, and it always goes over the old ones. The teacher never changes within a task and the inputs are not
-    augmented, so it is asked once a task.
+    The loss is λT² times the cross-entropy of softmax(z/T) against the teacher's, averaged over the new examples of a
+    batch.
+
+    - `task`: summed over the old heads, as in section 3. Hsu et al. 2018 (arXiv 1810.12488) do the same, up to a factor
+      of the whole loss.
+    - `domain`: one softmax over the one head.
+    - `class`: one softmax over the outputs that compete in the loss. The teacher gives 0 to those that it did not know
+      (`at_zero`), as in Hsu et al. A softmax over the old ones alone (`left_out`) does not notice that cross-entropy
+      pushes all of them down together, and the result is naive's, unless replay prevents that.
+    - `class` with `active_outputs: current`: old and new outputs do not compete, as in the paper, so the softmax is
+      always over the old ones.
+
+    The teacher does not change within a task and inputs are not augmented, so its outputs are computed once per task.
 
     Differs: T² (Hinton et al. 2015, arXiv 1503.02531), so that T does not change the gradient's scale; no warm-up of
-    the new head alone; in `class` the loss over all that competes. `by_task` is the rule of van de Ven & Tolias 2019
-    (arXiv 1904.07734), who weigh the two losses 1/k and 1 - 1/k at task k (from 1), up to a factor of the whole loss.
+    the new head alone; in `class`, the softmax over all outputs that compete. `by_task` is the rule of van de Ven &
+    Tolias 2019 (arXiv 1904.07734), who weigh the two losses 1/k and 1 - 1/k at task k (from 1), up to a factor of the
+    whole loss.
     """
 
     name = "lwf"
@@ -81,7 +86,7 @@ class Lwf(Strategy):
     }
 
     def begin_task(self, task: TaskData) -> None:
-        """Ask the teacher, the network as it is now, about all of the task's inputs."""
+        """Compute the outputs of the teacher, which is the network before the task, on the task's inputs."""
         if task.index == 0 or self.hyperparameters.distillation_weight == 0:
             return
         network = self.learner.network
@@ -94,7 +99,7 @@ class Lwf(Strategy):
         self.state.targets = self._log_probabilities(torch.cat(outputs), task.index).exp_()
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
-        """Return λT² Σ -p log q, the mean over the new examples (Eq. 2 to 4)."""
+        """Return λT² Σ -p log q, averaged over the new examples (Eq. 2 to 4)."""
         targets: Tensor | None = self.state.targets
         if targets is None or batch.rows is None:
             return None
@@ -106,12 +111,12 @@ class Lwf(Strategy):
         return strength * loss
 
     def end_task(self, task: TaskData) -> None:
-        """Forget the teacher."""
+        """Drop the teacher's outputs."""
         self.state.targets = None
 
     @classmethod
     def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return 1 and the loss over the old outputs."""
+        """Return 1 plus the loss over the old outputs."""
         return 1.2
 
     def _n_old_heads(self, task: int) -> int:
@@ -128,7 +133,7 @@ class Lwf(Strategy):
         return self._log_probabilities(self.learner.network.outputs(forward.features[:n_new], task), task)
 
     def _log_probabilities(self, logits: Tensor, task: int) -> Tensor:
-        """Return log softmax(z/T) of old logits (B, C_old), one softmax a head in `task` and one in all otherwise."""
+        """Return log softmax(z/T) of old logits (B, C_old): per head in `task`, else over all."""
         softened = logits / self.hyperparameters.temperature
         if self.learner.layout.incremental_type != "task":
             return F.log_softmax(softened, dim=1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MasHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The penalty, and the examples on which importance is measured."""
 
     penalty_weight: float = Field(1.0, ge=0, description="λ of the penalty λ Σ Ω (θ - θ*)²")
     importance_samples: int | None = Field(
@@ -29,10 +29,9 @@ class MasHyperparameters(Hyperparameters):
 class Mas(QuadraticStrategy):
     """Hold each parameter near its value after the last task, in proportion to how much the outputs depend on it.
 
-    Ω is the mean over examples of |∂ ½‖f(x)‖² / ∂θ|, with f the logits that compete; it needs no labels and is summed
+    Ω is the mean over examples of |∂ ½‖f(x)‖² / ∂θ|, f being the logits that compete. It needs no labels and is summed
     over tasks. The penalty is λ Σ Ω (θ - θ*)², as published, so the pull's λ of λ/2 is 2λ. Differs: the ½, which halves
-    Ω; `importance_samples` instead of all examples; and see `QuadraticPull` for strengths at which a plain step
-    diverges.
+    Ω; `importance_samples` examples instead of all; steps that would diverge are damped (`QuadraticPull`).
     """
 
     name = "mas"
@@ -41,7 +40,7 @@ class Mas(QuadraticStrategy):
     hyperparameter_class = MasHyperparameters
 
     def end_task(self, task: TaskData) -> None:
-        """Add the task's importance to Ω, and anchor at the present parameters."""
+        """Add the task's importance to Ω, and set the anchor to the present parameters."""
         parameters = dict(self.learner.network.named_parameters())
         for name, importance in self._importance(task).items():
             old = self.state.importance.get(name)
@@ -50,7 +49,7 @@ class Mas(QuadraticStrategy):
         self.state.n_consolidated += 1
 
     def _importance(self, task: TaskData) -> dict[str, Tensor]:
-        """Return Ω of `task` alone, by parameter name; heads that take no part are absent."""
+        """Return Ω of `task` alone by parameter name, without heads that take no part."""
         generator = self.learner.generators["importance"]
         batches = self.samples(task, self.hyperparameters.importance_samples, generator)
         return output_sensitivity(self.learner.network, batches, self.competing_logits)

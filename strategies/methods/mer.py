@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MerHyperparameters(ReplayHyperparameters):
-    """What can be set."""
+    """Those of replay, and of the Reptile step."""
 
     reptile_rate: float = Field(
         0.3, gt=0, le=1, description="share of a group's way that is kept, γ in the paper; 1 is plain replay"
@@ -29,16 +29,16 @@ class MerHyperparameters(ReplayHyperparameters):
     reptile_steps: int = Field(5, ge=1, description="optimizer steps in a group")
 
     def unused(self) -> frozenset[str]:
-        """Return `reptile_steps` too where the whole way is kept."""
+        """Return what `replay` does, and `reptile_steps` if the whole change is kept."""
         return super().unused() | (frozenset({"reptile_steps"}) if self.reptile_rate == 1 else frozenset())
 
 
 @dataclass
 class MerState(BufferState):
-    """The buffer, and the group of steps under way.
+    """The buffer, and the present group of steps.
 
     Args:
-        group_start: θ₀, the parameters before the group's first step, by name, float32; empty where the rate is 1.
+        group_start: θ₀, the parameters before the group's first step, by name, float32; empty if the rate is 1.
         n_in_group: steps taken since, 0 … reptile_steps - 1.
     """
 
@@ -47,13 +47,13 @@ class MerState(BufferState):
 
 
 class Mer(Replay):
-    """Replay, and after every group of steps go back to θ₀ + γ(θ - θ₀).
+    """Replay, and after every group of steps return to θ₀ + γ(θ - θ₀).
 
-    The way that survives is the one on which the steps of a group agree, which aligns the gradients of new and
-    remembered examples. Differs from Algorithm 1: a step takes a batch that mixes new and remembered examples, not one
-    example, and there is one Reptile step a group, not one within and one across batches: so it is Algorithm 6 with
-    batches for examples. The optimizer keeps its momentum through the Reptile step. The buffer takes a task's examples
-    at its end, as in `replay`. A task's last group may be shorter; it is closed there, so no group spans two tasks.
+    What remains is the change on which the steps of a group agree, which aligns the gradients of new and remembered
+    examples. Differs from Algorithm 1: a step takes a batch of new and remembered examples, not one example, and there
+    is one Reptile step per group, not one within and one across batches. So it is Algorithm 6 with batches for
+    examples. The optimizer keeps its momentum through the Reptile step. The buffer takes a task's examples at its end,
+    as in `replay`. No group spans two tasks: the last group of a task may be shorter.
     """
 
     name = "mer"
@@ -64,7 +64,7 @@ class Mer(Replay):
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "reptile_rate": 1.0}
 
     def begin_task(self, task: TaskData) -> None:
-        """Start a group, with the task's new head in it."""
+        """Start a group, which includes the task's new head."""
         self.state.n_in_group = 0
         self.state.group_start = {}
         if self.hyperparameters.reptile_rate < 1:

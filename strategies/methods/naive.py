@@ -1,4 +1,4 @@
-"""Fine-tuning with nothing against forgetting: the floor of every comparison."""
+"""Fine-tuning with nothing against forgetting: the lower bound of every comparison."""
 
 from __future__ import annotations
 

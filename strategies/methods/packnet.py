@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from strategies.learner import Learner
 
 _FREE = 255
-"""Owner of a weight that no task owns; so at most 255 tasks."""
+"""Owner of a free weight, so there are at most 255 tasks."""
 
 
 class PacknetHyperparameters(Hyperparameters):
-    """What can be set."""
+    """How much is pruned, and how long the rest is retrained."""
 
     pruning: Literal["constant", "equal_share"] = Field(
         "constant",
@@ -42,13 +42,13 @@ class PacknetHyperparameters(Hyperparameters):
     post_prune_epochs: int = Field(3, ge=0, description="epochs of retraining after pruning")
 
     def unused(self) -> frozenset[str]:
-        """Return `pruning_rate` where every task has an equal share."""
+        """Return `pruning_rate` if every task has an equal share."""
         return frozenset({"pruning_rate"}) if self.pruning == "equal_share" else frozenset()
 
 
 @dataclass
 class PacknetState:
-    """Who owns what; all that has no owners lives in the network and freezes after task 0.
+    """Which task owns which weight. Parameters without owners (biases, norms) are frozen after task 0.
 
     Args:
         owner: layer name -> owner of each weight, tensor of the weight's shape, uint8; 255 is free.
@@ -60,11 +60,11 @@ class PacknetState:
 class Packnet(Strategy):
     """Train the free weights, keep the largest for the task, free the rest, retrain what was kept, freeze it.
 
-    Inference on task k uses the weights of tasks ≤ k and zero for all others, so its logits never change again. The
-    weights shared out are those of `nn.Linear` and `nn.Conv2d` layers. All else in the backbone freezes after task 0,
-    biases and norms with their running statistics; heads are per task and outside. Differs: freed weights are drawn
-    anew for the next task, where the paper's code leaves them at zero. With norms that have running statistics they
-    stay at zero here too: the frozen statistics fit the pruned network, and drawn weights made training diverge.
+    Inference on task k uses the weights of tasks ≤ k and zero for all others, so its logits never change again. Owned
+    weights are those of `nn.Linear` and `nn.Conv2d` layers. Everything else in the backbone is frozen after task 0:
+    biases, and norms with their running statistics. Heads are per task and not pruned. Differs: freed weights are drawn
+    anew for the next task (the paper's code leaves them at zero). With norms that have running statistics they stay at
+    zero here too: the frozen statistics fit the pruned network, and training diverged with drawn weights.
     """
 
     name = "packnet"
@@ -82,7 +82,9 @@ class Packnet(Strategy):
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         if learner.n_tasks > _FREE:
-            raise ValueError(f"packnet: expected at most {_FREE} tasks, got {learner.n_tasks}; shorten the stream")
+            raise ValueError(
+                f"packnet: expected at most {_FREE} tasks, got {learner.n_tasks}; choose fewer tasks or another method"
+            )
         self._layers_now: dict[str, nn.Linear | nn.Conv2d] = {}
         self._others_now: list[nn.Parameter] = []
         self._masks: dict[str, Tensor] = {}
@@ -91,14 +93,14 @@ class Packnet(Strategy):
             self.state.owner[name] = torch.full_like(layer.weight, _FREE, dtype=torch.uint8)
 
     def pruning_rate(self, task: int) -> float:
-        """Return p for `task`, 0 … 1: the share of the weights free before it that is freed again after it."""
+        """Return p for `task`, 0 … 1: the share of its free weights that is freed again after it."""
         if self.hyperparameters.pruning == "equal_share":
             left = self.learner.n_tasks - task
             return (left - 1) / left
         return float(self.hyperparameters.pruning_rate)
 
     def begin_task(self, task: TaskData) -> None:
-        """Draw every free weight anew after task 0, or leave it at zero where norms are frozen."""
+        """Draw every free weight anew after task 0, or leave it at zero if norms are frozen."""
         if task.index == 0 or self.learner.network.running_norms():
             return
         for name, layer in self._layers().items():
@@ -109,14 +111,14 @@ class Packnet(Strategy):
                 layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
 
     def prepare(self, task: TaskData) -> None:
-        """Let the task train every free weight; after task 0 all that has no owners is frozen."""
+        """Let the task train every free weight; after task 0, freeze parameters without owners."""
         self.learner.network.frozen_norms = task.index > 0
         self._others_now = self._others() if task.index > 0 else []
         for name, layer in self._layers().items():
             self._train_only(name, layer, self.state.owner[name] == _FREE)
 
     def adjust_gradients(self) -> None:
-        """Zero the gradients of frozen weights and drop those of all else that is frozen: no optimizer moves it."""
+        """Zero the gradients of frozen weights, and drop those of other frozen parameters."""
         for name, mask in self._masks.items():
             gradient = self._layers_now[name].weight.grad
             if gradient is not None:
@@ -126,9 +128,9 @@ class Packnet(Strategy):
 
     @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Put frozen values back where the optimizer moves weights even at zero gradient.
+        """Restore frozen weights if the optimizer moves weights even at zero gradient.
 
-        Momentum kept from an earlier task and weight decay do; a fresh optimizer without decay moves by exactly 0.
+        Weight decay and momentum from an earlier task do. A new optimizer without decay moves them by exactly 0.
         """
         settings = self.learner.settings
         if settings.weight_decay == 0 and not settings.keep_optimizer:
@@ -138,7 +140,7 @@ class Packnet(Strategy):
             torch.where(mask.bool(), layer.weight, self._frozen[name], out=layer.weight.data)
 
     def end_task(self, task: TaskData) -> None:
-        """Prune per layer by magnitude among the weights that were free, retrain the survivors, freeze them."""
+        """Prune each layer's free weights by magnitude, retrain the survivors, and freeze them."""
         rate = self.pruning_rate(task.index)
         for name, layer in self._layers().items():
             owner = self.state.owner[name]
@@ -159,7 +161,7 @@ class Packnet(Strategy):
 
     @no_grad
     def logits(self, inputs: Tensor, task: int) -> Tensor:
-        """Return the logits (B, C) of `task` from its own and earlier tasks' weights, all others zero."""
+        """Return the logits (B, C) of `task` with its own and earlier tasks' weights; all others are zero."""
         masked = {
             f"{name}.weight": torch.where(self.state.owner[name] <= task, layer.weight, 0.0)
             for name, layer in self._layers().items()
@@ -167,7 +169,7 @@ class Packnet(Strategy):
         return torch.func.functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]
 
     def report(self) -> dict[str, Any]:
-        """Return the capacity report: per layer, the share of its weights that each task owns and that is free."""
+        """Return the capacity report: the share of each layer's weights that each task owns, and that is free."""
         shares = {}
         for name, owner in self.state.owner.items():
             counts = torch.bincount(owner.flatten().long(), minlength=_FREE + 1).tolist()
@@ -184,7 +186,7 @@ class Packnet(Strategy):
         return float(1.1 * (1 + hyperparameters.post_prune_epochs / settings.epochs))
 
     def _train_only(self, name: str, layer: nn.Linear | nn.Conv2d, trainable: Tensor) -> None:
-        """Let steps change `trainable` weights (bool, of the weight's shape) of a layer and no others."""
+        """Let steps change only the `trainable` weights (bool, of the weight's shape) of a layer."""
         self._layers_now[name] = layer
         self._masks.pop(name, None)
         if not bool(trainable.all()):
@@ -192,7 +194,7 @@ class Packnet(Strategy):
             self._frozen[name] = layer.weight.detach().clone()
 
     def _layers(self) -> dict[str, nn.Linear | nn.Conv2d]:
-        """Return the layers whose weights are shared out, by their name in the network; a tied weight counts once."""
+        """Return the layers whose weights tasks own, by their name in the network; a tied weight counts once."""
         layers: dict[str, nn.Linear | nn.Conv2d] = {}
         own = {id(parameter) for parameter in self.learner.network.backbone.parameters()}
         for name, module in self.learner.network.backbone.named_modules():
@@ -202,6 +204,6 @@ class Packnet(Strategy):
         return layers
 
     def _others(self) -> list[nn.Parameter]:
-        """Return the backbone's parameters that are no shared-out weights: biases, norms and whatever else it has."""
-        shared = {id(layer.weight) for layer in self._layers().values()}
-        return [parameter for parameter in self.learner.network.backbone.parameters() if id(parameter) not in shared]
+        """Return the backbone's parameters without owners: biases, norms and anything else."""
+        owned = {id(layer.weight) for layer in self._layers().values()}
+        return [parameter for parameter in self.learner.network.backbone.parameters() if id(parameter) not in owned]

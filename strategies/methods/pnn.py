@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class PnnState:
-    """What the columns of the network follow from; their parameters are the network's.
+    """The number of columns; their parameters belong to the network.
 
     Args:
-        n_columns: one a task that began, and at least 1.
+        n_columns: one per task that began, and at least 1.
     """
 
     n_columns: int = 1
 
 
 class Pnn(Strategy):
-    """Add a column a task, which learns beside the frozen columns of earlier tasks and reads their hidden layers.
+    """Add a column per task, which learns beside the frozen columns of earlier tasks and reads their hidden layers.
 
     Inference on task k uses column k and those before it, so its logits never change again. Differs: laterals are
-    linear, as in Eq. 1, without the adapters of Eq. 2, and none reaches a head: the output of task k reads column k.
+    linear, as in Eq. 1, without the adapters of Eq. 2, and do not reach heads: the output of task k reads column k.
     """
 
     name = "pnn"
@@ -59,11 +59,11 @@ class Pnn(Strategy):
         learner.network.backbone = self._columns
 
     def begin_task(self, task: TaskData) -> None:
-        """Add the task's column; the first task has the network as built."""
+        """Add the task's column; the first task uses the network as built."""
         self._grow_to(task.index + 1)
 
     def prepare(self, task: TaskData) -> None:
-        """Let steps change the task's column and head, and nothing else."""
+        """Let steps change only the task's column and head."""
         self._columns.train_column(task.index)
         train_only(self.learner.network.heads, task.index)
 
@@ -73,17 +73,17 @@ class Pnn(Strategy):
         return None
 
     def report(self) -> dict[str, Any]:
-        """Return the capacity report: the parameters of each column with its laterals, without its head."""
+        """Return the capacity report: the number of parameters of each column with its laterals, without its head."""
         sizes = [sum(p.numel() for p in column.parameters()) for column in self._columns.columns]
         return {"n_parameters": {str(task): size for task, size in enumerate(sizes)}}
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus what a column more in the forward pass costs, for the mean number of earlier columns."""
+        """Return 1 plus the forward passes of earlier columns, for their mean number."""
         return 1 + 0.5 * (n_tasks - 1) / 2
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the state, and add the columns that it knows."""
+        """Replace the state, and add its columns to the network."""
         n_columns = state["n_columns"]
         self._grow_to(n_columns)
         super().load_state_dict(state)

@@ -11,21 +11,21 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from strategies.contract import Batch, Hyperparameters, Strategy, TaskData
-from strategies.parts.buffers import BufferKind, BufferState, draw, offer_class_balanced, offer_reservoir
+from strategies.parts.buffers import BufferKind, BufferState, draw, n_remembered, offer_class_balanced, offer_reservoir
 
 
 class ReplayHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The buffer, and how much of it joins each batch."""
 
     buffer_size: int = Field(500, ge=1, description="examples kept, all past tasks together")
     replay_ratio: float = Field(0.5, ge=0, le=0.95, description="share of each training batch that is remembered")
     memory_batch_size: int | None = Field(
-        None, ge=1, description="remembered examples a step; replaces replay_ratio where given"
+        None, ge=1, description="remembered examples per step; replaces replay_ratio if given"
     )
     buffer: BufferKind = Field("reservoir", description="uniform over the stream, or an equal share a class")
 
     def unused(self) -> frozenset[str]:
-        """Return `replay_ratio` where the number of remembered examples is given, and the buffer where that is 0."""
+        """Return `replay_ratio` if the number of remembered examples is given, or the buffer if the ratio is 0."""
         if self.memory_batch_size is not None:
             return frozenset({"replay_ratio"})
         return frozenset({"buffer_size", "buffer"}) if self.replay_ratio == 0 else frozenset()
@@ -37,16 +37,11 @@ class ReplayHyperparameters(Hyperparameters):
         return n_remembered(batch_size, self.replay_ratio)
 
 
-def n_remembered(batch_size: int, replay_ratio: float) -> int:
-    """Return round(Bρ / (1 - ρ)): how many remembered examples join `batch_size` new ones."""
-    return round(batch_size * replay_ratio / (1 - replay_ratio))
-
-
 class Replay(Strategy):
     """Add remembered examples of past tasks to every batch; offer each task's examples to the buffer at its end.
 
-    Differs: the buffer takes a task's examples after the task and not during it, so it holds past tasks only and an
-    epoch still passes once over the new data.
+    Differs: the buffer takes a task's examples after the task, not during it. So it holds past tasks only, and an epoch
+    still passes once over the new data.
     """
 
     name = "replay"
@@ -64,13 +59,13 @@ class Replay(Strategy):
         return batch.with_remembered(draw(self.state, n, self.learner.generators["replay"]))
 
     def end_task(self, task: TaskData) -> None:
-        """Offer the task's examples to the buffer, each once."""
+        """Offer each example of the task to the buffer once."""
         offer = offer_reservoir if self.hyperparameters.buffer == "reservoir" else offer_class_balanced
         offer(self.state, task, self.hyperparameters.buffer_size, self.learner.generators["buffer"])
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 / (1 - ρ), or 1 and the share that the remembered examples add, for the tasks after the first."""
+        """Return 1 / (1 - ρ), or 1 plus the share of the remembered examples, for all tasks but the first."""
         if hyperparameters.memory_batch_size is not None:
             more = hyperparameters.memory_batch_size / settings.batch_size
         else:

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class SiHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The penalty, and the damping of its importance."""
 
     penalty_weight: float = Field(100.0, ge=0, description="c of the penalty c Σ Ω (θ - θ*)²")
     damping: float = Field(0.1, gt=0, description="ξ, added to the squared change that divides the path integral")
 
     def unused(self) -> frozenset[str]:
-        """Return `damping` where nothing is pulled."""
+        """Return `damping` if the penalty is 0."""
         return frozenset({"damping"}) if self.penalty_weight == 0 else frozenset()
 
 
 @dataclass
 class SiState(QuadraticState):
-    """The consolidated importance Ω and anchor θ*, and what the present task has gathered.
+    """The consolidated importance Ω and anchor θ*, and the present task's path integral.
 
     Args:
-        path: ω, parameter name -> how much its moves lowered the loss in this task, of its shape, float32.
+        path: ω, parameter name -> how much its changes lowered the loss in this task, of its shape, float32.
         start: parameter name -> its value before this task, likewise. Both are empty between tasks.
     """
 
@@ -45,12 +45,11 @@ class SiState(QuadraticState):
 
 
 class Si(QuadraticStrategy):
-    """Hold each parameter near its value after the last task, in proportion to how much its moves lowered the loss.
+    """Hold each parameter near its value after the last task, in proportion to how much its changes lowered the loss.
 
-    The gradient of ω is that of the loss that is differentiated (with what replay or distillation add to it), before
-    any pull and before clipping; the move is what the optimizer made of it. The penalty is c Σ Ω (θ - θ*)², as
-    published, so the pull's λ of λ/2 is 2c. Differs: a negative ω counts as 0, so that Ω ≥ 0; and see
-    `QuadraticPull` for strengths at which a plain step diverges.
+    ω uses the gradient of the training loss (including replay and distillation), before any pull and before clipping,
+    and the change that the optimizer made. The penalty is c Σ Ω (θ - θ*)², as published, so the pull's λ of λ/2 is 2c.
+    Differs: a negative ω counts as 0, so Ω ≥ 0; steps that would diverge are damped (`QuadraticPull`).
     """
 
     name = "si"
@@ -74,7 +73,7 @@ class Si(QuadraticStrategy):
         self.state.start = {name: p.detach().clone() for name, p in parameters.items()}
 
     def prepare(self, task: TaskData) -> None:
-        """Make the pull ready, and room for a step's gradient and parameters."""
+        """Prepare the pull, and allocate a step's gradient and parameters."""
         super().prepare(task)
         parameters = dict(self.learner.network.named_parameters())
         self._parameters = [parameters[name] for name in self.state.path]
@@ -84,7 +83,7 @@ class Si(QuadraticStrategy):
 
     @no_grad
     def adjust_gradients(self) -> None:
-        """Note the gradient of the loss and the parameters, then add 2cΩ(θ - θ*) (Eq. 4, differentiated)."""
+        """Store the gradient of the loss and the parameters, then add 2cΩ(θ - θ*) (the derivative of Eq. 4)."""
         self._moved = [index for index, parameter in enumerate(self._parameters) if parameter.grad is not None]
         for index in self._moved:
             parameter = self._parameters[index]
@@ -94,14 +93,14 @@ class Si(QuadraticStrategy):
 
     @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Add -gΔθ, what the step's move lowered the loss by to first order (Eq. 3)."""
+        """Add -gΔθ, by which the step lowered the loss to first order (Eq. 3)."""
         for index in self._moved:
             minus_change = self._before[index].sub_(self._parameters[index])
             self._paths[index].addcmul_(self._gradients[index], minus_change)
 
     @no_grad
     def end_task(self, task: TaskData) -> None:
-        """Add ω / (Δθ² + ξ), Δθ the change over the task, to Ω (Eq. 5), and anchor at the present parameters."""
+        """Add ω / (Δθ² + ξ) to Ω, Δθ being the change over the task (Eq. 5), and set the anchor."""
         for name, parameter in self.learner.network.named_parameters():
             change = parameter - self.state.start[name]
             gain = self.state.path[name].clamp(min=0).div_(change.square_().add_(self.hyperparameters.damping))
@@ -113,5 +112,5 @@ class Si(QuadraticStrategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return 1 and the bookkeeping of a step."""
+        """Return 1 plus the bookkeeping of a step."""
         return 1.2

@@ -1,4 +1,4 @@
-"""Supermasks in superposition: weights stay as they were drawn, and each task learns which of them to use.
+"""Supermasks in superposition: weights stay as drawn, and each task learns which of them to use.
 
 Source: Wortsman et al. 2020, arXiv 2006.14769, section 3 (the task is given at inference, GG). Masks are learned by
 edge-popup: Ramanujan et al. 2020, arXiv 1911.13299, section 3.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SupsupHyperparameters(Hyperparameters):
-    """What can be set."""
+    """The density of the masks."""
 
     kept_share: float = Field(0.5, gt=0, lt=1, description="share of each layer's weights that a task uses")
 
@@ -36,7 +36,7 @@ class SupsupState:
 
     Args:
         masks: for each task learned, layer name -> which weights it uses, of the weight's shape, bool.
-        learning: whether a task has begun and not ended, so that its scores are parameters of the network.
+        learning: whether a task is being trained, so that its scores are parameters of the network.
     """
 
     masks: list[dict[str, Tensor]] = field(default_factory=list)
@@ -44,14 +44,14 @@ class SupsupState:
 
 
 class Supsup(Strategy):
-    """Leave every weight of the backbone as drawn; learn scores, of which a task keeps the highest as its mask.
+    """Leave every weight of the backbone as drawn and learn scores; a task's mask selects the highest.
 
-    Weights are signed constants ±c, c² = 2 / (fan_in · kept_share) (Kaiming, scaled for what is masked); biases are 0.
-    After a task its mask is kept and its scores are dropped; heads are per task and trained as usual. Inference on task
-    k uses mask k, so its logits never change again.
-    A score's gradient is that of its weight times c, so scores want a larger learning rate than weights do; only their
-    order counts, so the scale that they begin at, here ±1/sqrt(fan_in) as in the papers' code, acts as its inverse.
-    Differs: heads are trained, where the paper masks every layer.
+    Weights are signed constants ±c, c² = 2 / (fan_in · kept_share) (Kaiming, scaled for masking); biases are 0. After a
+    task its mask is kept and its scores are dropped; heads are per task and trained as usual. Inference on task k uses
+    mask k, so its logits never change again.
+    A score's gradient is its weight's gradient times c, so scores need a larger learning rate than weights. Only their
+    order matters, so a larger initial scale acts as a smaller learning rate; here it is ±1/sqrt(fan_in), as in the
+    papers' code. Differs: heads are trained (the paper masks every layer).
     """
 
     name = "supsup"
@@ -88,7 +88,7 @@ class Supsup(Strategy):
         self._add_scores(task.index)
 
     def end_task(self, task: TaskData) -> None:
-        """Keep the mask, drop the scores."""
+        """Keep the mask and drop the scores."""
         self.state.masks.append({name: subnet.chosen() for name, subnet in self._subnets.items()})
         self.state.learning = False
         for subnet in self._subnets.values():
@@ -108,11 +108,11 @@ class Supsup(Strategy):
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return what ranking all scores at every step adds."""
+        """Return the cost of ranking all scores in every step."""
         return 1.6
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the state; inside of a task add scores, for the network's parameters to be loaded into."""
+        """Replace the state; within a task, add scores, since the network's parameters are loaded next."""
         super().load_state_dict(state)
         if self.state.learning:
             self._add_scores(len(self.state.masks))
@@ -128,7 +128,7 @@ class Supsup(Strategy):
 
     @no_grad
     def _fix(self, layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
-        """Make the weights of `layer` ±c and its biases 0, for good."""
+        """Set the weights of `layer` to ±c and its biases to 0, and freeze them."""
         constant = math.sqrt(2 / (layer.weight[0].numel() * self.hyperparameters.kept_share))
         signs = torch.randint(2, layer.weight.shape, generator=generator) * 2 - 1
         layer.weight.copy_(signs * constant)
@@ -141,7 +141,7 @@ def _layers(backbone: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """Return the layers to mask by their name in the backbone.
 
     Raises:
-        ValueError: where the backbone has anything else that training changes.
+        ValueError: if the backbone has anything else that training changes.
     """
     layers = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     own = {id(p) for layer in layers.values() for p in (layer.weight, layer.bias) if p is not None}

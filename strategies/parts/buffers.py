@@ -17,13 +17,13 @@ BufferKind = Literal["reservoir", "class_balanced"]
 
 @dataclass
 class BufferState:
-    """What a buffer holds; n examples, n ≤ capacity.
+    """The n remembered examples, n ≤ capacity.
 
     Args:
         inputs: (n, *S) float32, or None while empty.
         labels: output indices, (n,) int64.
         task_ids: (n,) int64.
-        priorities: `class_balanced` only: the random rank that each example drew once, (n,) float64.
+        priorities: random rank of each example, drawn once, (n,) float64; `class_balanced` only.
         n_offered: examples of the stream offered so far, each counted once.
     """
 
@@ -35,6 +35,11 @@ class BufferState:
 
     def __len__(self) -> int:
         return 0 if self.labels is None else self.labels.shape[0]
+
+
+def n_remembered(batch_size: int, replay_ratio: float) -> int:
+    """Return round(Bρ / (1 - ρ)): how many remembered examples join `batch_size` new ones."""
+    return round(batch_size * replay_ratio / (1 - replay_ratio))
 
 
 def draw(state: BufferState, n: int, generator: torch.Generator) -> Batch:
@@ -51,31 +56,31 @@ def draw(state: BufferState, n: int, generator: torch.Generator) -> Batch:
 
 
 def reservoir_slots(n_offered: int, n: int, capacity: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return where the next `n` examples of a stream go, so that each example so far is kept with equal probability.
+    """Return the slots of the next `n` examples, so that each example so far is kept with equal probability.
 
     Args:
         n_offered: examples of the stream before these.
         n: examples offered now.
         capacity: slots in all.
-        generator: draws one number an example.
+        generator: draws one number per example.
 
     Returns:
-        The slots to write, (m,) int64 ascending, m ≤ n, and which of the n goes into each, (m,) int64.
+        The slots to write, (m,) int64 ascending, m ≤ n, and the example that goes into each, (m,) int64.
 
-    Source: Vitter 1985, algorithm R: example i (from 0) takes slot i while there is room, then slot ⌊u(i + 1)⌋ if
-    that is a slot.
+    Source: Vitter 1985, algorithm R: example i (from 0) takes slot i while there is room, and then slot ⌊u(i + 1)⌋ if
+    that is below the capacity.
     """
     positions = n_offered + np.arange(n)
     uniform = torch.rand(n, generator=generator, dtype=torch.float64).numpy()
     slots = np.where(positions < capacity, positions, np.floor(uniform * (positions + 1)).astype(np.int64))
     kept = np.flatnonzero(slots < capacity)
-    # Of several examples that took one slot, the last stays.
+    # If several examples take one slot, the last one stays.
     slot, last = np.unique(slots[kept][::-1], return_index=True)
     return torch.from_numpy(slot), torch.from_numpy(kept[::-1][last].copy())
 
 
 def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator: torch.Generator) -> None:
-    """Offer every example of `task` once, to a uniform sample of the stream so far (`reservoir_slots`)."""
+    """Offer every example of `task` once; the buffer is a uniform sample of the stream (`reservoir_slots`)."""
     n, device = len(task), task.labels.device
     slots, rows = reservoir_slots(state.n_offered, n, capacity, generator)
     write(state, slots.to(device), task.take(rows.to(device)), task.index)
@@ -83,10 +88,10 @@ def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator
 
 
 def offer_class_balanced(state: BufferState, task: TaskData, capacity: int, generator: torch.Generator) -> None:
-    """Offer every example of `task` once; each class seen holds an equal share, a uniform sample of its examples.
+    """Offer every example of `task` once; each class has an equal share, a uniform sample of its examples.
 
-    Every example draws one random rank, and a class keeps its smallest ranks. Where the capacity does not divide, the
-    first classes hold one more. What a small class leaves free is shared by the others.
+    Every example draws one random rank, and a class keeps its smallest ranks. If the capacity is not divisible, the
+    first classes keep one more. The others share what a small class leaves free.
     """
     ranks = torch.rand(len(task), generator=generator, dtype=torch.float64).to(task.labels.device)
     if state.labels is None or state.priorities is None:
@@ -110,7 +115,7 @@ def offer_class_balanced(state: BufferState, task: TaskData, capacity: int, gene
 
 
 def _equal_shares(counts: list[int], capacity: int) -> list[int]:
-    """Return how many of each class to hold: as equal as the counts allow, `capacity` in all."""
+    """Return how many examples of each class to keep: as equal as the counts allow, `capacity` in all."""
     shares = [0] * len(counts)
     left = capacity
     while left > 0:

@@ -30,10 +30,10 @@ class Column(nn.Module):
 
 
 class Progressive(nn.Module):
-    """Columns side by side, of which `active` answers: inputs (B, *S) -> features (B, n_features) float32.
+    """Columns side by side; `active` computes the features: inputs (B, *S) -> (B, n_features) float32.
 
-    Eq. 1: h_i^k = f(W_i^k h_{i-1}^k + Σ_{j<k} U_i^{k:j} h_{i-1}^j), with a bias in W. A stage i is a weighted layer and
-    the modules f that follow it, without parameters, which all columns share.
+    Eq. 1: h_i^k = f(W_i^k h_{i-1}^k + Σ_{j<k} U_i^{k:j} h_{i-1}^j), with a bias in W. Stage i is a weighted layer
+    and the modules f after it, which have no parameters and are shared by all columns.
 
     Args:
         backbone: the first column as built: an `nn.Sequential` of `nn.Linear` or `nn.Conv2d` layers with modules
@@ -41,7 +41,7 @@ class Progressive(nn.Module):
         fresh: returns a new generator for a purpose.
 
     Raises:
-        ValueError: where the backbone is anything else.
+        ValueError: if the backbone is anything else.
     """
 
     def __init__(self, backbone: nn.Module, fresh: Any) -> None:
@@ -54,7 +54,7 @@ class Progressive(nn.Module):
         self._fresh = fresh
 
     def grow(self) -> None:
-        """Add a column: layers and laterals of the first column's kinds and shapes, drawn as its layers were."""
+        """Add a column: layers and laterals like those of the first column, with new weights."""
         k = len(self.columns)
         like: list[Weighted] = list(self.columns[0].layers)  # type: ignore[arg-type]
         layers = [_similar(layer) for layer in like]
@@ -65,7 +65,7 @@ class Progressive(nn.Module):
         self.columns.append(Column(layers, laterals).to(like[0].weight.device))
 
     def train_column(self, k: int) -> None:
-        """Answer with column `k`, and let it alone be trained."""
+        """Use column `k`, and let only it be trained."""
         self.active = k
         train_only(self.columns, k)
 
@@ -74,7 +74,7 @@ class Progressive(nn.Module):
         hidden = [self.first(inputs)] * (self.active + 1)
         last = len(self.between) - 1
         for stage, between in enumerate(self.between):
-            # Of the last stage only the active column is read.
+            # Nothing reads the last stage of the other columns.
             begin = self.active if stage == last else 0
             with torch.no_grad():
                 past = [between(self._sum(stage, k, hidden)) for k in range(begin, self.active)]
@@ -83,7 +83,7 @@ class Progressive(nn.Module):
         return features
 
     def _sum(self, stage: int, k: int, hidden: list[Tensor]) -> Tensor:
-        """Return W h^k + Σ_{j<k} U^j h^j, with h the outputs of the stage before in columns 0 … active."""
+        """Return W h^k + Σ_{j<k} U^j h^j, `hidden` being the previous stage's outputs h of columns 0 … active."""
         column: Column = self.columns[k]  # type: ignore[assignment]
         total: Tensor = column.layers[stage](hidden[k])
         if stage > 0:
@@ -93,7 +93,7 @@ class Progressive(nn.Module):
 
 
 def _stages(backbone: nn.Module) -> tuple[nn.Sequential, list[Weighted], list[nn.Sequential]]:
-    """Return what comes before the first weighted layer, the weighted layers, and what follows each of them."""
+    """Return the modules before the first weighted layer, the weighted layers, and the modules after each of them."""
     rule = "pnn: expected a backbone that is an nn.Sequential of nn.Linear and nn.Conv2d layers (groups 1)"
     way_out = "choose another model or method"
     if not isinstance(backbone, nn.Sequential) or type(backbone).forward is not nn.Sequential.forward:
@@ -115,7 +115,7 @@ def _stages(backbone: nn.Module) -> tuple[nn.Sequential, list[Weighted], list[nn
 
 
 def _similar(layer: Weighted, bias: bool = True) -> Weighted:
-    """Return a new layer of the same kind and geometry, on the CPU; without a bias where `layer` has none."""
+    """Return a new layer of the same kind and shape, on the CPU; it has a bias only if `layer` has one."""
     bias = bias and layer.bias is not None
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features, bias)

@@ -1,9 +1,9 @@
-"""How much each parameter matters to what has been learned: means over examples of each example's own gradient.
+"""Importance of each parameter: the mean over examples of a magnitude of each example's own gradient.
 
-One example's gradient is needed, not a batch's mean. Two ways lead there, with equal results up to rounding:
+The gradient of every single example is needed, not that of a batch's mean. There are two ways, equal up to rounding:
 
-- where every parameter that takes part belongs to an `nn.Linear` that is used once, one backward pass for the batch;
-- for every other network `torch.func.vmap` over examples, or a loop where a module cannot be vectorised.
+- one backward pass per batch, if every parameter belongs to an `nn.Linear` that is used once;
+- otherwise `torch.func.vmap` over examples, or a loop if a module cannot be vectorised.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 FisherKind = Literal["true", "empirical", "predicted"]
 LogitsOf = Callable[[Batch], "tuple[Tensor, int]"]
-"""Maps a batch to logits (B, C) float32, -inf where an output takes no part, and the output index of column 0."""
+"""Maps a batch to logits (B, C) float32, -inf for outputs that do not compete, and the output index of column 0."""
 
 CHUNK_BYTES = {"cpu": 16 * 2**20}
 MOST_CHUNK_BYTES = 256 * 2**20
-"""By type of device, the gradients of single examples that are held at once (but at least one example's).
+"""Bytes of single examples' gradients that are held at once, by type of device (but at least one example's).
 
-On one CPU thread chunks that fit into the cache took up to half the time of large ones; elsewhere the most holds.
+On one CPU thread, chunks that fit into the cache take as little as half the time of large ones; other devices use the
+maximum.
 """
 
 
@@ -37,19 +38,19 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Return the diagonal Fisher information, parameter name -> tensor of the parameter's shape, float32.
 
-    The mean over examples of the squared gradient of -log p(y|x), one example at a time (not of a batch's mean).
-    Parameters that take no part in the logits (other tasks' heads) are absent.
+    The mean over examples of the squared gradient of -log p(y|x), each example on its own (not of a batch's mean).
+    Parameters that the logits do not depend on (other tasks' heads) are absent.
 
     Args:
-        network: the model, in evaluation mode, whose output for an example does not depend on the others.
+        network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batches: the examples.
         logits_of: runs `network` on a batch.
-        kind: where y comes from: `true` draws it from the model's own prediction, `empirical` takes the data's label,
+        kind: the source of y: `true` draws it from the model's prediction, `empirical` takes the data's label,
             `predicted` the most likely label.
-        generator: for `true`; one draw a batch, whichever way the gradients are found.
+        generator: for `true`; one draw per batch, for either way of computing gradients.
 
     Raises:
-        TrialDivergedError: where no label can be drawn, because the logits are no longer finite.
+        TrialDivergedError: if the logits are not finite, so that no label can be drawn.
 
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
     """
@@ -66,16 +67,16 @@ def fisher_diagonal(
 def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: LogitsOf) -> dict[str, Tensor]:
     """Return the importance of MAS, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
 
-    The mean over examples of the absolute gradient of ½‖f(x)‖², with f the logits that take part; labels are not used.
-    Parameters that take no part in the logits are absent.
+    The mean over examples of the absolute gradient of ½‖f(x)‖², f being the logits that compete. Labels are not used.
+    Parameters that the logits do not depend on are absent.
 
     Args:
-        network: the model, in evaluation mode, whose output for an example does not depend on the others.
+        network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batches: the examples.
         logits_of: runs `network` on a batch.
 
     Raises:
-        TrialDivergedError: where a logit is no longer finite.
+        TrialDivergedError: if a logit is not finite.
 
     Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 3 and 4. Differs: ½ before the squared norm, which halves Ω.
     """
@@ -126,7 +127,7 @@ def _mean_over_examples(
 def _linear_sums(
     network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective
 ) -> dict[str, Tensor] | None:
-    """Return the sums over the batch by one backward pass, or None where that is not possible.
+    """Return the sums over the batch by one backward pass, or None if that is not possible.
 
     With a layer's inputs a (B, I) and the gradients δ (B, O) of the loss with respect to its outputs, example n's
     gradient is δ_n a_nᵀ, so the sum of squares is (δ²)ᵀ(a²), and of absolute values |δ|ᵀ|a|.
@@ -149,7 +150,7 @@ def _linear_sums(
 def _example_sums(
     network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective, vectorised: bool
 ) -> tuple[dict[str, Tensor], bool]:
-    """Return the sums over the batch from every example's own gradient, and whether `vmap` could find them."""
+    """Return the sums over the batch from every example's own gradient, and whether `vmap` works."""
     with torch.no_grad():
         logits, first = logits_of(batch)
     targets = objective.targets_of(logits, batch.labels - first)
@@ -158,7 +159,9 @@ def _example_sums(
             return _vectorised_sums(network, batch, targets, logits_of, objective), True
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # random numbers, control flow by value, operations without a rule: each in its own words
+        except (
+            RuntimeError
+        ):  # random numbers, control flow by value, operations without a rule; all with different messages
             pass
     parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     sums: dict[str, Tensor] = {}
@@ -187,10 +190,10 @@ def _as_module(network: nn.Module, logits_of: LogitsOf) -> nn.Module:
 def _vectorised_sums(
     network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
 ) -> dict[str, Tensor]:
-    """Return the sums by `vmap` over chunks of examples whose gradients fit into a chunk's bytes.
+    """Return the sums by `vmap` over chunks of examples, whose gradients fit into a chunk's bytes.
 
     Raises:
-        RuntimeError: where the network cannot be vectorised.
+        RuntimeError: if the network cannot be vectorised.
     """
     module = _as_module(network, logits_of)
     has_ids = isinstance(batch.task_ids, torch.Tensor)
@@ -217,7 +220,7 @@ def _vectorised_sums(
 
 
 def _taking_part(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, nn.Parameter]:
-    """Return the parameters that the logits depend on, by name, told from the graph of the first example."""
+    """Return the parameters that the logits depend on, by name, from the graph of the first example."""
     with torch.enable_grad():
         uses = uses_in_graph(logits_of(next(_single(batch)))[0])
     return {name: parameter for name, parameter in network.named_parameters() if uses[parameter]}

@@ -24,7 +24,7 @@ def initialise_layer(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -
 
 
 def train_only(modules: nn.ModuleList, chosen: int) -> None:
-    """Let one of the modules be trained; what is left of the others' gradients must not count when they are clipped."""
+    """Let one of the modules be trained; clear the others' gradients, which clipping would include."""
     for index, module in enumerate(modules):
         module.requires_grad_(index == chosen)
         if index != chosen:

@@ -1,4 +1,4 @@
-"""Inputs and output gradients of every `nn.Linear` in one pass, and whether they tell each example's gradient."""
+"""Inputs and output gradients of every `nn.Linear` in one pass, and whether they determine each example's gradient."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def only_linear(network: nn.Module) -> bool:
 
 
 def uses_in_graph(output: Tensor) -> Counter[Tensor]:
-    """Return how often each leaf that requires a gradient is used on the way to `output`."""
+    """Return how often the graph of `output` uses each leaf that requires a gradient."""
     uses: Counter[Tensor] = Counter()
     seen: set[Any] = set()
     waiting: list[Any] = [output.grad_fn]
@@ -46,21 +46,21 @@ def uses_in_graph(output: Tensor) -> Counter[Tensor]:
 
 
 class LinearPass:
-    """What the `nn.Linear` layers of a network saw in one forward pass."""
+    """The calls of a network's `nn.Linear` layers in one forward pass."""
 
     def __init__(self) -> None:
         self._calls: dict[str, list[tuple[nn.Linear, Tensor, Tensor, int, int]]] = {}
 
     def remember(self, name: str, layer: nn.Linear, inputs: Tensor, output: Tensor) -> None:
-        """Note one call of a layer."""
+        """Record one call of a layer."""
         call = (layer, inputs.detach(), output, inputs._version, output._version)
         self._calls.setdefault(name, []).append(call)
 
     def are_all_of(self, logits: Tensor) -> bool:
-        """Return whether the layers' inputs and output gradients tell each example's gradient.
+        """Return whether the layers' inputs and output gradients determine each example's gradient.
 
-        They do where each layer was called at most once, with a row an example, where nothing was changed in place
-        afterwards, and where no parameter is used on the way to `logits` (B, C) but by those calls.
+        They do if each layer was called at most once, with one row per example; if nothing was changed in place
+        afterwards; and if these calls are the only uses of parameters in the graph of `logits` (B, C).
         """
         expected: Counter[Tensor] = Counter()
         for calls in self._calls.values():
@@ -73,7 +73,7 @@ class LinearPass:
         return uses_in_graph(logits) == expected
 
     def gradients(self, loss: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return by layer its inputs (B, I) and the gradient of `loss` with respect to its outputs (B, O)."""
+        """Return each layer's inputs (B, I) and the gradient of `loss` with respect to its outputs (B, O)."""
         calls = {name: calls[0] for name, calls in self._calls.items()}
         deltas = torch.autograd.grad(loss, [call[2] for call in calls.values()])
         return {name: (call[1], delta) for (name, call), delta in zip(calls.items(), deltas, strict=True)}
@@ -81,7 +81,7 @@ class LinearPass:
 
 @contextmanager
 def linear_pass(network: nn.Module) -> Iterator[LinearPass]:
-    """Watch the `nn.Linear` layers of `network` within the block."""
+    """Record the calls of the `nn.Linear` layers of `network` within the block."""
     watched = LinearPass()
     hooks = []
     for name, module in network.named_modules():

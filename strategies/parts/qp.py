@@ -1,4 +1,4 @@
-"""The quadratic program of GEM's projection, exactly.
+"""An exact solver for the quadratic program of GEM's projection.
 
 Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eq. 11.
 """
@@ -11,11 +11,11 @@ from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
 from scipy.optimize import nnls
 
 _FLAT = 1e-12
-"""Eigenvalues of a matrix of cosines below this, and pivots' squares, count as 0."""
+"""Eigenvalues of a matrix of cosines, and squares of pivots, count as 0 below this."""
 
 
 def dual_weights(gram: NDArray[np.float64], linear: NDArray[np.float64], margin: float) -> NDArray[np.float64] | None:
-    """Return argmin over v ≥ γ of ½ vᵀKv + cᵀv, (k,), exactly; None where no solver succeeds.
+    """Return argmin over v ≥ γ of ½ vᵀKv + cᵀv, (k,), exactly, or None if no solver succeeds.
 
     Args:
         gram: K = GGᵀ, (k, k), positive semi-definite.
@@ -23,9 +23,9 @@ def dual_weights(gram: NDArray[np.float64], linear: NDArray[np.float64], margin:
         margin: γ ≥ 0.
 
     With each row of G scaled to norm 1, v = γ + u and K = AᵀA, this is the non-negative least squares problem
-    min over u ≥ 0 of |Au - b|² with Aᵀb = -(c + Kγ). A is the transposed Cholesky factor of K; where K is singular (two
-    tasks' gradients are parallel, or there are more tasks than directions) it is that of the eigenvectors. Rows of zero
-    take no part.
+    min over u ≥ 0 of |Au - b|² with Aᵀb = -(c + Kγ). A is the transposed Cholesky factor of K, or a factor from its
+    eigenvectors if K is singular (two tasks' gradients are parallel, or there are more tasks than directions). Rows of
+    zero are left out.
     """
     weights = np.full(len(linear), margin)
     norms = np.sqrt(np.diag(gram))

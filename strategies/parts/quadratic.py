@@ -25,12 +25,12 @@ _TINY = 2.0**-126
 
 @dataclass
 class QuadraticState:
-    """What a quadratic penalty keeps between tasks.
+    """The state of a quadratic penalty between tasks.
 
     Args:
         importance: A, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
         anchor: θ*, likewise.
-        offset: Σ of what merging anchors leaves over, so that the value of the penalty is exact too.
+        offset: Σ of the constants from merging anchors, which make the value of the penalty exact too.
         n_consolidated: tasks consolidated so far.
     """
 
@@ -43,8 +43,8 @@ class QuadraticState:
 def merge_anchor(state: QuadraticState, name: str, importance: Tensor, anchor: Tensor) -> None:
     """Add the pull Σ F (θ - θ*)² of one more task to those in `state`.
 
-    A sum of quadratics is one quadratic: importance ΣF_k, anchor ΣF_kθ*_k / ΣF_k, plus a constant. So keeping every
-    task's F and θ* apart costs no more memory or time than keeping one.
+    A sum of quadratics is one quadratic: importance ΣF_k, anchor ΣF_kθ*_k / ΣF_k, plus a constant. So a separate F and
+    θ* for every task costs no more memory or time than one.
     """
     if name not in state.importance:
         state.importance[name], state.anchor[name] = importance, anchor
@@ -58,7 +58,7 @@ def merge_anchor(state: QuadraticState, name: str, importance: Tensor, anchor: T
 
 
 def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], penalty_weight: float) -> float:
-    """Return λ/2 (Σ A (θ - θ*)² + offset); 0 where nothing is consolidated."""
+    """Return λ/2 (Σ A (θ - θ*)² + offset); 0 if nothing is consolidated."""
     total = state.offset
     for name, importance in state.importance.items():
         total += float((importance * (parameters[name].detach() - state.anchor[name]).square()).sum())
@@ -66,11 +66,11 @@ def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], pe
 
 
 class QuadraticPull:
-    """The pull, made ready for one task: λ and the learning rate do not change within it.
+    """The pull, prepared for one task, in which λ and the learning rate do not change.
 
-    The gradient is λA(θ - θ*), as published, wherever a plain step of size η is stable. Differs: where ηλA > 1 a plain
-    step jumps past the anchor and beyond 2 it diverges, so there the parameter's whole gradient is divided by ηλA,
-    which lands on the anchor up to the step of the loss. Stiff parameters are then held, not blown up, and λ can be
+    The gradient is λA(θ - θ*), as published, if ηλA ≤ 1, η being the learning rate. Differs: above 1, a plain step
+    jumps past the anchor, and above 2 it diverges. So the parameter's whole gradient is divided by ηλA, and the step
+    ends at the anchor plus a step of the loss. Stiff parameters are then held instead of diverging, and λ can be
     searched over many orders of magnitude.
 
     Args:
@@ -99,7 +99,7 @@ class QuadraticPull:
 
     @no_grad
     def add_to_gradients(self) -> None:
-        """Add the pull to the gradient of every parameter that has one; the others rest on their anchor."""
+        """Add the pull to every gradient; parameters without a gradient stay at their anchor."""
         for parameter, stiffness, anchor, held, scratch in self._terms:
             gradient = parameter.grad
             if gradient is None:
@@ -111,7 +111,7 @@ class QuadraticPull:
 
 
 class QuadraticStrategy(Strategy):
-    """Base of the methods whose whole effect while training is one pull; they differ in how they measure A."""
+    """Base of methods that only add a pull while training; they differ in how they measure A."""
 
     state_class = QuadraticState
     naive_at: ClassVar[Mapping[str, Any]] = {"penalty_weight": 0.0}
@@ -128,7 +128,7 @@ class QuadraticStrategy(Strategy):
         return 2.0 * float(self.hyperparameters.penalty_weight)
 
     def prepare(self, task: TaskData) -> None:
-        """Make the pull ready for this task's strength."""
+        """Prepare the pull at this task's strength."""
         parameters = dict(self.learner.network.named_parameters())
         self._pull = QuadraticPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
 
@@ -138,13 +138,13 @@ class QuadraticStrategy(Strategy):
         self._pull.add_to_gradients()
 
     def samples(self, task: TaskData, n: int | None, generator: torch.Generator) -> list[Batch]:
-        """Return `n` random examples of `task` (None: all) in batches, and put the network in evaluation mode."""
+        """Return `n` random examples of `task` (None: all) in batches, and set the network to evaluation mode."""
         rows = torch.randperm(len(task), generator=generator)[: min(n or len(task), len(task))]
         self.learner.network.eval()
         return [task.take(some) for some in torch.split(rows.to(self.learner.device), _SAMPLE_BATCH)]
 
     def competing_logits(self, batch: Batch) -> tuple[Tensor, int]:
-        """Return the logits (B, C) that take part in the training loss, and the output index of column 0."""
+        """Return the logits (B, C) that compete in the training loss, and the output index of column 0."""
         learner = self.learner
         return learner.network.training_logits(
             batch.inputs, batch.task_ids, learner.n_seen, learner.settings.active_outputs

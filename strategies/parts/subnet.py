@@ -1,4 +1,4 @@
-"""Masks on fixed weights that are learned by edge-popup.
+"""Masks on fixed weights, learned by edge-popup.
 
 Source: Ramanujan et al. 2020, arXiv 1911.13299, section 3.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Subnet(nn.Module):
-    """What a layer's weight is: its fixed weight where the mask of a task, or else of the scores, is True, and 0.
+    """A parametrization of a layer's weight: the fixed weight times the mask of a task, or else of the scores.
 
     Args:
         n_kept: weights that a task uses.
@@ -28,7 +28,7 @@ class Subnet(nn.Module):
         self.register_parameter("scores", None)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight to use; all of `weight` where nothing is learned or chosen yet."""
+        """Return the masked weight, or `weight` itself if there is neither a mask nor scores."""
         if self.mask is not None:
             return weight * self.mask
         if self.scores is None:
@@ -42,7 +42,7 @@ class Subnet(nn.Module):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """weight · [score among the highest], with ∂L/∂score = ∂L/∂(that product) · weight: the score is the mask."""
+    """weight · mask, with ∂L/∂score = ∂L/∂(weight · mask) · weight: gradients pass straight through the mask."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, n_kept: int) -> Tensor:
@@ -56,8 +56,8 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def highest(scores: Tensor, n: int) -> Tensor:
-    """Return which of the scores are among the `n` highest, of their shape, bool; all that tie with the n-th are."""
+    """Return which scores are among the `n` highest, of their shape, bool; all ties with the n-th are included."""
     k = scores.numel() - n
-    if scores.is_cpu:  # NumPy's selection is some ten times as fast as PyTorch's
+    if scores.is_cpu:  # NumPy's selection is about ten times as fast as PyTorch's
         return scores >= float(np.partition(scores.detach().flatten().numpy(), k)[k])
     return scores >= scores.flatten().sort().values[k]  # unlike kthvalue, deterministic on a GPU

@@ -18,7 +18,7 @@ class Vae(nn.Module):
     """Encoder and decoder with two hidden layers of ReLU each, a standard normal prior, values in 0 … 1.
 
     Args:
-        n_values: numbers an input has, D.
+        n_values: size of an input, D.
         hidden_size: width of the hidden layers.
         latent_size: width of the code, L.
         generator: for the initial weights.
@@ -32,7 +32,8 @@ class Vae(nn.Module):
     def loss(self, values: Tensor, noise: Tensor) -> Tensor:
         """Return the negative lower bound on the log-likelihood of each row, (B,) float32, with its graph.
 
-        Eq. 10 with one draw. A value counts as the mean of a coin, so its likelihood is a cross-entropy.
+        Eq. 10 with one draw. A value is the mean of a Bernoulli variable, so the reconstruction is a
+        cross-entropy.
 
         Args:
             values: (B, D) float32, 0 … 1.

@@ -13,6 +13,7 @@ from tiny_worlds import learn_tasks, make_learner, make_settings, parameters_of,
 
 from strategies import (
     STRATEGIES,
+    Exclusive,
     Hyperparameters,
     Method,
     MethodError,
@@ -44,7 +45,7 @@ class Other(Strategy):
     notes: ClassVar[dict[Any, str]] = {"class": "weak"}
     unsupported: ClassVar[dict[Any, str]] = {"domain": "for tests"}
     unsupported_models: ClassVar[dict[str, str]] = {"mlp": "for tests"}
-    owns = "the step"
+    owns = Exclusive.GRADIENT_DIRECTION
 
     @classmethod
     def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
@@ -54,7 +55,7 @@ class Other(Strategy):
 class Rival(Strategy):
     name = "rival"
     summary = "for tests"
-    owns = "the step"
+    owns = Exclusive.GRADIENT_DIRECTION
 
 
 @pytest.fixture
@@ -126,17 +127,18 @@ def test_parts_are_called_in_the_order_of_the_list_however_they_are_written(regi
     ("name", "message"),
     [
         ("ewc+ewc", "expected each part once, got 'ewc+ewc'; drop the repeats"),
-        ("naive+ewc", "expected parts that combine, got 'naive' in 'naive+ewc': it adds nothing; drop it"),
+        ("naive+ewc", "expected parts that can be combined, got 'naive' in 'naive+ewc': it adds nothing; drop it"),
         (
             "packnet+replay",
-            "expected parts that combine, got 'packnet' in 'packnet+replay': it decides which weights each task may "
-            "use, and no other part may move them; drop it",
+            "expected parts that can be combined, got 'packnet' in 'packnet+replay': it decides which weights each "
+            "task may use, and no other part may move them; drop it",
         ),
         (
             "other+++rival",
-            "expected one part that owns the step, got 'other++' and 'rival' in 'other+++rival'; drop one of the two",
+            "expected at most one part that sets the direction of the gradient, got 'other++' and 'rival' in "
+            "'other+++rival'; drop one of the two",
         ),
-        ("a:B", "expected code that was named to be loaded, got 'a:B'; pass --plugin a:B"),
+        ("a:B", "expected a plugin that was loaded, got 'a:B'; pass --plugin a:B"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_with_the_reason(registry: Registry, name: str, message: str) -> None:
@@ -204,7 +206,7 @@ def test_a_class_is_imported_only_where_it_is_asked_for(registry: Registry, plug
     [
         ("no_such_module_here:A", "expected a module that can be imported, got 'no_such_module_here'"),
         ("{plugin}:Missing", "expected a class of '{plugin}', got 'Missing'; check its spelling"),
-        ("{plugin}:NoStrategy", "got '{plugin}:NoStrategy' with no subclass of strategies.Strategy"),
+        ("{plugin}:NoStrategy", "got '{plugin}:NoStrategy' with a type that is not a subclass of strategies.Strategy"),
         ("{plugin}:Nameless", "got '{plugin}:Nameless' with no name"),
         ("{plugin}_broken:A", "(RuntimeError: on purpose)"),
     ],
@@ -237,7 +239,7 @@ def test_an_installed_package_names_its_methods_by_an_entry_point(
 
 
 def test_a_name_that_is_taken_is_refused(registry: Registry) -> None:
-    with pytest.raises(MethodError, match="expected a name that is free, got 'ewc'"):
+    with pytest.raises(MethodError, match="expected a name that no other strategy has, got 'ewc'"):
         registry.add("ewc", Rival)
     registry.add("ewc", Ewc)
 
@@ -246,6 +248,12 @@ class BadSpace(Strategy):
     name = "bad"
     summary = "for tests"
     search_space: ClassVar[dict[str, Any]] = {"strength": [1, 2]}
+
+
+class OwnsText(Strategy):
+    name = "text"
+    summary = "for tests"
+    owns = "the direction of the gradient"  # type: ignore[assignment]
 
 
 class NeedsValue(Strategy):
@@ -258,8 +266,9 @@ class NeedsValue(Strategy):
 
 def test_faults_of_a_strategy_class() -> None:
     assert strategy_faults(Ewc) == []
-    assert strategy_faults(Ewc.name) == ["no subclass of strategies.Strategy"]
-    assert strategy_faults(BadSpace) == ["a search space for 'strength', which is no hyper-parameter"]
+    assert strategy_faults(Ewc.name) == ["a type that is not a subclass of strategies.Strategy"]
+    assert strategy_faults(BadSpace) == ["a search space for 'strength', which is not a hyper-parameter"]
+    assert strategy_faults(OwnsText) == ["an `owns` that is not a member of strategies.Exclusive"]
     assert strategy_faults(NeedsValue) == ["a hyper-parameter without a default"]
 
 
