@@ -13,6 +13,7 @@ from orchestrator.conformance.world import N_TASKS, Case, equal, logits_of, tens
 from strategies import Batch, Exclusive, Forward, Learner, TaskData, find_method
 from strategies.parts.quadratic import QuadraticState, penalty_value
 
+
 def its_buffer_stays_within_capacity(case: Case) -> None:
     """No part keeps more examples than its `buffer_size`, at any step."""
     capacity = 7

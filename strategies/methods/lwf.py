@@ -32,7 +32,7 @@ class LwfHyperparameters(Hyperparameters):
     )
     new_outputs: Literal["at_zero", "left_out"] = Field(
         "at_zero",
-        description="`class` only, if new outputs compete with old ones: in the softmax with a target of 0, or left out",
+        description="`class` only, if new outputs compete with old: in the softmax with a target of 0, or left out",
     )
 
     def unused(self) -> frozenset[str]:
