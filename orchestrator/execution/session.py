@@ -71,7 +71,7 @@ class Session:
         run.refuse_other_data(hashes)
         self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
-        self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.told if self._mirror else None)
+        self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.add if self._mirror else None)
         self.progress = Progress(self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()

@@ -52,7 +52,7 @@ class StudyMirror:
         self._thread = threading.Thread(target=self._work, name="study-mirror", daemon=True)
         self._thread.start()
 
-    def told(self, search: CellSearch, trial: optuna.trial.FrozenTrial) -> None:
+    def add(self, search: CellSearch, trial: optuna.trial.FrozenTrial) -> None:
         """Queue a copy of `trial`."""
         self._queue.put((search.cell.name, search.study_direction, trial))
 

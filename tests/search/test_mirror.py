@@ -44,7 +44,7 @@ def search_with_mirror(
 ) -> dict[str, Outcome]:
     """Run the search over fake outcomes, at most `stop_after` of them; seed 1 of every third suggestion fails."""
     mirror = StudyMirror(url, spec)
-    search = SweepSearch(spec, {"digits": "f00d"}, cached, mirror.told)
+    search = SweepSearch(spec, {"digits": "f00d"}, cached, mirror.add)
     known = dict(cached)
     for _ in range(stop_after):
         if search.is_finished:
@@ -112,7 +112,7 @@ def test_a_storage_that_cannot_be_opened_is_named(spec: SweepSpec, url: str) -> 
         StudyMirror(url, spec)
 
 
-def test_a_failing_copy_is_told_at_the_end_and_leaves_no_gap(
+def test_a_failed_copy_is_reported_and_leaves_no_gap(
     spec: SweepSpec, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap would shift the numbers of what follows, and a later run would copy some of it twice."""

@@ -174,7 +174,7 @@ def test_a_lock_is_taken_over_once(root: str, each_look: EachLook) -> None:
     assert storage.names() == []
 
 
-def test_a_sweep_that_lost_its_lock_writes_nothing_more(
+def test_a_sweep_that_lost_its_lock_writes_no_more(
     root: str, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def record(spec: TrialSpec) -> None:
@@ -214,7 +214,7 @@ def test_a_lock_that_is_renewed_is_left_alone(stored: Stored, each_look: EachLoo
     assert stored.owner == "x"
 
 
-def test_a_lock_that_is_renewed_at_the_last_moment_is_left_alone(stored: Stored, each_look: EachLook) -> None:
+def test_a_renewal_at_the_last_moment_is_respected(stored: Stored, each_look: EachLook) -> None:
     stored.force(lock_of_far())
     waits = each_look(lambda: stored.force(lock_of_far()) if sum(waits) >= lease.LEASE_SECONDS else None)
     with refused():
@@ -222,7 +222,7 @@ def test_a_lock_that_is_renewed_at_the_last_moment_is_left_alone(stored: Stored,
     assert stored.owner == "x"
 
 
-def test_a_lock_that_is_renewed_after_the_last_look_is_left_alone(
+def test_a_renewal_after_the_last_look_is_respected(
     stored: Stored, each_look: EachLook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     each_look()
@@ -263,7 +263,7 @@ def test_of_two_who_start_at_once_one_holds(stored: Stored, monkeypatch: pytest.
     assert stored.owner == "x"
 
 
-def test_a_lock_that_vanishes_when_it_is_refused_is_a_refusal(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_gone_after_a_refusal_is_a_refusal(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Stored, content: bytes, seen: Version | None) -> Version:
         raise ChangedError
 
@@ -296,7 +296,7 @@ def test_a_lock_with_an_odd_process_is_watched(stored: Stored, each_look: EachLo
     assert waits
 
 
-def test_a_live_process_of_this_machine_is_refused_at_once(stored: Stored, each_look: EachLook) -> None:
+def test_a_live_process_here_is_respected_at_once(stored: Stored, each_look: EachLook) -> None:
     waits = each_look()
     here = {"process": os.getpid(), "machine": lease._machine()}
     stored.force(lock_of_far(renewed=time.time(), **here))
@@ -308,7 +308,7 @@ def test_a_live_process_of_this_machine_is_refused_at_once(stored: Stored, each_
     assert waits, "its number may be that of another process by now"
 
 
-def test_another_users_process_of_this_machine_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_process_here_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: int) -> None:
         raise PermissionError
 
@@ -417,7 +417,7 @@ def test_the_lease_counts_from_before_the_put(stored: Stored, monkeypatch: pytes
         assert lock.is_due()
 
 
-def test_a_lease_outlasts_a_refused_renewal_and_the_next() -> None:
+def test_a_lease_outlasts_a_refused_renewal() -> None:
     assert lease.LEASE_SECONDS / 2 > lease.RENEWAL_SECONDS + lease.RETRY_SECONDS
 
 

@@ -353,7 +353,7 @@ def test_files_are_made_of_paths(tmp_path: Path) -> None:
     assert stored_file(file.storage.address("c.pt")).storage.path == tmp_path
 
 
-def test_a_disk_with_a_cache_is_told_to_empty_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sync_empties_the_cache_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS; a file system that has no such call gets the plain one."""
     calls: list[str] = []
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)

@@ -60,7 +60,7 @@ def test_an_s3_uri_gives_bucket_and_server(query: str, config: dict[str, str]) -
     assert (store.client_options or {})["allow_http"] == str(is_plain).lower()  # type: ignore[comparison-overlap]
 
 
-def test_a_certificate_is_checked_unless_the_uri_says_no() -> None:
+def test_certificates_are_checked_by_default() -> None:
     for value, is_allowed in (("true", None), ("1", None), ("false", "true"), ("0", "true")):
         store, _ = open_store(f"s3://bucket/a?region=x&tls_verify_certificates={value}")
         assert (store.client_options or {}).get("allow_invalid_certificates") == is_allowed  # type: ignore[union-attr]
@@ -95,7 +95,7 @@ def test_the_region_of_a_bucket_is_found(
         assert store.config.get("region", store.config.get("aws_region")) == region
 
 
-def test_a_server_of_ones_own_is_not_asked_for_a_region(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_region_or_server_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked"))
     open_store("s3://bucket/a?endpoint_override=h")
     open_store("s3://bucket/a?region=x")
