@@ -1,1 +1,1 @@
-"""What every other package may use: errors, metrics, costs, text. It imports nothing of ours."""
+"""What every other package may use: errors, metrics and costs, signals, text. It imports nothing of ours."""

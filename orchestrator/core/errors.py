@@ -1,4 +1,4 @@
-"""The one exception tree: everything here is the user's to fix and is shown without a traceback."""
+"""The exceptions of this package. They are for users to fix, so they are shown without a traceback."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class UsageError(OrchestratorError):
 
 
 class SpecError(OrchestratorError):
-    """A spec is wrong; holds every fault at once.
+    """A spec is wrong. Holds every fault.
 
     Args:
-        faults: one message a fault, `where.name: expected RULE, got VALUE; WHAT TO DO`.
+        faults: one message per fault, `PLACE: WHAT IS WRONG; WHAT TO DO`.
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -41,10 +41,10 @@ class ModelError(OrchestratorError):
 
 
 class DataError(OrchestratorError):
-    """Data are missing or damaged; holds every fault at once.
+    """Data are missing or damaged. Holds every fault.
 
     Args:
-        faults: one message a fault, in the form of `SpecError`'s.
+        faults: one message per fault, in the form of `SpecError`'s.
     """
 
     def __init__(self, *faults: str) -> None:

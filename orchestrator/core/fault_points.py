@@ -1,7 +1,7 @@
-"""Named points between the writes of a run, at which a test lets the process die.
+"""Named points between the writes of a run at which a test can make the process die.
 
-With `CONTINUAL_SWEEP_KILL_AT=POINT#N` in the environment the process kills itself with SIGKILL when it comes to POINT
-for the N-th time, as a crash or the kernel would. Without it a point costs one comparison.
+With `CONTINUAL_SWEEP_KILL_AT=POINT#N` in the environment, the process kills itself with SIGKILL when it reaches POINT
+for the N-th time, like a crash. Without the variable a point costs one comparison.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ POINTS = (
     "compact.synced",
     "compact.removed",
 )
-"""Every point: of a write (temporary file open, content on disk, name replaced, folder synced) by its purpose, of a
-trial (accuracy written, row written), of deleting, of tidying up, and of compaction in its order."""
+"""All points: of each kind of write (temporary file opened, content on disk, name replaced, folder synced), of a trial
+(accuracy written, row written), of deleting, of tidying up, and of compaction in its order."""
 
 
 def _wanted() -> tuple[str, int] | None:
@@ -40,7 +40,7 @@ def _wanted() -> tuple[str, int] | None:
         return None
     point, _, number = text.partition("#")
     if point not in POINTS or not (number or "1").isdigit():
-        raise ValueError(f"{VARIABLE}: expected POINT#N with a point of {', '.join(POINTS)}, got '{text}'; mend it")
+        raise ValueError(f"{VARIABLE}: expected POINT#N with a point of {', '.join(POINTS)}, got '{text}'; correct it")
     return point, int(number or 1)
 
 
@@ -49,7 +49,7 @@ _passed = 0
 
 
 def reached(point: str) -> None:
-    """Note that the process has come to `point`; where that is asked for, it dies here."""
+    """Count a pass through `point`, and die here if the environment asks for it."""
     global _passed
     if _KILL_AT is None or _KILL_AT[0] != point:
         return

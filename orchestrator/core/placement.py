@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a trial runs; no part of its identity, recorded in its row.
+    """Where a trial runs. It is recorded in the trial's row, and is no part of its key.
 
     Args:
         device: `cpu` or `cuda`.

@@ -1,4 +1,4 @@
-"""SIGTERM ends a process in order: a scheduler, `ray job stop` or a shutdown sends it, and kills seconds later."""
+"""Ends the process in order on SIGTERM, which schedulers, `ray job stop` and shutdowns send seconds before SIGKILL."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ STOPPED = "stopped: complete trials are kept; run the same command again to go o
 
 
 class Terminated(SystemExit):
-    """The process was told to end; complete trials are on disk."""
+    """SIGTERM arrived. Complete trials are on disk."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_TERMINATED)
 
 
 def terminate(signum: int, frame: object) -> None:
-    """Handle SIGTERM: say so at once, for who sent it may kill us before we have left the cluster."""
+    """Handle SIGTERM. Say so at once: SIGKILL may come before the cluster is left."""
     say_stopped()
     raise Terminated
 
 
 def say_stopped() -> None:
-    """Print, without Python's buffers, which a signal may have found half written."""
+    """Write the message past Python's buffers, which a signal may interrupt half written."""
     with suppress(OSError):
         os.write(2, f"{STOPPED}\n".encode())
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise `Terminated` where SIGTERM comes; in threads other than the main one nothing changes."""
+    """Raise `Terminated` on SIGTERM. Does nothing outside the main thread, which alone can set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,12 +46,12 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def kept_through_start() -> Iterator[None]:
-    """Keep our handler while Ray starts: Ray puts its own in place, which exits with 1 and no message."""
+    """Keep our handler while Ray starts: Ray installs its own, which exits with code 1 and no message."""
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is terminate
     try:
         yield
     except SystemExit as end:
-        if not isinstance(end, Terminated):  # Ray's handler was the one that was called
+        if not isinstance(end, Terminated):  # Ray's handler was called, not ours
             say_stopped()
         raise Terminated from end
     finally:

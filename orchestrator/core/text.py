@@ -1,4 +1,4 @@
-"""Text of others as a terminal may be given it: what would move its cursor or turn its writing round is spelled out."""
+"""Makes foreign text safe to print: spells out characters that move the cursor or change the writing direction."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Iterable
 
 _HIDDEN = (
     (0x00, 0x1F),  # C0: escape sequences, carriage returns, line breaks
-    (0x7F, 0x9F),  # delete and C1, where one character begins an escape sequence
+    (0x7F, 0x9F),  # delete and C1, one of which begins an escape sequence
     (0x061C, 0x061C),
-    (0x200E, 0x200F),  # marks of the direction of writing, as the one above
-    (0x2028, 0x202E),  # line and paragraph separators, and embeddings and overrides of the direction
+    (0x200E, 0x200F),  # marks of writing direction, like the one above
+    (0x2028, 0x202E),  # line and paragraph separators, embeddings and overrides of direction
     (0x2066, 0x2069),  # isolates
-    (0xD800, 0xDFFF),  # surrogates: bytes of a file's name that are no UTF-8, which no terminal can be given
+    (0xD800, 0xDFFF),  # surrogates: bytes of a file name that are no UTF-8, which cannot be printed
 )
 _SPELLED = {code: ascii(chr(code))[1:-1] for first, last in _HIDDEN for code in range(first, last + 1)}
 _SPELLED_IN_LINES = {code: spelled for code, spelled in _SPELLED.items() if code != ord("\n")}
 
 
 def visible(text: str) -> str:
-    r"""Return `text` in one line, each control character as Python writes it: `\n`, `\x1b`, `\u202e`."""
+    r"""Return `text` as one line, with control characters as Python writes them: `\n`, `\x1b`, `\u202e`."""
     return text.translate(_SPELLED)
 
 
 def visible_lines(text: str) -> str:
-    """Return `text` as `visible` does, with its line breaks left."""
+    """Return `text` as `visible` does, but keep its line breaks."""
     return text.translate(_SPELLED_IN_LINES)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the way out for an unknown name: the nearest known one, or all of them."""
+    """Return advice on an unknown name: the nearest known name, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"

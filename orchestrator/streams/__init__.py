@@ -1,1 +1,1 @@
-"""Data sets as arrays, and the streams of tasks that they are cut into."""
+"""Data sets as arrays, and streams: the lists of tasks that they are cut into."""
