@@ -206,7 +206,7 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
         "resources.methods.ewc.cpus",
         "a trial without a GPU needs more than 0 CPUs",
     ),
-    "CPUs 0 where a method gives up the GPU": (
+    "CPUs 0 of a method without the GPU": (
         {"resources": {"cpus": 0, "gpus": 1, "methods": {"ewc": {"gpus": 0}}}},
         "resources.methods.ewc.cpus",
         "a trial without a GPU needs more than 0 CPUs",
@@ -270,14 +270,14 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", ONE_FAULT)
-def test_one_fault_is_told_as_one(name: str) -> None:
+def test_each_fault_is_reported_once(name: str) -> None:
     content, where, part = ONE_FAULT[name]
     (fault,) = faults_of(content)
     assert fault.startswith(f"{where}: "), fault
     assert part in fault
 
 
-def test_the_reason_is_told_for_each_cell_that_is_refused() -> None:
+def test_each_refused_cell_has_its_reason() -> None:
     content = {"methods": ["packnet"], "scenarios": ["split-digits/task", "split-digits/class", "split-digits/domain"]}
     faults = faults_of(content)
     assert len(faults) == 2
@@ -304,7 +304,7 @@ def test_skipping_leaves_the_others() -> None:
     assert [cell.name for cell in spec.cells] == ["split-digits/class naive"]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     content = {
         "name": "a/b",
         "scenario": "x",
@@ -352,12 +352,12 @@ def test_the_count_stands_in_the_message() -> None:
 
 
 def test_a_faulty_part_does_not_hide_its_neighbour() -> None:
-    """Two errors at one place must not take the whole part away before the rest of it is checked."""
+    """Two errors at one place must not hide faults in the rest of the part."""
     faults = faults_of({"seeds": {"search": "x", "confirm": [1, 1]}})
     assert [fault.partition(":")[0] for fault in faults] == ["seeds.search", "seeds.confirm"]
 
 
-def test_bad_seeds_do_not_pretend_that_there_is_no_search() -> None:
+def test_bad_seeds_cause_one_fault() -> None:
     assert len(faults_of({"methods": ["ewc"], "seeds": {"search": -1}})) == 1
 
 
@@ -416,7 +416,7 @@ def test_nearest_offers_all_where_none_is_near() -> None:
     ],
     ids=lambda value: value[:60],
 )
-def test_a_bad_file_is_told_as_one(tmp_path: Path, content: bytes, part: str) -> None:
+def test_a_bad_file_is_one_fault(tmp_path: Path, content: bytes, part: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError) as caught:
@@ -427,8 +427,8 @@ def test_a_bad_file_is_told_as_one(tmp_path: Path, content: bytes, part: str) ->
 
 
 @pytest.mark.parametrize("form", ["[{}]", "{{<<: [{}]}}"], ids=["lists", "merges"])
-def test_aliases_that_grow_are_refused_before_they_do(tmp_path: Path, form: str) -> None:
-    """Nine levels of nine are 10^9 entries: with them anything but a refusal while counting takes minutes."""
+def test_growing_aliases_are_refused_while_counting(tmp_path: Path, form: str) -> None:
+    """Nine levels of nine aliases are 10^9 entries: writing them out would take minutes."""
     levels = [f"  l{level}: &l{level} {form.format(','.join([f'*l{level - 1}'] * 9))}" for level in range(1, 10)]
     path = tmp_path / "bomb.yaml"
     path.write_text("\n".join(["model:", " name: m:M", " options:", "  l0: &l0 {a: 1}", *levels]))
@@ -448,7 +448,7 @@ def test_aliases_of_a_reasonable_spec_are_read(tmp_path: Path) -> None:
 
 
 def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
-    """As from `sweep <(…)`."""
+    """As with `sweep <(…)`."""
     reading, writing = os.pipe()
     with open(reading, "rb"), open(writing, "wb") as file:
         file.write(b"name: piped\n")
@@ -462,14 +462,14 @@ def test_the_bounds_of_a_sweep_are_above_what_is_real() -> None:
     assert spec.search.suggestions == 10_000
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"nope.yaml: cannot read this YAML file: No such file or directory; check"):
         load_spec(tmp_path / "nope.yaml")
     with pytest.raises(SpecError, match="file: Is a directory"):
         load_spec(tmp_path)
 
 
-def test_an_unknown_preset_is_told() -> None:
+def test_an_unknown_preset_is_named() -> None:
     with pytest.raises(
         SpecError, match=r"--preset: expected a known preset, got 'quickstrt'; did you mean 'quickstart'"
     ):

@@ -77,7 +77,7 @@ def test_files_are_read_channels_first(write: Any, downloads: list[str], name: s
     assert downloads == []
 
 
-def test_a_damaged_file_is_told_and_nothing_is_downloaded(write: Any, downloads: list[str]) -> None:
+def test_a_damaged_file_is_reported_not_downloaded(write: Any, downloads: list[str]) -> None:
     root, _ = write("cifar10")
     path = root / "cifar-10-batches-py" / "data_batch_3"
     path.write_bytes(path.read_bytes()[:-9])

@@ -1,4 +1,4 @@
-"""A user's own images: how folders are read, and what is told of each that is wrong."""
+"""A user's own images: how folders are read, and the faults that are reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_natural_order(names: list[str], expected: list[str]) -> None:
     assert sorted(names, key=natural) == expected
 
 
-def test_a_folder_a_class_in_the_natural_order_of_names(tmp_path: Path) -> None:
+def test_class_folders_in_natural_order(tmp_path: Path) -> None:
     data = load(write_classes(tmp_path, {"c10": 5, "c2": 5}))
     assert data.facts.class_names == ("c2", "c10")
     assert (data.facts.shape, data.facts.task_names) == ((1, 4, 4), ())
@@ -78,7 +78,7 @@ def test_a_folder_a_class_in_the_natural_order_of_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("share", "n_test"), [(0.2, 2), (0.5, 5), (0.99, 9), (0.01, 1)])
-def test_a_share_of_each_class_is_the_test_split_but_never_all(tmp_path: Path, share: float, n_test: int) -> None:
+def test_the_test_split_is_a_share_of_each_class(tmp_path: Path, share: float, n_test: int) -> None:
     data = load(write_classes(tmp_path, {"a": 10, "b": 10}), test_share=share)
     assert np.bincount(data.test_labels).tolist() == [n_test, n_test]
 
@@ -124,7 +124,7 @@ def test_one_image_in_colour_makes_all_of_them_rgb(tmp_path: Path) -> None:
     assert sorted(image[:, 0, 0].tolist() for image in inputs) == [[0, 0, 0], [1, 1, 1], [10, 10, 10], [200, 0, 0]]
 
 
-def test_transparency_is_dropped_and_a_palette_is_colour(tmp_path: Path) -> None:
+def test_transparency_is_dropped_and_palettes_are_rgb(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2})
     Image.new("RGBA", (4, 4), (9, 8, 7, 0)).save(tmp_path / "a" / "0.png")
     Image.new("RGB", (4, 4), (50, 60, 70)).quantize(4).save(tmp_path / "a" / "1.png")
@@ -133,7 +133,7 @@ def test_transparency_is_dropped_and_a_palette_is_colour(tmp_path: Path) -> None
     assert {tuple(image[:, 0, 0].tolist()) for image in inputs} >= {(9, 8, 7), (50, 60, 70)}
 
 
-def test_images_are_resized_to_a_side_or_to_height_and_width(tmp_path: Path) -> None:
+def test_images_are_resized(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 2}, size=(4, 6))
     write_classes(tmp_path, {"a": 0, "b": 2}, size=(8, 2))
     assert load(tmp_path, image_size=5).facts.shape == (1, 5, 5)
@@ -165,7 +165,7 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     assert load(tmp_path).facts.class_names == ("a", "b")
 
 
-def test_what_changed_on_the_disk_is_read_again(tmp_path: Path) -> None:
+def test_changed_files_are_read_again(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2})
     before = load(tmp_path)
     assert load(tmp_path) is before
@@ -225,20 +225,20 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_each_fault_names_the_file(tmp_path: Path, kind: str) -> None:
-    spoil, said = WRONG[kind]
-    spoil(write_classes(tmp_path, {"a": 3, "b": 3}))
+    damage, said = WRONG[kind]
+    damage(write_classes(tmp_path, {"a": 3, "b": 3}))
     (fault,) = faults(tmp_path)
     assert fault.startswith("streams.photos.folder")
     assert said in fault
 
 
-def test_a_missing_an_empty_and_a_folder_of_one_class_are_told(tmp_path: Path) -> None:
+def test_folders_without_two_classes_are_refused(tmp_path: Path) -> None:
     assert "there is no folder" in faults(tmp_path / "absent")[0]
     assert "has no class folders; put" in faults(tmp_path)[0]
     assert "expected 2 classes or more, got 'a'" in faults(write_classes(tmp_path, {"a": 3}))[0]
 
 
-def test_all_unreadable_images_are_told_up_to_ten(tmp_path: Path) -> None:
+def test_ten_unreadable_images_are_named(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 3, "b": 3})
     for number in range(13):
         (tmp_path / "a" / f"x{number}.jpg").write_bytes(b"")
@@ -260,9 +260,9 @@ def test_one_example_of_a_class_in_a_task_names_both(tmp_path: Path) -> None:
 def test_train_and_test_must_fit_each_other(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", {"a": 2, "b": 2})
     write_classes(tmp_path / "test", {"a": 2, "c": 2})
-    told = faults(tmp_path)
-    assert "class 'c' has test examples but no training examples; add some" in told[0]
-    assert "class 'b' has no test examples; add some" in told[1]
+    found = faults(tmp_path)
+    assert "class 'c' has test examples but no training examples; add some" in found[0]
+    assert "class 'b' has no test examples; add some" in found[1]
     assert "test_share: has no effect, because" in faults(tmp_path, test_share=0.5)[0]
     write_image(tmp_path / "val" / "a" / "0.png")
     assert "holds 'val' beside train and test; move it away" in faults(tmp_path)[0]

@@ -48,7 +48,7 @@ def test_noisy_pixels_stay_in_zero_to_one() -> None:
         assert float((pixels == bound).float().mean()) == pytest.approx(0.5, abs=0.012)  # half of it is cut
 
 
-def test_noise_follows_its_seed_the_task_and_the_part_alone() -> None:
+def test_noise_depends_on_its_seed_task_and_part_alone() -> None:
     one, again = stream_of(n_tasks=3, seed=0), stream_of(n_tasks=3, seed=9)
     other = stream_of(n_tasks=3, noise_seed=1)
     assert torch.equal(one.train(2).inputs, one.train(2).inputs)
@@ -63,8 +63,8 @@ def test_noise_follows_its_seed_the_task_and_the_part_alone() -> None:
     assert torch.equal(one.train(0).inputs, other.train(0).inputs)
 
 
-def test_the_noise_of_a_row_does_not_depend_on_how_many_follow() -> None:
-    """More rows than are made at once."""
+def test_noise_of_a_row_ignores_the_rows_after_it() -> None:
+    """The stream makes 8,192 rows at a time; here are more."""
     many, few = (stream_of(data=images(n=n), n_tasks=2).train(1).inputs for n in (9000, 8))
     assert torch.equal(many[:8], few)
     assert not torch.equal(many[8192:8200], few)

@@ -122,7 +122,7 @@ def test_shapes_of_the_examples() -> None:
         assert stream.train(1).inputs.dtype == torch.float32
 
 
-def test_a_table_is_normalised_and_its_one_hots_are_not() -> None:
+def test_numbers_are_normalised_and_one_hots_are_not() -> None:
     spec = example("churn")
     data = load_datasets(spec, Path())["churn"].phase("confirm", 0.1)
     stream = Stream("churn", spec.stream_settings("churn"), "domain", 0, data, torch.device("cpu"))
@@ -219,8 +219,8 @@ def test_a_head_of_one_output_is_refused() -> None:
     ("entry", "is_fine"),
     [(4, False), (5, True), ({"low": 4, "high": 9}, False), ({"low": 5, "high": 9}, True), ([9, 4], False)],
 )
-def test_what_a_method_cannot_be_set_up_with_is_refused_before_any_trial(entry: Any, is_fine: bool) -> None:
-    """iCaRL needs an exemplar for each of the 5 classes: at every end of what is searched."""
+def test_impossible_set_ups_are_refused_before_trials(entry: Any, is_fine: bool) -> None:
+    """iCaRL needs an exemplar for each of the 5 classes, at both ends of a range."""
     spec = parse_spec(
         SMALL
         | {"streams": {"own": OWN.model_dump() | {"table": "a.csv"}}, "methods": ["icarl"], "scenarios": ["own/class"]}
@@ -262,22 +262,22 @@ def test_what_a_method_cannot_be_set_up_with_is_refused_before_any_trial(entry: 
         ({"churn": {"n_tasks": 2}}, "streams.churn: expected a known stream, or your own data with folder or table"),
     ],
 )  # fmt: skip
-def test_what_the_spec_alone_tells_is_refused_without_reading(streams: dict[str, Any], said: str, data: Path) -> None:
+def test_faults_of_the_spec_need_no_data(streams: dict[str, Any], said: str, data: Path) -> None:
     shutil.rmtree(data)
     with pytest.raises(SpecError) as caught:
         parse_spec({"streams": streams})
     assert any(fault.startswith(said) and "; " in fault for fault in caught.value.faults), caught.value.faults
 
 
-def test_own_streams_are_offered_for_a_misspelt_scenario() -> None:
+def test_own_streams_are_suggested_for_a_typo() -> None:
     with pytest.raises(SpecError, match="did you mean 'churn'"):
         example("churn", scenarios=["chrun/domain"])
 
 
 def asked(name: str, **fields: Any) -> tuple[str, ...]:
-    """Return the faults that show once the data are read; each way to the data tells the same."""
+    """Return the faults that show once the data are read. Plan, session and loading must report the same."""
     spec = example(name, **fields)
-    told = []
+    reported = []
     for ask in (
         lambda: api.plan(spec),
         lambda: Session(spec, Run(Path("run")), Path("nowhere")),
@@ -285,43 +285,45 @@ def asked(name: str, **fields: Any) -> tuple[str, ...]:
     ):
         with pytest.raises(OrchestratorError) as caught:
             ask()
-        told.append(caught.value.faults)  # type: ignore[attr-defined]
-    assert told[0] == told[1] == told[2]
-    return told[0]
+        reported.append(caught.value.faults)  # type: ignore[attr-defined]
+    assert reported[0] == reported[1] == reported[2]
+    return reported[0]
 
 
-def test_all_that_the_data_tell_is_told_at_once_before_any_worker() -> None:
+def test_faults_of_data_are_reported_before_any_worker() -> None:
     photos = EXAMPLES["photos"]["streams"]["photos"] | {"classes_per_task": 4}
     streams = churn() | {"photos": photos}
-    told = asked("churn", streams=streams, scenarios=["churn/class", "photos/class"])
-    assert [fault.partition(":")[0] for fault in told] == ["scenarios.0", "limits.0"]
-    assert "both have class 'no'" in told[0]
-    assert "photos/class has no worst_forgetting, which needs 2 tasks" in told[1]
+    reported = asked("churn", streams=streams, scenarios=["churn/class", "photos/class"])
+    assert [fault.partition(":")[0] for fault in reported] == ["scenarios.0", "limits.0"]
+    assert "both have class 'no'" in reported[0]
+    assert "photos/class has no worst_forgetting, which needs 2 tasks" in reported[1]
 
 
-def test_a_mistake_in_the_data_leaves_no_run_folder_in_the_way_of_the_mended_spec(tmp_path: Path) -> None:
+def test_a_fault_in_the_data_leaves_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'churned'"):
         api.run_sweep(example("churn", streams=churn(label="churnd")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_faults_of_two_data_sets_and_of_the_spec_are_told_together(data: Path) -> None:
+def test_faults_of_data_and_spec_are_reported_together(data: Path) -> None:
     (data / "photos" / "cat" / "x.png").write_bytes(b"")
     streams = EXAMPLES["photos"]["streams"] | churn(label="churnd") | {"more": churn()["churn"]}
-    told = asked("churn", streams=streams, scenarios=["photos/class", "churn/domain", "more/class"])
-    assert ["x.png" in told[0], "did you mean 'churned'?" in told[1], "more/class is impossible" in told[2]] == [
-        True
-    ] * 3
+    reported = asked("churn", streams=streams, scenarios=["photos/class", "churn/domain", "more/class"])
+    assert [
+        "x.png" in reported[0],
+        "did you mean 'churned'?" in reported[1],
+        "more/class is impossible" in reported[2],
+    ] == [True] * 3
 
 
-def test_classes_that_do_not_reach_are_told() -> None:
+def test_too_few_classes_are_refused() -> None:
     streams = {"photos": EXAMPLES["photos"]["streams"]["photos"] | {"n_tasks": 3, "class_order": [0, 1, 4]}}
-    told = asked("photos", streams=streams)
-    assert "streams.photos.class_order: expected different classes from 0 to 3, got [0, 1, 4]" in told[0]
-    assert "streams.photos.n_tasks: 3 x 2 (n_tasks x classes_per_task) is more than the 3 classes" in told[1]
+    reported = asked("photos", streams=streams)
+    assert "streams.photos.class_order: expected different classes from 0 to 3, got [0, 1, 4]" in reported[0]
+    assert "streams.photos.n_tasks: 3 x 2 (n_tasks x classes_per_task) is more than the 3 classes" in reported[1]
 
 
-def test_settings_of_classes_are_refused_for_folders_of_tasks(data: Path) -> None:
+def test_class_settings_are_refused_for_task_folders(data: Path) -> None:
     os.rename(data / "photos", data / "2024")
     os.makedirs(data / "photos")
     os.rename(data / "2024", data / "photos" / "2024")
@@ -329,11 +331,11 @@ def test_settings_of_classes_are_refused_for_folders_of_tasks(data: Path) -> Non
     assert fault.startswith("streams.photos.n_tasks: drop it (it is 2): 'data/photos' has a folder for each task")
 
 
-def test_a_class_with_nothing_to_validate_on_is_told_where_it_is_used() -> None:
+def test_a_used_class_without_validation_is_refused() -> None:
     pd.DataFrame({"x": range(14), "y": [*"aaaaabbbbbccdd"]}).to_csv("few.csv", index=False)
     few = {"table": "few.csv", "label": "y", "classes_per_task": 1}
-    told = asked("churn", streams={"few": few}, scenarios=["few/class"])
-    assert [fault.split("got ")[1] for fault in told] == [
+    reported = asked("churn", streams={"few": few}, scenarios=["few/class"])
+    assert [fault.split("got ")[1] for fault in reported] == [
         "1 in class 'c'; add examples or set seeds.search to 0",
         "1 in class 'd'; add examples or set seeds.search to 0",
     ]
@@ -341,7 +343,7 @@ def test_a_class_with_nothing_to_validate_on_is_told_where_it_is_used() -> None:
     load_datasets(example("churn", streams=without, scenarios=["few/class"]), Path())
 
 
-def test_a_task_with_nothing_to_validate_on_is_told() -> None:
+def test_a_task_without_validation_is_refused() -> None:
     table = pd.DataFrame({"x": range(10), "y": [0, 1] * 5, "t": [0] * 6 + [1] * 4})
     table.to_csv("few.csv", index=False)
     streams = {"few": {"table": "few.csv", "label": "y", "task": "t"}}
@@ -360,7 +362,7 @@ def trial_key(spec: SweepSpec) -> str:
     return spec.trial(spec.cells[0], {}, 0, "confirm", fingerprint).key
 
 
-def test_the_key_follows_what_the_data_hold_and_not_where_they_lie(data: Path) -> None:
+def test_the_key_depends_on_content_not_on_paths(data: Path) -> None:
     before = trial_key(example("churn"))
     shutil.copy(data / "churn.csv", "elsewhere.csv")
     assert trial_key(example("churn", streams=churn(table="elsewhere.csv"))) == before
@@ -377,7 +379,7 @@ def test_a_trial_spec_holds_no_path() -> None:
     assert '"label":"churned"' in text
 
 
-def test_a_run_is_read_without_the_data_and_goes_on_where_they_were_moved(data: Path, tmp_path: Path) -> None:
+def test_a_run_survives_moved_data(data: Path, tmp_path: Path) -> None:
     spec = example("churn")
     run_all(spec, tmp_path / "run")
     os.rename(data, tmp_path / "moved")
@@ -390,7 +392,7 @@ def test_a_run_is_read_without_the_data_and_goes_on_where_they_were_moved(data: 
         api.plan(spec, tmp_path / "run")
 
 
-def test_other_data_and_another_cut_are_refused_in_an_old_run(data: Path, tmp_path: Path) -> None:
+def test_an_old_run_refuses_other_data(data: Path, tmp_path: Path) -> None:
     run_all(example("churn"), tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"streams\.churn\.n_tasks: left out -> 2"):
         api.plan(example("churn", streams=churn(n_tasks=2, task="calls")), tmp_path / "run")
@@ -400,7 +402,7 @@ def test_other_data_and_another_cut_are_refused_in_an_old_run(data: Path, tmp_pa
         api.plan(example("churn"), tmp_path / "run")
 
 
-def test_a_recorded_trial_is_repeated_from_the_runs_own_spec(tmp_path: Path) -> None:
+def test_a_recorded_trial_is_repeated_from_its_run(tmp_path: Path) -> None:
     run = run_all(example("churn"), tmp_path / "run")
     key = str(run.trials()["key"].iloc[0])
     spec, _ = api.recorded_trial(run, key)

@@ -69,7 +69,7 @@ def test_validation_split_is_stratified(share: float) -> None:
         assert int((data.train_labels == label).sum()) == n - max(round(share * n), 1)
 
 
-def test_search_phase_holds_out_of_training_data_and_shows_no_test_image() -> None:
+def test_search_phase_sees_no_test_image() -> None:
     dataset = distinct_dataset()
     data = dataset.phase("search", 0.2)
     train = contents(data.train_inputs, data.train_labels)
@@ -82,7 +82,7 @@ def test_search_phase_holds_out_of_training_data_and_shows_no_test_image() -> No
     assert not images & {image.tobytes() for image in dataset.test_inputs}
 
 
-def test_confirm_phase_trains_on_all_training_data_and_is_tested_on_the_test_split() -> None:
+def test_confirm_phase_sees_all_data() -> None:
     dataset = distinct_dataset()
     data = dataset.phase("confirm", 0.2)
     np.testing.assert_array_equal(data.train_inputs, dataset.train_inputs)
@@ -91,7 +91,7 @@ def test_confirm_phase_trains_on_all_training_data_and_is_tested_on_the_test_spl
     np.testing.assert_array_equal(data.evaluation_labels, dataset.test_labels)
 
 
-def test_validation_split_is_the_same_every_time_and_no_global_state_moves_it() -> None:
+def test_validation_split_ignores_global_random_state() -> None:
     labels = distinct_dataset().train_labels
     first = held_out_rows(labels, 0.3)
     np.random.seed(123)  # noqa: NPY002 (the point of the test)
@@ -100,7 +100,7 @@ def test_validation_split_is_the_same_every_time_and_no_global_state_moves_it() 
     assert not held_out_rows(labels, 0.0).any()
 
 
-def test_statistics_are_those_of_all_training_pixels_in_both_phases() -> None:
+def test_statistics_are_the_same_in_both_phases() -> None:
     dataset = distinct_dataset()
     pixels = dataset.train_inputs.astype(np.float64) / 16
     for phase in ("search", "confirm"):
@@ -110,7 +110,7 @@ def test_statistics_are_those_of_all_training_pixels_in_both_phases() -> None:
 
 
 @pytest.mark.parametrize("part", ["train_inputs", "train_labels", "test_inputs", "test_labels"])
-def test_fingerprint_changes_with_one_value_of_any_array(part: str) -> None:
+def test_fingerprint_changes_with_any_value(part: str) -> None:
     dataset, changed = distinct_dataset(), distinct_dataset()
     assert dataset.fingerprint() == changed.fingerprint()
     array = getattr(changed, part)
@@ -192,7 +192,7 @@ def assert_in_our_form(error: DataError, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_each_kind_of_damage_is_told_and_nothing_is_downloaded(tmp_path: Path, downloads: list[str], kind: str) -> None:
+def test_damaged_files_are_reported_not_downloaded(tmp_path: Path, downloads: list[str], kind: str) -> None:
     folder = write_mnist(tmp_path)
     DAMAGE[kind](folder)
     with pytest.raises(DataError) as caught:
@@ -208,18 +208,18 @@ def make_directory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "missing"),
+    ("damage", "missing"),
     [
         pytest.param(lambda f: [p.unlink() for p in f.iterdir()], "train-images-idx3-ubyte, ", id="all files"),
         pytest.param(lambda f: (f / LABELS).unlink(), f"lacks {LABELS}, and", id="a label file"),
         pytest.param(make_directory, f"lacks {IMAGES}, and", id="directory instead of file"),
     ],
 )
-def test_what_is_missing_and_cannot_be_downloaded_is_named(
-    tmp_path: Path, downloads: list[str], spoil: Callable[[Path], None], missing: str
+def test_missing_files_are_named(
+    tmp_path: Path, downloads: list[str], damage: Callable[[Path], None], missing: str
 ) -> None:
     folder = write_mnist(tmp_path)
-    spoil(folder)
+    damage(folder)
     with pytest.raises(DataError, match="no route to host") as caught:
         load_dataset("mnist", tmp_path)
     assert_in_our_form(caught.value, folder)
@@ -228,14 +228,14 @@ def test_what_is_missing_and_cannot_be_downloaded_is_named(
     assert downloads
 
 
-def test_a_missing_folder_is_told(tmp_path: Path, downloads: list[str]) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, downloads: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset("mnist", tmp_path / "absent")
     assert_in_our_form(caught.value, tmp_path / "absent" / "MNIST" / "raw")
     assert downloads
 
 
-def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError) as caught:
         load_dataset("mnist", tmp_path / "file")
@@ -289,7 +289,7 @@ def stream_of(
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("name", ["split-digits", "permuted-digits", "rotated-digits"])
-def test_labels_ranges_and_heads_of_every_stream_and_type(name: str, kind: IncrementalType) -> None:
+def test_labels_ranges_and_heads_of_each_scenario(name: str, kind: IncrementalType) -> None:
     if refused_type(name, kind):
         assert (name, kind) == ("rotated-digits", "class")
         return
@@ -346,7 +346,7 @@ def test_classes_of_each_split_task(settings: dict[str, Any], expected: list[lis
     assert task_classes(stream_of("split-digits", "class", data, **settings), data) == expected
 
 
-def test_shuffled_class_order_is_decided_by_the_trials_seed_alone() -> None:
+def test_shuffled_class_order_follows_the_trials_seed() -> None:
     data = class_images()
     orders = [
         task_classes(stream_of("split-digits", "class", data, seed=s, class_order="shuffled"), data) for s in (0, 1, 0)
@@ -356,7 +356,7 @@ def test_shuffled_class_order_is_decided_by_the_trials_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["split-digits", "permuted-digits", "rotated-digits"])
-def test_nothing_but_a_shuffled_order_depends_on_the_trials_seed(name: str) -> None:
+def test_nothing_else_depends_on_the_trials_seed(name: str) -> None:
     one, other = (stream_of(name, data=random_images(), seed=seed, n_tasks=3) for seed in (0, 77))
     for task in range(3):
         assert torch.equal(one.train(task).inputs, other.train(task).inputs)
@@ -380,8 +380,8 @@ def test_permutations() -> None:
     assert [permutation_read_off(longer, task) for task in range(4)] == orders
 
 
-def test_permutations_are_those_of_this_protocol_version() -> None:
-    """Another permutation under the same seed needs a new PROTOCOL_VERSION, or old rows are taken for new ones."""
+def test_permutations_of_this_protocol_version() -> None:
+    """Other permutations need a new PROTOCOL_VERSION, or old rows pass for new ones."""
     assert permutation_read_off(stream_of("permuted-digits"), 1)[:8] == [57, 36, 40, 4, 29, 37, 60, 44]
 
 
@@ -397,7 +397,7 @@ def degrees(images: PhaseData, angle: float) -> torch.Tensor:
     return rotate(pixels, angle, InterpolationMode.BILINEAR)
 
 
-def test_rotations_are_evenly_spread_and_leave_the_first_task() -> None:
+def test_rotations_are_evenly_spread() -> None:
     data = random_images()
     stream = stream_of("rotated-digits", data=data, n_tasks=4, max_rotation=120.0)
     assert torch.equal(stream.train(0).inputs[:, 0], torch.tensor(data.train_inputs).float() / 255)
@@ -460,7 +460,7 @@ def test_padding_comes_before_the_permutation() -> None:
 
 
 def test_many_rows_are_made_as_few_are() -> None:
-    """More rows than are made at once."""
+    """The stream makes 8,192 rows at a time; here are more."""
     few = random_images(30)
     many = PhaseData(
         np.tile(few.train_inputs, (300, 1, 1)), np.tile(few.train_labels, 300), few.evaluation_inputs,
@@ -472,7 +472,7 @@ def test_many_rows_are_made_as_few_are() -> None:
 
 
 def test_read_only_arrays_are_left_as_they_are() -> None:
-    """Ray hands out arrays that cannot be written."""
+    """Arrays from Ray's object store are read-only."""
     data = random_images()
     for array in (data.train_inputs, data.train_labels):
         array.setflags(write=False)
@@ -514,7 +514,7 @@ def test_faults_of_settings(stream: str, settings: dict[str, Any], place: str) -
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_resolved_spec_states_defaults_of_all_families_and_is_read_back(name: str) -> None:
+def test_a_resolved_spec_is_read_back(name: str) -> None:
     content = {"scenarios": [f"{name}/domain"], "methods": ["naive"], "streams": {name: {"n_tasks": 3}}}
     spec = parse_spec(content)
     assert isinstance(spec, SweepSpec)

@@ -1,4 +1,4 @@
-"""A user's own table: columns to features, tasks and classes, and what is told of each that is wrong."""
+"""A user's own table: how columns become features, tasks and classes, and the faults that are reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_large_offsets_lose_no_digits(load: Any) -> None:
     assert len(np.unique(whole(data)[:, 0])) == N
 
 
-def test_text_booleans_and_categories_become_one_hot_after_the_numbers(load: Any) -> None:
+def test_categories_become_one_hot_after_the_numbers(load: Any) -> None:
     table = frame(plan=["p10", "p2", "p2"] * 4, flag=[True, False] * 6, kind=pd.Categorical(["a", "b"] * 6))
     data = load(table[["plan", "flag", "kind", "x", "y", "quarter"]])
     assert data.facts.n_numbers == 1
@@ -96,14 +96,14 @@ def test_text_booleans_and_categories_become_one_hot_after_the_numbers(load: Any
     np.testing.assert_array_equal(phase.std[1:], 1)
 
 
-def test_a_listed_column_is_of_kinds_and_a_missing_value_is_one(load: Any) -> None:
+def test_missing_is_a_category_of_a_listed_column(load: Any) -> None:
     data = load(frame(code=[1.0, 2.0, np.nan] * 4), categorical=("code",))
     assert data.facts.shape == (4,)
     rows = np.concatenate([data.train_inputs, data.test_inputs])
     np.testing.assert_array_equal(rows[:, 1:].sum(axis=0), [4, 4, 4])
 
 
-def test_a_kind_is_the_same_where_a_column_has_turned_to_floats(load: Any) -> None:
+def test_categories_survive_a_column_turned_to_floats(load: Any) -> None:
     data = load(frame(code=[1.0, 2.0, np.nan] * 4), frame(code=[1, 2, 9] * 4), categorical=("code",))
     np.testing.assert_array_equal(data.test_inputs[:3, 1:], [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
 
@@ -113,16 +113,16 @@ def test_a_kind_is_the_same_where_a_column_has_turned_to_floats(load: Any) -> No
     [["36", "M", "L"] * 4, ["01", "02", "10"] * 4, ["2023Q1", "2023Q2"] * 6],
     ids=["few numbers", "numbers alone", "quarters"],
 )
-def test_text_that_may_be_kinds_is_not_doubted(load: Any, values: list[str]) -> None:
+def test_plain_text_is_categorical(load: Any, values: list[str]) -> None:
     assert whole(load(frame(kind=values))).shape[1] == 1 + len(set(values))
 
 
 @pytest.mark.parametrize("values", [["2024-01-01"] * N, [*map(str, range(11)), "?"]], ids=["days", "numbers"])
-def test_doubtful_text_is_of_kinds_where_it_is_listed(load: Any, values: list[str]) -> None:
+def test_doubtful_text_is_categorical_if_listed(load: Any, values: list[str]) -> None:
     assert load(frame(kind=values), categorical=["kind"]).facts.n_numbers == 1, "x alone"
 
 
-def test_what_is_dropped_is_not_learned_from(load: Any) -> None:
+def test_dropped_columns_are_no_features(load: Any) -> None:
     data = load(frame(customer=[f"c{n}" for n in range(N)]), drop=("customer",))
     assert data.facts.shape == (1,)
 
@@ -140,7 +140,7 @@ def test_without_a_task_column_classes_are_cut(load: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["number", "time"])
-def test_a_column_of_numbers_or_times_is_cut_into_stages(load: Any, kind: str) -> None:
+def test_numbers_and_times_are_cut_into_stages(load: Any, kind: str) -> None:
     when = [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
     column = when if kind == "number" else pd.Timestamp("2024-01-01") + pd.to_timedelta(when, unit="D")
     table = frame(quarter=column).sample(frac=1, random_state=0)
@@ -159,7 +159,7 @@ def test_a_tie_across_a_cut_stays_in_one_stage(load: Any) -> None:
     assert data.test_tasks.tolist() == [0] * 3 + [1] * 9
 
 
-def test_stages_of_a_second_table_are_those_of_the_first(load: Any) -> None:
+def test_a_second_table_has_the_firsts_stages(load: Any) -> None:
     data = load(frame(quarter=np.arange(N)), frame(quarter=np.arange(N) - 4), n_tasks=2)
     assert data.test_tasks.tolist() == [0] * 10 + [1] * 2
 
@@ -171,7 +171,7 @@ def test_the_fingerprint_covers_the_tasks(load: Any) -> None:
         assert data.fingerprint() != other.fingerprint()
 
 
-def test_search_holds_out_of_each_task_and_class_and_sees_no_test_row(load: Any) -> None:
+def test_search_holds_out_of_each_task_and_class(load: Any) -> None:
     table = pd.concat([frame()] * 10, ignore_index=True).assign(x=np.arange(120))
     data = load(table)
     phase = data.phase("search", 0.25)
@@ -224,19 +224,19 @@ def test_each_fault_names_column_or_row(load: Any, table: pd.DataFrame, fields: 
     assert said in fault
 
 
-def test_all_faults_are_told_at_once(load: Any) -> None:
-    told = faults(load, frame(x=[np.inf] * N, z=[np.nan] * N, y=["a", None] * 6))
-    assert [next(name for name in ("'x'", "'z'", "'y'") if name in fault) for fault in told] == ["'x'", "'z'", "'y'"]
+def test_all_faults_are_reported_at_once(load: Any) -> None:
+    found = faults(load, frame(x=[np.inf] * N, z=[np.nan] * N, y=["a", None] * 6))
+    assert [next(name for name in ("'x'", "'z'", "'y'") if name in fault) for fault in found] == ["'x'", "'z'", "'y'"]
 
 
-def test_too_many_kinds_classes_and_tasks_are_told(load: Any) -> None:
+def test_too_many_categories_classes_and_tasks(load: Any) -> None:
     n = 1001
     many = pd.DataFrame({"x": range(n), "y": range(n), "quarter": range(n), "name": [f"n{i}" for i in range(n)]})
-    told = faults(load, many)
-    assert [f.partition(": ")[0] for f in told] == [
+    found = faults(load, many)
+    assert [f.partition(": ")[0] for f in found] == [
         "streams.churn.table", "streams.churn.label", "streams.churn.task",
     ]  # fmt: skip
-    assert all("1001" in fault for fault in told)
+    assert all("1001" in fault for fault in found)
 
 
 def test_a_second_table_must_fit_the_first(load: Any) -> None:
@@ -246,7 +246,7 @@ def test_a_second_table_must_fit_the_first(load: Any) -> None:
     assert "task 'q2' has no test examples; add some" in faults(load, frame(), frame(quarter="q1"))[0]
 
 
-def test_unreadable_files_are_told(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     def read(name: str) -> str:
         settings = StreamSettings(table=str(tmp_path / name), label="y")
         with pytest.raises(DataError) as caught:
