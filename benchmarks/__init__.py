@@ -1,1 +1,1 @@
-"""What is timed, each against a peer or a limit measured in the same run."""
+"""Benchmarks. Each is timed against a peer or a limit in the same run."""

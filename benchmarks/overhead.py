@@ -1,4 +1,4 @@
-"""What the sweep costs besides its trials: 200 of 0 s and of 1 s on two slots, beside plain Ray Tune functions."""
+"""The overhead of a sweep: trials of 0 s and of 1 s on two slots, beside plain functions on Ray Tune."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LIMIT_MILLISECONDS = 100.0
 
 
 def nothing(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
-    """Stand for a trial of no time."""
+    """Take the place of a trial and return at once."""
     return TrialResult(spec.key, "completed", n_correct=[[None], [1]], n_examples=[1])
 
 
 def one_second(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
-    """Stand for a trial of one second."""
+    """Take the place of a trial and return after one second."""
     time.sleep(1.0)
     return nothing(spec, data, placement, report, checkpoint)
 
 
 def measure(n_trials: int) -> list[tuple[str, float, float, str]]:
-    """Return (what, milliseconds a trial, limit, unit); the time to start workers is counted, that of Ray is not."""
+    """Return (what, milliseconds a trial, limit, unit). The start of workers is counted, that of Ray is not."""
     rows = []
     with connected(None, _SLOTS) as cluster:
         for seconds, function in ((0.0, nothing), (1.0, one_second)):
@@ -65,7 +65,7 @@ def _session(n_trials: int) -> Session:
 
 
 def _plain_tune_seconds(seconds: float) -> float:
-    """Return how long plain function trials take, with the loggers off as in the sweep."""
+    """Return how long trials that are plain functions take, without loggers, as in the sweep."""
 
     def trial(config: dict[str, float]) -> dict[str, float]:
         import torch  # as any trial does

@@ -1,6 +1,6 @@
 """`python -m benchmarks.published`: published numbers beside ours, from real data, as a Markdown table.
 
-Every preset runs as an ordinary sweep in a run folder, so what is complete is not trained again.
+Every preset runs as an ordinary sweep in a run folder, so complete trials are not trained again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Published:
 
     Args:
         table: which table of which source.
-        preset: what repeats it.
+        preset: the sweep that repeats it.
         scenario: as in a spec.
         method: as in a spec.
         metric: a column of the trials table.
         value: the printed mean, a share.
-        tolerance: how far our mean may be from it, two-sided: twice the printed standard deviation of runs, where a
-            single run of theirs would be ordinary; or 0.010 where none is printed.
-        spread: standard deviation of ours over the preset's seeds, as docs/conformance.md has it.
+        tolerance: how far our mean may be from it, two-sided: twice the printed standard deviation over runs, within
+            which a single run of theirs would be ordinary, or 0.010 if none is printed.
+        spread: our standard deviation over the preset's seeds, as in docs/conformance.md.
     """
 
     table: str
@@ -86,7 +86,7 @@ EXPLAINED = frozenset(
         ("b", "split-mnist/class", "lwf", "average_accuracy"),
     }
 )
-"""Rows outside of their tolerance for a reason that docs/conformance.md gives, with its evidence."""
+"""Rows outside of their tolerance. docs/conformance.md gives the reason and the evidence."""
 
 HEADER = (
     "| table | scenario | method | metric | published | ours, mean ± std | seeds | difference | tolerance | verdict |"
@@ -95,10 +95,10 @@ RULE = "|" + "---|" * 10
 
 
 def row_of(published: Published, trials: pd.DataFrame, n_seeds: int) -> str:
-    """Return a printed number as a row of the Markdown table, beside ours from the confirm phase of `trials`.
+    """Return a row of the Markdown table: a printed number beside ours from the confirm phase of `trials`.
 
-    Of fewer seeds than the preset's `n_seeds` our mean scatters: by up to three of its standard errors more than the
-    tolerance it may then be away. One seed says that nothing is broken, and not that a number is met.
+    With fewer seeds than the preset's `n_seeds` our mean scatters more, so three of its standard errors are added to
+    the tolerance. One seed shows that nothing is broken. It does not show that the number is met.
     """
     here = (trials["scenario"] == published.scenario) & (trials["method"] == published.method)
     values = trials.loc[here & (trials["phase"] == "confirm"), published.metric].dropna().tolist()
@@ -119,13 +119,13 @@ def row_of(published: Published, trials: pd.DataFrame, n_seeds: int) -> str:
 
 
 def main() -> int:
-    """Run what is missing, print the table, and return 1 where a row is not run or is outside without a reason."""
+    """Run what is missing and print the table. Return 1 if a row was not run or is outside without a reason."""
     parser = argparse.ArgumentParser(prog="benchmarks.published", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
-    parser.add_argument("--runs", type=Path, default=Path("runs/conformance"), help="where the run folders are")
-    parser.add_argument("--seeds", type=int, help="fewer seeds than the presets have, held to wider tolerances")
+    parser.add_argument("--runs", type=Path, default=Path("runs/conformance"), help="folder of the run folders")
+    parser.add_argument("--seeds", type=int, help="fewer seeds than the presets have, with wider tolerances")
     parser.add_argument("--only", choices=sorted({p.preset for p in PUBLISHED}), help="run one preset")
-    parser.add_argument("--num-cpus", type=int, help="CPUs to use; all by default")
+    parser.add_argument("--num-cpus", type=int, help="number of CPUs to use (default: all)")
     options = parser.parse_args()
     overrides = {"seeds.confirm": options.seeds} if options.seeds else {}
     frames, n_seeds = {}, {}

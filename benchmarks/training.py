@@ -1,4 +1,4 @@
-"""The trials of table (a) on one thread, against the matrix products of their training steps alone."""
+"""The time of table (a)'s trials on one thread, beside the matrix products of their training steps alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.models.building import build_network
 from orchestrator.spec.loading import load_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.protocol import run_trial, warm_up
-from strategies import STRATEGIES, Generators, Learner, find_method
+from orchestrator.trial.setup import set_up
+from strategies import STRATEGIES, find_method
 
 _NONE = float("inf")
 LIMITS = {
@@ -25,13 +25,13 @@ LIMITS = {
     "packnet": 1.2 * 8 / 5,  # 3 epochs of retraining after 5
     "gem": 4.0,
 }
-"""How long a trial may take beside a naive one; methods that are missing are measured without a limit."""
+"""How long a trial may take, in times of a naive one. Methods that are missing are measured without a limit."""
 
 _NAIVE_LIMIT, _GROWTH_LIMIT = 1.7, 1.1
 
 
 def matrix_product_seconds(spec: SweepSpec, dataset: Dataset) -> float:
-    """Return the time of the products of weights, inputs and gradients of every step of a naive trial."""
+    """Return the time of the matrix products of every step of a naive trial: weights, inputs and gradients."""
     data = dataset.phase("confirm", spec.validation_share)
     settings = spec.stream_settings("split-mnist")
     stream = Stream("split-mnist", settings, "task", 0, data, torch.device("cpu"))
@@ -59,27 +59,17 @@ def _one_step(weights: list[torch.Tensor], values: list[torch.Tensor]) -> None:
 
 
 def task_spec() -> SweepSpec:
-    """Return table (a)'s setting with every method that can do it, hyper-parameters at their defaults."""
+    """Return table (a)'s setting with every method that supports it, at default hyper-parameters."""
     methods = [name for name in STRATEGIES.own if "task" not in find_method(name).unsupported]
     return load_spec(preset="split-mnist", overrides={"methods": methods, "seeds.search": 1})
 
 
 def growth_of_replay(spec: SweepSpec, dataset: Dataset) -> float:
-    """Return the time of a replay step in the last task beside one in the second."""
+    """Return the time of a replay step in the last task, in times of one in the second."""
     cell = next(cell for cell in spec.cells if cell.method == "replay")
     trial = spec.trial(cell, {}, 42, "confirm", dataset.fingerprint())
     data = dataset.phase("confirm", spec.validation_share)
-    generators = Generators(trial.seed)
-    device = torch.device("cpu")
-    stream = Stream(trial.stream, trial.stream_settings, "task", trial.seed, data, device)
-    learner = Learner(
-        build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
-        past_task=stream.train,
-        methods=trial.methods(),
-        settings=trial.resolved_training(),
-        generators=generators,
-        device=device,
-    )
+    stream, learner = set_up(trial, data, torch.device("cpu"))
     seconds = []
     for index in range(stream.n_tasks):
         task = stream.train(index)
@@ -92,7 +82,7 @@ def growth_of_replay(spec: SweepSpec, dataset: Dataset) -> float:
 def measure(
     data_dir: Path, rounds: int, middle: Callable[[Iterable[float]], float]
 ) -> list[tuple[str, float, float, str]]:
-    """Return (what, ratio, limit, unit) for every method: trials and products taken in turn, medians compared."""
+    """Return (what, ratio, limit, unit) for every method. Trials and products are timed in turn, once a round."""
     torch.set_num_threads(1)
     warm_up()
     spec = task_spec()

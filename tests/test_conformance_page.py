@@ -1,4 +1,4 @@
-"""The page on conformance: its table is of the numbers that are published, and what is outside is explained."""
+"""The page on conformance: its table has every published number, and what is outside is explained."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = [
 ]
 
 
-def test_every_published_number_is_in_the_table_once_with_its_tolerance() -> None:
+def test_each_published_number_is_in_the_table_once() -> None:
     expected = [[p.table, p.scenario, p.method, p.metric, f"{p.value:.4f}", f"{p.tolerance:.4f}"] for p in PUBLISHED]
     assert [[*row[:5], row[8]] for row in ROWS] == expected
     assert [row[5].split(" ± ")[1] for row in ROWS] == [f"{p.spread:.4f}" for p in PUBLISHED]
@@ -34,7 +34,7 @@ def test_the_verdicts_follow_from_the_numbers() -> None:
         assert within or explained, row
 
 
-def test_the_tables_have_the_seeds_that_they_promise() -> None:
+def test_each_table_has_its_number_of_seeds() -> None:
     n_seeds = {"a": "5", "b": "10", "c": "20"}
     assert all(row[6] == n_seeds[row[0]] for row in ROWS)
 
@@ -42,13 +42,13 @@ def test_the_tables_have_the_seeds_that_they_promise() -> None:
 @pytest.mark.parametrize(
     ("found", "tolerance", "verdict"),
     [
-        ([0.985] * 4, "0.0190", "within"),  # three standard errors of four seeds, 0.006 each, more
+        ([0.985] * 4, "0.0190", "within"),  # 0.010 and three standard errors of four seeds with a spread of 0.006
         ([0.985] * 5, "0.0100", "**outside**"),
         ([0.95] * 4, "0.0190", "**outside**"),
         ([0.975] * 5, "0.0100", "within"),
     ],
 )
-def test_fewer_seeds_are_held_to_wider_tolerances(found: list[float], tolerance: str, verdict: str) -> None:
+def test_fewer_seeds_have_wider_tolerances(found: list[float], tolerance: str, verdict: str) -> None:
     published = dataclasses.replace(PUBLISHED[0], value=0.97, spread=0.006)
     trials = pd.DataFrame({"scenario": published.scenario, "method": published.method, "average_accuracy": found})
     row = row_of(published, trials.assign(phase="confirm"), n_seeds=5)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+import torch
 
 from orchestrator.conformance import checks, family_checks
 from orchestrator.conformance.world import Case
@@ -154,6 +155,14 @@ class MethodConformance:
 
     method: ClassVar[str]
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.fixture(autouse=True)
+    def _one_thread(self) -> Iterator[None]:
+        """Compute on one thread: faster on tensors this small, and the same sums on every machine."""
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(n_threads)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of every row."""
