@@ -1,4 +1,7 @@
-"""The Python API: run a spec, plan it, open a run, run one trial. The command line is thin over this."""
+"""The Python API: run a spec, plan it, open a run, run one trial. The command line is thin over this.
+
+What a function needs is imported inside of it: torch, pandas and Ray take seconds, and few calls need all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import DataError, RunFolderError, SpecError, StorageError
 from orchestrator.core.placement import Placement
-from orchestrator.execution.session import Listener, Session, fingerprints
-from orchestrator.models.settings import MODELS
-from orchestrator.results.compaction import Compacted, is_worth_it
-from orchestrator.results.compaction import compact as compact_tables
-from orchestrator.results.recorded import recorded_spec
-from orchestrator.results.run import Run
-from orchestrator.results.software import changes_since
-from orchestrator.search.plan import Plan, plan_sweep
-from orchestrator.search.sweep_search import SweepSearch
-from orchestrator.spec.loading import load_plugins, parse_spec
-from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.spec.trial_spec import PROTOCOL_VERSION, TrialSpec
 from orchestrator.storage.base import DEFAULT_ROOT, ignore
 from orchestrator.storage.uris import join
-from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of
-from orchestrator.streams.sources.loading import load_stream
-from orchestrator.trial.preflight import load_datasets
-from orchestrator.trial.protocol import Report, run_trial
-from orchestrator.trial.provenance import software_now
-from orchestrator.trial.result import TrialResult
-from strategies import MethodError, find_method
 
 if TYPE_CHECKING:
     from orchestrator.report.progress import ProgressDisplay
+    from orchestrator.results.compaction import Compacted
+    from orchestrator.results.run import Run
+    from orchestrator.search.plan import Plan
+    from orchestrator.spec.sweep_spec import SweepSpec
+    from orchestrator.spec.trial_spec import TrialSpec
+    from orchestrator.storage.base import Place
+    from orchestrator.streams.settings import StreamSettings
+    from orchestrator.trial.protocol import Report
+    from orchestrator.trial.result import TrialResult
 
 
 def run_sweep(
@@ -52,29 +43,33 @@ def run_sweep(
 
     Args:
         spec: what to run.
-        run: the run folder, a path or a URI of an object store; `runs/NAME` by default. What its tables hold already
-            is not trained again.
+        run: the run folder, a path or a URI of an object store; `runs/NAME` by default. Trials that its tables hold
+            are not trained again.
         data_dir: where torchvision's data sets are, or are downloaded to.
-        address: of a running Ray cluster; an embedded one by default.
+        address: address of a running Ray cluster; an embedded one is started by default.
         num_cpus: CPUs of the embedded cluster; all by default.
         mirror: URL of an Optuna storage that studies are copied to.
         display: shows progress.
-        storage: the path or URI in which the run folder lies as NAME, where `run` is not given.
-        accept_changes: train what is missing although the trials that are there ran with other software or on another
-            device.
+        storage: path or URI of the folder in which the run folder NAME lies, if `run` is not given.
+        accept_changes: train the missing trials even if the recorded ones ran with other software or devices.
 
     Raises:
-        OrchestratorError: for whatever the user can mend; complete trials are kept.
+        OrchestratorError: for anything that the user can fix; complete trials are kept.
         KeyboardInterrupt: at the second interrupt.
     """
-    folder = Run(run_place(spec, run, storage))
-    folder.check(spec)
+    from orchestrator.execution.session import Session
+    from orchestrator.results.run import Run
+    from orchestrator.trial.provenance import software_now
+
+    opened = Run(run_place(spec, run, storage))
+    opened.tables.start_cache()  # until it is locked, after which another sweep's rows are seen
+    opened.check(spec)
     if not accept_changes:
-        folder.refuse_changed(spec, software_now(are_workers_here=address is None))
-    with folder.locked(display.say if display else ignore):
-        listeners: tuple[Listener, ...] = (display.trial_ended,) if display else ()
-        session = Session(spec, Run(folder.storage), Path(data_dir), mirror, listeners, accept_changes)
-        opened = Run.create(folder.storage, spec)  # after the data are read: a mistake in them leaves no run folder
+        opened.refuse_changed(spec, software_now(are_workers_here=address is None))
+    with opened.locked(display.say if display else ignore):
+        listeners = (display.trial_ended,) if display else ()
+        session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes)
+        opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
         try:
             if not session.search.is_finished:
                 from orchestrator.execution.launch import launch
@@ -84,32 +79,41 @@ def run_sweep(
         except BaseException:
             session.abandon()
             raise
-        if is_worth_it(opened.storage):
-            try:
-                compact_tables(opened.storage)
-            except StorageError as error:  # the sweep is complete all the same
-                if display:
-                    display.say(str(error))
+        _compact_if_worth_it(opened, display)
     return opened
+
+
+def _compact_if_worth_it(run: Run, display: ProgressDisplay | None) -> None:
+    from orchestrator.results.compaction import compact, is_worth_it
+
+    if is_worth_it(run.tables):
+        try:
+            compact(run.tables)
+        except StorageError as error:  # the sweep is complete all the same
+            if display:
+                display.say(str(error))
 
 
 def compact(run: str | Path) -> list[Compacted]:
     """Merge the small files of a run's tables into few; readers see each row once before, during and after.
 
     Raises:
-        RunFolderError: where there is no such run, a sweep uses it, or it lies in an object store.
-        StorageError: where the system refuses; no row is lost.
+        RunFolderError: if there is no such run, a sweep uses it, or it lies in an object store.
+        StorageError: if the system refuses; no row is lost.
     """
+    from orchestrator.results.compaction import compact as compact_tables
+    from orchestrator.results.run import Run
+
     opened = Run.open(run)
     with opened.locked():
-        return compact_tables(opened.storage)
+        return compact_tables(opened.tables)
 
 
 def run_place(spec: SweepSpec, run: str | Path | None = None, storage: str | Path | None = None) -> str | Path:
-    """Return the run folder of a spec: `run`, or NAME in `storage`, or else in `runs`.
+    """Return the run folder of a spec: `run`, or else NAME in `storage`, which is `runs` by default.
 
     Raises:
-        RunFolderError: where both are given.
+        RunFolderError: if both are given.
     """
     if run is not None and storage is not None:
         raise RunFolderError("--storage: expected --run or --storage, got both; drop one")
@@ -123,22 +127,38 @@ def plan(
     storage: str | Path | None = None,
 ) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
-    folder = Run(run_place(spec, run, storage))
-    folder.check(spec)
+    from orchestrator.execution.session import fingerprints
+    from orchestrator.results.run import Run
+    from orchestrator.results.software_changes import software_changes
+    from orchestrator.search.plan import Plan, plan_sweep
+    from orchestrator.search.sweep_search import SweepSearch
+    from orchestrator.trial.preflight import load_datasets
+    from orchestrator.trial.provenance import software_now
+
+    opened = Run(run_place(spec, run, storage))
+    opened.tables.start_cache()
+    opened.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
-    folder.refuse_other_data(fingerprints(datasets))
-    search, trials = SweepSearch(spec, fingerprints(datasets), folder.outcomes()), folder.trials()
-    changes = changes_since(trials, spec, software_now())
-    return Plan(folder.where, tuple(plan_sweep(spec, search, trials, datasets)), tuple(changes))
+    hashes = fingerprints(datasets)
+    opened.refuse_other_data(hashes)
+    search, trials = SweepSearch(spec, hashes, opened.outcomes()), opened.trials()
+    changes = software_changes(trials, spec, software_now())
+    return Plan(opened.where, tuple(plan_sweep(spec, search, trials, datasets)), tuple(changes))
 
 
-def open_run(path: str | Path) -> Run:
-    """Return a run folder, for its tables as data frames.
+def open_run(path: Place, cached: bool = False) -> Run:
+    """Return a run folder, whose tables are data frames.
+
+    Args:
+        path: the folder, a path or a URI of an object store.
+        cached: read each table once and never again, even if a sweep adds rows meanwhile.
 
     Raises:
-        RunFolderError: where there is none.
+        RunFolderError: if there is none.
     """
-    return Run.open(path)
+    from orchestrator.results.run import Run
+
+    return Run.open(path, cached)
 
 
 def run_single_trial(
@@ -154,12 +174,18 @@ def run_single_trial(
         spec: the trial.
         data_dir: where torchvision's data sets are, or are downloaded to.
         placement: where it runs.
-        report: is told each row of the accuracy matrix.
-        streams: those of the sweep's spec, which say where a user's own data are; a trial does not.
+        report: called with each row of the accuracy matrix.
+        streams: `streams` of the sweep's spec, which has the paths of a user's own data; a trial's spec has not.
 
     Raises:
-        DataError: where the data set is missing, damaged, or not the one that the spec was made for.
+        DataError: if the data set is missing, damaged, or not the one that the spec was made for.
     """
+    import torch
+
+    from orchestrator.streams.settings import STREAMS
+    from orchestrator.streams.sources.loading import load_stream
+    from orchestrator.trial.protocol import run_trial
+
     settings = (streams or {}).get(spec.stream, spec.stream_settings)
     dataset = load_stream(spec.stream, settings, Path(data_dir))
     if dataset.fingerprint() != spec.data_fingerprint:
@@ -178,8 +204,12 @@ def single_trial_spec(
     """Return the trial of a spec with one cell, for given hyper-parameters.
 
     Raises:
-        SpecError: where the spec has more cells than one.
+        SpecError: if the spec has more than one cell.
     """
+    from orchestrator.spec.loading import parse_spec
+    from orchestrator.streams.settings import dataset_of
+    from orchestrator.trial.preflight import load_datasets
+
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
     fixed = parse_spec(
@@ -191,16 +221,22 @@ def single_trial_spec(
 
 
 def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[TrialSpec, dict[str, Any]]:
-    """Return the spec and the row of a trial in a run; a key may be shortened as long as it is unique.
+    """Return the spec and the row of a recorded trial.
 
     Args:
         run: the run.
-        key: the trial's key.
-        plugins: the `module:Class` that the user allows to be imported; one that only the run names is refused.
+        key: the trial's key, or a unique beginning of it.
+        plugins: each `module:Class` that the user allows to be imported; a model that only the run names is refused.
 
     Raises:
-        RunFolderError: where there is no such trial, or its spec is none, or of other versions of the code.
+        RunFolderError: if there is no such trial, or its spec is damaged or made by other versions of the code.
     """
+    from orchestrator.models.settings import MODELS
+    from orchestrator.results.rows import recorded_spec
+    from orchestrator.spec.loading import load_plugins
+    from orchestrator.spec.trial_spec import PROTOCOL_VERSION
+    from strategies import MethodError, find_method
+
     trials = run.trials()
     rows = trials[trials["key"].str.startswith(key)]
     if len(rows) != 1:
@@ -209,7 +245,7 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
             "see the column 'key' of the trials table"
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
-    spec = recorded_spec(run.storage, row["key"], row["trial_spec"])
+    spec = recorded_spec(run.tables.trials, row["key"], row["trial_spec"])
     load_plugins(name for name in plugins if name != spec.model.name)
     if spec.model.name not in MODELS and spec.model.name not in plugins:
         raise RunFolderError(

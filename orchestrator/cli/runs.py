@@ -31,7 +31,7 @@ def show(
 
     load_plugins(plugins or [])
     console = make_console()
-    opened = api.open_run(run)
+    opened = api.open_run(run, cached=True)
     if trial is not None:
         row = _row_of(opened.trials(), trial)
         console.print(render_trial(row, opened.matrix(str(row["key"]))))

@@ -80,7 +80,7 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
         )
-    n_missing = print_answer(console, finished, loaded)
+    n_missing = print_answer(console, api.open_run(finished.storage, cached=True), loaded)
     console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
     if n_missing:
         console.print(f"{missing(n_missing)}. Run the same command again to continue.")

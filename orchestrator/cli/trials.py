@@ -95,7 +95,7 @@ def _repeat(run: str, key: str, data_dir: Path, placement: Placement, plugins: l
     from orchestrator.report.console import make_console
     from orchestrator.report.trial_view import compare, reporter
 
-    console, opened = make_console(), api.open_run(run)
+    console, opened = make_console(), api.open_run(run, cached=True)
     recorded, row = api.recorded_trial(opened, key, plugins)
     console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}")
     result = api.run_single_trial(recorded, data_dir, placement, reporter(console), opened.spec.streams)

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
-from orchestrator.results.software import OF_WORKERS
+from orchestrator.results.software_changes import OF_WORKERS
 from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.search.mirror import StudyMirror
 from orchestrator.search.suggestion import Outcome

@@ -1,1 +1,1 @@
-"""A run folder: its spec, its tables, and who may add to them."""
+"""A run folder: its spec, its tables, and which sweep may add to them."""

@@ -1,13 +1,13 @@
-"""Which rows stand for a trial that is in a table twice: what restoring a backup over a compacted run leaves behind.
+"""Which row stays if a trial is in a table twice, as after restoring a backup over a compacted run.
 
-No work of ours writes a trial twice, but a copy of an earlier state, laid over a later one, brings back files whose
-rows are in merged ones by now. Of rows with one identity, one stays:
+Our own code never writes a trial twice. But a backup that is copied over a later state brings back files whose rows are
+in merged files by now. Of the rows with the same identity, one stays:
 
 - of equal rows, the one in the file with the most rows;
-- where they are equal but for `intransigence`, which the end of a sweep fills in, one that has it;
-- a result, and not an `error` of the machine, after which the trial was run again.
+- of rows that differ only in `intransigence`, which the end of a sweep fills in, one that has it;
+- a result rather than an `error`, after which the trial was run again.
 
-Whatever else differs is refused: nobody but the user knows which is the right one.
+Any other difference is refused: only the user knows which row is right.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import RunFolderError
 
 IDENTITY = ("key", "after_task", "task")
-"""The columns that name a row, of those that a table has."""
+"""The columns that identify a row; a table has some of them."""
 
 
 def which_stay(rows: pd.DataFrame, files: Sequence[str]) -> NDArray[np.bool_]:
-    """Return for each row whether it is the one of its identity that stays, (N,) bool.
+    """Return whether each row stays, (N,) bool; one row of each identity does.
 
     Args:
         rows: a whole table, N rows.
-        files: how the file of each row is shown, (N,).
+        files: the file of each row, as it is shown, (N,).
 
     Raises:
-        RunFolderError: where rows of one identity differ, naming both files.
+        RunFolderError: if rows of one identity differ, naming both files.
     """
     stay, names = np.ones(len(rows), dtype=np.bool_), [name for name in IDENTITY if name in rows]
     double = np.flatnonzero(rows.duplicated(names, keep=False))
@@ -53,10 +53,10 @@ def which_stay(rows: pd.DataFrame, files: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _refuse_other(rows: pd.DataFrame, best: pd.DataFrame, columns: list[str]) -> None:
-    """Refuse rows that the best of their identity, in the same place of `best`, does not stand for.
+    """Refuse rows that may not give way to the best row of their identity, which is at the same position in `best`.
 
     Raises:
-        RunFolderError: naming both files of the first.
+        RunFolderError: naming both files of the first such row.
     """
     equal = (rows[columns] == best[columns]) | (rows[columns].isna() & best[columns].isna())
     if "intransigence" in columns:
@@ -67,5 +67,5 @@ def _refuse_other(rows: pd.DataFrame, best: pd.DataFrame, columns: list[str]) ->
         raise RunFolderError(
             f"{one}: expected each trial once, got other values of trial '{key}' than "
             + (f"in '{two}'; delete one of the two files" if one != two else "further on in it; delete it")
-            + " and run the sweep again: trials that are then in no file are repeated"
+            + " and run the sweep again: it repeats the trials that are then in no file"
         )

@@ -1,4 +1,4 @@
-"""What the tables' files look like: the schema of each table, and a reader for every version of it that was written."""
+"""The format of the tables' files: the schema of each table, and a reader for every version ever written."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SCHEMA_VERSION = 1
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
 _KEY_FORM = r"\A[0-9a-f]{16}\z"
-"""What `TrialSpec.key` looks like. Files are named after keys: any other could lead out of the run folder."""
+"""The form of `TrialSpec.key`. Files are named after keys, so another form could lead out of the run folder."""
 
 _MOST_BYTES = 2**29
-"""What the rows of a file may take in memory; the largest that a compaction writes take a tenth of that."""
+"""Most memory that the rows of a file may take; the largest files that a compaction writes take a tenth of it."""
 
 _FEW_ROWS = 256
-"""Rows of a file whose texts are taken to be as long as its footer says."""
+"""Up to this many rows, a file's footer is trusted on how long its texts are."""
 
 _TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
 
@@ -73,8 +73,8 @@ TRIALS_SCHEMA = pa.schema(
     ],
     metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
 )
-"""Metrics are NaN where the trial did not complete, `intransigence` also until `joint` has ended on the same seed and
-phase; `hyperparameters`, `details` and `trial_spec` are JSON."""
+"""Metrics are NaN if the trial did not complete; `intransigence` also until `joint` has ended on the same seed and
+phase. `hyperparameters`, `details` and `trial_spec` are JSON."""
 
 ACCURACY_SCHEMA = pa.schema(
     [
@@ -92,7 +92,7 @@ ACCURACY_SCHEMA = pa.schema(
     ],
     metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
 )
-"""A row a measured cell of R; `after_task` -1 is before any training; a cell that is missing was not measured."""
+"""A row for each measured cell of R; `after_task` -1 is before any training; a missing cell was not measured."""
 
 SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
 
@@ -104,9 +104,9 @@ _MAPPINGS = ("hyperparameters", "details", "trial_spec")
 def encode(content: pa.Table) -> bytes:
     """Return a table as a Parquet file: the metadata of its schema, and no stored Arrow schema (see `check_file`).
 
-    The checksums of its pages are Parquet's own, for every reader. They leave out the footer and the pages' headers, in
-    which a flipped bit makes rows vanish or takes one column for another, so that a digest of the whole file is put in
-    front of the footer, where no reader looks and whoever rewrites the file leaves it out.
+    Its pages have Parquet's own checksums, for every reader. These do not cover the footer and the pages' headers,
+    where a flipped bit can drop rows or swap columns. So a digest of the whole file is put in front of the footer: no
+    reader looks there, and a tool that rewrites the file drops it.
     """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -124,11 +124,11 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
 
     Args:
         content: the file.
-        where: how it is shown.
-        table: what it must be of.
+        where: its path, as it is shown.
+        table: the table that it must belong to.
 
     Raises:
-        RunFolderError: where it is damaged, foreign, of a newer schema, too large, or with odd values.
+        RunFolderError: if it is damaged, foreign, of a newer schema, too large, or has values that we never write.
     """
     try:
         _refuse_changed(content)
@@ -147,8 +147,8 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise RunFolderError(
-            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: "
-            "its trials are then repeated"
+            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: it "
+            "repeats the trials of that file"
         ) from error
     if found is None:
         raise RunFolderError(
@@ -160,7 +160,7 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
 
 
 def _open(content: bytes, where: str) -> pq.ParquetFile:
-    """Open a file that fits and has plain types; of the texts of a large one each is read once for all rows with it."""
+    """Open a file that fits into memory and has plain types; a large one keeps each distinct text once."""
     source = pa.BufferReader(content)
     metadata = pq.read_metadata(source)
     n_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
@@ -177,7 +177,7 @@ def _open(content: bytes, where: str) -> pq.ParquetFile:
 
 
 def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
-    """Return a file of schema version 1 in today's schema, which is the same, None where columns are missing."""
+    """Return a file of schema version 1 in today's schema, which is the same; None if columns are missing."""
     names = SCHEMAS[table].names
     if not set(names) <= set(file.schema_arrow.names):
         return None
@@ -187,27 +187,27 @@ def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | 
 
 
 READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1}
-"""Schema version -> what returns such a file's rows in today's schema.
+"""Schema version -> a function that returns such a file's rows in today's schema.
 
-A version that was ever written stays here, with a run folder of it under tests/fixtures: a new version adds a reader
-and changes the older ones to fill what it adds."""
+Every version that was ever written stays here, with a run folder of it under tests/fixtures. A new version adds a
+reader and changes the older ones to fill the new columns."""
 
 
 def _refuse_arrow_schema(content: bytes, where: str) -> None:
     """Refuse a file with a stored Arrow schema, from its raw footer, before Arrow sees it.
 
-    Merely opening a file makes Arrow hand the metadata of extension types to whichever library registered them, some of
-    which unpickle it. Our files store no Arrow schema, so one that does is not ours.
+    When Arrow opens a file, it passes the metadata of extension types to the libraries that registered them, and some
+    of these unpickle it. Our files store no Arrow schema, so a file that does is not ours.
     """
     if b"ARROW:schema" in content[_footer_start(content) : -8]:
         raise RunFolderError(
-            f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; "
-            "move it out of the run folder"
+            f"{where}: expected a file of this package, got one with a stored Arrow schema, which may hold code; move "
+            "it out of the run folder"
         )
 
 
 def _refuse_large_texts(rows: pa.Table, where: str) -> None:
-    """Refuse a file whose texts, of which each is read once, would not fit when each row gets its own."""
+    """Refuse a file whose texts, which are read once each, would not fit into memory once every row has its own."""
     names = [field.name for field in rows.schema if pa.types.is_dictionary(field.type)]
     chunks = [chunk for name in names for chunk in rows[name].chunks]
     lengths = [pc.sum(pc.take(pc.cast(pc.binary_length(c.dictionary), _COUNT), c.indices)).as_py() for c in chunks]
@@ -222,10 +222,10 @@ def _refuse_large(n_bytes: int, where: str) -> None:
 
 
 def _refuse_changed(content: bytes) -> None:
-    """Refuse a file that differs from its digest; older ones have none.
+    """Refuse a file that differs from its digest; older files have none.
 
     Raises:
-        ValueError: where it differs.
+        ValueError: if it differs.
     """
     footer = _footer_start(content)
     start = max(footer - len(_DIGEST_MARK) - hashlib.sha256().digest_size, 0)
@@ -235,10 +235,10 @@ def _refuse_changed(content: bytes) -> None:
 
 
 def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
-    """Refuse rows with keys that this package does not give.
+    """Refuse rows with keys in another form than ours.
 
     Raises:
-        RunFolderError: naming one.
+        RunFolderError: naming one of them.
     """
     odd = keys.filter(pc.invert(pc.fill_null(pc.match_substring_regex(keys, _KEY_FORM), False)))
     if len(odd):
@@ -249,10 +249,10 @@ def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
 
 
 def _refuse_odd_values(rows: pa.Table, where: str) -> None:
-    """Refuse phases and statuses that there are not, and texts that are no JSON of a mapping.
+    """Refuse unknown phases and statuses, and texts that are not the JSON of a mapping.
 
     Raises:
-        RunFolderError: naming one.
+        RunFolderError: naming one of them.
     """
     for column, words in _WORDS.items():
         for word in rows[column].unique().to_pylist() if column in rows.schema.names else ():
@@ -265,11 +265,11 @@ def _refuse_odd_values(rows: pa.Table, where: str) -> None:
 
 
 def _is_mapping(text: str, of_values: bool) -> bool:
-    """Return whether a text is the JSON of a mapping, and, if asked for, of one from names to single values."""
+    """Return whether a text is the JSON of a mapping, and with `of_values` of one whose values are scalars."""
     try:
         found: Any = json.loads(text)
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # refuses halves of characters, which cannot be shown
+            json.dumps(found, ensure_ascii=False).encode()  # refuses lone surrogates, which cannot be printed
     except (ValueError, RecursionError):
         return False
     if not isinstance(found, dict):
@@ -279,11 +279,11 @@ def _is_mapping(text: str, of_values: bool) -> bool:
 
 def _odd_value(where: str, column: str, rule: str, value: str) -> RunFolderError:
     return RunFolderError(
-        f"{where}: expected in '{column}' {rule}, got {value[:40]!r}; delete it and run the sweep again: its trials "
-        "are then repeated"
+        f"{where}: expected in '{column}' {rule}, got {value[:40]!r}; delete it and run the sweep again: it repeats "
+        "the trials of that file"
     )
 
 
 def _footer_start(content: bytes) -> int:
-    """Return where the footer of a Parquet file begins: its length is in front of the last four bytes."""
+    """Return the offset of a Parquet file's footer: its length is in front of the last four bytes."""
     return max(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), 0)

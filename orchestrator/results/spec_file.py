@@ -1,4 +1,4 @@
-"""The file in which a run folder keeps its resolved spec, under a digest by which any damage is noticed."""
+"""The file of a run's resolved spec; a digest in its first line reveals any damage."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.storage.base import SPEC_FILE, Storage
 
 _DIGEST_MARK = b"# sha256 of what follows: "
 
-_WAY_OUT = "delete it and run the same sweep again: trials that are complete are kept"
+_WAY_OUT = "delete it and run the same sweep again: complete trials are kept"
 
 
 def encode_spec(spec: SweepSpec) -> bytes:
     """Return the file of a spec: its digest as a comment, then YAML; the same bytes for equal specs.
 
     Raises:
-        SpecError: where it would be too large to be read again.
+        SpecError: if it would be too large to be read again.
     """
     body = spec.to_yaml().encode()
     content = _DIGEST_MARK + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
@@ -33,13 +33,13 @@ def encode_spec(spec: SweepSpec) -> bytes:
 
 
 def read_run_spec(storage: Storage) -> SweepSpec:
-    """Return the spec that a run folder keeps.
+    """Return the spec of a run folder.
 
-    A file without a digest was written by a person or an older version, and is read as it is.
+    A file without a digest was written by a person or by an older version, and is accepted.
 
     Raises:
-        RunFolderError: where the file is damaged, or states no spec.
-        OSError: where it cannot be read.
+        RunFolderError: if the file is damaged, or is not a spec.
+        OSError: if it cannot be read.
     """
     where = storage.describe(SPEC_FILE)
     content = _read(storage, where)
@@ -49,10 +49,10 @@ def read_run_spec(storage: Storage) -> SweepSpec:
             raise _damaged(where, "it differs from the digest in its first line")
     try:
         fields = load_yaml(content)
-    except Exception as error:  # beside its own errors, PyYAML lets through whatever a bad tag raises
+    except Exception as error:  # PyYAML raises its own errors, and whatever a bad tag raises
         raise _damaged(where, " ".join(str(error).split())) from error
     if not isinstance(fields, dict):
-        raise _damaged(where, "nothing is in it" if fields is None else "it is no mapping of fields")
+        raise _damaged(where, "it is empty" if fields is None else "it is not a mapping of fields")
     try:
         return parse_spec(fields)
     except SpecError as error:
@@ -62,13 +62,15 @@ def read_run_spec(storage: Storage) -> SweepSpec:
 
 
 def _read(storage: Storage, where: str) -> bytes:
-    """Return the file's content; one on a disk that is no plain file, or a large one, is not read to its end."""
+    """Return the file's content; on a disk, refuses what is not a regular file, and reads at most `MOST_BYTES` + 1."""
     if storage.path is None:
         return storage.read(SPEC_FILE)
-    descriptor = os.open(storage.path / SPEC_FILE, os.O_RDONLY | os.O_NONBLOCK)  # else a pipe waits for its writer
+    descriptor = os.open(
+        storage.path / SPEC_FILE, os.O_RDONLY | os.O_NONBLOCK
+    )  # opening a pipe would wait for a writer
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _damaged(where, "it is no plain file")
+            raise _damaged(where, "it is not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MOST_BYTES + 1)
     finally:

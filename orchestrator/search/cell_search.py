@@ -1,7 +1,8 @@
-"""The constrained search: one Optuna study a cell, a pure function of the spec and of results.
+"""The constrained search of one cell: an Optuna study that is a pure function of the spec and of results.
 
-Suggestions are asked in batches of a fixed size, each with a sampler of its own seed, and told in number order once the
-batch is complete. So what is suggested never depends on timing, on the number of workers, or on which trial ends first.
+The study is asked for suggestions in batches of a fixed size, each batch with a sampler seeded for it. Once a batch is
+complete, the study is told its results in number order. So the suggestions never depend on timing, on the number of
+workers, or on which trial ends first.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ from search_spaces import to_optuna
 from strategies import derive_seed
 
 _STARTUP_SUGGESTIONS = 8
-"""Random suggestions before TPE guides; a constant, so that a larger budget extends a search and never redoes it."""
+"""Random suggestions before TPE takes over; a constant, so that a larger budget extends a search without redoing it."""
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial that is to run, with its place in the search."""
+    """A trial to run, with its place in the search.
+
+    Args:
+        spec: the trial.
+        cell: its cell.
+        suggestion: the number of its suggestion in that cell.
+        request: what it asks of the cluster.
+    """
 
     spec: TrialSpec
     cell: Cell
@@ -42,14 +50,14 @@ class PlannedTrial:
 class CellSearch:
     """The search of one cell: batches of suggestions over the search seeds, then the chosen one over the confirm seeds.
 
-    A cell with nothing to search runs its one suggestion on the seeds of both phases. `keys` are those of every trial
-    that it has planned so far.
+    A cell with nothing to search runs its one suggestion on the seeds of both phases. `keys` holds the key of every
+    trial that it has planned so far.
 
     Args:
         spec: the sweep.
-        cell: which cell.
+        cell: the scenario and method.
         fingerprint: hash of the cell's data set.
-        told: called after a suggestion was told, with the study.
+        on_tell: called with this search and the Optuna trial after the study was told a result.
     """
 
     def __init__(
@@ -57,7 +65,7 @@ class CellSearch:
         spec: SweepSpec,
         cell: Cell,
         fingerprint: str,
-        told: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+        on_tell: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
     ) -> None:
         self.spec = spec
         self.cell = cell
@@ -67,20 +75,20 @@ class CellSearch:
         self.is_blocked = False
         self.keys: set[str] = set()
         self._fingerprint = fingerprint
-        self._told = told
+        self._on_tell = on_tell
         self._asked: dict[int, optuna.Trial] = {}
         self._waiting: dict[str, list[tuple[Suggestion, int, Phase]]] = {}
         self._study: optuna.Study | None = None
 
     @property
     def n_expected(self) -> int:
-        """Return how many trials this cell has in all, the confirm phase included."""
+        """Return how many trials this cell has in total, including the confirm phase."""
         budget = self.spec.search.suggestions if self.cell.is_searched else 1
         return budget * len(self.spec.seeds.of("search")) + len(self.spec.seeds.of("confirm"))
 
     @property
     def n_recorded(self) -> int:
-        """Return how many outcomes are known; one trial that two suggestions share counts for both."""
+        """Return how many outcomes are known; a trial that two suggestions share counts twice."""
         return sum(len(outcomes) for s in self.suggestions for outcomes in s.outcomes.values())
 
     @property
@@ -99,7 +107,7 @@ class CellSearch:
         return self._plan(only, "search") + self._plan(only, "confirm")
 
     def record(self, key: str, outcome: Outcome) -> list[PlannedTrial]:
-        """Take the outcome of a trial and return the trials that follow from it, often none."""
+        """Record the outcome of a trial and return the trials that follow from it, often none."""
         for suggestion, seed, phase in self._waiting.pop(key, []):
             suggestion.outcomes[phase][seed] = outcome
             self.is_blocked |= outcome.status == "error"
@@ -121,11 +129,11 @@ class CellSearch:
 
     @property
     def judged_phase(self) -> Phase:
-        """Return the phase that suggestions are judged by: `confirm` only where the sweep has no search phase."""
+        """Return the phase that suggestions are judged by: `search`, or `confirm` if the sweep has no search seeds."""
         return "search" if self.spec.seeds.of("search") else "confirm"
 
     def feasible(self) -> list[Suggestion]:
-        """Return the suggestions that every seed has measured and that keep every limit."""
+        """Return the suggestions that are measured on every seed and meet every limit."""
         phase, n_seeds = self.judged_phase, len(self.spec.seeds.of(self.judged_phase))
         return [s for s in self.suggestions if len(s.outcomes[phase]) == n_seeds and s.is_feasible(phase, self.spec)]
 
@@ -134,12 +142,12 @@ class CellSearch:
         return self.best_of(self.feasible())
 
     def best_of(self, suggestions: Iterable[Suggestion]) -> Suggestion | None:
-        """Return the suggestion with the best mean objective, the first of equals, or None where there is none."""
+        """Return the suggestion with the best mean objective, the first of equals, or None if there are none."""
         metric, phase = self.spec.objective, self.judged_phase
         return min(suggestions, key=lambda s: (rank(metric, s.mean(phase, metric)), s.number), default=None)
 
     def nearest_miss(self, phase: Phase = "search") -> Suggestion | None:
-        """Return the suggestion that violates the limits least, or None where none completed."""
+        """Return the suggestion that violates the limits least, or None if none completed."""
         known = [s for s in self.suggestions if s.total_violation(phase, self.spec) < math.inf]
         return min(known, key=lambda s: (s.total_violation(phase, self.spec), s.number), default=None)
 
@@ -162,7 +170,7 @@ class CellSearch:
         return planned
 
     def _tell_batch(self) -> None:
-        """Tell every asked suggestion in number order; one that is not fully measured is told as failed."""
+        """Tell the study the results of the batch in number order; a suggestion that misses any counts as failed."""
         assert self._study is not None
         for number, trial in sorted(self._asked.items()):
             suggestion = self.suggestions[number]
@@ -174,8 +182,8 @@ class CellSearch:
                 told = self._study.tell(trial, objective)
             else:
                 told = self._study.tell(trial, state=TrialState.FAIL)
-            if self._told is not None:
-                self._told(self, told)
+            if self._on_tell is not None:
+                self._on_tell(self, told)
         self._asked.clear()
 
     def _plan(self, suggestion: Suggestion, phase: Phase) -> list[PlannedTrial]:
@@ -192,7 +200,7 @@ class CellSearch:
 
     @property
     def study_direction(self) -> Literal["minimize", "maximize"]:
-        """Return which way the objective is better, in Optuna's words."""
+        """Return whether Optuna minimizes or maximizes the objective."""
         return "minimize" if self.spec.objective in LOWER_IS_BETTER else "maximize"
 
 

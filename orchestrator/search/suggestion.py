@@ -1,4 +1,4 @@
-"""What a search knows of its suggestions: outcomes by seed, means, violations of limits, and which is better."""
+"""What a search knows about a suggestion: outcomes by seed, means, and violations of limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Outcome:
     """What the search needs to know of a trial.
 
     Args:
-        status: `completed`, `failed` (kept) or `error` (to be tried again by the next run).
+        status: `completed`, `failed` (a result) or `error` (the next run tries again).
         values: metrics and costs.
     """
 
@@ -28,11 +28,11 @@ class Outcome:
 
 @dataclass
 class Suggestion:
-    """One hyper-parameter assignment of a cell and what is known of it.
+    """One hyper-parameter assignment of a cell, and its outcomes so far.
 
     Args:
-        number: 0, 1, … in the order in which it was asked.
-        hyperparameters: what was suggested; fixed values and defaults are not in it.
+        number: 0, 1, … in the order in which the study was asked.
+        hyperparameters: the suggested values, without fixed values and defaults.
         outcomes: phase -> seed -> outcome.
     """
 
@@ -41,7 +41,7 @@ class Suggestion:
     outcomes: dict[Phase, dict[int, Outcome]] = field(default_factory=lambda: {"search": {}, "confirm": {}})
 
     def values(self, phase: Phase, metric: str) -> list[float]:
-        """Return a metric of every seed, in the order of the seeds; NaN where a trial did not complete."""
+        """Return a metric for each seed, in the order of the seeds; NaN if the trial did not complete."""
         outcomes = self.outcomes[phase]
         return [
             outcomes[seed].values.get(metric, math.nan) if outcomes[seed].status == "completed" else math.nan
@@ -49,21 +49,21 @@ class Suggestion:
         ]
 
     def mean(self, phase: Phase, metric: str) -> float:
-        """Return the mean over seeds; NaN where a seed is missing."""
+        """Return the mean over seeds; NaN if a seed is missing."""
         values = self.values(phase, metric)
         return fmean(values) if values else math.nan
 
     def violations(self, phase: Phase, spec: SweepSpec) -> list[float]:
-        """Return the violation of each limit in tolerances, ≤ 0 where it holds; NaN where a seed is missing."""
+        """Return the violation of each limit in tolerances: ≤ 0 if it is met, NaN if a seed is missing."""
         return [_violation(c, self.values(phase, c.metric), spec) for c in spec.constraints]
 
     def is_feasible(self, phase: Phase, spec: SweepSpec) -> bool:
-        """Return whether every limit holds and the objective is known."""
+        """Return whether every limit is met and the objective is known."""
         known = math.isfinite(self.mean(phase, spec.objective))
         return known and all(violation <= 0 for violation in self.violations(phase, spec))
 
     def total_violation(self, phase: Phase, spec: SweepSpec) -> float:
-        """Return the sum of what limits are violated by, in tolerances; infinite where a seed is missing."""
+        """Return the sum of the violations, in tolerances; infinite if a seed is missing."""
         violations = self.violations(phase, spec)
         if not math.isfinite(self.mean(phase, spec.objective)) or not all(map(math.isfinite, violations)):
             return math.inf

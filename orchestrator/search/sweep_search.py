@@ -15,13 +15,13 @@ from orchestrator.streams.settings import dataset_of
 
 
 class SweepSearch:
-    """All cells of a sweep behind one queue: what is cached is recorded at once, what is missing waits to run.
+    """All cells of a sweep behind one queue: cached outcomes are recorded at once, the other trials wait to run.
 
     Args:
         spec: the sweep.
         fingerprints: data set -> hash.
         cached: outcomes of earlier runs by trial key; those with status `error` are tried again.
-        told: passed on to every cell.
+        on_tell: passed on to every `CellSearch`.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class SweepSearch:
         spec: SweepSpec,
         fingerprints: Mapping[str, str],
         cached: Mapping[str, Outcome],
-        told: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+        on_tell: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
-        self.cells = [CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], told) for cell in spec.cells]
+        self.cells = [CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], on_tell) for cell in spec.cells]
         self.n_cached = 0
         self._known = {key: outcome for key, outcome in cached.items() if outcome.status != "error"}
         self._by_name = {search.cell.name: search for search in self.cells}
@@ -44,7 +44,7 @@ class SweepSearch:
 
     @property
     def n_expected(self) -> int:
-        """Return how many trials the sweep has in all, at most: a cell with nothing feasible is not confirmed."""
+        """Return how many trials the sweep has in total, at most: a cell with nothing feasible is not confirmed."""
         return sum(search.n_expected for search in self.cells)
 
     @property
@@ -54,12 +54,12 @@ class SweepSearch:
 
     @property
     def n_waiting(self) -> int:
-        """Return how many trials are known and not running."""
+        """Return how many planned trials are not running."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def running(self) -> tuple[PlannedTrial, ...]:
-        """Return the trials that were handed out and have not ended."""
+        """Return the trials that are handed out and have not ended."""
         return tuple(self._running.values())
 
     @property
@@ -91,7 +91,7 @@ class SweepSearch:
         return trial
 
     def record(self, key: str, outcome: Outcome) -> PlannedTrial:
-        """Take the outcome of a running trial; its cell may put more trials into the queue."""
+        """Record the outcome of a running trial; its cell may put more trials into the queue."""
         trial = self._running.pop(key)
         search = self.cell_of(trial)
         if outcome.status != "error":
@@ -100,7 +100,7 @@ class SweepSearch:
         return trial
 
     def _enqueue(self, search: CellSearch, planned: list[PlannedTrial]) -> None:
-        """Queue trials, after feeding back those whose outcome is known: from the tables, or an equal suggestion's."""
+        """Queue trials, or record their outcome if it is known, from the tables or from an equal suggestion."""
         todo = deque(planned)
         while todo:
             trial = todo.popleft()

@@ -134,7 +134,7 @@ def test_a_plan_of_a_run_counts_its_rows(cli: RunCli, run_folder: RunFolder) -> 
 def test_a_plan_refuses_a_run_with_another_spec(mistake: Mistake, run_folder: RunFolder) -> None:
     path, _ = run_folder
     message = mistake("plan", path / "spec.yaml", "--run", path, "--set", "training.epochs=2")
-    assert "expected a spec that repeats or extends the run" in message
+    assert "the spec does not repeat or extend the run" in message
 
 
 # The first line of a sweep.

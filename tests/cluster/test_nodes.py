@@ -66,7 +66,7 @@ def test_the_same_tables_on_two_nodes_and_after_a_full_disk(
         write(storage, name, content, purpose, durable)
 
     monkeypatch.setattr(LocalStorage, "write", full_disk)
-    with pytest.raises(StorageError, match=r"No space left on device.*run the same command again"):
+    with pytest.raises(StorageError, match=r"[Nn]o space left on device.*run the same command again"):
         api.run_sweep(spec, tmp_path / "run")
     monkeypatch.undo()
     n_kept = len(pd.read_parquet(tmp_path / "run" / "trials"))

@@ -214,7 +214,7 @@ def drive(folder: Path, spec: SweepSpec, merge: bool = True) -> None:
             session.finish(run_trial(planned.spec, data, checkpoint=stored_file(place)))
         session.close()
         if merge:
-            compact(run.storage)
+            compact(run.tables)
 
 
 def forked(action: Callable[[], None], output: Path | None = None) -> int:

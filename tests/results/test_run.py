@@ -1,4 +1,4 @@
-"""Run folders: whose they are, what they refuse, and what is read out of them."""
+"""Run folders: which specs they accept, what they refuse, and what is read from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.core.errors import RunFolderError, SpecError, StorageError
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.schema import SCHEMAS, encode
-from orchestrator.results.tables import write_rows
+from orchestrator.results.tables import Table
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import load_spec
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -89,7 +89,7 @@ def test_a_larger_spec_extends_a_run(tmp_path: Path, make_spec: MakeSpec, more: 
     assert Run.create(tmp_path, larger).spec == larger
 
 
-def test_an_empty_folder_and_the_remains_of_a_crash_are_taken(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_empty_folders_and_remains_of_a_crash_are_used(tmp_path: Path, make_spec: MakeSpec) -> None:
     (tmp_path / ".lock").write_text("123")
     (tmp_path / ".spec.yaml.tmp").write_text("name: ha")
     assert Run.create(tmp_path, make_spec()).spec == make_spec()
@@ -123,22 +123,22 @@ DIFFERENT: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "told"), DIFFERENT)
+@pytest.mark.parametrize(("fields", "parts"), DIFFERENT)
 def test_another_protocol_is_refused_with_each_field(
-    tmp_path: Path, make_spec: MakeSpec, fields: dict[str, Any], told: list[str]
+    tmp_path: Path, make_spec: MakeSpec, fields: dict[str, Any], parts: list[str]
 ) -> None:
     run = Run.create(tmp_path, make_spec())
     before = (tmp_path / "spec.yaml").read_bytes()
     with pytest.raises(RunFolderError) as caught:
         Run.create(tmp_path, make_spec(**fields))
     message = str(caught.value)
-    assert all(part in message for part in told)
+    assert all(part in message for part in parts)
     assert len(message.splitlines()) == len(fields) + 2, "no field that is equal is named"
     assert "choose another --run" in message
     assert (run.path / "spec.yaml").read_bytes() == before
 
 
-def test_rows_of_a_stream_that_was_left_out_for_a_while_are_still_protected(
+def test_rows_of_a_stream_left_out_for_a_while_count(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
 ) -> None:
     run = Run.create(tmp_path, make_spec())
@@ -150,9 +150,7 @@ def test_rows_of_a_stream_that_was_left_out_for_a_while_are_still_protected(
         Run.create(tmp_path, make_spec(streams={"split-digits": {"n_tasks": 2}}))
 
 
-def test_damaged_tables_and_newer_schemas_are_refused_before_anything_is_written(
-    tmp_path: Path, make_spec: MakeSpec
-) -> None:
+def test_damaged_tables_are_refused_before_any_write(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     for table in ("trials", "accuracy"):
         (run.path / table).mkdir()
@@ -170,7 +168,7 @@ def test_damaged_tables_and_newer_schemas_are_refused_before_anything_is_written
 
 
 @pytest.mark.parametrize("content", ["name: [", "[1, 2]", "colour: red", "methods: [magic]", "\x00\x01", "", "# a\n"])
-def test_a_damaged_spec_is_told_with_its_file(tmp_path: Path, make_spec: MakeSpec, content: str) -> None:
+def test_a_damaged_spec_is_named_with_its_file(tmp_path: Path, make_spec: MakeSpec, content: str) -> None:
     (tmp_path / "spec.yaml").write_text(content)
     for use in (lambda: Run.create(tmp_path, make_spec()), lambda: Run.open(tmp_path).spec):
         with pytest.raises(
@@ -179,34 +177,33 @@ def test_a_damaged_spec_is_told_with_its_file(tmp_path: Path, make_spec: MakeSpe
             use()
 
 
-def test_a_spec_that_is_cut_or_garbled_anywhere_is_refused_or_the_same(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_spec_damaged_anywhere_is_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec(limits=["forgetting <= 0.1"], spaces={"all": {"learning_rate": [0.1, 0.2]}}, methods=["ewc"])
     path = Run.create(tmp_path, spec).path / "spec.yaml"
     whole = path.read_bytes()
-    cuts = [whole[:end] for end in range(len(whole))]
+    cuts = [whole[:end] for end in [*range(100), *range(100, len(whole), 7)]]
+    body = whole.index(b"\n") + 1  # every place in the line of the digest, and each seventh in what it covers
     flips = [
         whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :]
-        for place in range(len(whole))
+        for place in [*range(body), *range(body, len(whole), 7)]
         for mask in (1 << place % 8, 0xFF)
     ]
     holes = [whole[:place] + bytes(64) + whole[place + 64 :] for place in range(0, len(whole), 64)]
-    told = []
+    messages = []
     for content in [*cuts, *flips, *holes]:
         path.write_bytes(content)
         try:
             found = Run.open(tmp_path).spec
         except RunFolderError as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
             assert found == spec, content
-    assert len(told) > 0.9 * len([*cuts, *flips, *holes])
-    assert all(f"{path}: expected the spec of a run, got one" in message for message in told)
-    assert all("delete it and run the same sweep again: trials that are" in message for message in told)
+    assert len(messages) > 0.9 * len([*cuts, *flips, *holes])
+    assert all(f"{path}: expected the spec of a run, got one" in message for message in messages)
+    assert all("delete it and run the same sweep again: complete trials are kept" in message for message in messages)
 
 
-def test_the_file_of_a_spec_is_the_same_for_equal_specs_and_may_be_given_as_a_spec(
-    tmp_path: Path, make_spec: MakeSpec
-) -> None:
+def test_equal_specs_have_equal_files(tmp_path: Path, make_spec: MakeSpec) -> None:
     path = Run.create(tmp_path, make_spec()).path / "spec.yaml"
     before = path.read_bytes()
     Run.create(tmp_path, Run.open(tmp_path).spec)
@@ -216,9 +213,7 @@ def test_the_file_of_a_spec_is_the_same_for_equal_specs_and_may_be_given_as_a_sp
     assert load_spec(path).training.epochs == 2, "a copy that was edited is a spec of its own"
 
 
-def test_a_spec_of_a_person_or_an_older_version_is_read_and_gets_its_digest(
-    tmp_path: Path, make_spec: MakeSpec
-) -> None:
+def test_a_spec_without_a_digest_gets_one(tmp_path: Path, make_spec: MakeSpec) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(make_spec().to_yaml())
     assert Run.open(tmp_path).spec == make_spec()
@@ -226,18 +221,18 @@ def test_a_spec_of_a_person_or_an_older_version_is_read_and_gets_its_digest(
     assert path.read_text().startswith("# sha256 of what follows: ")
 
 
-def test_a_spec_that_is_no_plain_file_is_refused_without_waiting_for_it(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_pipes_and_devices_as_a_spec_are_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
     os.mkfifo(tmp_path / "spec.yaml")
-    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*no plain file"):
+    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*not a regular file"):
         Run.create(tmp_path, make_spec())
     (tmp_path / "spec.yaml").unlink()
     (tmp_path / "spec.yaml").symlink_to("/dev/zero")
-    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*no plain file"):
+    with pytest.raises(RunFolderError, match=r"spec\.yaml: expected the spec of a run, got .*not a regular file"):
         Run.create(tmp_path, make_spec())
 
 
-def test_a_spec_that_could_not_be_read_again_is_not_kept(tmp_path: Path, make_spec: MakeSpec) -> None:
-    spec = make_spec(model={"name": "some_module:Some", "options": {"names": ["x" * 10_000] * 200}})
+def test_a_spec_too_large_to_read_again_is_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(model={"name": "some_module:Some", "options": {"names": ["x" * 10_000] * 105}})
     with pytest.raises(SpecError, match=r"spec: expected at most 1048576 bytes, got more, in its resolved form"):
         Run.create(tmp_path / "run", spec)
     assert not (tmp_path / "run").exists()
@@ -246,14 +241,14 @@ def test_a_spec_that_could_not_be_read_again_is_not_kept(tmp_path: Path, make_sp
 # Tables that have lost their spec.
 
 
-def test_tables_without_a_spec_are_adopted_by_the_same_sweep(
+def test_the_same_sweep_adopts_tables_without_a_spec(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
 ) -> None:
     run = Run.create(tmp_path, make_spec())
     keys = {write(run, make_trial(seed=seed)).key for seed in range(2)}
     before = (tmp_path / "spec.yaml").read_bytes()
     (tmp_path / "spec.yaml").unlink()
-    with pytest.raises(RunFolderError, match=r"which lost it and has tables; run the same sweep again"):
+    with pytest.raises(RunFolderError, match=r"which has tables but lost it; run the same sweep again"):
         Run.open(tmp_path)
     again = Run.create(tmp_path, make_spec())
     assert (tmp_path / "spec.yaml").read_bytes() == before
@@ -268,14 +263,14 @@ def test_tables_of_schema_1_without_a_spec_are_adopted(tmp_path: Path) -> None:
     assert Run.create(run, spec).spec == spec
 
 
-@pytest.mark.parametrize(("fields", "told"), [case for case in DIFFERENT if "name" not in case[0]])
-def test_tables_without_a_spec_are_not_adopted_by_another_protocol(
+@pytest.mark.parametrize(("fields", "parts"), [case for case in DIFFERENT if "name" not in case[0]])
+def test_another_protocol_does_not_adopt_tables(
     tmp_path: Path,
     make_spec: MakeSpec,
     make_trial: MakeTrial,
     write: Callable[..., TrialSpec],
     fields: dict[str, Any],
-    told: list[str],
+    parts: list[str],
 ) -> None:
     run = Run.create(tmp_path, make_spec())
     write(run, make_trial())
@@ -283,12 +278,12 @@ def test_tables_without_a_spec_are_not_adopted_by_another_protocol(
     (tmp_path / "spec.yaml").unlink()
     with pytest.raises(RunFolderError) as caught:
         Run.create(tmp_path, make_spec(**fields))
-    assert all(part in str(caught.value) for part in told)
+    assert all(part in str(caught.value) for part in parts)
     assert len(str(caught.value).splitlines()) == len(fields) + 2, "no field that is equal is named, and none twice"
     assert not (tmp_path / "spec.yaml").exists()
 
 
-def test_each_row_is_asked_where_the_spec_is_lost(
+def test_without_a_spec_every_row_is_checked(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
 ) -> None:
     run = Run(tmp_path)
@@ -300,7 +295,7 @@ def test_each_row_is_asked_where_the_spec_is_lost(
         Run.create(tmp_path, make_spec(training={"epochs": 7}))
 
 
-def test_what_a_sweep_leaves_without_any_row_is_adopted(
+def test_remains_without_any_trials_row_are_adopted(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
 ) -> None:
     trial = make_trial()
@@ -308,12 +303,12 @@ def test_what_a_sweep_leaves_without_any_row_is_adopted(
     (tmp_path / "trials" / ".a.parquet.7.tmp").write_bytes(b"PAR1")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f"{trial.key}.pt").write_bytes(b"x")
-    write_rows(tmp_path / "accuracy", trial.key, "accuracy", accuracy_rows(trial, 0, make_result(trial)))
+    Table(tmp_path / "accuracy", "accuracy").write(trial.key, accuracy_rows(trial, 0, make_result(trial)))
     assert Run.create(tmp_path, make_spec()).outcomes() == {}
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "trials/notes.csv", "checkpoints/best.pt", "accuracy/_x.parquet"])
-def test_tables_without_a_spec_beside_something_else_are_refused(
+def test_tables_beside_foreign_files_are_not_adopted(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec], name: str
 ) -> None:
     write(Run(tmp_path), make_trial())
@@ -339,37 +334,37 @@ def test_tables_of_something_else_are_not_adopted(tmp_path: Path, make_spec: Mak
 
 
 @pytest.mark.parametrize("text", ["{}", "no JSON", '{"model": {"name": 3}}', "[" * 100_000])
-def test_rows_that_do_not_say_what_they_followed_are_told(
+def test_rows_without_a_protocol_are_refused_by_file(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult, text: str
 ) -> None:
     trial = make_trial()
     row = trial_row(trial, 0, make_result(trial), {}) | {"trial_spec": text}
-    write_rows(tmp_path / "trials", trial.key, "trials", [row])
+    Table(tmp_path / "trials", "trials").write(trial.key, [row])
     with pytest.raises(RunFolderError, match=r"\.parquet: expected .*trial_spec.*delete (it|the file) and run"):
         Run.create(tmp_path, make_spec())
 
 
-def test_opening_what_is_no_run_is_told(tmp_path: Path) -> None:
+def test_opening_anything_else_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(RunFolderError, match=r"run: expected a run folder with spec\.yaml, got"):
             Run.open(path)
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_a_folder_that_cannot_be_written_is_named(
     tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(StorageError, match=r"run: expected a folder that can be written, got .*Permission denied"):
+    with pytest.raises(StorageError, match=r"Cannot write to .*run: permission denied\. Choose another --run\."):
         Run.create(tmp_path / "run", make_spec())
 
 
 # Locking.
 
 
-def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_second_holder_is_refused_meanwhile(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     with run.locked():
         with pytest.raises(RunFolderError, match="another sweep uses"), Run(tmp_path).locked():
@@ -387,7 +382,7 @@ def test_a_fault_inside_lets_go(tmp_path: Path, make_spec: MakeSpec) -> None:
         pass
 
 
-def test_a_folder_that_holds_nothing_but_the_lock_is_removed(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_folder_with_only_the_lock_is_removed(tmp_path: Path, make_spec: MakeSpec) -> None:
     with Run(tmp_path / "unused").locked():
         assert (tmp_path / "unused").is_dir()
     assert not (tmp_path / "unused").exists()
@@ -396,11 +391,11 @@ def test_a_folder_that_holds_nothing_but_the_lock_is_removed(tmp_path: Path, mak
     assert (tmp_path / "used" / "spec.yaml").is_file()
 
 
-def test_another_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_live_process_blocks_and_a_dead_one_does_not(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom orchestrator.results.run import Run\n"
-        "with Run(Path(sys.argv[1])).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom orchestrator.storage.opening import open_storage\n"
+        "with open_storage(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -439,12 +434,12 @@ def test_the_trials_row_is_the_commit(
     run, spec = Run.create(tmp_path, make_spec()), make_trial()
     written: list[str] = []
 
-    def fail(folder: Path, name: str, table: str, rows: list[Any]) -> None:
-        written.append(table)
-        if table == "accuracy":
+    def fail(table: Table, key: str, rows: list[Any]) -> None:
+        written.append(table.name)
+        if table.name == "accuracy":
             raise StorageError("no space")
 
-    monkeypatch.setattr("orchestrator.results.run.write_rows", fail)
+    monkeypatch.setattr(Table, "write", fail)
     with pytest.raises(StorageError):
         record(run, spec, make_result(spec))
     assert written == ["accuracy"]
@@ -456,7 +451,7 @@ def test_the_trials_row_is_the_commit(
     assert run.matrix(spec.key).loc[0, 1] == 0.7
 
 
-def test_intransigence_needs_joint_on_the_same_seed_scenario_and_phase(
+def test_intransigence_needs_a_matching_joint(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
 ) -> None:
     run = Run.create(tmp_path, make_spec())

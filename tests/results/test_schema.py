@@ -19,9 +19,13 @@ from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
 from orchestrator.results.run import Run
 from orchestrator.results.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
-from orchestrator.results.tables import write_rows
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.0)
 
 
 @pytest.fixture(params=sorted(READERS))
@@ -62,8 +66,7 @@ def test_an_old_run_is_complete_and_gives_its_answer(run: Run) -> None:
     assert any(line.startswith("Recommended: replay") for line in answer_lines(run.spec, scenario))
 
 
-def test_an_old_run_is_compacted_into_todays_schema(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.0)
+def test_an_old_run_is_compacted_into_todays_schema(run: Run) -> None:
     before = run.trials()
     assert [done.n_after for done in api.compact(run.path)] == [1, 1]
     pd.testing.assert_frame_equal(before, run.trials())
@@ -76,12 +79,12 @@ def with_spec(run: Run, text: str) -> str:
     """Put a text in the place of a trial's spec, and return the trial's key."""
     key = "030f807b01fc3a08"
     rows = pq.read_table(run.path / "trials" / f"{key}.parquet").to_pylist()
-    write_rows(run.storage.folder("trials"), key, "trials", [row | {"trial_spec": text} for row in rows])
+    run.tables.trials.write(key, [row | {"trial_spec": text} for row in rows])
     return key
 
 
 @pytest.mark.parametrize("text", ["{}", '{"stream_settings":7}', '{"stream_settings":{"n_tasks":"many"}}'])
-def test_a_recorded_spec_that_is_none_is_told_with_its_file(run: Run, text: str) -> None:
+def test_a_faulty_recorded_spec_is_named_with_its_file(run: Run, text: str) -> None:
     key = with_spec(run, text)
     rule = (
         rf"{key}\.parquet: expected the spec of trial '{key}' in 'trial_spec', got one with faults .*; delete the file"
@@ -132,7 +135,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(table: tuple[str, pa.Table]
 
 
 @pytest.mark.parametrize("place", ["footer", "pages"])
-def test_damage_is_told_as_such(table: tuple[str, pa.Table], place: str) -> None:
+def test_damage_is_named(table: tuple[str, pa.Table], place: str) -> None:
     name, rows = table
     content = bytearray(encode(rows))
     content[100 if place == "pages" else -100] ^= 1

@@ -1,4 +1,4 @@
-"""Other software or another device than a run's trials had is told, and needs a word from the user."""
+"""Changes of software or device since a run's trials are listed, and need the user's consent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.core.errors import RunFolderError
 from orchestrator.execution.session import Session
 from orchestrator.report.plan_view import render_plan
 from orchestrator.results.run import Run
-from orchestrator.results.software import COMPARED, OF_WORKERS, changes_since, worker_changes
+from orchestrator.results.software_changes import COMPARED, OF_WORKERS, software_changes, worker_changes
 from orchestrator.search import plan as planning
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.provenance import code_revision, software_now, source_hash
@@ -43,33 +43,33 @@ def trials(**columns: list[Any]) -> pd.DataFrame:
     return pd.DataFrame({"status": ["completed"] * 3, **place, **same} | columns)
 
 
-def test_nothing_differs_from_itself_nor_from_what_was_not_recorded(spec: SweepSpec) -> None:
-    assert changes_since(trials(), spec, NOW) == []
-    assert changes_since(trials(torch_version=[None, None, "2.2"], code_revision=[""] * 3), spec, NOW) == []
-    assert changes_since(trials(code_revision=["a"] * 3), spec, NOW | {"code_revision": ""}) == []
+def test_equal_or_unrecorded_software_is_no_change(spec: SweepSpec) -> None:
+    assert software_changes(trials(), spec, NOW) == []
+    assert software_changes(trials(torch_version=[None, None, "2.2"], code_revision=[""] * 3), spec, NOW) == []
+    assert software_changes(trials(code_revision=["a"] * 3), spec, NOW | {"code_revision": ""}) == []
 
 
 @pytest.mark.parametrize("column", COMPARED)
-def test_each_change_is_told_with_the_trials_that_it_concerns(spec: SweepSpec, column: str) -> None:
-    found = changes_since(trials(**{column: ["old", "old", NOW[column]]}), spec, NOW)
+def test_each_change_has_its_number_of_trials(spec: SweepSpec, column: str) -> None:
+    found = software_changes(trials(**{column: ["old", "old", NOW[column]]}), spec, NOW)
 
     assert found == [f"  {column}: old in 2 trials -> {NOW[column]}"]
 
 
-def test_another_kind_of_device_is_told_by_cell(spec: SweepSpec) -> None:
-    found = changes_since(trials(device=["cuda", "cpu", "cpu"]), spec, NOW)
+def test_another_kind_of_device_is_a_change_of_its_cell(spec: SweepSpec) -> None:
+    found = software_changes(trials(device=["cuda", "cpu", "cpu"]), spec, NOW)
 
     assert found == ["  device of split-digits/task naive: cuda in 1 trial -> cpu"]
 
 
-def test_another_number_of_threads_is_told_by_cell(spec: SweepSpec) -> None:
-    found = changes_since(trials(threads=[4, 4, 1]), spec, NOW)
+def test_another_number_of_threads_is_a_change(spec: SweepSpec) -> None:
+    found = software_changes(trials(threads=[4, 4, 1]), spec, NOW)
 
     assert found == ["  threads of split-digits/task naive: 4 in 2 trials -> 1"]
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "is_told"),
+    ("before", "now", "is_change"),
     [
         ("a.1", "a.1", False),
         ("a.1", "b.1", False),  # a commit that left the source as it was
@@ -80,18 +80,18 @@ def test_another_number_of_threads_is_told_by_cell(spec: SweepSpec) -> None:
         ("a", "b.1", True),
     ],
 )
-def test_code_is_told_by_its_hash(spec: SweepSpec, before: str, now: str, is_told: bool) -> None:
-    found = changes_since(trials(code_revision=[before] * 3), spec, NOW | {"code_revision": now})
+def test_code_changes_with_its_hash(spec: SweepSpec, before: str, now: str, is_change: bool) -> None:
+    found = software_changes(trials(code_revision=[before] * 3), spec, NOW | {"code_revision": now})
 
-    assert found == ([f"  code_revision: {before} in 3 trials -> {now}"] if is_told else [])
+    assert found == ([f"  code_revision: {before} in 3 trials -> {now}"] if is_change else [])
 
 
-def test_the_revision_of_this_checkout_ends_with_the_hash_of_its_source() -> None:
+def test_the_code_revision_ends_with_the_source_hash() -> None:
     assert re.fullmatch(r"([0-9a-f]{12}(\+dirty)?|none)\.[0-9a-f]{12}", code_revision())
     assert code_revision().endswith(source_hash())
 
 
-def test_a_worker_with_other_libraries_is_told_among_its_kind_of_device() -> None:
+def test_workers_are_compared_within_a_kind_of_device() -> None:
     before = trials(device=["cpu", "cpu", "cuda"], torch_version=["2.1", "2.2", "2.0"])
 
     assert worker_changes(before, {"device": "cpu", "torch_version": "2.2"}) == [
@@ -101,9 +101,7 @@ def test_a_worker_with_other_libraries_is_told_among_its_kind_of_device() -> Non
     assert worker_changes(before, {"device": "tpu", "torch_version": "9"}) == []
 
 
-def test_a_trial_of_a_worker_with_other_libraries_is_not_recorded_until_the_change_is_accepted(
-    spec: SweepSpec, tmp_path: Path, make_result: MakeResult
-) -> None:
+def test_a_trial_of_another_worker_needs_acceptance(spec: SweepSpec, tmp_path: Path, make_result: MakeResult) -> None:
     def end_one(session: Session, version: str) -> None:
         planned = session.search.hand_out(session.search.waiting_requests()[0])
         result = make_result(planned.spec)
@@ -122,7 +120,7 @@ def test_a_trial_of_a_worker_with_other_libraries_is_not_recorded_until_the_chan
 
 
 def test_rows_that_are_run_again_are_not_compared(spec: SweepSpec) -> None:
-    assert changes_since(trials(torch_version=["1"] * 3, status=["error"] * 3), spec, NOW) == []
+    assert software_changes(trials(torch_version=["1"] * 3, status=["error"] * 3), spec, NOW) == []
 
 
 def end(session: Session, make_result: MakeResult, n_trials: int = 1000) -> None:
@@ -134,9 +132,7 @@ def end(session: Session, make_result: MakeResult, n_trials: int = 1000) -> None
         n_trials -= 1
 
 
-def test_a_sweep_is_refused_before_anything_starts_until_the_change_is_accepted(
-    spec: SweepSpec, tmp_path: Path, make_result: MakeResult
-) -> None:
+def test_changed_software_is_refused_before_a_start(spec: SweepSpec, tmp_path: Path, make_result: MakeResult) -> None:
     run = Run.create(tmp_path / "run", spec)
     end(Session(spec, run, tmp_path), make_result, 3)
 
@@ -147,13 +143,13 @@ def test_a_sweep_is_refused_before_anything_starts_until_the_change_is_accepted(
     assert {"torch_version", "python_version", *COMPARED} <= software_now().keys()
 
 
-def test_where_nothing_is_left_to_train_a_change_is_told_and_not_asked_about(
+def test_a_complete_sweep_reports_changes_only(
     spec: SweepSpec, make_spec: MakeSpec, tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         pytest.fail("nothing is left to train")
 
-    def told(planned: SweepSpec) -> tuple[str, str]:
+    def shown(planned: SweepSpec) -> tuple[str, str]:
         console = Console(file=StringIO(), width=160)
         console.print(render_plan(planned, api.plan(planned, run.path, tmp_path), 1))
         first, *_, last = console.file.getvalue().partition("The completed trials ran")[2].splitlines()  # type: ignore[attr-defined]
@@ -166,11 +162,11 @@ def test_where_nothing_is_left_to_train_a_change_is_told_and_not_asked_about(
     for _ in range(2):
         assert len(api.run_sweep(spec, run.path, tmp_path).trials()) == n_trials
     assert [line.partition(":")[0].strip() for line in api.plan(spec, run.path, tmp_path).changes] == ["torch_version"]
-    assert told(spec)[1] == "Nothing is left to train, so the sweep does not need --accept-changes."
+    assert shown(spec)[1] == "Nothing is left to train, so the sweep does not need --accept-changes."
 
     more = make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"], seeds={"search": 2, "confirm": 3})
     monkeypatch.setattr(planning, "naive_seconds", lambda spec, cell, dataset: 2.0)
-    assert told(more)[1] == "The sweep will only start with --accept-changes."
+    assert shown(more)[1] == "The sweep will only start with --accept-changes."
     with pytest.raises(RunFolderError, match=r"torch_version: 1\.0 in .* trials -> "):
         api.run_sweep(more, run.path, tmp_path)
     assert api.plan(spec, tmp_path / "new", tmp_path).changes == ()

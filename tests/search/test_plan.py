@@ -106,7 +106,7 @@ def test_a_complete_sweep(make_spec: MakeSpec) -> None:
     assert {p.why for p in found.values()} == {"complete"}
 
 
-def test_a_cell_with_nothing_feasible_is_complete_without_confirming(make_spec: MakeSpec) -> None:
+def test_a_cell_with_nothing_feasible_is_complete(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS, limits=["worst_forgetting <= 0.1"])
     outcomes = run_trials(spec, 10_000, GOOD | {"worst_forgetting": 0.5})
     ewc = plans(spec, outcomes)["ewc"]

@@ -82,7 +82,7 @@ def replay(make_spec: MakeSpec) -> MakeSpec:
 # Determinism.
 
 
-def test_suggestions_do_not_depend_on_timing_or_on_the_number_of_workers(make_spec: MakeSpec) -> None:
+def test_suggestions_are_independent_of_timing(make_spec: MakeSpec) -> None:
     spec = make_spec(
         scenarios=["split-digits/task", "split-digits/class"],
         methods=["naive", "ewc", "replay"],
@@ -129,7 +129,7 @@ def test_what_is_cached_is_not_trained(replay: MakeSpec) -> None:
 
 
 @pytest.mark.parametrize("n_done", [1, 7, 13, 24])
-def test_a_search_stopped_anywhere_continues_as_if_it_had_not(replay: MakeSpec, n_done: int) -> None:
+def test_a_search_stopped_anywhere_continues_the_same(replay: MakeSpec, n_done: int) -> None:
     first, trained = searched(replay(), at_once=3)
     cached = dict(list(trained.items())[:n_done])
     again, rest = searched(replay(), cached, at_once=2, order=5)
@@ -140,7 +140,7 @@ def test_a_search_stopped_anywhere_continues_as_if_it_had_not(replay: MakeSpec, 
 
 @pytest.mark.parametrize(("few", "many"), [(8, 16), (6, 9), (1, 12), (10, 11)])
 def test_a_larger_budget_extends_a_search(replay: MakeSpec, few: int, many: int) -> None:
-    """Also where the smaller budget ends inside of a batch."""
+    """Also if the smaller budget ends inside a batch."""
     small, trained = searched(replay(few))
     large, more = searched(replay(many), trained)
     before, after = history(small)[0][1], history(large)[0][1]
@@ -185,7 +185,7 @@ def test_other_data_are_trained_anew(replay: MakeSpec) -> None:
 # What is asked.
 
 
-def test_every_searched_method_has_the_same_budget_and_bounds_have_one(make_spec: MakeSpec) -> None:
+def test_every_searched_method_has_the_same_budget(make_spec: MakeSpec) -> None:
     methods = ["naive", "joint", "ewc", "replay", "packnet"]
     search, trained = searched(make_spec(methods=methods, search={"suggestions": 5, "batch": 2}))
     assert [len(cell.suggestions) for cell in search.cells] == [1, 1, 5, 5, 5]
@@ -286,7 +286,7 @@ def failing(status: str, when: Callable[[TrialSpec], bool]) -> Judge:
     return lambda trial: Outcome(status, {"average_accuracy": 2.0}) if when(trial) else judge(trial)
 
 
-def test_a_suggestion_with_a_failed_seed_is_told_as_failed_and_never_chosen(replay: MakeSpec) -> None:
+def test_a_suggestion_with_a_failed_seed_is_not_chosen(replay: MakeSpec) -> None:
     spec = replay(16, limits=["worst_forgetting <= 0.3"])
     best = searched(spec)[0].cells[0].chosen
     assert best is not None
@@ -305,7 +305,7 @@ def test_a_suggestion_with_a_failed_seed_is_told_as_failed_and_never_chosen(repl
     assert cell.is_finished
 
 
-def test_where_everything_fails_nothing_is_chosen(replay: MakeSpec) -> None:
+def test_if_everything_fails_nothing_is_chosen(replay: MakeSpec) -> None:
     search, trained = searched(replay(), judge=failing("failed", lambda t: True))
     cell = search.cells[0]
     assert cell.is_finished
@@ -313,7 +313,7 @@ def test_where_everything_fails_nothing_is_chosen(replay: MakeSpec) -> None:
     assert len(trained) == 24
 
 
-def test_a_value_that_is_not_a_number_counts_as_not_measured(replay: MakeSpec) -> None:
+def test_a_metric_that_is_nan_is_not_measured(replay: MakeSpec) -> None:
     def no_limit(trial: TrialSpec) -> Outcome:
         return completed(average_accuracy=0.9, worst_forgetting=math.nan)
 
@@ -321,7 +321,7 @@ def test_a_value_that_is_not_a_number_counts_as_not_measured(replay: MakeSpec) -
     assert search.cells[0].chosen is None
 
 
-def test_an_error_of_the_machine_blocks_its_cell_and_a_rerun_continues(replay: MakeSpec) -> None:
+def test_a_machine_error_blocks_its_cell_until_a_rerun(replay: MakeSpec) -> None:
     spec = replay(methods=["replay", "naive"])
     whole, _ = searched(spec)
     victim = list(SweepSearch(spec, FINGERPRINTS, {}).waiting())[3].spec.key
@@ -358,7 +358,7 @@ def test_the_best_feasible_is_chosen(replay: MakeSpec) -> None:
     assert top not in feasible, "the limit decided"
 
 
-def test_where_nothing_is_feasible_nothing_is_confirmed(replay: MakeSpec) -> None:
+def test_without_a_feasible_one_nothing_is_confirmed(replay: MakeSpec) -> None:
     search, trained = searched(replay(limits=["worst_forgetting <= -0.5"]))
     cell = search.cells[0]
     assert (cell.chosen, cell.is_finished, cell.n_unknown) == (None, True, 0)
@@ -370,7 +370,7 @@ def test_where_nothing_is_feasible_nothing_is_confirmed(replay: MakeSpec) -> Non
     )
 
 
-def test_a_lower_objective_is_better_where_it_should_be(replay: MakeSpec) -> None:
+def test_a_cost_as_objective_is_minimized(replay: MakeSpec) -> None:
     search, _ = searched(replay(objective="kept_bytes", limits=["average_accuracy >= 0.85"]))
     cell = search.cells[0]
     assert cell.study_direction == "minimize"
@@ -392,7 +392,7 @@ def test_limits_hold_for_the_mean_or_for_every_seed(make_spec: MakeSpec) -> None
     assert not suggestion.is_feasible("confirm", make_spec())
 
 
-def test_violations_are_scaled_and_only_what_is_violated_adds_up(make_spec: MakeSpec) -> None:
+def test_only_violated_limits_add_up_in_tolerances(make_spec: MakeSpec) -> None:
     spec = make_spec(limits=["forgetting <= 0.1 (tolerance 0.02)", "kept_bytes <= 1000", "average_accuracy >= 0.5"])
     outcome = completed(average_accuracy=0.9, forgetting=0.14, kept_bytes=1250.0)
     suggestion = Suggestion(0, {}, {"search": {0: outcome}, "confirm": {}})
@@ -401,7 +401,7 @@ def test_violations_are_scaled_and_only_what_is_violated_adds_up(make_spec: Make
 
 
 @pytest.mark.parametrize("hold_for", ["mean", "every_seed"])
-def test_studies_carry_the_constraints_and_optuna_chooses_alike(replay: MakeSpec, hold_for: str) -> None:
+def test_optuna_gets_the_limits_and_chooses_the_same(replay: MakeSpec, hold_for: str) -> None:
     spec = replay(
         limits=["worst_forgetting <= 0.15", "kept_bytes <= 4e5"],
         search={"limits_hold_for": hold_for, "suggestions": 20},
@@ -446,10 +446,10 @@ def test_limits_steer_the_sampler(replay: MakeSpec) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["random", "gp"])
-def test_other_samplers_are_repeatable_too(replay: MakeSpec, sampler: str) -> None:
-    spec = replay(10, 2, search={"sampler": sampler})
+def test_other_samplers_are_repeatable(replay: MakeSpec, sampler: str) -> None:
+    spec = replay(9, 2, search={"sampler": sampler})  # the GP suggests the last one: 8 are random
     first, trained = searched(spec, at_once=2)
-    assert len({tuple(s.hyperparameters.items()) for s in first.cells[0].suggestions}) == 10
+    assert len({tuple(s.hyperparameters.items()) for s in first.cells[0].suggestions}) == 9
     again, nothing = searched(spec, trained)
     assert nothing == {}
     assert history(again) == history(first)

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError
 from orchestrator.results.run import Run
-from orchestrator.results.tables import read_table
+from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage import folders
 from orchestrator.storage.base import StoredFile
@@ -73,9 +73,9 @@ def test_a_read_only_folder_is_reported_and_read(
         return real(file, mode, *args, **options)
 
     monkeypatch.setattr("builtins.open", read_only)
-    with pytest.raises(StorageError, match=r"run: .*choose another --run"):
+    with pytest.raises(StorageError, match=r"(?i)choose another --run"):
         run.locked().__enter__()
-    with pytest.raises(StorageError, match=os.strerror(number)):
+    with pytest.raises(StorageError, match=f"(?i){os.strerror(number)}"):
         Run.create(tmp_path, make_spec())
     assert Run.open(tmp_path).spec == make_spec()
     assert run.trials().empty
@@ -92,7 +92,7 @@ def test_a_folder_closed_to_this_user_is_refused_early(
         (tmp_path / "run" / folder).chmod(0o555 if folder == closed else 0o777)
     before = sorted(tmp_path.rglob("*"))
     with as_user(1234, 1234):
-        with pytest.raises(StorageError, match=r"(?i)run: .*permission denied.*choose another --run"):
+        with pytest.raises(StorageError, match=r"(?i)permission denied.*choose another --run"):
             run.locked().__enter__()
         assert Run.open(Path("run")).trials().empty, "it is still read"
     after = sorted(tmp_path.rglob("*"))
@@ -214,7 +214,7 @@ def test_a_disk_without_locks_is_no_other_sweep(
     tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK))
-    with pytest.raises(StorageError, match=os.strerror(errno.ENOLCK)), Run.create(tmp_path, make_spec()).locked():
+    with pytest.raises(StorageError, match=r"(?i)no locks available"), Run.create(tmp_path, make_spec()).locked():
         pass
 
 
@@ -319,15 +319,15 @@ def test_a_new_folder_is_synced_before_its_first_file(tmp_path: Path, monkeypatc
 def test_an_unreadable_table_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setattr(LocalStorage, "read", lambda self, name: raising(errno.EACCES)(tmp_path / name))
-    with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable, got 'Permission denied'; mend"):
-        read_table(tmp_path, "trials")
+    with pytest.raises(StorageError, match=r"Cannot read .*a\.parquet: permission denied\. Fix"):
+        Table(tmp_path, "trials").read()
 
 
 def test_a_folder_that_never_stands_still_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setattr(LocalStorage, "read", lambda self, name: raising(errno.ENOENT)(tmp_path / name))
-    with pytest.raises(StorageError, match=r"a\.parquet: expected to be readable"):
-        read_table(tmp_path, "trials")
+    with pytest.raises(StorageError, match=r"Cannot read .*a\.parquet: "):
+        Table(tmp_path, "trials").read()
 
 
 def test_a_limit_of_the_system_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and that nothing in them is ever executed."""
+"""Checkpoints: what is loaded, what is refused, and that no code in them runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pickle
 import platform
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.trial import protocol as trial_module
 from orchestrator.trial.checkpoint import Identity, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.provenance import source_hash
+from orchestrator.trial.result import TrialResult
 from strategies import Learner
 from strategies.methods.naive import Naive
 
@@ -33,7 +35,7 @@ PAYLOAD = {"next_task": 2, "n_correct": [[None, 3], [4, 5]], "weights": {"a": to
 
 
 class Attack:
-    """What runs a command when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -79,13 +81,13 @@ def test_an_absent_file_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", sorted(ID))
-def test_a_checkpoint_of_another_trial_code_version_or_device_is_none(tmp_path: Path, what: str) -> None:
+def test_a_checkpoint_of_another_identity_is_not_used(tmp_path: Path, what: str) -> None:
     save_checkpoint(tmp_path / "c.pt", ID, PAYLOAD)
     assert load_checkpoint(tmp_path / "c.pt", ID | {what: "other"}) is None
     assert load_checkpoint(tmp_path / "c.pt", ID) is not None
 
 
-def test_an_identity_says_which_code_versions_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_identity_has_code_versions_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {
         "key": "k",
         "source": source_hash(),
@@ -108,7 +110,7 @@ def test_an_identity_says_which_code_versions_and_device(tmp_path: Path, monkeyp
     assert identity_of("k", CPU, [unreadable])["nowhere:Typed"] == ""
 
 
-def test_what_was_on_the_cpu_comes_back_there_for_a_gpu_too(tmp_path: Path) -> None:
+def test_cpu_tensors_of_a_gpu_trial_stay_on_the_cpu(tmp_path: Path) -> None:
     """Such as the positions of random generators."""
     identity = ID | {"device": "cuda"}
     save_checkpoint(tmp_path / "c.pt", identity, {"progress": {"order": torch.Generator().get_state()}})
@@ -145,9 +147,7 @@ def test_a_folder_in_its_place_is_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, ID) is None
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_the_checkpoint_before(
-    tmp_path: Path, full_device: Callable[[str], None]
-) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, full_device: Callable[[str], None]) -> None:
     path = tmp_path / "c.pt"
     save_checkpoint(path, ID, PAYLOAD)
     before = path.read_bytes()
@@ -158,9 +158,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_the_checkpoint_before(
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
-def test_a_crash_before_the_rename_leaves_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.pt"
     save_checkpoint(path, ID, PAYLOAD)
 
@@ -179,91 +177,110 @@ def test_a_crash_before_the_rename_leaves_the_checkpoint_before(
 # In a trial.
 
 
-def spoil_nothing(path: Path) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
-def spoil_damaged(path: Path) -> None:
+def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def spoil(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def change_content(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = torch.load(path, weights_only=True)
     change(content)
     torch.save(content, path)
 
 
-def spoil_foreign(path: Path) -> None:
-    spoil(path, lambda content: content["identity"].update(key="f" * 16))
+def with_another_trial(path: Path) -> None:
+    change_content(path, lambda content: content["identity"].update(key="f" * 16))
 
 
-def spoil_other_code(path: Path) -> None:
-    spoil(path, lambda content: content["identity"].update(source="f" * 12))
+def with_other_code(path: Path) -> None:
+    change_content(path, lambda content: content["identity"].update(source="f" * 12))
 
 
-def spoil_other_device(path: Path) -> None:
-    spoil(path, lambda content: content["identity"].update(device="cuda"))
+def with_other_device(path: Path) -> None:
+    change_content(path, lambda content: content["identity"].update(device="cuda"))
 
 
-def spoil_no_payload(path: Path) -> None:
-    spoil(path, lambda content: content.pop("payload"))
+def without_payload(path: Path) -> None:
+    change_content(path, lambda content: content.pop("payload"))
 
 
-def spoil_payload_of_another_kind(path: Path) -> None:
-    spoil(path, lambda content: content.update(payload=[1, 2]))
+def with_an_odd_payload(path: Path) -> None:
+    change_content(path, lambda content: content.update(payload=[1, 2]))
 
 
-def spoil_other_layout(path: Path) -> None:
-    spoil(path, lambda content: content["payload"].pop("n_correct"))
+def with_other_layout(path: Path) -> None:
+    change_content(path, lambda content: content["payload"].pop("n_correct"))
 
 
-def spoil_half_of_the_learner(path: Path) -> None:
+def with_half_of_the_learner(path: Path) -> None:
     """Fail after counts, strategies and network are loaded, and random numbers were drawn for its heads."""
-    spoil(path, lambda content: content["payload"]["learner"].pop("generators"))
+    change_content(path, lambda content: content["payload"]["learner"].pop("generators"))
 
 
-SPOILS = (
-    spoil_nothing,
-    spoil_damaged,
-    spoil_foreign,
-    spoil_other_code,
-    spoil_other_device,
-    spoil_no_payload,
-    spoil_payload_of_another_kind,
-    spoil_other_layout,
-    spoil_half_of_the_learner,
+DAMAGES = (
+    remove,
+    cut,
+    with_another_trial,
+    with_other_code,
+    with_other_device,
+    without_payload,
+    with_an_odd_payload,
+    with_other_layout,
+    with_half_of_the_learner,
 )
 
 
-@pytest.mark.parametrize("spoil", SPOILS)
-def test_a_trial_starts_over_where_its_checkpoint_is_of_no_use(
-    make_trial: Callable[..., TrialSpec],
-    digits: Dataset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    spoil: Callable[[Path], None],
-) -> None:
-    monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+@pytest.fixture(scope="module")
+def stopped(make_trial: Callable[..., TrialSpec], digits: Dataset) -> tuple[TrialSpec, bytes, TrialResult]:
+    """Return a trial, its checkpoint from a stop after task 3, and its result without a stop."""
     spec, data = make_trial(method="replay"), digits.phase("confirm", 0.1)
-    path = tmp_path / "c.pt"
 
     def stop(after: int, row: list[float]) -> None:
         if after == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(spec, data, report=stop, checkpoint=path)
-    spoil(path)
-    told: list[int] = []
-    result = run_trial(spec, data, report=lambda after, row: told.append(after), checkpoint=path)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        path = Path(folder) / "c.pt"
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(spec, data, report=stop, checkpoint=path)
+        return spec, path.read_bytes(), run_trial(spec, data)
+
+
+def test_a_trial_continues_from_its_checkpoint(
+    stopped: tuple[TrialSpec, bytes, TrialResult], digits: Dataset, tmp_path: Path
+) -> None:
+    spec, content, expected = stopped
+    (tmp_path / "c.pt").write_bytes(content)
+    rows: list[int] = []
+    data = digits.phase("confirm", 0.1)
+    result = run_trial(spec, data, report=lambda after, row: rows.append(after), checkpoint=tmp_path / "c.pt")
+    assert rows == [3, 4]
+    assert result.n_correct == expected.n_correct
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_trial_starts_over_from_a_bad_checkpoint(
+    stopped: tuple[TrialSpec, bytes, TrialResult], digits: Dataset, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    spec, content, expected = stopped
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+    damage(path)
+    rows: list[int] = []
+    data = digits.phase("confirm", 0.1)
+    result = run_trial(spec, data, report=lambda after, row: rows.append(after), checkpoint=path)
     assert result.status == "completed"
-    assert told == [-1, 0, 1, 2, 3, 4]
-    assert result.n_correct == run_trial(spec, data).n_correct
+    assert rows == [-1, 0, 1, 2, 3, 4]
+    assert result.n_correct == expected.n_correct
     assert not path.exists()
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_a_checkpoint_that_memory_does_not_hold_is_kept_for_another_attempt(
+def test_a_checkpoint_too_large_for_memory_is_kept(
     make_trial: Callable[..., TrialSpec],
     digits: Dataset,
     tmp_path: Path,
@@ -285,7 +302,7 @@ def test_a_checkpoint_that_memory_does_not_hold_is_kept_for_another_attempt(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_trial_stopped_inside_a_task_goes_on_on_a_gpu(
+def test_a_stop_inside_a_task_resumes_on_a_gpu(
     make_trial: Callable[..., TrialSpec], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
@@ -301,16 +318,16 @@ def test_a_trial_stopped_inside_a_task_goes_on_on_a_gpu(
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec, data, Placement("cuda"), checkpoint=tmp_path / "c.pt")
     monkeypatch.setattr(trial_module, "save_checkpoint", save)
-    told: list[int] = []
+    rows: list[int] = []
     result = run_trial(
-        spec, data, Placement("cuda"), lambda after, row: told.append(after), checkpoint=tmp_path / "c.pt"
+        spec, data, Placement("cuda"), lambda after, row: rows.append(after), checkpoint=tmp_path / "c.pt"
     )
     assert result.status == "completed", result.reason
-    assert told == [2, 3, 4]
+    assert rows == [2, 3, 4]
     assert result.n_correct == run_trial(spec, data, Placement("cuda")).n_correct
 
 
-def test_a_checkpoint_that_is_refused_is_left_out(
+def test_a_trial_goes_on_without_a_refused_checkpoint(
     make_trial: Callable[..., TrialSpec],
     digits: Dataset,
     tmp_path: Path,
@@ -339,7 +356,7 @@ def test_a_checkpoint_that_is_refused_is_left_out(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkpoints_are_not_written_more_often_than_asked(
+def test_checkpoints_are_written_as_often_as_asked(
     make_trial: Callable[..., TrialSpec], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[tuple[int, int | None]] = []

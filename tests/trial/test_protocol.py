@@ -23,7 +23,7 @@ import torch
 from orchestrator.core.metrics import METRICS
 from orchestrator.core.placement import Placement
 from orchestrator.results.rows import trial_row
-from orchestrator.results.tables import read_table, write_rows
+from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
@@ -78,9 +78,7 @@ def results(trials: list[TrialSpec], digits: Dataset) -> dict[str, TrialResult]:
 # What is measured.
 
 
-def test_only_domain_measures_tasks_before_they_are_trained(
-    trials: list[TrialSpec], results: dict[str, TrialResult]
-) -> None:
+def test_only_domain_measures_tasks_before_training(trials: list[TrialSpec], results: dict[str, TrialResult]) -> None:
     for spec in trials:
         result = results[spec.key]
         n_tasks = len(result.n_examples)
@@ -101,7 +99,7 @@ def test_counts_are_of_the_held_out_examples(
     assert all(0 <= c <= n for row in result.n_correct for c, n in zip(row, expected, strict=True) if c is not None)
 
 
-def test_naive_in_class_keeps_the_last_task_only(make_trial: MakeTrial, digits: Dataset) -> None:
+def test_naive_in_class_remembers_only_the_last_task(make_trial: MakeTrial, digits: Dataset) -> None:
     training = {"epochs": 12, "batch_size": 16, "learning_rate": 0.1}
     result = run(make_trial("split-digits/class", "naive", training=training, model={"hidden": [64]}), digits)
     last = result.n_correct[-1][-1]
@@ -181,7 +179,7 @@ def test_domain_has_one_head(make_trial: MakeTrial, digits: Dataset) -> None:
     assert run(make_trial("split-digits/domain"), digits).costs["n_parameters"] == (64 * 16 + 16) + (16 * 2 + 2)
 
 
-def test_the_search_phase_is_measured_on_the_validation_split(make_trial: MakeTrial, digits: Dataset) -> None:
+def test_the_search_phase_uses_the_validation_split(make_trial: MakeTrial, digits: Dataset) -> None:
     result = run(make_trial(phase="search"), digits)
     assert sum(result.n_examples) == len(digits.phase("search", 0.1).evaluation_labels)
 
@@ -471,8 +469,8 @@ def test_any_report_of_a_method_can_be_written(
     result = run(spec, digits)
     assert result.status == "completed"
     assert result.details == {"naive": written}
-    write_rows(tmp_path, spec.key, "trials", [trial_row(spec, 0, result, {})])
-    assert json.loads(read_table(tmp_path, "trials")["details"][0]) == {"naive": written}
+    Table(tmp_path, "trials").write(spec.key, [trial_row(spec, 0, result, {})])
+    assert json.loads(Table(tmp_path, "trials").read()["details"][0]) == {"naive": written}
     assert TrialResult.from_json(result.to_json()) == result
 
 
@@ -486,8 +484,8 @@ def test_a_reason_can_always_be_written(
     spec = make_trial()
     result = run(spec, digits)
     assert result.reason.startswith("ValueError: no file 'caf?' at ")
-    write_rows(tmp_path, spec.key, "trials", [trial_row(spec, 0, result, {})])
-    assert read_table(tmp_path, "trials")["reason"][0] == result.reason
+    Table(tmp_path, "trials").write(spec.key, [trial_row(spec, 0, result, {})])
+    assert Table(tmp_path, "trials").read()["reason"][0] == result.reason
 
 
 @pytest.mark.parametrize(("name", "has_seconds"), [("report", True), ("kept_bytes", False)])

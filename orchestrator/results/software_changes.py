@@ -1,4 +1,4 @@
-"""What differs between the software and devices of a run's trials and those of today."""
+"""What differs between the software and devices of a run's trials and those that new trials would have."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import pandas as pd
 
 from orchestrator.spec.sweep_spec import SweepSpec
 
-OF_WORKERS = ("torch_version", "python_version")
-"""Of these, those that a worker on another machine may have otherwise than the sweep's own process."""
-
 COMPARED = ("code_revision", "package_version", "torch_version", "optuna_version", "python_version")
 """Columns of a trial's provenance that its result or the search may depend on."""
 
+OF_WORKERS = ("torch_version", "python_version")
+"""The compared columns in which a worker on another machine may differ from the sweep's own process."""
 
-def changes_since(trials: pd.DataFrame, spec: SweepSpec, now: Mapping[str, Any]) -> list[str]:
-    """Return what differs, a line each; empty where the trials of `spec` would be mixed with their like.
+
+def software_changes(trials: pd.DataFrame, spec: SweepSpec, now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each difference; empty if new trials of `spec` would have the software and devices of the old.
+
+    Columns that were not recorded are not compared, and neither are rows with status `error`: they are run again.
 
     Args:
         trials: the rows of a run.
         spec: what is to be run, for the devices that its cells ask for.
         now: column of `COMPARED` -> today's value.
-
-    What was not recorded is not compared, and rows that the machine's errors left are not either: they are run again.
     """
     kept = trials[trials["status"] != "error"]
     return [*_software(kept, now, COMPARED), *_places(kept, spec)]
 
 
 def worker_changes(trials: pd.DataFrame, provenance: Mapping[str, Any]) -> list[str]:
-    """Return what differs between a trial's worker and those that trials of the same kind of device had.
+    """Return a line for each difference between a trial's worker and those of earlier trials on the same device kind.
 
     Args:
         trials: the rows of a run.
@@ -49,12 +49,12 @@ def _software(trials: pd.DataFrame, now: Mapping[str, Any], columns: tuple[str, 
 
 
 def _is_same(column: str, before: str, now: str) -> bool:
-    """Return whether two values are equal; of two code revisions, whether their hashes of the source are."""
+    """Return whether two values are equal; for code revisions, whether their hashes of the source are."""
     return before == now or (column == "code_revision" and "." in now and before.endswith(now[now.rindex(".") :]))
 
 
 def _places(trials: pd.DataFrame, spec: SweepSpec) -> Iterator[str]:
-    """Yield what differs of where a cell's trials run: on a number of threads, too, sums are rounded otherwise."""
+    """Yield differences in where a cell's trials run; the number of threads counts, as it changes how sums round."""
     for cell in spec.cells:
         request = spec.resources.of(cell.scenario, cell.method)
         here = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]

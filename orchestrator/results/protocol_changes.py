@@ -1,6 +1,6 @@
-"""Whether a folder without a spec is a run's all the same, and whether a run's rows are comparable with a spec's.
+"""What differs between the protocol that a run's rows followed and that of a spec.
 
-Rows are where both follow one protocol; a spec says it, and each trial's row does.
+Rows are comparable if they followed one protocol. A spec states it, and so does the row of each trial.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from orchestrator.models.settings import ModelSettings
-from orchestrator.results.recorded import odd_spec
-from orchestrator.results.rows import load_json
-from orchestrator.results.tables import SUFFIX
+from orchestrator.results.rows import load_json, odd_spec
+from orchestrator.results.tables import SUFFIX, Table
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage.base import CHECKPOINTS, TABLES, Storage, is_bookkeeping, is_temporary
@@ -25,19 +24,18 @@ from strategies import TrainingSettings
 Protocol = Mapping[str, Any]
 """Field of a spec -> its value; only fields that rows must share to be comparable."""
 
-
 _OWN_NAMES = {
     **dict.fromkeys(TABLES, re.compile(rf"[0-9a-z][0-9a-z-]*{re.escape(SUFFIX)}")),
     CHECKPOINTS: re.compile(r"[0-9a-f]{16}\.pt"),
 }
-"""Folder of a run -> what files in it are called."""
+"""Folder of a run -> the names of the files in it."""
 
 
 def foreign_files(run: Storage) -> Iterator[str]:
-    """Yield what a folder holds beside the tables and checkpoints of a run.
+    """Yield the files in a folder that are neither tables nor checkpoints of a run.
 
     Raises:
-        OSError: where it cannot be listed.
+        OSError: if it cannot be listed.
     """
     for name in run.names():
         if name in _OWN_NAMES:
@@ -65,18 +63,18 @@ def protocol_of(spec: SweepSpec) -> Protocol:
     }
 
 
-def recorded_protocols(trials: pd.DataFrame, run: Storage) -> list[Protocol]:
-    """Return each protocol that rows of the trials table say they followed; they do not know the sweep's name.
+def recorded_protocols(rows: pd.DataFrame, trials: Table) -> list[Protocol]:
+    """Return each protocol that rows of the trials table followed; they do not hold the sweep's name.
 
     Args:
-        trials: the rows.
-        run: where they are.
+        rows: the rows.
+        trials: the table that they are from.
 
     Raises:
-        RunFolderError: where a row does not say it in our form.
+        RunFolderError: if a row does not hold a trial's spec.
     """
     found: list[Protocol] = []
-    for stream, key, text in trials[["stream", "key", "trial_spec"]].itertuples(index=False):
+    for stream, key, text in rows[["stream", "key", "trial_spec"]].itertuples(index=False):
         try:
             trial = load_json(text)
             protocol = {
@@ -86,14 +84,14 @@ def recorded_protocols(trials: pd.DataFrame, run: Storage) -> list[Protocol]:
                 f"streams.{stream}": StreamSettings.model_validate(trial["stream_settings"]),
             }
         except (ValueError, KeyError, RecursionError) as error:
-            raise odd_spec(run, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
+            raise odd_spec(trials, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
         if protocol not in found:
             found.append(protocol)
     return found
 
 
-def differences(old: Iterable[Protocol], new: Protocol) -> list[str]:
-    """Return a line for each field that differs between what was followed and what is asked for."""
+def protocol_changes(old: Iterable[Protocol], new: Protocol) -> list[str]:
+    """Return a line for each field of the new protocol that differs from one of the old."""
     lines = [
         line
         for protocol in old
@@ -105,7 +103,7 @@ def differences(old: Iterable[Protocol], new: Protocol) -> list[str]:
 
 
 def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
-    """Yield a line for each field that differs; one that a model leaves out is not there."""
+    """Yield a line for each field that differs, also inside of a model."""
     if not isinstance(before, BaseModel):
         if before != now:
             yield f"  {name}: {before} -> {now}"
