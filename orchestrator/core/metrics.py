@@ -16,6 +16,7 @@ class Metric:
         low: smallest possible value.
         high: largest possible value.
         is_measured: whether the machine decides it, so that it differs from run to run.
+        least_tasks: it exists for streams of so many tasks or more.
     """
 
     meaning: str
@@ -23,14 +24,19 @@ class Metric:
     low: float
     high: float
     is_measured: bool = False
+    least_tasks: int = 1
 
 
-def _gain(meaning: str, low: float = -1.0) -> Metric:
-    return Metric(meaning, lower_is_better=False, low=low, high=1.0)
+def _level(meaning: str) -> Metric:
+    return Metric(meaning, lower_is_better=False, low=0.0, high=1.0)
+
+
+def _gain(meaning: str) -> Metric:
+    return Metric(meaning, lower_is_better=False, low=-1.0, high=1.0, least_tasks=2)
 
 
 def _drop(meaning: str) -> Metric:
-    return Metric(meaning, lower_is_better=True, low=-1.0, high=1.0)
+    return Metric(meaning, lower_is_better=True, low=-1.0, high=1.0, least_tasks=2)
 
 
 def _cost(meaning: str, is_measured: bool = True) -> Metric:
@@ -38,8 +44,8 @@ def _cost(meaning: str, is_measured: bool = True) -> Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "average_accuracy": _gain("mean accuracy over all tasks after the last one", low=0.0),
-    "learning_accuracy": _gain("mean accuracy on each task right after it was learned", low=0.0),
+    "average_accuracy": _level("mean accuracy over all tasks after the last one"),
+    "learning_accuracy": _level("mean accuracy on each task right after it was learned"),
     "backward_transfer": _gain("mean change of accuracy since a task was learned; negative is forgetting"),
     "forgetting": _drop("mean drop from a task's best earlier accuracy"),
     "worst_forgetting": _drop("largest drop from a task's best earlier accuracy"),

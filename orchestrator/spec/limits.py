@@ -58,11 +58,10 @@ def metric_faults(spec: SweepSpec, cell: Cell, n_tasks: int) -> Iterator[str]:
         f"limits.{i}": text.split()[0] for i, text in enumerate(spec.limits) if text.split()
     }
     for where, metric in wanted.items():
-        needs_past = metric in METRICS and metric not in ("average_accuracy", "learning_accuracy")
         if metric == "forward_transfer" and cell.incremental_type != "domain":
             yield f"{where}: {cell.scenario} has no {metric}, which needs a domain scenario; drop one of the two"
-        elif needs_past and n_tasks == 1:
-            yield f"{where}: {cell.scenario} has no {metric}, which needs 2 tasks or more; drop one of the two"
+        elif metric in METRICS_AND_COSTS and n_tasks < (least := METRICS_AND_COSTS[metric].least_tasks):
+            yield f"{where}: {cell.scenario} has no {metric}, which needs {least} tasks or more; drop one of the two"
 
 
 def _misses(constraint: Constraint) -> bool:
