@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from rehearsal_worlds import resumed_inside
 from tiny_worlds import KINDS, N_EXAMPLES, gradients_of, learn_tasks, make_learner, make_task, parameters_of, same
 from torch import Tensor
 
@@ -128,14 +127,6 @@ def test_each_example_is_offered_once_and_the_memory_is_never_over_capacity(opti
         learn_tasks(learner, [task])
         assert len(learner.strategies[0].state) == n_held
     assert learner.strategies[0].state.n_offered == 3 * N_EXAMPLES
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("task", "n_steps"), [(1, 1), (2, 4)])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, task: int, n_steps: int) -> None:
-    straight, resumed = resumed_inside(lambda: agem(kind, buffer_size=9, memory_batch_size=4), task, n_steps)
-
-    assert same(straight.state_dict(), resumed.state_dict())
 
 
 def test_two_projections_do_not_combine() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from rehearsal_worlds import resumed_inside
 from tiny_worlds import (
     KINDS,
     N_EXAMPLES,
@@ -68,18 +67,6 @@ def ready(method: str, kind: IncrementalType, own: dict[str, Any], **training: A
     learner.network.add_heads(1 if kind == "domain" else 3, learner.device, learner.generators.fresh)
     learner.reset_optimizer()
     return learner
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("method", "own"), [("der", {"logit_weight": 0}), ("der++", {"logit_weight": 0, "label_weight": 0})]
-)
-def test_no_strength_is_the_naive_run_bit_for_bit(method: str, own: dict[str, Any], kind: IncrementalType) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind), range(3))
-    learner = learn_tasks(make_learner(method, kind=kind, hyperparameters=own), range(3))
-
-    assert same(parameters_of(learner), parameters_of(naive))
-    assert len(state_of(learner)) > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,17 +204,6 @@ def test_the_ratio_is_that_of_both_draws_and_a_batch_size_that_of_each(
     assert isinstance(strategy, Der)
 
     assert strategy._draw_sizes() == sizes
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("task", "n_steps"), [(0, 5), (1, 1), (2, 4)])
-def test_a_stop_inside_a_task_changes_nothing(method: str, kind: IncrementalType, task: int, n_steps: int) -> None:
-    straight, resumed = resumed_inside(
-        lambda: make_learner(method, kind=kind, hyperparameters={"buffer_size": 25}), task, n_steps
-    )
-
-    assert same(straight.state_dict(), resumed.state_dict())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])

@@ -51,15 +51,6 @@ def with_fishers(monkeypatch: pytest.MonkeyPatch, *fishers: dict[str, float]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("variant", ["separate", "online"])
-def test_no_strength_is_the_naive_run_bit_for_bit(kind: IncrementalType, variant: str) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind), range(3))
-    learner = learn_tasks(ewc(kind, penalty_weight=0, variant=variant), range(3))
-
-    assert same(parameters_of(learner), parameters_of(naive))
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_the_first_task_is_the_naive_run_and_the_second_is_not(kind: IncrementalType) -> None:
     naive, learner = make_learner("naive", kind=kind), ewc(kind, penalty_weight=10)
 

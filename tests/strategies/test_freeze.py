@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_of, same, through_a_file
+from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_of, same
 from torch import Tensor, nn
 
 from strategies import IncrementalType, Learner, Network
@@ -41,14 +41,6 @@ def normed(learner: Learner) -> Network:
     first, relu, second, _ = learner.network.backbone
     learner.network.backbone = nn.Sequential(first, norms[0], relu, second, norms[1])
     return learner.network
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", UPDATES)
-def test_no_frozen_layer_is_the_naive_run_bit_for_bit(kind: IncrementalType, training: dict[str, Any]) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind, **({"learning_rate": 0.02} | training)), range(3))
-
-    assert same(parameters_of(learn_tasks(freeze(kind, training, frozen_layers=0), range(3))), parameters_of(naive))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,25 +119,6 @@ def test_norms_go_on_where_nothing_is_frozen() -> None:
     learn_tasks(learner, [1])
 
     assert not same(dict(network.backbone.named_buffers()), before)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", UPDATES)
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: dict[str, Any], first: int) -> None:
-    straight = learn_tasks(freeze(kind, training), range(3))
-    learner = learn_tasks(freeze(kind, training), range(first))
-
-    def stop() -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        learner.learn(make_task(first, kind), between_steps=stop)
-    resumed = freeze(kind, training)
-    resumed.load_state_dict(through_a_file(learner.state_dict()))
-    learn_tasks(resumed, range(first, 3))
-
-    assert same(resumed.state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("other", ["ewc", "mas", "si", "lwf", "replay"])

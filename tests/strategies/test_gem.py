@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from rehearsal_worlds import resumed_inside
 from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_settings, make_task, parameters_of, same
 from torch import Tensor
 
@@ -246,16 +245,6 @@ def test_the_first_task_is_the_naive_run_and_later_ones_are_not(kind: Incrementa
 
     assert same(parameters_of(learn_tasks(learner, [0])), parameters_of(learn_tasks(naive, [0])))
     assert not same(parameters_of(learn_tasks(learner, [1, 2])), parameters_of(learn_tasks(naive, [1, 2])))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("task", "n_steps"), [(1, 1), (2, 4)])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, task: int, n_steps: int, optimizer: str) -> None:
-    training = {"optimizer": optimizer, "learning_rate": 0.01}
-    straight, resumed = resumed_inside(lambda: gem(kind, training, memory_batch_size=4), task, n_steps)
-
-    assert same(straight.state_dict(), resumed.state_dict())
 
 
 def test_the_cost_grows_with_the_memory_batch_and_the_tasks() -> None:

@@ -15,7 +15,6 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor
 
@@ -151,27 +150,6 @@ def test_labels_are_those_of_the_network_before_the_task(kind: IncrementalType) 
     starts = torch.tensor([0 if kind == "class" else start for start, _ in learner.layout.ranges])
     expected = torch.where(ids == 0, before[0], before[1]) + starts[ids]
     assert torch.equal(stopped["labels"], expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [1, 4, 6])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, step: int) -> None:
-    straight = learn_tasks(dgr(kind), range(3))
-    stopped = learn_tasks(dgr(kind), [0])
-    saved: dict[str, Any] = {}
-
-    def stop() -> None:
-        saved["n"] = saved.get("n", 0) + 1
-        if saved["n"] == step:
-            saved["state"] = through_a_file(stopped.state_dict())
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        stopped.learn(make_task(1, kind), stop)
-    resumed = dgr(kind)
-    resumed.load_state_dict(saved["state"])
-
-    assert same(learn_tasks(resumed, [1, 2]).state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 2, 3), (3, 2, 2)])

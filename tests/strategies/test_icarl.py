@@ -14,7 +14,6 @@ from tiny_worlds import (
     make_settings,
     make_task,
     same,
-    through_a_file,
 )
 from torch import Tensor
 from torch.nn import functional as F
@@ -188,28 +187,6 @@ def test_a_class_without_examples_is_never_the_answer() -> None:
     learner.learn(TaskData(0, task.inputs[rows], task.labels[rows], 0))
 
     assert learner.logits(task.inputs, 0).argmax(1).unique().tolist() == [0]
-
-
-@pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("step", [1, 4])
-@pytest.mark.parametrize("training", [{}, {"optimizer": "adam", "keep_optimizer": True, "learning_rate": 0.01}])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, step: int, training: dict[str, Any]) -> None:
-    straight = learn_tasks(icarl(kind, **training), range(3))
-    stopped = learn_tasks(icarl(kind, **training), [0])
-    saved: dict[str, Any] = {}
-
-    def stop() -> None:
-        saved["n"] = saved.get("n", 0) + 1
-        if saved["n"] == step:
-            saved["state"] = through_a_file(stopped.state_dict())
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        stopped.learn(make_task(1, kind), stop)
-    resumed = icarl(kind, **training)
-    resumed.load_state_dict(saved["state"])
-
-    assert same(learn_tasks(resumed, [1, 2]).state_dict(), straight.state_dict())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])

@@ -14,20 +14,12 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import Batch, Forward, IncrementalType, Learner, OutputLayout, TaskData
 from strategies.methods.lwf import Lwf, LwfHyperparameters
-
-TRAINING: list[dict[str, Any]] = [
-    {},
-    {"optimizer": "adam", "keep_optimizer": True},
-    {"optimizer": "adamw"},
-    {"optimizer": "rmsprop"},
-]
 
 
 class Stopped(Exception):
@@ -57,15 +49,6 @@ def old_logits(learner: Learner, inputs: Tensor, task: int) -> Tensor:
     learner.network.eval()
     with torch.no_grad():
         return learner.network.outputs(learner.network.backbone(inputs), n_heads)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("active", ["seen", "all", "current"])
-def test_no_strength_is_the_naive_run_bit_for_bit(kind: IncrementalType, active: str) -> None:
-    settings = {"learning_rate": 0.02, "active_outputs": active}
-    naive = learn_tasks(make_learner("naive", kind=kind, **settings), range(3))
-
-    assert same(parameters_of(learn_tasks(lwf(kind, settings, distillation_weight=0), range(3))), parameters_of(naive))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,21 +210,6 @@ def test_more_strength_keeps_the_old_outputs_on_new_inputs_nearer(kind: Incremen
         return float((old_logits(learn_tasks(learner, [1]), inputs, 1).softmax(1) - before).abs().mean())
 
     assert drift(10.0) < 0.5 * drift(0.0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", TRAINING)
-@pytest.mark.parametrize("active", ["seen", "current"])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: dict[str, Any], active: str) -> None:
-    training = {**training, "active_outputs": active}
-    straight = learn_tasks(lwf(kind, training), range(3))
-    learner = learn_tasks(lwf(kind, training), [0, 1])
-    inside(learner, make_task(2, kind))
-    resumed = lwf(kind, training)
-    resumed.load_state_dict(through_a_file(learner.state_dict()))
-    learn_tasks(resumed, [2])
-
-    assert same(resumed.state_dict(), straight.state_dict())
 
 
 def test_without_distillation_nothing_else_has_an_effect() -> None:

@@ -17,7 +17,6 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,13 +51,6 @@ def one_example_at_a_time(learner: Learner, task: TaskData) -> dict[str, Tensor]
             if gradient is not None:
                 sums[name] = sums.get(name, torch.zeros_like(gradient)) + gradient.abs()
     return {name: total / len(task) for name, total in sums.items()}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_strength_is_the_naive_run_bit_for_bit(kind: IncrementalType) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind, learning_rate=0.02), range(3))
-
-    assert same(parameters_of(learn_tasks(mas(kind, penalty_weight=0), range(3))), parameters_of(naive))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,26 +172,6 @@ def test_a_network_that_overflows_is_a_diverged_trial() -> None:
 
     with pytest.raises(TrialDivergedError, match="overflow"):
         learner.strategies[0].end_task(make_task(0))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "training", [{}, {"optimizer": "adam", "keep_optimizer": True}, {"optimizer": "rmsprop"}, {"optimizer": "adamw"}]
-)
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: dict[str, Any]) -> None:
-    straight = learn_tasks(mas(kind, training, importance_samples=7), range(3))
-    learner = learn_tasks(mas(kind, training, importance_samples=7), [0])
-
-    def stop() -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        learner.learn(make_task(1, kind), between_steps=stop)
-    resumed = mas(kind, training, importance_samples=7)
-    resumed.load_state_dict(through_a_file(learner.state_dict()))
-    learn_tasks(resumed, [1, 2])
-
-    assert same(resumed.state_dict(), straight.state_dict())
 
 
 def test_two_numbers_a_parameter_are_kept_whatever_the_number_of_tasks() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from rehearsal_worlds import resumed_inside
 from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_of, same
 from torch import Tensor
 
@@ -80,17 +79,6 @@ def test_the_way_starts_anew_with_each_task_and_takes_its_new_head_along() -> No
     assert seen[0][1].keys() - before.keys() == {"heads.1.weight", "heads.1.bias"}
     assert not same(seen[3][1], fresh)
     assert learner.strategies[0].kept_bytes() == 10 * (4 * 4 + 8 + 8)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("task", "n_steps"), [(0, 1), (1, 5), (2, 4)])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
-def test_a_stop_inside_a_group_changes_nothing(kind: IncrementalType, task: int, n_steps: int, optimizer: str) -> None:
-    training = {"optimizer": optimizer, "learning_rate": 0.01}
-    straight, resumed = resumed_inside(lambda: mer(kind, training, reptile_steps=4, buffer_size=9), task, n_steps)
-
-    assert same(straight.state_dict(), resumed.state_dict())
-    assert len(straight.strategies[0].state) == 9
 
 
 def test_what_has_no_effect_and_what_is_refused() -> None:

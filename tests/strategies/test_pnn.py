@@ -14,7 +14,6 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -158,27 +157,6 @@ def test_convolutions_have_laterals_of_their_own_kind_and_geometry() -> None:
 def test_a_backbone_that_is_no_plain_chain_is_refused(backbone: nn.Module, found: str) -> None:
     with pytest.raises(ValueError, match=f"pnn: expected a backbone that is an nn.Sequential.*{found}"):
         Progressive(backbone, Generators(0).fresh)
-
-
-@pytest.mark.parametrize("training", WAYS_TO_TRAIN, ids=str)
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_stop_inside_a_task_changes_nothing(step: int, training: dict[str, Any]) -> None:
-    straight = learn_tasks(pnn(**training), range(3))
-    stopped = learn_tasks(pnn(**training), [0])
-    saved: dict[str, Any] = {}
-
-    def stop() -> None:
-        saved["n"] = saved.get("n", 0) + 1
-        if saved["n"] == step:
-            saved["state"] = through_a_file(stopped.state_dict())
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        stopped.learn(make_task(1), stop)
-    resumed = pnn(**training)
-    resumed.load_state_dict(saved["state"])
-
-    assert same(learn_tasks(resumed, [1, 2]).state_dict(), straight.state_dict())
 
 
 def test_the_report_counts_the_parameters_of_each_column() -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
-
 import pytest
-from tiny_worlds import KINDS, learn_tasks, make_learner, make_settings, make_task, parameters_of, same, through_a_file
+from tiny_worlds import KINDS, learn_tasks, make_learner, make_settings, make_task
 
 from strategies import STRATEGIES, Hyperparameters, IncrementalType
 
@@ -34,28 +32,13 @@ def test_every_hyperparameter_has_a_default_and_is_described(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_method_learns_every_type_that_it_supports(name: str, kind: IncrementalType) -> None:
-    learner = learn_tasks(make_learner(name, kind=kind, epochs=20), [0])
     task = make_task(0, kind)
-    accuracy = (learner.logits(task.inputs, 0).argmax(1) == task.labels).float().mean()
-    n_outputs = learn_tasks(learner, [1, 2]).logits(task.inputs, 0).shape[1]
+    logits = learn_tasks(make_learner(name, kind=kind, epochs=12), [0]).logits(task.inputs, 0)
+    accuracy = (logits.argmax(1) == task.labels).float().mean()
+    n_outputs = learn_tasks(make_learner(name, kind=kind, epochs=1), range(3)).logits(task.inputs, 0).shape[1]
 
     assert accuracy >= 0.75
     assert n_outputs == (6 if kind == "class" else 2)
-
-
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_a_run_can_be_repeated_bit_for_bit(name: str, kind: IncrementalType) -> None:
-    one, other = (parameters_of(learn_tasks(make_learner(name, kind=kind), range(3))) for _ in range(2))
-
-    assert same(one, other)
-
-
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_what_a_method_keeps_can_be_saved_and_what_it_reports_is_plain_json(name: str, kind: IncrementalType) -> None:
-    method = learn_tasks(make_learner(name, kind=kind), range(2)).strategies[0]
-
-    assert same(through_a_file(method.state_dict()), method.state_dict())
-    assert json.loads(json.dumps(method.report())) == method.report()
 
 
 @pytest.mark.parametrize("name", NAMES)

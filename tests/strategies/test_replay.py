@@ -6,7 +6,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tiny_worlds import (
-    KINDS,
     N_EXAMPLES,
     N_INPUTS,
     gradients_of,
@@ -58,15 +57,6 @@ def test_the_number_remembered_makes_the_ratio_the_share_of_the_batch(
     batch_size: int, ratio: float, expected: int
 ) -> None:
     assert n_remembered(batch_size, ratio) == expected
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("buffer", ["reservoir", "class_balanced"])
-def test_no_ratio_is_the_naive_run_bit_for_bit(kind: IncrementalType, buffer: str) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind), range(3))
-    learner = learn_tasks(replay(kind, replay_ratio=0, buffer=buffer), range(3))
-
-    assert same(parameters_of(learner), parameters_of(naive))
 
 
 def test_the_first_task_has_nothing_to_remember() -> None:

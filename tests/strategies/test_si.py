@@ -17,7 +17,6 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor
 from torch.nn import functional as F
@@ -68,14 +67,6 @@ def si(kind: IncrementalType = "task", training: dict[str, Any] | None = None, *
 def state_of(learner: Learner) -> SiState:
     state: SiState = learner.strategies[-1].state
     return state
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", [{}, {"optimizer": "adam", "keep_optimizer": True}])
-def test_no_strength_is_the_naive_run_bit_for_bit(kind: IncrementalType, training: dict[str, Any]) -> None:
-    naive = learn_tasks(make_learner("naive", kind=kind, learning_rate=0.02, **training), range(3))
-
-    assert same(parameters_of(learn_tasks(si(kind, training, penalty_weight=0), range(3))), parameters_of(naive))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,28 +182,6 @@ def test_in_task_a_head_that_is_not_in_use_keeps_its_importance() -> None:
     assert float(importance.sum()) > 0
     assert torch.equal(state_of(learner).importance["heads.0.weight"], importance)
     assert torch.equal(parameters_of(learner)["heads.0.weight"], head)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("training", UPDATES)
-@pytest.mark.parametrize("n_steps", [1, 4])
-def test_a_stop_inside_a_task_changes_nothing(kind: IncrementalType, training: dict[str, Any], n_steps: int) -> None:
-    straight = learn_tasks(si(kind, training, penalty_weight=2.0), range(3))
-    learner = learn_tasks(si(kind, training, penalty_weight=2.0), [0])
-    left = [n_steps]
-
-    def stop() -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        learner.learn(make_task(1, kind), between_steps=stop)
-    resumed = si(kind, training, penalty_weight=2.0)
-    resumed.load_state_dict(through_a_file(learner.state_dict()))
-    learn_tasks(resumed, [1, 2])
-
-    assert same(resumed.state_dict(), straight.state_dict())
 
 
 def test_between_tasks_two_numbers_a_parameter_are_kept() -> None:

@@ -16,7 +16,6 @@ from tiny_worlds import (
     make_task,
     parameters_of,
     same,
-    through_a_file,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -188,27 +187,6 @@ def test_convolutions_are_masked_too_and_never_forget() -> None:
 def test_a_backbone_with_norms_is_refused(extra: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"supsup: expected a backbone whose parameters .* got 5\.\w+.* in Sequential"):
         cnn_learner(extra)
-
-
-@pytest.mark.parametrize("training", WAYS_TO_TRAIN, ids=str)
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_stop_inside_a_task_changes_nothing(step: int, training: dict[str, Any]) -> None:
-    straight = learn_tasks(supsup(**training), range(3))
-    stopped = learn_tasks(supsup(**training), [0])
-    saved: dict[str, Any] = {}
-
-    def stop() -> None:
-        saved["n"] = saved.get("n", 0) + 1
-        if saved["n"] == step:
-            saved["state"] = through_a_file(stopped.state_dict())
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        stopped.learn(make_task(1), stop)
-    resumed = supsup(**training)
-    resumed.load_state_dict(saved["state"])
-
-    assert same(learn_tasks(resumed, [1, 2]).state_dict(), straight.state_dict())
 
 
 def test_kept_bytes_are_a_byte_a_weight_and_task() -> None:
