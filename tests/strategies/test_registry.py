@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tiny_worlds import KINDS, learn_tasks, make_learner, make_settings, make_task
 
