@@ -1,4 +1,4 @@
-"""Input from strangers: specs that would run code, names that would leave the run folder, tables that are no data."""
+"""Untrusted input: specs that would run code, names that would leave the run folder, tables that are not data."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_a_name_cannot_leave_the_run_folder(name: str) -> None:
         parse_spec({"name": name})
 
 
-def test_a_strangers_table_leads_no_file_out_of_its_folder(
+def test_no_key_leads_out_of_the_run_folder(
     tmp_path: Path,
     make_spec: MakeSpec,
     make_trial: Callable[..., TrialSpec],
     make_result: Callable[..., TrialResult],
 ) -> None:
-    """Whatever keys the rows hold, what ends a sweep touches nothing beside the run."""
+    """Whatever keys the rows hold, the end of a sweep touches no file outside of the run folder."""
     trial, joint = make_trial(), make_trial(method="joint")
     run = Run.create(tmp_path / "run", make_spec(methods=["naive", "joint"]))
     run.write_trial(joint.key, trial_row(joint, 0, make_result(joint), {}), accuracy_rows(joint, 0, make_result(joint)))
@@ -67,7 +67,7 @@ def test_a_strangers_table_leads_no_file_out_of_its_folder(
         "../spec": run.path / "spec",
         "a/../../../outside": tmp_path / "outside",
     }
-    for folder in ("a", ".a", "..."):  # so that a temporary file beside the place has one too
+    for folder in ("a", ".a", "..."):  # so that a temporary file beside the target has a folder too
         (run.path / "trials" / folder).mkdir()
     (run.path / "checkpoints").mkdir()
     for key, place in places.items():
@@ -88,13 +88,13 @@ def test_a_strangers_table_leads_no_file_out_of_its_folder(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside.parquet", "outside.pt", "run"]
 
 
-def test_the_row_that_a_strangers_key_spoils_would_be_filled(
+def test_without_a_hostile_key_the_row_is_filled(
     tmp_path: Path,
     make_spec: MakeSpec,
     make_trial: Callable[..., TrialSpec],
     make_result: Callable[..., TrialResult],
 ) -> None:
-    """The test above would hold by itself where nothing is written."""
+    """The test above would pass trivially if nothing were written."""
     run = Run.create(tmp_path / "run", make_spec(methods=["naive", "joint"]))
     for trial in (make_trial(method="joint"), make_trial()):
         result = make_result(trial)
@@ -104,7 +104,7 @@ def test_the_row_that_a_strangers_key_spoils_would_be_filled(
     assert (run.path / "trials" / f"{trial.key}.parquet").read_bytes() != before
 
 
-# What a terminal is sent.
+# What a terminal receives.
 
 ESCAPES = "\x1b]52;c;ZXZpbA==\x07\x1b[1A\x1b[2K\x1b[2J\x9b31m\u202e[/] [link=https://evil.example]x[/link] :smile:"
 SPELLED = r"\x1b]52;c;ZXZpbA==\x07\x1b[1A\x1b[2K\x1b[2J\x9b31m\u202e[/] [link=https://evil.example]x[/link] :smile:"
@@ -115,7 +115,7 @@ Terminal = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Return a function from a command's arguments to its exit code and what it sends to a real, wide terminal."""
+    """Return a function from arguments to a command's exit code and its output on a real, wide terminal."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -126,7 +126,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
         received: list[bytes] = []
 
         def receive() -> None:
-            with suppress(OSError):  # what a terminal says where nobody writes to it any more
+            with suppress(OSError):  # raised once nobody writes to the terminal any more
                 while block := os.read(ours, 4096):
                     received.append(block)
 
@@ -144,7 +144,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def refuse_controls(shown: str) -> None:
-    """Fail where anything but line breaks and Rich's own styles is sent, or a line is none of ours."""
+    """Fail if there are control characters besides line breaks and Rich's styles, or a forged line."""
     left = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert {character for character in left if not character.isprintable()} <= {"\n"}
     assert "\nRecommended: evil" not in left
@@ -157,7 +157,7 @@ def run_with(
     make_trial: Callable[..., TrialSpec],
     make_result: Callable[..., TrialResult],
 ) -> Callable[..., tuple[Path, str]]:
-    """Return a function from columns to a complete run whose rows have those, and the key of its last trial."""
+    """Return a function from column values to a complete run with these, and the key of its last trial."""
 
     def make(**columns: str) -> tuple[Path, str]:
         run = Run.create(tmp_path / "run", make_spec(methods=["replay"], seeds={"search": 1, "confirm": 1}))
@@ -178,18 +178,18 @@ def run_with(
         ("status", {"--trials", "--trial"}),
         ("scenario", {"--trials", "--trial"}),
         ("method", {"--trials", "--trial"}),
-        ("hyperparameters", {"--trials"}),  # one trial's are shown as the JSON that they are
+        ("hyperparameters", {"--trials"}),  # `--trial` shows them as JSON
         ("details", {"--trial"}),
     ],
 )
-def test_no_view_of_a_strangers_run_sends_escapes_to_a_terminal(
+def test_no_view_sends_escapes_to_a_terminal(
     terminal: Terminal,
     run_with: Callable[..., tuple[Path, str]],
     make_trial: Callable[..., TrialSpec],
     column: str,
     stands_in: set[str],
 ) -> None:
-    """Such a run is refused or shown; neither sends what it says as it is."""
+    """Such a run is refused or shown; either way its text is spelled out."""
     text = f"[bold]x[/foo] {ESCAPES}{FAKE}"
     values = {
         "hyperparameters": json.dumps(make_trial(method="replay").hyperparameters | {"replay_ratio": text}),
@@ -202,7 +202,7 @@ def test_no_view_of_a_strangers_run_sends_escapes_to_a_terminal(
         refuse_controls(shown)
         if code == 0:
             assert (SPELLED + r"\nRecommended: evil" in shown) == (view in stands_in)
-            assert "\x1b[1m" in shown, "it is a terminal, and Rich's own styles are there"
+            assert "\x1b[1m" in shown, "it is a terminal, so there are Rich's own styles"
 
 
 def test_an_error_sends_no_escapes_to_a_terminal(terminal: Terminal, run_with: Callable[..., tuple[Path, str]]) -> None:
@@ -223,12 +223,12 @@ def test_an_error_sends_no_escapes_to_a_terminal(terminal: Terminal, run_with: C
         assert r"worst\x1b[31m" in shown
 
 
-# Links and folders that a run folder from a stranger carries, in a tar or a repository.
+# Links and folders inside an untrusted run folder, from an archive or a repository.
 
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """Return a folder beside the run, with what must stay."""
+    """Return a folder beside the run, with files that must stay."""
     folder = tmp_path / "victim"
     (folder / "deep").mkdir(parents=True)
     for name in ("thesis.tex", ".draft.tmp", "deep/notes"):
@@ -244,7 +244,7 @@ def run(
     make_result: Callable[..., TrialResult],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    """Return a run with two trials, whose compaction waits for nobody."""
+    """Return a run with two trials; its compaction does not wait for readers."""
     monkeypatch.setattr(compaction, "SECONDS_FOR_READERS", 0.0)
     run = Run.create(tmp_path / "run", make_spec())
     for seed in range(2):
@@ -255,7 +255,7 @@ def run(
 
 
 def everything(folder: Path) -> dict[str, str]:
-    """Return what is in a folder, at any depth: content of files, targets of links."""
+    """Return the content of a folder at any depth: bytes of files, targets of links."""
     paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*")}
     kinds = {name: "folder" if p.is_dir() and not p.is_symlink() else "" for name, p in paths.items()}
     return {
@@ -265,9 +265,7 @@ def everything(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", [".trials.compact", ".accuracy.compact", ".x.tmp", "trials/.x.tmp"])
 @pytest.mark.parametrize("target", ["", "thesis.tex"])
-def test_a_link_that_is_called_remains_is_deleted_and_not_what_it_leads_to(
-    run: Run, victim: Path, name: str, target: str
-) -> None:
+def test_a_link_is_deleted_but_never_its_target(run: Run, victim: Path, name: str, target: str) -> None:
     before = everything(victim)
     (run.path / name).symlink_to(victim / target)
     assert [done.n_after for done in api.compact(run.path)] == [1, 1]
@@ -277,7 +275,7 @@ def test_a_link_that_is_called_remains_is_deleted_and_not_what_it_leads_to(
 
 @pytest.mark.parametrize("name", ["trials", "accuracy", "checkpoints", "spec.yaml"])
 @pytest.mark.parametrize("outside", [True, False])
-def test_a_link_in_the_place_of_what_is_written_is_refused_before_anything_is(
+def test_a_link_in_place_of_our_files_is_refused(
     run: Run, tmp_path: Path, victim: Path, name: str, outside: bool
 ) -> None:
     place, target = run.path / name, (victim if outside else run.path) / "deep" / name
@@ -316,9 +314,7 @@ def make_folder(path: Path, victim: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_link, make_link_to_nothing, make_link_to_a_folder, make_pipe, make_folder])
-def test_what_is_no_lock_file_is_neither_followed_nor_waited_for(
-    run: Run, victim: Path, make: Callable[[Path, Path], None]
-) -> None:
+def test_only_a_plain_lock_file_is_used(run: Run, victim: Path, make: Callable[[Path, Path], None]) -> None:
     before, lock = everything(victim), run.path / ".lock"
     make(lock, victim)
     with pytest.raises(RunFolderError, match=r"run: '.*/run/\.lock' is .* not a lock file\. Delete it"):
@@ -328,7 +324,7 @@ def test_what_is_no_lock_file_is_neither_followed_nor_waited_for(
     api.compact(run.path)
 
 
-def test_a_lock_file_that_is_someone_elses_file_too_keeps_its_content(run: Run, victim: Path) -> None:
+def test_a_hard_linked_lock_file_keeps_its_content(run: Run, victim: Path) -> None:
     os.link(victim / "thesis.tex", run.path / ".lock")
     with run.locked(), pytest.raises(RunFolderError, match="another sweep uses"), Run(run.path).locked():
         pass
@@ -338,14 +334,14 @@ def test_a_lock_file_that_is_someone_elses_file_too_keeps_its_content(run: Run, 
 @pytest.mark.parametrize(
     "name", [".x.tmp", "trials/.x.tmp", "checkpoints/.x.tmp", ".trials.compact/sub", ".accuracy.compact/sub"]
 )
-def test_a_folder_among_remains_is_named_and_kept(run: Run, name: str) -> None:
+def test_a_folder_named_as_a_leftover_is_kept(run: Run, name: str) -> None:
     (run.path / name).mkdir(parents=True)
     with pytest.raises(RunFolderError, match=rf"'.*/run/{name}' is a folder among temporary files\. Move it out"):
         api.compact(run.path)
     assert (run.path / name).is_dir()
 
 
-def test_a_run_folder_that_is_reached_by_a_link_is_one_like_any(run: Run, tmp_path: Path) -> None:
+def test_a_run_folder_may_be_reached_through_a_link(run: Run, tmp_path: Path) -> None:
     (tmp_path / "parent").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(run.path)
     (run.path / ".x.tmp").write_text("half")

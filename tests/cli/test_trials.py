@@ -60,6 +60,16 @@ def test_a_missing_gpu_is_a_mistake(mistake: Mistake, monkeypatch: pytest.Monkey
     )
 
 
+def test_a_trial_prints_rows_metrics_and_costs(cli: RunCli) -> None:
+    code, out, _ = cli("trial", "split-digits/task", "ewc", "--with", "penalty_weight=10", *SMALL)
+    assert code == 0
+    assert ": completed\n" in out
+    assert "accuracy on   task 0  task 1\n" in out
+    for word in ("after task 0", "after task 1", "average_accuracy", "worst_forgetting", "kept_bytes", "seconds"):
+        assert word in out
+    assert "forward_transfer" not in out, "it was not measured"
+
+
 def test_a_trial_ignores_what_only_a_sweep_needs(cli: RunCli, tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     content = {
