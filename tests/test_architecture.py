@@ -195,10 +195,10 @@ def test_the_command_line_imports_nothing_heavy_at_its_top() -> None:
         assert {m.removeprefix("orchestrator.") for m in found if m.startswith("orchestrator")} <= light, module
 
 
-def test_what_strategies_declare_needs_no_pytorch() -> None:
+def test_strategies_and_the_api_import_nothing_heavy() -> None:
     code = (
-        "import sys, strategies, search_spaces, orchestrator.models.settings; "
-        "print({'torch', 'scipy', 'optuna', 'numpy', 'sklearn', 'pandas'} & sys.modules.keys())"
+        "import sys, strategies, search_spaces, orchestrator.models.settings, orchestrator.api; "
+        "print({'torch', 'scipy', 'optuna', 'numpy', 'sklearn', 'pandas', 'ray'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

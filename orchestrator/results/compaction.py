@@ -194,7 +194,7 @@ def _copy_ownership(old: Path, new: Path) -> None:
     group, others = was.st_mode >> 3 & 0o7, was.st_mode & 0o7
     if (now.st_gid != was.st_gid and group & ~others) or (now.st_uid != was.st_uid and group != 0o7):
         raise StorageError(
-            f"compact: Cannot give the new files to the owner and group of '{old}', and someone would lose access. "
+            f"compact: cannot give the new files to the owner and group of '{old}', and someone would lose access. "
             f"Nothing was changed; compact it as its owner (user {was.st_uid}, group {was.st_gid})."
         )
 

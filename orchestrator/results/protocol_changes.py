@@ -5,7 +5,6 @@ Rows are comparable if they followed one protocol. A spec states it, and so does
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,41 +13,14 @@ from pydantic import BaseModel
 
 from orchestrator.models.settings import ModelSettings
 from orchestrator.results.rows import load_json, odd_spec
-from orchestrator.results.tables import SUFFIX, Table
+from orchestrator.results.tables import Table
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import CHECKPOINTS, TABLES, Storage, is_bookkeeping, is_temporary
 from orchestrator.streams.settings import StreamSettings
 from strategies import TrainingSettings
 
 Protocol = Mapping[str, Any]
 """Field of a spec -> its value; only fields that rows must share to be comparable."""
-
-_OWN_NAMES = {
-    **dict.fromkeys(TABLES, re.compile(rf"[0-9a-z][0-9a-z-]*{re.escape(SUFFIX)}")),
-    CHECKPOINTS: re.compile(r"[0-9a-f]{16}\.pt"),
-}
-"""Folder of a run -> the names of the files in it."""
-
-
-def foreign_files(run: Storage) -> Iterator[str]:
-    """Yield the files in a folder that are neither tables nor checkpoints of a run.
-
-    Raises:
-        OSError: if it cannot be listed.
-    """
-    for name in run.names():
-        if name in _OWN_NAMES:
-            try:
-                files = run.folder(name).names()
-            except NotADirectoryError:
-                yield name
-                continue
-            yield from (
-                f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
-            )
-        elif not is_bookkeeping(name):
-            yield name
 
 
 def protocol_of(spec: SweepSpec) -> Protocol:

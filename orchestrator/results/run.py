@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.core.errors import RunFolderError, StorageError, system_message
+from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import reached
 from orchestrator.core.metrics import METRICS_AND_COSTS
-from orchestrator.results.protocol_changes import foreign_files, protocol_changes, protocol_of, recorded_protocols
+from orchestrator.results.folder import run_entries, unreadable, unwritable
+from orchestrator.results.protocol_changes import protocol_changes, protocol_of, recorded_protocols
 from orchestrator.results.rows import intransigence_of, matrix_of
 from orchestrator.results.software_changes import software_changes, worker_changes
 from orchestrator.results.spec_file import encode_spec, read_run_spec
@@ -21,7 +22,7 @@ from orchestrator.results.tables import Tables
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, ignore, is_bookkeeping
+from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, ignore
 from orchestrator.storage.opening import open_storage
 from orchestrator.streams.settings import STREAMS, dataset_of
 from orchestrator.trial.checkpoint import delete_checkpoint
@@ -76,7 +77,7 @@ class Run:
         except NotADirectoryError:
             names = []
         except OSError as error:
-            raise _unreadable(run.where, error) from error
+            raise unreadable(run.where, error) from error
         if SPEC_FILE not in names:
             is_lost = any(table in names for table in TABLES)
             raise RunFolderError(
@@ -111,7 +112,7 @@ class Run:
         try:
             self.storage.write(SPEC_FILE, encode_spec(spec), "spec")
         except OSError as error:
-            raise _unwritable(self.where, error) from error
+            raise unwritable(self.where, error) from error
         self._spec = None
 
     def check(self, spec: SweepSpec) -> None:
@@ -123,20 +124,7 @@ class Run:
         Raises:
             RunFolderError: if the folder holds something else, or rows that are not comparable with those of `spec`.
         """
-        try:
-            entries = [name for name in self.storage.names() if not is_bookkeeping(name)]
-            foreign = next(foreign_files(self.storage), None) if SPEC_FILE not in entries else None
-        except NotADirectoryError as error:
-            raise RunFolderError(
-                f"run: expected a folder, got the file '{self.where}'; choose another --run"
-            ) from error
-        except OSError as error:
-            raise _unreadable(self.where, error) from error
-        if foreign is not None:
-            raise RunFolderError(
-                f"run: expected an empty or a run folder, got '{self.where}' with '{foreign}' in it and without "
-                f"{SPEC_FILE}; choose another" + (", or move that out" if {*TABLES} & {*entries} else "")
-            )
+        entries = run_entries(self.storage)
         if entries:
             self._refuse_other_protocol(spec, has_spec=SPEC_FILE in entries)
             self.trials()  # refuses damaged files and newer schemas before anything is trained
@@ -199,7 +187,7 @@ class Run:
             try:
                 self._spec = read_run_spec(self.storage)
             except OSError as error:
-                raise _unreadable(self.storage.describe(SPEC_FILE), error) from error
+                raise unreadable(self.storage.describe(SPEC_FILE), error) from error
         return self._spec
 
     def trials(self) -> pd.DataFrame:
@@ -296,7 +284,7 @@ class Run:
                 held.enter_context(self.storage.locked(say))
                 self.storage.tidy()
             except OSError as error:
-                raise _unwritable(self.where, error) from error
+                raise unwritable(self.where, error) from error
             held.enter_context(self.tables.held())
             yield
 
@@ -320,13 +308,3 @@ class Run:
                 + "\n".join(changes)
                 + "\nits rows could not be compared with those that are there; choose another --run or name"
             )
-
-
-def _unwritable(where: str, error: OSError) -> StorageError:
-    return StorageError(f"{system_message('write to', where, error)} Choose another --run.")
-
-
-def _unreadable(where: str, error: OSError) -> StorageError:
-    return StorageError(
-        f"{system_message('read', where, error)} Fix the permissions or the connection, or choose another --run."
-    )

@@ -1,0 +1,70 @@
+"""What lies in a run folder, and whether a folder without a spec can be one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from orchestrator.core.errors import RunFolderError, StorageError, system_message
+from orchestrator.results.tables import SUFFIX
+from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Storage, is_bookkeeping, is_temporary
+
+_OWN_NAMES = {
+    **dict.fromkeys(TABLES, re.compile(rf"[0-9a-z][0-9a-z-]*{re.escape(SUFFIX)}")),
+    CHECKPOINTS: re.compile(r"[0-9a-f]{16}\.pt"),
+}
+"""Folder of a run -> the names of the files in it."""
+
+
+def _foreign_files(run: Storage) -> Iterator[str]:
+    """Yield the files in a folder that are neither tables nor checkpoints of a run.
+
+    Raises:
+        OSError: if it cannot be listed.
+    """
+    for name in run.names():
+        if name in _OWN_NAMES:
+            try:
+                files = run.folder(name).names()
+            except NotADirectoryError:
+                yield name
+                continue
+            yield from (
+                f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
+            )
+        elif not is_bookkeeping(name):
+            yield name
+
+
+def run_entries(run: Storage) -> list[str]:
+    """Return the names in a folder that a sweep may use: an empty one, a run, or a run that lost its spec.
+
+    Raises:
+        RunFolderError: if it is a file, or holds anything else.
+        StorageError: if it cannot be listed.
+    """
+    try:
+        entries = [name for name in run.names() if not is_bookkeeping(name)]
+        foreign = next(_foreign_files(run), None) if SPEC_FILE not in entries else None
+    except NotADirectoryError as error:
+        raise RunFolderError(f"run: expected a folder, got the file '{run.where}'; choose another --run") from error
+    except OSError as error:
+        raise unreadable(run.where, error) from error
+    if foreign is not None:
+        raise RunFolderError(
+            f"run: expected an empty or a run folder, got '{run.where}' with '{foreign}' in it and without "
+            f"{SPEC_FILE}; choose another" + (", or move that out" if {*TABLES} & {*entries} else "")
+        )
+    return entries
+
+
+def unwritable(where: str, error: OSError) -> StorageError:
+    """Return the error for a run folder that the system refuses to write to."""
+    return StorageError(f"{system_message('write to', where, error)} Choose another --run.")
+
+
+def unreadable(where: str, error: OSError) -> StorageError:
+    """Return the error for a run folder, or a file in it, that the system refuses to read."""
+    return StorageError(
+        f"{system_message('read', where, error)} Fix the permissions or the connection, or choose another --run."
+    )
