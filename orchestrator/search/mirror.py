@@ -131,7 +131,7 @@ def _secrets(url: str) -> list[str]:
         texts = [unquote(item.partition("=")[2]) for item in _items(parts) if shown_query(item) != item]
         texts.append(str(parts.password or ""))
     forms = {form for text in texts for form in (text, unquote(text), quote(text, safe=""), repr(text)[1:-1])}
-    pieces = {piece for text in forms for piece in re.split(r"[@:/?#;=&]", text) if len(piece) > 2}
+    pieces = {piece for text in forms for piece in re.split(r"\W+", text) if len(piece) > 2}
     return sorted((forms | pieces) - {""}, key=len, reverse=True)
 
 
@@ -139,7 +139,7 @@ def _parts(url: str) -> URL | None:
     """Return the parts of a database's URL; None if it is none, or one whose password may go on after an @."""
     try:
         parts = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: an odd port
         return None
     has_user = parts.username is not None or parts.password is not None
     is_path = parts.drivername.startswith("sqlite") and not has_user
