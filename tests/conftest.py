@@ -76,7 +76,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     class Kept(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
+            return "clusters" if nodeid.startswith(("tests/cluster/", "tests/docs/")) else nodeid.partition("::")[0]
 
     return Kept(config, log)
 
