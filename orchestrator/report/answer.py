@@ -56,7 +56,6 @@ class CellSummary:
         cell: the scenario and method.
         chosen: the best feasible suggestion on validation, or the only one; None if no suggestion is feasible.
         nearest: the suggestion that violates the limits least on validation; None if none is measured.
-        n_suggestions: suggestions that are measured on every search seed.
         n_failed: trials with status `failed` or `error`.
         is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
         chance_accuracy: average accuracy of the best constant answer.
@@ -65,7 +64,6 @@ class CellSummary:
     cell: Cell
     chosen: Suggestion | None
     nearest: Suggestion | None
-    n_suggestions: int
     n_failed: int
     is_complete: bool
     chance_accuracy: float = math.nan
@@ -166,7 +164,6 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         search.cell,
         chosen if is_known else None,
         nearest,
-        len(measured),
         int((rows["status"] != "completed").sum()),
         is_known and search.is_finished,
         float(rows["chance_accuracy"].mean()),

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from orchestrator.execution.capacity import NodeResources, share_slots
-from orchestrator.report.numbers import duration
+from orchestrator.report.numbers import counted, duration
 from orchestrator.spec.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
     return Group(
         table,
         f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
-        f"about {duration(seconds)} with {slots} trials at once, estimated from {source}, without the cluster's start",
+        f"about {duration(seconds)} with {counted(slots, 'trial')} at once, estimated from {source}, without the "
+        "cluster's start",
         *_changes(plan, n_to_do),
     )
 
@@ -60,6 +61,7 @@ def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
 def _slots_here(spec: SweepSpec) -> int:
     """Return how many trials run at the same time on the CPUs of this machine."""
     requests = list(dict.fromkeys(spec.resources.of(c.scenario, c.method) for c in spec.cells))
-    cpus = float(len(os.sched_getaffinity(0)))
+    # macOS has no call for the CPUs that this process may use.
+    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     gpus = max(math.ceil(max(request.gpus for request in requests)), 1)
     return max(sum(share_slots([NodeResources(cpus, gpus)], requests).values()), 1)

@@ -134,7 +134,7 @@ def test_the_best_feasible_suggestion_is_chosen_on_validation() -> None:
     assert ewc.chosen.number == 0, "number 1 is more accurate but violates the limit"
     assert ewc.hyperparameters(ewc.chosen) == ewc.chosen.hyperparameters
     assert ewc.chosen.hyperparameters.keys() == {"penalty_weight"}
-    assert (ewc.n_suggestions, ewc.n_failed, ewc.is_complete, ewc.is_reference) == (2, 0, True, False)
+    assert (ewc.n_failed, ewc.is_complete, ewc.is_reference) == (0, True, False)
 
 
 def test_without_limits_the_most_accurate_is_chosen() -> None:
@@ -283,7 +283,7 @@ def test_no_rows_at_all() -> None:
     rows = Rows()
     summary = rows.summary()
     assert (summary.best, summary.nearest_miss, summary.vetoed, summary.unconfirmed) == (None, None, (), ())
-    assert [(c.chosen, c.n_suggestions, c.is_complete) for c in summary.cells] == [(None, 0, False)] * 4
+    assert [(c.chosen, c.is_complete) for c in summary.cells] == [(None, False)] * 4
 
 
 def test_a_partly_confirmed_cell_is_not_recommended() -> None:
@@ -312,13 +312,13 @@ def test_an_error_of_the_machine_is_not_measured() -> None:
 def test_a_suggestion_that_lacks_a_seed_is_not_chosen() -> None:
     rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0))
     cell = rows.cell("replay")
-    assert (cell.chosen, cell.n_suggestions) == (None, 0)
+    assert (cell.chosen, cell.nearest) == (None, None)
 
 
 def test_a_suggestion_with_a_failed_seed_is_not_chosen() -> None:
     rows = Rows(methods=["replay"]).add("replay", "search", (0.9, 0.0), "failed")
     cell = rows.cell("replay")
-    assert (cell.chosen, cell.nearest, cell.n_suggestions, cell.n_failed) == (None, None, 1, 1)
+    assert (cell.chosen, cell.nearest, cell.n_failed) == (None, None, 1)
 
 
 def test_other_seeds_or_fixed_values_change_the_answer() -> None:

@@ -50,7 +50,7 @@ def cell_of(
     suggestion.outcomes["search"] = outcomes(*search)
     suggestion.outcomes["confirm"] = outcomes(*confirm, first=1000)
     is_complete = len(confirm) == len(spec.seeds.of("confirm"))
-    return CellSummary(cell, suggestion, None, 1, 0, is_complete)
+    return CellSummary(cell, suggestion, None, 0, is_complete)
 
 
 def lines(spec: SweepSpec, scenario: ScenarioSummary) -> list[str]:
@@ -136,7 +136,7 @@ def test_without_search_validation_is_not_mentioned() -> None:
 def test_the_nearest_miss_says_by_how_much() -> None:
     spec = spec_of()
     cell = cell_of(spec, "ewc", [GOOD | {"worst_forgetting": 0.08}] * 2, [], penalty_weight=2.0)
-    nearest = CellSummary(cell.cell, None, cell.chosen, 1, 0, False)
+    nearest = CellSummary(cell.cell, None, cell.chosen, 0, False)
     scenario = ScenarioSummary("split-digits/task", (nearest,), None, (), (nearest, cell.chosen, "search"))  # type: ignore[arg-type]
     assert lines(spec, scenario) == [
         "No method meets the limits. The nearest miss is ewc with penalty_weight 2, on validation:",
@@ -160,11 +160,11 @@ def test_an_unconfirmed_method_is_not_a_violation() -> None:
 
 def test_no_results_at_all() -> None:
     spec = spec_of()
-    empty = CellSummary(spec.cells[0], None, None, 0, 0, False)
+    empty = CellSummary(spec.cells[0], None, None, 0, False)
     assert lines(spec, ScenarioSummary("split-digits/task", (empty,), None, ())) == [
         "No answer yet: no method has been measured on all of its seeds. Run the same command again."
     ]
-    failed = CellSummary(spec.cells[0], None, None, 2, 4, False)
+    failed = CellSummary(spec.cells[0], None, None, 4, False)
     (line,) = lines(spec, ScenarioSummary("split-digits/task", (failed,), None, ()))
     assert "4 trials failed (see show RUN --trials)" in line
 
@@ -223,7 +223,7 @@ def test_a_failed_trial_says_nothing_about_limits() -> None:
 
 def test_without_limits_there_is_no_limits_column() -> None:
     spec = spec_of(limits=[])
-    empty = CellSummary(spec.cells[0], None, None, 0, 3, False)
+    empty = CellSummary(spec.cells[0], None, None, 3, False)
     full = cell_of(spec, "replay", [GOOD] * 2, [GOOD] * 2)
     text = table_of(spec, ScenarioSummary("split-digits/task", (empty, full), full, ()))
     assert "no result, 3 trials failed" in text

@@ -197,7 +197,10 @@ def test_trials_at_once_follow_the_requests(make_spec: MakeSpec, monkeypatch: py
     assert "with 8 trials at once" in text_of(one, plans(one, {}), None)
     assert "with 4 trials at once" in text_of(two, plans(two, {}), None)
     huge = make_spec(**FIELDS, resources={"cpus": 64})
-    assert "with 1 trials at once" in text_of(huge, plans(huge, {}), None)
+    assert "with 1 trial at once" in text_of(huge, plans(huge, {}), None)
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert "with 6 trials at once" in text_of(one, plans(one, {}), None)
 
 
 def test_a_cell_that_is_complete_has_no_time(make_spec: MakeSpec) -> None:
