@@ -1,6 +1,7 @@
 """Everything that knows Ray: trials, workers, the cluster and its metrics.
 
-What Ray reads from the environment when it is imported is set here, before any module of this package imports it.
+Ray reads some settings from the environment when it is imported. They are set here, before any module of this package
+imports it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import os
 
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_USAGE_STATS_ENABLED": "0",  # send nothing anywhere
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # progress is ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the tables are ours
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours finishes the trials in flight
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher hands out no more than fits
+    "RAY_AIR_NEW_OUTPUT": "0",  # we show the progress
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # we write the tables
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our handler finishes the trials in flight
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher limits what is pending
     "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # resuming needs none of Tune's state
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on GPUs
 }

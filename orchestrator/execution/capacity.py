@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class NodeResources:
-    """What one node of the cluster has in all."""
+    """The CPUs and GPUs of one node, busy or not."""
 
     cpus: float
     gpus: float
@@ -29,14 +28,14 @@ class NodeResources:
 
 
 def share_slots(nodes: Sequence[NodeResources], requests: Sequence[ResolvedRequest]) -> Mapping[ResolvedRequest, int]:
-    """Return how many trials of each request to have running at once.
+    """Return how many trials of each request are to run at once.
 
     Slots are dealt in turn, requests for GPUs first and large ones before small ones, until nothing more fits; a
     request without GPUs takes the node with the fewest GPUs that has room, so that CPU trials do not take the CPUs that
-    GPU trials need. Every request that fits at all while others run is dealt its share.
+    GPU trials need. Every request that fits beside the others gets its share.
 
     Args:
-        nodes: what each node has in all.
+        nodes: the CPUs and GPUs of each.
         requests: the distinct requests that have trials to run.
     """
     free = [[node.cpus, node.gpus] for node in nodes]
@@ -58,21 +57,18 @@ def share_slots(nodes: Sequence[NodeResources], requests: Sequence[ResolvedReque
 
 
 class GpuPrecedence:
-    """Holds CPU trials back while a GPU trial that has a slot still lacks its worker.
+    """Holds CPU trials back while a GPU trial that has a slot lacks its worker and CPU trials may be in its way.
 
-    Ray may place a CPU trial on a GPU node, and Tune then reuses its worker for the next one, so a GPU trial would wait
-    for the last of them. Where holding all CPU trials does not help, somebody else has the GPU, and they go on.
+    Ray may place a CPU trial on a GPU node, and Tune then gives its worker the next one, so that a GPU trial would wait
+    for the last of them. Each GPU trial holds CPU trials back until those that run have ended, and only once: if it
+    lacks its worker then, someone else has the GPU, or its worker is about to start.
     """
 
-    _PATIENCE_SECONDS = 5.0
-    _SECONDS_BEFORE_NEXT_TRY = 60.0
-
     def __init__(self) -> None:
-        self._idle_since: float | None = None
-        self._gave_up = -math.inf
+        self._in_vain: set[str] = set()
 
     def holds_cpu_trials(
-        self, running: Sequence[PlannedTrial], started: Set[str], fits: Mapping[ResolvedRequest, int], now: float
+        self, running: Sequence[PlannedTrial], started: Set[str], fits: Mapping[ResolvedRequest, int]
     ) -> bool:
         """Return whether CPU trials are to wait.
 
@@ -80,19 +76,16 @@ class GpuPrecedence:
             running: the trials that are handed out.
             started: keys of trials that have had a worker.
             fits: slots of each request on the nodes that are there.
-            now: seconds of a monotonic clock.
         """
         placed = Counter(trial.request for trial in running if trial.spec.key in started)
-        unplaced = {trial.request for trial in running if trial.spec.key not in started}
-        lacking = any(r.gpus > 0 and placed[r] < fits.get(r, 0) for r in unplaced)
-        if not lacking or now - self._gave_up < self._SECONDS_BEFORE_NEXT_TRY:
-            self._idle_since = None
-            return False
+        lacking = {
+            trial.spec.key
+            for trial in running
+            if trial.spec.key not in started
+            and trial.request.gpus > 0
+            and placed[trial.request] < fits.get(trial.request, 0)
+        } - self._in_vain
         if any(trial.request.gpus == 0 for trial in running):
-            self._idle_since = None
-        else:
-            self._idle_since = self._idle_since or now
-            if now - self._idle_since > self._PATIENCE_SECONDS:
-                self._gave_up = now
-                return False
-        return True
+            return bool(lacking)
+        self._in_vain |= lacking
+        return False

@@ -1,4 +1,4 @@
-"""The Ray cluster: joined, or embedded and started here; its nodes, its dashboard and the metrics shown there."""
+"""The Ray cluster, joined or embedded: its start, its nodes and its dashboard."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ import ray
 from orchestrator.core.errors import ClusterError
 from orchestrator.core.signals import kept_through_start
 from orchestrator.execution.capacity import NodeResources
+from orchestrator.execution.tune_internals import can_add_nodes, silence_dead_workers
 from orchestrator.spec.fields import ResolvedRequest
 
 NAMESPACE = "continual-sweep"
 _SECONDS_TO_REACH = 10.0
-_TRACEBACKS = ("ray.tune.execution.tune_controller", "ray.tune.tune", "ray.tune.execution.experiment_state")
-"""Loggers of Ray that print a traceback where a worker dies, which we say in a line and in the trial's row, or where
-what Tune keeps for a resume of its own cannot be saved, which we do not use."""
-
-_OF_THE_DEAD = ("A worker died or was killed", "Raylet is terminated", "The node with node id")
-"""How messages of Ray about the same begin, of some lines of its logs."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Cluster:
     """A connected cluster.
 
     Args:
-        is_embedded: whether it was started here and ends with this process.
+        is_embedded: whether it was started here, and ends with this process.
         dashboard: URL of the Ray dashboard, or empty.
     """
 
@@ -41,7 +36,7 @@ class Cluster:
     dashboard: str
 
     def nodes(self) -> list[NodeResources]:
-        """Return what each living node has in all."""
+        """Return the CPUs and GPUs of each living node, busy or not."""
         return [
             NodeResources(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
             for node in ray.nodes()  # type: ignore[no-untyped-call]
@@ -52,26 +47,20 @@ class Cluster:
         """Refuse requests that no node can ever serve.
 
         Raises:
-            ClusterError: naming each request, what the largest node has, and the way out.
+            ClusterError: naming each such request, the sizes of the nodes, and what to do.
         """
         nodes = self.nodes()
-        if self._scales():
+        if not self.is_embedded and can_add_nodes():
             return
         faults = [
-            f"resources: expected a request that some node can serve, got {request.cpus:g} CPUs and {request.gpus:g} "
-            f"GPUs a trial; the nodes have {_listed(nodes)}: lower it (--cpus-per-trial, --gpus-per-trial, or "
-            "resources.methods and resources.scenarios in the spec), or join a larger cluster with --address"
+            f"No node of the cluster can run a trial with {request.cpus:g} CPUs and {request.gpus:g} GPUs: the nodes "
+            f"have {_listed(nodes)}. Lower the request (--cpus-per-trial, --gpus-per-trial, or resources.methods and "
+            "resources.scenarios in the spec), or join a larger cluster with --address."
             for request in dict.fromkeys(requests)
             if not any(node.fits(request) for node in nodes)
         ]
         if faults:
             raise ClusterError("\n".join(faults))
-
-    def _scales(self) -> bool:
-        """Return whether an autoscaler may add other nodes than those that are there."""
-        from ray._private.state import state
-
-        return not self.is_embedded and bool(state.get_max_resources_from_cluster_config())
 
 
 @contextlib.contextmanager
@@ -81,96 +70,73 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[Clus
     The embedded cluster's dashboard listens on loopback only, with Ray's token authentication at its default (on).
 
     Args:
-        address: of a running cluster, `auto` to find one here, or None for an embedded one.
+        address: of a running cluster, `auto` for one on this machine, or None for an embedded one.
         num_cpus: CPUs of the embedded cluster; by default those of this machine.
 
     Raises:
-        ClusterError: where there is no cluster at `address`.
+        ClusterError: if there is no cluster at `address`, or none can be started here.
     """
-    _say_nothing_of_dead_workers()
+    silence_dead_workers()
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if ray.is_initialized():
-        yield Cluster(False, _dashboard())
+        yield Cluster(False, _dashboard(ray.init(ignore_reinit_error=True, **quiet)))
         return
     if address is not None:
         _reach(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
-    common: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.ERROR, "log_to_driver": False}
     try:
         with kept_through_start():
             if address is not None:
-                ray.init(address=address, **common)
+                context = ray.init(address=address, namespace=NAMESPACE, **quiet)
             else:
-                ray.init(
-                    address="local",  # left out, Ray would join whatever cluster was started last on this machine
+                context = ray.init(
+                    address="local",  # without it, Ray joins the cluster that was started last on this machine
                     num_cpus=num_cpus,
                     include_dashboard=True,
                     dashboard_host="127.0.0.1",
-                    **common,
+                    namespace=NAMESPACE,
+                    **quiet,
                 )
-    except Exception as error:  # Ray raises nothing more special where its dashboard does not start, as on a full disk
+    except Exception as error:  # Ray raises a plain Exception if its dashboard does not start, as on a full disk
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if address is None:
             raise ClusterError(
-                f"cluster: expected to start one on this machine, got '{reason}'; look for space in Ray's folder "
-                f"({_ray_folder()}; RAY_TMPDIR sets another) and for free memory"
+                f"Cannot start a Ray cluster on this machine: {reason} Look for space in Ray's folder {_ray_folder()} "
+                "(RAY_TMPDIR sets another) and for free memory."
             ) from error
-        raise ClusterError(
-            f"--address: expected to reach the cluster at '{address}', got '{reason}'; start one with "
-            "'ray start --head', or leave it out"
-        ) from error
+        raise _unreachable(address, reason) from error
     try:
-        yield Cluster(address is None, _dashboard())
+        yield Cluster(address is None, _dashboard(context))
     finally:
         ray.shutdown()
 
 
 def _ray_folder() -> str:
-    """Return where Ray keeps what belongs to its processes on this machine."""
+    """Return the folder of sockets and logs of Ray's processes on this machine."""
     return os.path.join(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray")
 
 
-def _say_nothing_of_dead_workers() -> None:
-    """Keep Ray from printing what it knows of a dead worker; other messages of its nodes are printed as before.
-
-    The printing function is an internal of Ray: where a version does not have it, a long line more is printed.
-    """
-    for name in _TRACEBACKS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    from ray._private import worker as internal
-
-    printing = getattr(internal, "print_to_stdstream", None)
-    if printing is None or getattr(printing, "is_ours", False):
-        return
-
-    def print_other(data: Any, *arguments: Any, **settings: Any) -> None:
-        if not (data.get("pid") == "raylet" and str(data.get("lines", [""])[0]).startswith(_OF_THE_DEAD)):
-            printing(data, *arguments, **settings)
-
-    print_other.is_ours = True  # type: ignore[attr-defined]
-    internal.print_to_stdstream = print_other
-
-
 def _reach(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would try for minutes and say nothing."""
+    """Refuse an address on which nothing listens; Ray itself would try for minutes without a word."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        return  # 'auto' and other words are Ray's to resolve
+        return  # Ray resolves 'auto' and other words
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_REACH).close()
     except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"--address: expected a running Ray cluster, got '{address}' ({error}); start one with "
-            "'ray start --head', or leave it out"
-        ) from error
+        raise _unreachable(address, str(error)) from error
 
 
-def _dashboard() -> str:
-    url = ray.get_runtime_context().worker.node.webui_url if _has_node() else ""
+def _unreachable(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"Cannot reach a Ray cluster at --address {address}: {reason}. Start one with 'ray start --head', or leave out "
+        "--address to start one on this machine."
+    )
+
+
+def _dashboard(context: Any) -> str:
+    url = getattr(context, "dashboard_url", None)
     return f"http://{url}" if url else ""
-
-
-def _has_node() -> bool:
-    return getattr(ray.get_runtime_context().worker, "node", None) is not None
 
 
 def _listed(nodes: list[NodeResources]) -> str:

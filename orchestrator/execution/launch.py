@@ -1,18 +1,19 @@
-"""Connects a session to a cluster: says where to watch, exports metrics, and runs it."""
+"""Connects a session to a cluster, shows where to watch it, exports its metrics, and runs it.
+
+Ray is imported inside `launch`, after its first line is on the screen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orchestrator.execution.cluster import Cluster, connected
-from orchestrator.execution.prometheus import SweepMetrics
-from orchestrator.execution.session import Session
-from orchestrator.execution.tuner import run_on_ray
-from orchestrator.search.cell_search import CellSearch
-
 if TYPE_CHECKING:
+    from orchestrator.execution.cluster import Cluster
+    from orchestrator.execution.prometheus import SweepMetrics
+    from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
+    from orchestrator.search.cell_search import CellSearch
 
 
 def launch(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
@@ -23,15 +24,20 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
     """
     if display is not None:
         display.connecting(address)
+    from orchestrator.execution.cluster import connected
+    from orchestrator.execution.prometheus import SweepMetrics
+
     with connected(address, num_cpus) as cluster:
         metrics = SweepMetrics(session.spec.name)
         export_metrics(session, metrics, session.search.cells)
         session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
-        with metrics.kept(lambda: metrics.trials(counts(session))):
+        with metrics.refreshed(lambda: metrics.trials(counts(session))):
             _run(session, cluster, display)
 
 
 def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None) -> None:
+    from orchestrator.execution.tuner import run_on_ray
+
     if display is None:
         run_on_ray(session, cluster)
         return
@@ -42,7 +48,7 @@ def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None) ->
     def draining(n_running: int) -> None:
         display.say(
             f"Interrupted: finishing {n_running} trials in flight. Ctrl-C again stops now. "
-            "Either way the same command goes on from here."
+            "Either way, run the same command again to go on."
         )
 
     run_on_ray(session, cluster, draining, on_event=display.say)
@@ -53,8 +59,8 @@ def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[Cell
 
     Args:
         session: the sweep.
-        metrics: where they are set.
-        cells: those that may have changed.
+        metrics: those that Ray exports.
+        cells: the cells that may have changed.
     """
     metrics.trials(counts(session))
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Metrics of a running sweep, exported by Ray to Prometheus."""
+"""Metrics of a running sweep for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_METRICS = 5.0
 
 
 class SweepMetrics:
-    """Application metrics of a sweep, exported by Ray to Prometheus."""
+    """Application metrics that Ray exports to Prometheus."""
 
     def __init__(self, sweep: str) -> None:
         tags = {"sweep": sweep}
@@ -21,7 +21,7 @@ class SweepMetrics:
         )
         self._feasible = Gauge(
             "continual_sweep_feasible_suggestions",
-            "Suggestions that keep every limit",
+            "Suggestions that meet every limit",
             tag_keys=("sweep", "cell"),
         )
         self._best = Gauge(
@@ -31,7 +31,6 @@ class SweepMetrics:
         )
         for gauge in (self._trials, self._feasible, self._best):
             gauge.set_default_tags(tags)
-
         self._values: dict[tuple[Gauge, tuple[str, str]], float] = {}
 
     def trials(self, counts: dict[str, int]) -> None:
@@ -46,17 +45,17 @@ class SweepMetrics:
             self._set(self._best, "cell", cell, best)
 
     @contextlib.contextmanager
-    def kept(self, update: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Set every value again and again: Ray forgets one that was not set for some 20 seconds.
+    def refreshed(self, update: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Set every value again every few seconds: Ray drops one that was not set for some 20 seconds.
 
         Args:
-            update: called before, in another thread, to set what changes with nobody saying so.
+            update: called before each time, in another thread, to set values that change without an event.
         """
         stop = threading.Event()
 
         def set_again() -> None:
             while not stop.wait(SECONDS_BETWEEN_METRICS):
-                with contextlib.suppress(RuntimeError):  # what is counted changes meanwhile: the next time will do
+                with contextlib.suppress(RuntimeError):  # a set changed while it was counted; the next time will do
                     update()
                 for (gauge, (name, of)), value in list(self._values.items()):
                     gauge.set(value, tags={name: of})

@@ -1,4 +1,4 @@
-"""One run of the sweep command, whatever executes its trials: data, search, tables and progress in one place."""
+"""One run of the sweep command: data, search, tables and progress. Knows nothing of what executes the trials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestrator.trial.result import TrialResult
 
 @dataclass
 class Progress:
-    """What a display shows of a running sweep."""
+    """Counts and pace of a running sweep, for a display."""
 
     n_cached: int
     n_done: int = 0
@@ -33,14 +33,14 @@ class Progress:
     first_end: float | None = None
 
     def seconds_left(self, n_to_do: int) -> float | None:
-        """Return an estimate from the pace since the first trial ended, or None before the second."""
+        """Return an estimate from the pace since the first trial ended, or None before the second has."""
         if self.first_end is None or self.n_done < 2:
             return None
         return (time.monotonic() - self.first_end) / (self.n_done - 1) * n_to_do
 
 
 Listener = Callable[["Session", PlannedTrial, TrialResult], None]
-"""Is told of each trial that ended, after its rows are on disk."""
+"""Called after each trial that ended, once its rows are on disk."""
 
 
 class Session:
@@ -49,10 +49,10 @@ class Session:
     Args:
         spec: the sweep.
         run: its run folder.
-        data_dir: where torchvision's data sets are, or are downloaded to.
+        data_dir: folder of torchvision's data sets, which are downloaded to it if they are missing.
         mirror: a URL of an Optuna storage that studies are copied to.
-        listeners: told of every trial that ended.
-        accept_changes: take trials of workers that have other libraries than those of earlier trials.
+        listeners: called after every trial that ended.
+        accept_changes: accept workers that have other libraries than those of earlier trials.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Session:
         return self.datasets[dataset].phase(phase, self.spec.validation_share)
 
     def finish(self, result: TrialResult, n_attempts: int = 1) -> None:
-        """Write the rows of a running trial that ended, then tell the search and the listeners.
+        """Write the rows of a running trial that ended, then record it in the search and call the listeners.
+
+        If it raises, the trial is not recorded at all.
 
         Raises:
-            RunFolderError: where its worker has other libraries than those of earlier trials.
-            StorageError: where the rows cannot be written.
-
-        The trial is then not recorded at all.
+            RunFolderError: if its worker has other libraries than those of earlier trials.
+            StorageError: if the rows cannot be written.
         """
         self._check_worker(result.provenance)
         planned = next(t for t in self.search.running if t.spec.key == result.key)
@@ -114,7 +114,7 @@ class Session:
             self._known_workers.add(kind)
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener` too of every trial that ends from now on."""
+        """Call `listener` too after every trial that ends from now on."""
         self._listeners.append(listener)
 
     def close(self) -> None:
@@ -125,16 +125,16 @@ class Session:
             self._mirror.close()
 
     def abandon(self) -> None:
-        """Leave what `close` would write to the next run."""
+        """End without the writes of `close`; the next run makes them."""
         if self._mirror is not None:
             self._mirror.abandon()
 
 
 def outcome_of(result: TrialResult) -> Outcome:
-    """Return what the search needs of a result."""
+    """Return the status and values of a result, for the search."""
     return Outcome(result.status, result.metrics() | result.costs)
 
 
 def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:
-    """Return the hash of every data set by name."""
+    """Return name of data set -> its hash."""
     return {name: dataset.fingerprint() for name, dataset in datasets.items()}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution import cluster as cluster_module
-from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution import prometheus
+from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.launch import export_metrics
 from orchestrator.execution.prometheus import SweepMetrics
 from orchestrator.execution.session import Session
@@ -21,44 +21,40 @@ from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL
 
 pytestmark = RAY_IN_THIS_PROCESS
 
-Told = list[tuple[str, float, str]]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Any:
-    with connected(None, num_cpus=1) as joined:
-        yield joined
+Settings = list[tuple[str, float, str]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Return what is set: the end of a gauge's name, the value, the state or cell."""
-    found: Told = []
-    set_gauge = cluster_module.Gauge.set
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return what is set from now on: the end of a gauge's name, the value, the state or cell."""
+    found: Settings = []
+    set_gauge = prometheus.Gauge.set
 
     def note(gauge: Any, value: float, tags: dict[str, str]) -> None:
         found.append((gauge.info["name"].removeprefix("continual_sweep_"), value, *tags.values()))
         set_gauge(gauge, value, tags)
 
-    monkeypatch.setattr(cluster_module.Gauge, "set", note)
+    monkeypatch.setattr(prometheus.Gauge, "set", note)
     return found
 
 
-def test_every_value_is_set_again_until_the_end(cluster: Cluster, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "SECONDS_BETWEEN_METRICS", 0.01)
+def test_every_value_is_set_again_until_the_end(
+    cluster: Cluster, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "SECONDS_BETWEEN_METRICS", 0.01)
     metrics, enough = SweepMetrics("small"), threading.Event()
     metrics.trials({"running": 1, "waiting": 2})
     metrics.cell("split-digits/task naive", 3, 0.5)
     metrics.cell("split-digits/task ewc", 0, None)
     metrics.cell("split-digits/task naive", 4, 0.75)
-    with metrics.kept(lambda: metrics.trials({"running": 3})):
-        while ("trials", 3, "running") not in told:
+    with metrics.refreshed(lambda: metrics.trials({"running": 3})):
+        while ("trials", 3, "running") not in settings:
             assert not enough.wait(0.01)
-        told.clear()
-        while min(Counter(told).values(), default=0) < 3:
+        settings.clear()
+        while min(Counter(settings).values(), default=0) < 3:
             assert not enough.wait(0.01)
-    n_at_the_end = len(told)
-    assert set(told) == {
+    n_at_the_end = len(settings)
+    assert set(settings) == {
         ("trials", 3, "running"),
         ("trials", 2, "waiting"),
         ("feasible_suggestions", 4, "split-digits/task naive"),
@@ -66,10 +62,10 @@ def test_every_value_is_set_again_until_the_end(cluster: Cluster, told: Told, mo
         ("feasible_suggestions", 0, "split-digits/task ewc"),
     }
     assert not enough.wait(0.1)
-    assert len(told) == n_at_the_end
+    assert len(settings) == n_at_the_end
 
 
-def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, told: Told, tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
     """What is set for the cell of each trial that ends comes to what all cells have at the end."""
     spec = parse_spec(SMALL | {"scenarios": ["split-digits/task"], "methods": ["naive", "replay"]})
     session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
@@ -79,10 +75,10 @@ def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, told: Tol
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
         session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
-    at_last = {(name, of): value for name, value, of in told}
-    told.clear()
+    at_last = {(name, of): value for name, value, of in settings}
+    settings.clear()
     export_metrics(session, metrics, session.search.cells)
-    assert {(name, of): value for name, value, of in told} == at_last
+    assert {(name, of): value for name, value, of in settings} == at_last
     assert at_last["trials", "completed"] == len(session.run.trials()) > 0
     assert at_last["trials", "running"] == at_last["trials", "waiting"] == 0
     assert at_last["feasible_suggestions", "split-digits/task replay"] > 0

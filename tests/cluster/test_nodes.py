@@ -1,96 +1,77 @@
-"""Sweeps on a cluster of two nodes, one with a logical GPU, and through faults of storage."""
+"""Sweeps on a cluster of two nodes, one with a logical GPU, and a disk that becomes full on the way."""
 
 from __future__ import annotations
 
 import errno
-import subprocess
-from collections.abc import Callable, Iterator
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from orchestrator import api
 from orchestrator.core.errors import StorageError
+from orchestrator.core.placement import Placement
+from orchestrator.execution.cluster import Cluster
+from orchestrator.execution.session import Session
+from orchestrator.execution.tuner import run_on_ray
+from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
-from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, assert_same_results
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.local import LocalStorage
+from orchestrator.streams.datasets import PhaseData
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS, SMALL, TwoNodes, assert_same_results
 
 pytestmark = RAY_IN_THIS_PROCESS
 
 
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[dict[str, str]]:
-    """Start a node with a CPU and a node with a CPU and a logical GPU, joined; return kind -> node id."""
-    cluster = Cluster()
-    try:
-        plain = cluster.add_node(num_cpus=1, num_gpus=0)
-        with_gpu = cluster.add_node(num_cpus=1, num_gpus=1)
-        cluster.wait_for_nodes()
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        yield {"cpu": plain.node_id, "gpu": with_gpu.node_id}
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+def meets_the_other_kind(
+    spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path
+) -> TrialResult:
+    """Wait until a trial of the other kind, for a GPU or not, has begun."""
+    marks = checkpoint.parents[1] / "marks"
+    kind, other = ("gpu", "cpu") if spec.method == "replay" else ("cpu", "gpu")
+    (marks / kind).touch()
+    end = time.monotonic() + 60
+    while not (marks / other).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    if not (marks / other).exists():
+        (marks / "alone").touch()
+    return run_trial(spec, data, placement, report, checkpoint)
 
 
-def test_a_sweep_uses_the_gpu_node_and_the_cpu_node_at_the_same_time(two_nodes: dict[str, str], tmp_path: Path) -> None:
-    # The GPU is logical, so its trials are told to compute on the CPU.
+def test_gpu_and_cpu_trials_run_side_by_side(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    # The GPU is logical, so its trials compute on the CPU.
     resources = {"methods": {"replay": {"gpus": 1, "device": "cpu"}}}
-    # Long enough that both kinds of workers have started before either kind of trial is done.
-    spec = parse_spec(SMALL | {"resources": resources, "training": {"epochs": 30, "batch_size": 32}})
-    run = api.run_sweep(spec, tmp_path / "run")
+    spec = parse_spec(SMALL | {"methods": ["naive", "replay"], "resources": resources})
+    run = Run.create(tmp_path / "run", spec)
+    (tmp_path / "run" / "marks").mkdir()
+    run_on_ray(Session(spec, run, tmp_path), Cluster(False, ""), function=meets_the_other_kind)
     trials = run.trials()
     assert run.n_missing(spec) == 0
-    on_gpu = trials[trials["method"] == "replay"]
-    assert set(on_gpu["node_id"]) == {two_nodes["gpu"]}
-    assert two_nodes["cpu"] in set(trials.loc[trials["method"] != "replay", "node_id"])
-    assert _overlap(on_gpu, trials[trials["node_id"] == two_nodes["cpu"]])
+    assert set(trials.loc[trials["method"] == "replay", "node_id"]) == {two_nodes.gpu}
+    assert two_nodes.cpu in set(trials.loc[trials["method"] == "naive", "node_id"])
+    assert not (tmp_path / "run" / "marks" / "alone").exists()
 
 
-def test_the_same_tables_on_two_nodes_and_after_a_full_disk(
-    two_nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_after_a_full_disk_the_tables_are_the_same(
+    two_nodes: TwoNodes, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.storage.local import LocalStorage
-
-    spec = parse_spec(SMALL)
-    undisturbed = api.run_sweep(spec, tmp_path / "undisturbed")
-    write, n_writes = LocalStorage.write, 0
+    spec, write, n_writes = parse_spec(SMALL), LocalStorage.write, 0
 
     def full_disk(storage: LocalStorage, name: str, content: bytes, purpose: str = "row", durable: bool = True) -> None:
         nonlocal n_writes
         n_writes += name.endswith(".parquet")
-        if n_writes > 21:
+        if n_writes > 9:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(storage, name, content, purpose, durable)
 
-    monkeypatch.setattr(LocalStorage, "write", full_disk)
-    with pytest.raises(StorageError, match=r"[Nn]o space left on device.*run the same command again"):
-        api.run_sweep(spec, tmp_path / "run")
-    monkeypatch.undo()
-    n_kept = len(pd.read_parquet(tmp_path / "run" / "trials"))
-    assert n_kept == 10
-    again = api.run_sweep(spec, tmp_path / "run")
-    assert again.n_missing(spec) == 0
-    assert_same_results(tmp_path / "run", undisturbed.path)
-
-
-def _overlap(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Return whether a trial of one kind ran while one of the other did."""
-    spans = [
-        [(row.started_at, row.started_at + pd.Timedelta(seconds=row.seconds)) for row in frame.itertuples()]
-        for frame in (one, other)
-    ]
-    return any(a[0] < b[1] and b[0] < a[1] for a in spans[0] for b in spans[1])
-
-
-def test_a_sweep_without_an_address_starts_its_own_cluster_beside_one_that_runs_here(
-    two_nodes: dict[str, str], sweep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    """Ray's own default is to join the cluster that was started last; it may end at any moment."""
-    done = sweep(SMALL | {"methods": ["naive"], "scenarios": ["split-digits/task"]}, tmp_path / "own")
-    assert done.returncode == 0, done.stderr
-    nodes = set(pd.read_parquet(tmp_path / "own" / "trials")["node_id"])
-    assert len(nodes) == 1
-    assert not nodes & set(two_nodes.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "write", full_disk)
+        with pytest.raises(StorageError, match=r"[Nn]o space left on device.*run the same command again"):
+            api.run_sweep(spec, tmp_path / "run")
+    assert len(pd.read_parquet(tmp_path / "run" / "trials")) == 4
+    assert api.run_sweep(spec, tmp_path / "run").n_missing(spec) == 0
+    assert_same_results(tmp_path / "run", reference)

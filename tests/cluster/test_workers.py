@@ -1,16 +1,15 @@
-"""Workers that die: a trial is tried again, its row says so, and what cannot be saved is left to the next run."""
+"""Workers that die, and sweeps that are stopped: which trials are tried again, and what is left to the next run."""
 
 from __future__ import annotations
 
 import errno
-import inspect
 import logging
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,17 +17,18 @@ from typing import Any
 import psutil
 import pytest
 from ray import tune
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError
 
 from orchestrator.core.errors import StorageError
 from orchestrator.core.placement import Placement
 from orchestrator.core.signals import Terminated
-from orchestrator.execution import tuner as sweep_module
+from orchestrator.execution import searcher as searcher_module
+from orchestrator.execution import tuner as tuner_module
 from orchestrator.execution.capacity import NodeResources
-from orchestrator.execution.cluster import Cluster, connected
+from orchestrator.execution.cluster import Cluster
+from orchestrator.execution.scheduler import KeepWorkers
+from orchestrator.execution.searcher import TuneSearcher
 from orchestrator.execution.session import Session
-from orchestrator.execution.tuner import MAX_RETRIES, TuneSearcher, run_on_ray
-from orchestrator.execution.worker import MOST_LOST_MACHINES, KeepWorkers, Losses
+from orchestrator.execution.tuner import MAX_RETRIES, run_on_ray
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -41,23 +41,20 @@ from tests.cluster.conftest import RAY_IN_THIS_PROCESS
 pytestmark = RAY_IN_THIS_PROCESS
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with connected(None, 2) as connection:
-        yield connection
+def small_spec(**changed: Any) -> SweepSpec:
+    fields = {
+        "methods": ["naive", "ewc"],
+        "seeds": {"search": 2, "confirm": 1},
+        "search": {"suggestions": 2, "batch": 2},
+        "model": {"hidden": [16]},
+        "training": {"epochs": 1},
+    }
+    return parse_spec(fields | changed)
 
 
 @pytest.fixture
 def spec() -> SweepSpec:
-    return parse_spec(
-        {
-            "methods": ["naive", "ewc"],
-            "seeds": {"search": 2, "confirm": 1},
-            "search": {"suggestions": 2, "batch": 2},
-            "model": {"hidden": [16]},
-            "training": {"epochs": 1},
-        }
-    )
+    return small_spec()
 
 
 def dies_once(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
@@ -112,23 +109,15 @@ def lives(process: int) -> bool:
 
 
 def wait(until: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for something that comes; where it does not, the test says so."""
+    """Wait for something that comes; if it does not, the test fails on it later."""
     end = time.monotonic() + seconds
     while not until() and time.monotonic() < end:
         time.sleep(0.02)
 
 
-def test_a_worker_that_dies_while_it_is_idle_costs_no_trial(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_worker_that_dies_idle_costs_no_trial(cluster: Cluster, tmp_path: Path) -> None:
     """Its death is noticed when the next trial is handed to it, which Tune would take for the trial's second loss."""
-    spec = parse_spec(
-        {
-            "methods": ["ewc"],
-            "seeds": {"search": 2, "confirm": 1},
-            "search": {"suggestions": 2, "batch": 1},
-            "model": {"hidden": [16]},
-            "training": {"epochs": 1},
-        }
-    )
+    spec = small_spec(methods=["ewc"], search={"suggestions": 2, "batch": 1})
     run, said = Run.create(tmp_path / "run", spec), list[str]()
     run_on_ray(Session(spec, run, tmp_path), cluster, function=dies_while_idle, on_event=said.append)
     assert len(list(tmp_path.glob("run/idle/*.pid"))) == 1
@@ -172,9 +161,7 @@ class StartsLate:
         return run_trial(spec, data, placement, report, checkpoint)
 
 
-def test_a_worker_that_starts_late_is_kept_though_an_idle_one_has_taken_its_trial(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
-) -> None:
+def test_a_worker_that_starts_late_is_kept(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
     """Else one worker after the other starts for seconds and is ended, and trials that are short run one by one."""
     run, marks, _ = one_starts_late(cluster, spec, tmp_path)
     processes = set(run.trials()["process_id"])
@@ -182,9 +169,7 @@ def test_a_worker_that_starts_late_is_kept_though_an_idle_one_has_taken_its_tria
     assert int((marks / "second").read_text()) in processes
 
 
-def test_a_worker_that_dies_while_it_starts_for_nobody_costs_no_trial(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
-) -> None:
+def test_a_worker_that_dies_as_it_starts_late(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
     run, marks, said = one_starts_late(cluster, spec, tmp_path, "dies")
     assert run.n_missing(spec) == 0
     assert said == []
@@ -212,9 +197,7 @@ def errs(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, c
     return result
 
 
-def test_a_process_in_which_the_machine_failed_runs_no_more_trials(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
-) -> None:
+def test_a_process_with_an_error_runs_no_more_trials(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", spec)
     run_on_ray(Session(spec, run, tmp_path), cluster, function=errs)
     trials = run.trials().sort_values("started_at")
@@ -236,7 +219,7 @@ def waits_for_an_interrupt(
     return run_trial(spec, data, placement, report, checkpoint)
 
 
-def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
+def test_ctrl_c_does_not_wait_for_pending_trials(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """On a joined cluster more trials are handed out than there is room for, so that an autoscaler adds nodes."""
@@ -262,10 +245,8 @@ def test_an_interrupt_does_not_wait_for_trials_that_wait_for_a_worker(
     assert run.trials()["status"].tolist() == ["completed", "completed"]
 
 
-def test_an_interrupt_before_any_worker_has_started_ends_at_once(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
-) -> None:
-    run, told = Run.create(tmp_path / "run", spec), list[int]()
+def test_ctrl_c_before_any_worker_ends_at_once(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:
+    run, said = Run.create(tmp_path / "run", spec), list[int]()
     session = Session(spec, run, tmp_path)
 
     def interrupt() -> None:
@@ -274,14 +255,14 @@ def test_an_interrupt_before_any_worker_has_started_ends_at_once(
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    run_on_ray(session, Cluster(False, ""), told.append)
-    assert told == [0]
+    run_on_ray(session, Cluster(False, ""), said.append)
+    assert said == [0]
     assert len(run.trials()) == 0
 
 
 @pytest.mark.parametrize("stopped", [Terminated, KeyboardInterrupt])
 @pytest.mark.parametrize("outcome", [None, SystemExit(1), RuntimeError("whatever Tune makes of it")])
-def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
+def test_a_stop_that_was_swallowed_stops(
     cluster: Cluster,
     spec: SweepSpec,
     tmp_path: Path,
@@ -289,7 +270,7 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
     outcome: BaseException | None,
     stopped: type[BaseException],
 ) -> None:
-    """What a signal's handler raises is lost where it interrupts a callback that C code has called."""
+    """What a signal's handler raises is lost if it interrupts a callback that C code has called."""
 
     def tuner(session: Session, searcher: TuneSearcher, scheduler: KeepWorkers, *_: object) -> SimpleNamespace:
         def fit() -> None:
@@ -302,12 +283,12 @@ def test_a_stop_whose_exception_was_swallowed_stops_all_the_same(
 
         return SimpleNamespace(fit=fit)
 
-    monkeypatch.setattr(sweep_module, "_tuner", tuner)
+    monkeypatch.setattr(tuner_module, "_tuner", tuner)
     with pytest.raises(stopped):
         run_on_ray(Session(spec, Run.create(tmp_path / "run", spec), tmp_path), cluster)
 
 
-def test_a_stopped_sweep_leaves_no_worker_behind_in_a_session_that_goes_on(
+def test_a_stopped_sweep_leaves_no_worker_behind(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, note_start = Run.create(tmp_path / "run", spec), TuneSearcher.note_start
@@ -325,7 +306,7 @@ def test_a_stopped_sweep_leaves_no_worker_behind_in_a_session_that_goes_on(
     assert run.n_missing(spec) == 0
 
 
-def test_the_fault_of_the_sweep_is_told_and_not_what_tune_says_after_it(
+def test_the_first_fault_is_raised_and_not_tunes(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
@@ -339,7 +320,7 @@ def test_the_fault_of_the_sweep_is_told_and_not_what_tune_says_after_it(
         run_on_ray(session, cluster)
 
 
-def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
+def test_a_dead_workers_trial_is_tried_again(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run, said = Run.create(tmp_path / "run", spec), list[str]()
@@ -357,9 +338,8 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_said_in_a_line(
     assert list(retried["method"] + retried["phase"]) == ["naiveconfirm"]
 
 
-def test_a_trial_that_always_kills_its_worker_is_an_error_that_the_next_run_tries_again(
-    cluster: Cluster, spec: SweepSpec, tmp_path: Path
-) -> None:
+def test_a_trial_that_always_dies_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
+    spec = small_spec(search={"suggestions": 1, "batch": 1})
     run = Run.create(tmp_path / "run", spec)
     session = Session(spec, run, tmp_path)
     run_on_ray(session, cluster, function=always_dies)
@@ -379,7 +359,7 @@ def test_a_trial_that_always_kills_its_worker_is_an_error_that_the_next_run_trie
     assert not run.trials()["key"].duplicated().any()
 
 
-def test_a_temporary_folder_that_refuses_is_told(
+def test_a_closed_temporary_folder_is_reported(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: object) -> str:
@@ -387,11 +367,11 @@ def test_a_temporary_folder_that_refuses_is_told(
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     run = Run.create(tmp_path / "run", spec)
-    with pytest.raises(StorageError, match=r"temporary folder: expected .*No space left.*run the same command again"):
+    with pytest.raises(StorageError, match=r"Cannot write to .*[Nn]o space left.*run the same command again"):
         run_on_ray(Session(spec, run, tmp_path), cluster)
 
 
-def test_a_temporary_folder_that_becomes_full_disturbs_nothing_and_nobody(
+def test_a_full_temporary_folder_disturbs_nothing(
     cluster: Cluster, spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_refused = 0
@@ -416,95 +396,27 @@ def test_a_temporary_folder_that_becomes_full_disturbs_nothing_and_nobody(
     assert printed == []
 
 
-def test_a_request_that_no_node_can_serve_any_more_is_told_once(
+def test_a_request_without_a_node_is_shown_once(
     spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes: list[NodeResources] = []
-    told: list[str] = []
-    monkeypatch.setattr(sweep_module, "_SECONDS_BETWEEN_LOOKS", -1.0)
+    said: list[str] = []
+    monkeypatch.setattr(searcher_module, "_SECONDS_BETWEEN_LOOKS", -1.0)
     lost = SimpleNamespace(is_embedded=False, nodes=lambda: nodes)
     session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
-    searcher = TuneSearcher(session, lost, told.append)  # type: ignore[arg-type]
+    searcher = TuneSearcher(session, lost, said.append)  # type: ignore[arg-type]
     for trial in range(3):
         searcher.suggest(str(trial))
-    assert told == ["waiting: no node has the 1 CPUs and 0 GPUs of a trial now; the sweep goes on when one joins"]
+    assert said == ["waiting: no node has the 1 CPUs and 0 GPUs of a trial now; the sweep goes on when one joins"]
     nodes.append(NodeResources(1, 0))
     searcher.suggest("3")
-    assert len(told) == 1
+    assert len(said) == 1
     nodes.clear()
     searcher.suggest("4")
-    assert len(told) == 2
+    assert len(said) == 2
 
 
-class StubTrial:
-    """A trial of Tune, as far as it is looked at."""
-
-    trial_id = "7"
-
-
-def told_to_tune(losses: Losses, *exceptions: Exception) -> list[Exception]:
-    """Return what Tune hears of the losses of one trial's workers."""
-    heard: list[Exception] = []
-    manager = SimpleNamespace(_actor_task_failed=lambda tracked_actor_task, exception: heard.append(exception))
-    worker = object()
-    losses.watch(SimpleNamespace(_actor_manager=manager, _actor_to_trial={worker: StubTrial()}))
-    for exception in exceptions:
-        manager._actor_task_failed(tracked_actor_task=SimpleNamespace(_tracked_actor=worker), exception=exception)
-    return heard
-
-
-def test_a_worker_that_is_lost_in_any_way_fails_its_trial_and_not_the_sweep() -> None:
-    """Ray says of a worker that it ended for want of memory with an exception that Tune does not know."""
-    losses = Losses()
-    (low,) = told_to_tune(losses, OutOfMemoryError("low on memory"))
-    assert isinstance(low, RayActorError)
-    assert "low on memory" in str(low)
-    assert not low.preempted
-    assert losses.reason("7") == "worker lost: low on memory"
-    bug = ValueError("a bug")
-    assert told_to_tune(losses, bug) == [bug]
-    losses.watch(SimpleNamespace())  # a version of Tune without its internals
-    assert Losses().reason("8") == "worker lost: no reason given"
-
-
-def test_what_ray_says_of_a_loss_is_told_without_its_heading_and_names() -> None:
-    text = "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tpid: 7\nIts process died.\n"
-    losses = Losses()
-    told_to_tune(losses, RayActorError(error_msg=text))
-    assert losses.reason("7") == "worker lost: Its process died."
-    told_to_tune(losses, RayActorError(error_msg=text + "very long " * 100))
-    assert len(losses.reason("7")) < 320
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        RayActorError(error_msg="The actor died because its node has died. Node Id: 0"),
-        RayActorError(error_msg="taken away", preempted=True),
-        NodeDiedError("gone"),
-    ],
-    ids=["node", "preempted", "unreachable"],
-)
-def test_a_machine_that_is_lost_is_no_fault_of_the_trial_up_to_a_bound(loss: RayError) -> None:
-    losses = Losses()
-    heard = told_to_tune(losses, *[loss] * (MOST_LOST_MACHINES + 2))
-    counted = [not error.preempted for error in heard if isinstance(error, RayActorError)]
-    assert counted == [False] * MOST_LOST_MACHINES + [True] * 2
-    assert losses.reason("7").startswith("worker lost: its machine is gone: ")
-
-
-def test_tune_has_what_is_hooked() -> None:
-    from ray.air.execution._internal.actor_manager import RayActorManager
-    from ray.tune.execution.tune_controller import TuneController
-
-    taken = inspect.signature(RayActorManager._actor_task_failed).parameters
-    assert list(taken) == ["self", "tracked_actor_task", "exception"]
-    assert list(inspect.signature(RayActorManager._actor_start_failed).parameters)[1:] == ["tracked_actor", "exception"]
-    for name in ("_actor_manager", "_actor_to_trial", "_trial_to_actor", "_resetting_trials", "_actor_cache"):
-        assert f"self.{name}" in inspect.getsource(TuneController)
-
-
-def test_the_checkpoint_of_a_trial_that_has_its_rows_is_deleted(spec: SweepSpec, tmp_path: Path) -> None:
+def test_the_checkpoint_of_a_complete_trial_is_deleted(spec: SweepSpec, tmp_path: Path) -> None:
     """A worker that was taken for dead may write one after another has finished its trial."""
     run = Run.create(tmp_path / "run", spec)
     session = Session(spec, run, tmp_path)

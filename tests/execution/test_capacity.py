@@ -79,7 +79,7 @@ def test_no_kind_starves_whatever_the_order(nodes: list[NodeResources], requests
 
 @pytest.mark.parametrize("n_cpus", [1, 2, 5, 8])
 @pytest.mark.parametrize("n_gpus", [0, 1, 2])
-def test_slots_never_ask_for_more_than_there_is_and_leave_no_room(n_cpus: int, n_gpus: int) -> None:
+def test_slots_fill_the_cluster_exactly(n_cpus: int, n_gpus: int) -> None:
     requests = [cpu(), cpu(2), gpu(0.5), gpu(1, 2)]
     slots = share_slots([NODE(n_cpus, n_gpus)], requests)
     cpus = sum(request.cpus * n for request, n in slots.items())
@@ -113,29 +113,41 @@ CPU_TRIAL, GPU_TRIAL = planned(cpu(), 0), planned(gpu(), 1)
 FITS = {cpu(): 2, gpu(): 1}
 
 
+BOTH = [CPU_TRIAL, GPU_TRIAL]
+
+
 def test_cpu_trials_wait_while_a_gpu_trial_lacks_its_worker() -> None:
     rule = GpuPrecedence()
-    assert rule.holds_cpu_trials([CPU_TRIAL, GPU_TRIAL], {CPU_TRIAL.spec.key}, FITS, now=0.0)
-    started = {CPU_TRIAL.spec.key, GPU_TRIAL.spec.key}
-    assert not rule.holds_cpu_trials([CPU_TRIAL, GPU_TRIAL], started, FITS, now=1.0)
+    assert rule.holds_cpu_trials(BOTH, {CPU_TRIAL.spec.key}, FITS)
+    assert not rule.holds_cpu_trials(BOTH, {CPU_TRIAL.spec.key, GPU_TRIAL.spec.key}, FITS)
 
 
-def test_cpu_trials_do_not_wait_for_each_other_or_for_a_gpu_that_is_not_there() -> None:
+def test_cpu_trials_wait_for_no_other_reason() -> None:
+    assert not GpuPrecedence().holds_cpu_trials([CPU_TRIAL], set(), FITS), "for each other"
+    assert not GpuPrecedence().holds_cpu_trials(BOTH, set(), {cpu(): 2, gpu(): 0}), "for a GPU that is not there"
+    assert not GpuPrecedence().holds_cpu_trials([GPU_TRIAL], set(), FITS), "if no CPU trial is in the way"
+
+
+def test_a_gpu_trial_holds_cpu_trials_once() -> None:
+    """Else CPU trials would run one at a time while someone else has the GPU."""
     rule = GpuPrecedence()
-    assert not rule.holds_cpu_trials([CPU_TRIAL], set(), FITS, now=0.0)
-    assert not rule.holds_cpu_trials([CPU_TRIAL, GPU_TRIAL], set(), {cpu(): 2, gpu(): 0}, now=0.0)
+    assert rule.holds_cpu_trials(BOTH, set(), FITS)
+    assert not rule.holds_cpu_trials([GPU_TRIAL], set(), FITS)
+    assert not rule.holds_cpu_trials(BOTH, set(), FITS), "someone else has the GPU"
+    assert rule.holds_cpu_trials([*BOTH, planned(gpu(), 2)], set(), FITS), "another trial may hold them again"
 
 
-def test_cpu_trials_go_on_where_holding_them_does_not_help_and_are_held_again_later() -> None:
-    rule = GpuPrecedence()
-    assert rule.holds_cpu_trials([GPU_TRIAL], set(), FITS, now=100.0)
-    assert rule.holds_cpu_trials([GPU_TRIAL], set(), FITS, now=104.0)
-    assert not rule.holds_cpu_trials([GPU_TRIAL], set(), FITS, now=106.0), "somebody else has the GPU"
-    assert not rule.holds_cpu_trials([GPU_TRIAL, CPU_TRIAL], set(), FITS, now=150.0)
-    assert rule.holds_cpu_trials([GPU_TRIAL, CPU_TRIAL], set(), FITS, now=170.0)
+def test_without_holding_a_gpu_trial_would_starve() -> None:
+    """CPU trials run on a plain node and on one with a GPU; Tune gives each of their workers the next one."""
 
+    def rounds_until_placed(holds: bool) -> int | None:
+        rule, left = GpuPrecedence(), {"plain": 3, "gpu node": 2}
+        for number in range(100):
+            if "gpu node" not in left:
+                return number
+            held = holds and rule.holds_cpu_trials([*[CPU_TRIAL] * len(left), GPU_TRIAL], {CPU_TRIAL.spec.key}, FITS)
+            left = {node: n - 1 or 3 for node, n in left.items() if n > 1 or not held}
+        return None
 
-def test_patience_counts_only_while_no_cpu_trial_runs() -> None:
-    rule = GpuPrecedence()
-    for now in range(1, 60):
-        assert rule.holds_cpu_trials([GPU_TRIAL, CPU_TRIAL], set(), FITS, now=float(now))
+    assert rounds_until_placed(holds=True) == 2
+    assert rounds_until_placed(holds=False) is None

@@ -1,4 +1,4 @@
-"""A session: rows first, then the search; and nothing at all where rows cannot be written."""
+"""A session: rows first, then the search; if rows cannot be written, nothing is recorded."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def hand_out(session: Session) -> TrialSpec:
     return session.search.hand_out(session.search.waiting_requests()[0]).spec
 
 
-def test_rows_are_on_disk_before_the_search_and_the_listeners_hear_of_them(
+def test_rows_are_written_before_anything_else(
     open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[str] = []
+    called: list[str] = []
 
     def listener(session: Session, planned: PlannedTrial, result: TrialResult) -> None:
-        heard.append(f"{planned.spec.key} {result.status}")
+        called.append(f"{planned.spec.key} {result.status}")
         assert set(session.run.outcomes()) == {planned.spec.key}
         assert session.progress.n_done == 1
 
@@ -68,7 +68,7 @@ def test_rows_are_on_disk_before_the_search_and_the_listeners_hear_of_them(
 
     monkeypatch.setattr(session.search, "record", check)
     session.finish(make_result(spec), n_attempts=3)
-    assert heard == [f"{spec.key} completed"]
+    assert called == [f"{spec.key} completed"]
     assert session.search.running == ()
     (row,) = session.run.trials().to_dict("records")
     assert row["n_attempts"] == 3
@@ -78,11 +78,11 @@ def test_rows_are_on_disk_before_the_search_and_the_listeners_hear_of_them(
 
 
 @pytest.mark.parametrize("table", ["accuracy", "trials"])
-def test_where_rows_cannot_be_written_nothing_is_recorded(
+def test_if_rows_cannot_be_written_nothing_is_recorded(
     open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    heard: list[object] = []
-    session = open_session(listeners=(lambda *event: heard.append(event),))
+    called: list[object] = []
+    session = open_session(listeners=(lambda *event: called.append(event),))
     spec = hand_out(session)
     real = os.replace
 
@@ -97,7 +97,7 @@ def test_where_rows_cannot_be_written_nothing_is_recorded(
             session.finish(make_result(spec))
     assert [trial.spec.key for trial in session.search.running] == [spec.key]
     assert session.search.cells[0].n_recorded == 0
-    assert (session.progress.n_done, heard) == (0, [])
+    assert (session.progress.n_done, called) == (0, [])
     assert session.run.outcomes() == {}
     session.finish(make_result(spec))
     assert set(session.run.outcomes()) == {spec.key}
@@ -153,7 +153,7 @@ def test_a_whole_sweep_without_ray(open_session: Callable[..., Session], digits:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch, make_result: MakeResult) -> list[str]:
-    """Return the keys of what sweeps train from now on, in this process; later suggestions are better."""
+    """Return the keys of trials that sweeps run from now on; later suggestions are better."""
     keys: list[str] = []
 
     def launch(session: Session, *_: object) -> None:
@@ -167,9 +167,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, make_result: MakeResult) -> list[st
     return keys
 
 
-def test_a_sweep_is_refused_while_another_one_uses_its_run_folder(
-    tmp_path: Path, make_spec: MakeSpec, trained: list[str]
-) -> None:
+def test_a_sweep_on_a_locked_run_is_refused(tmp_path: Path, make_spec: MakeSpec, trained: list[str]) -> None:
     spec = make_spec()
     run = Run.create(tmp_path / "run", spec)
     with run.locked(), pytest.raises(RunFolderError, match="another sweep uses"):
@@ -179,7 +177,23 @@ def test_a_sweep_is_refused_while_another_one_uses_its_run_folder(
     assert len(trained) == len(run.trials()) == 4
 
 
-def test_a_second_sweep_is_refused_while_the_first_one_trains(
+def test_an_extension_trains_only_what_is_new(tmp_path: Path, make_spec: MakeSpec, trained: list[str]) -> None:
+    limits = {"limits": ["worst_forgetting <= 0.9"]}
+    small = make_spec(
+        methods=["naive", "ewc"], seeds={"search": 2, "confirm": 1}, search={"suggestions": 2, "batch": 2}, **limits
+    )
+    large = make_spec(methods=["naive", "ewc", "replay"], **limits)
+    run = api.run_sweep(small, tmp_path / "run", tmp_path)
+    kept, before = list(trained), run.trials().set_index("key")
+    run = api.run_sweep(large, tmp_path / "run", tmp_path)
+    assert len(trained) == len(set(trained)) > len(kept), "no trial is trained twice"
+    assert run.n_missing(large) == 0
+    now = run.trials().set_index("key")
+    assert now.loc[before.index, "spec_hash"].equals(before["spec_hash"]), "their rows are as they were"
+    assert {"naive", "ewc"} <= set(now.loc[[key for key in trained if key not in kept], "method"])
+
+
+def test_a_second_sweep_on_a_run_is_refused(
     tmp_path: Path, make_spec: MakeSpec, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, launch = make_spec(), importlib.import_module("orchestrator.execution.launch").launch
@@ -199,14 +213,14 @@ def test_a_second_sweep_is_refused_while_the_first_one_trains(
     assert len(trained) == 4, "each trial once"
 
 
-def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
+def test_a_lower_budget_ends_with_its_own_answer(
     tmp_path: Path,
     make_spec: MakeSpec,
     trained: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What a larger one had found, and was stopped before it confirmed, is not waited for."""
+    """A larger sweep was stopped before it confirmed its best; the smaller one does not need that."""
     fields = {"methods": ["naive", "replay"], "limits": ["worst_forgetting <= 0.5"]}
     large, small = (make_spec(**fields, search={"suggestions": n, "batch": 2}) for n in (8, 4))
     finish = Session.finish
@@ -238,9 +252,7 @@ def test_a_sweep_with_a_lower_budget_ends_with_its_own_answer(
     assert "again" not in shown
 
 
-def test_trials_of_the_search_phase_are_not_handed_the_test_images(
-    open_session: Callable[..., Session], digits: Dataset
-) -> None:
+def test_search_trials_never_get_the_test_images(open_session: Callable[..., Session], digits: Dataset) -> None:
     session = open_session()
     test = {image.tobytes() for image in digits.test_inputs}
     seen = session.phase_data("digits", "search")
@@ -249,9 +261,7 @@ def test_trials_of_the_search_phase_are_not_handed_the_test_images(
     assert {image.tobytes() for image in held_out} == test
 
 
-def test_each_data_set_is_loaded_once_and_a_missing_one_is_told(
-    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_data_set_is_loaded_once(tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(scenarios=["split-digits/task", "permuted-digits/domain"])
     assert list(load_datasets(spec, tmp_path)) == ["digits"]
 
@@ -263,7 +273,7 @@ def test_each_data_set_is_loaded_once_and_a_missing_one_is_told(
         load_datasets(make_spec(scenarios=["split-mnist/task", "split-digits/task"]), tmp_path)
 
 
-def test_progress_estimates_from_the_pace_since_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_follows_the_pace_since_the_first_end(monkeypatch: pytest.MonkeyPatch) -> None:
     progress = Progress(n_cached=0)
     assert progress.seconds_left(10) is None
     progress.first_end, progress.n_done = 100.0, 1

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: faults on every kind, then one line that says what they cost."""
+"""`python -m tests.faults`: faults of every kind, then one line with what they cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver of a real sweep dies at random moments, or is told to stop; the same command then ends the sweep."""
+"""The driver of a real sweep is killed at random moments, or stopped by a signal; the same command ends the sweep."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.faults.world import LONGER, ROOT, Tally, World
 
 N_KILLS, N_KILLS_QUICK = 20, 2
 KILLS_A_RUN = 4
-"""So many times one run is killed and gone on with before it is left to end."""
+"""One run is killed and resumed so often before it may end."""
 
 SECONDS = (2.0, 16.0)
-"""When a kill comes after the start of its process: from the first imports to trials in flight."""
+"""From the start of a process to its kill: between the first imports and trials in flight."""
 
 
 def run(folder: Path, seed: int, quick: bool) -> Tally:
@@ -39,7 +39,7 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
             seconds = world.random.uniform(*SECONDS)
             what = f"run {n_runs}, SIGKILL after {seconds:.2f} s"
             if not killed(world, place, seconds):
-                break  # it was done before; whatever is there is compared below
+                break  # it had ended; its tables are compared below
             tally.faults += 1
             kept = world.check_after_fault(tally, what, place) | kept
         finish(world, tally, f"run {n_runs}", place, kept)
@@ -95,7 +95,7 @@ def once(process: subprocess.Popen[str], number: int) -> None:
 
 
 def twice(process: subprocess.Popen[str], number: int) -> None:
-    """Send a signal, and again once it was heard: two at the same moment are one to the system."""
+    """Send a signal, and again once the first was handled: the system merges two that are pending."""
     os.kill(process.pid, number)
     assert process.stdout is not None
     while (line := process.stdout.readline()) and not line.startswith("Interrupted:"):
@@ -193,7 +193,7 @@ def stopped_job(world: World, tally: Tally) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports of loopback that nobody listens on."""
+    """Return free ports of loopback."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [int(each.getsockname()[1]) for each in sockets]

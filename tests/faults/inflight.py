@@ -30,18 +30,18 @@ MOST_STRIKES_A_RUN = 5
 MOST_RUNS = 20
 
 SECONDS_BETWEEN = (0.3, 3.0)
-"""Between a strike and the next, once a trial is in flight again."""
+"""From a trial in flight to the next strike."""
 
 SECONDS_BETWEEN_LOOKS = 0.05
 
 Strike = Callable[[str], bool]
-"""Does what its argument names, and returns True; where nothing that it may hit runs a trial, does nothing: False."""
+"""Strikes as its argument names and returns True; returns False if nothing that it may hit runs a trial."""
 
 
 def noted(
     spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path | StoredFile
 ) -> TrialResult:
-    """Run a trial that writes checkpoints often; leave a mark where it goes on from one of a dead worker."""
+    """Run a trial that writes checkpoints often; leave a mark if it goes on from one of a dead worker."""
     trial_module.SECONDS_BETWEEN_CHECKPOINTS = 0.1
     assert isinstance(checkpoint, Path)
     if checkpoint.exists():
@@ -52,7 +52,7 @@ def noted(
 
 
 def workers(method: str = "", below: int | None = None) -> list[int]:
-    """Return the worker processes below another, none where that one is gone.
+    """Return the worker processes below another, none if that one is gone.
 
     Args:
         method: only those that are in it, which Ray writes into a process's title; Tune's for a trial is `train`.
@@ -76,9 +76,9 @@ class Striker(threading.Thread):
 
     Args:
         session: the sweep.
-        strike: does it.
+        strike: strikes once.
         kinds: the argument of each strike.
-        rng: the moments.
+        rng: draws the moments.
     """
 
     def __init__(self, session: Session, strike: Strike, kinds: list[str], rng: random.Random) -> None:
@@ -114,7 +114,7 @@ def strike_sweeps(
         world: the sweep.
         tally: is added to.
         cluster: runs them.
-        strike: does it.
+        strike: strikes once.
         kinds: the argument of each strike.
         harmless: whether no trial may be lost, not even to be tried again.
     """
@@ -149,7 +149,7 @@ def _one_sweep(
         striker.join()
     if isinstance(striker.fault, AssertionError):
         tally.wrong(f"{what}: {striker.fault!r} after {striker.hits}")
-    elif striker.fault is not None:  # it is left to another sweep
+    elif striker.fault is not None:  # another sweep gets it
         tally.notes.append(f"{what}: a strike could not be made: {striker.fault!r}")
     tally.faults += len(striker.hits)
     kept = world.check_after_fault(tally, what, folder)

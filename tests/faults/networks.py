@@ -1,7 +1,7 @@
 """The network between the nodes of a cluster fails for a while, and comes back, while a sweep runs on it.
 
 The second node is a host of its own: a network namespace, joined to the first by a pair of virtual interfaces. Its
-disk is the first one's, so what is cut off goes on writing its checkpoints: to them, and not to us, it is alive.
+disk is the first one's, so a node that is cut off goes on writing its checkpoints.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ HEALTH_CHECKS = {
     "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 6,
 }
-"""Ray takes a node for dead after 6 to 12 seconds without an answer; by default after 15 to 65."""
+"""Ray declares a node dead after 6 to 12 seconds without an answer; by default after 15 to 65."""
 
 SECONDS_OF_A_CUT = 1.5
 """Too short for Ray to notice: what was sent is sent again, at the latest 3 seconds after it was sent first (TCP
 doubles its waits, from 0.2 seconds), and nothing is lost."""
 
 SECONDS_AFTER_A_SPLIT = 1.5
-"""For so long a node that is taken for dead goes on, while the trial that it runs is tried again elsewhere."""
+"""How long a node that was declared dead goes on, while its trial is tried again elsewhere."""
 
 SECONDS_AT_MOST = 60.0
 
@@ -132,7 +132,7 @@ class Link:
         self._ip("link", "set", self._interface, "up")
 
     def down(self) -> None:
-        """Lose whatever is sent from one to the other."""
+        """Lose all that is sent from one to the other."""
         self._ip("link", "set", self._interface, "down")
 
     @staticmethod
@@ -170,7 +170,7 @@ class TwoHosts:
         """Do a 'cut', shorter than Ray's patience, or a 'split', longer, if a trial is on the other side.
 
         Raises:
-            AssertionError: where a node that was taken for dead goes on when it is heard again.
+            AssertionError: if a node that was declared dead goes on once it is connected again.
         """
         assert self._node is not None
         assert self._node.poll() is None, "the other side's node has ended"
@@ -191,7 +191,7 @@ class TwoHosts:
         return True
 
     def _outlive(self, training: list[int]) -> None:
-        """Wait until Ray takes the node for dead; what it trains stands still until then, and goes on after."""
+        """Wait until Ray declares the node dead; its trials are paused until then, and go on after."""
         for process in training:
             os.kill(process, signal.SIGSTOP)
         try:
@@ -202,18 +202,18 @@ class TwoHosts:
         time.sleep(SECONDS_AFTER_A_SPLIT)
 
     def _await_its_end(self) -> None:
-        """Wait until the node and its workers have ended: Ray's own, told that they are dead, do."""
+        """Wait until the node and its workers have ended, as Ray's processes do once they were declared dead."""
         assert self._node is not None
         self._node.wait(SECONDS_AT_MOST)
         deadline = time.monotonic() + SECONDS_AT_MOST
         while self._link.processes():
-            assert time.monotonic() < deadline, "what was taken for dead goes on"
+            assert time.monotonic() < deadline, "a node that was declared dead goes on"
             time.sleep(0.1)
 
     def _wait(self, is_alive: bool) -> None:
         deadline = time.monotonic() + SECONDS_AT_MOST
         while is_alive != any(n["Alive"] for n in ray.nodes() if n["NodeManagerAddress"] == self._link.there):
-            assert time.monotonic() < deadline, f"the node is not {'there' if is_alive else 'taken for dead'}"
+            assert time.monotonic() < deadline, f"the node is not {'there' if is_alive else 'declared dead'}"
             time.sleep(0.1)
 
 

@@ -23,18 +23,20 @@ from tests.faults.inflight import Strike, strike_sweeps, workers
 from tests.faults.world import LONGER, Tally, World
 
 N_WORKERS, N_NODES, N_PREEMPTIONS = 12, 5, 3
-N_WORKERS_QUICK = 2
+
+QUICK = LONGER | {"seeds": {"search": 1, "confirm": 1}, "search": {"suggestions": 4, "batch": 4}}
+"""A third of the trials."""
 
 SECONDS_OF_NOTICE = 1.0
-"""Between an autoscaler's word that a node will be preempted and its end."""
+"""Between the notice that a node will be preempted and its end."""
 
 
 def run(folder: Path, seed: int, quick: bool) -> Tally:
     tally = Tally("nodes")
-    world = World(folder / "nodes", LONGER, seed)
+    world = World(folder / "nodes", QUICK if quick else LONGER, seed)
     assert world.undisturbed.is_dir()  # before this process has threads: it is made in a fork
     kinds = (
-        ["worker"] * N_WORKERS_QUICK
+        ["node"]  # the tests kill workers
         if quick
         else (["worker"] * N_WORKERS + ["node"] * N_NODES + ["preemption"] * N_PREEMPTIONS)
     )
@@ -85,17 +87,17 @@ def three_nodes() -> Iterator[ThreeNodes]:
 
 
 def killing(nodes: ThreeNodes, rng: random.Random) -> Strike:
-    """Return what kills a 'worker', a 'node' or, after notice, another ('preemption'), and replaces nodes.
+    """Return a function that kills a 'worker', a 'node', or a node after notice ('preemption'), and replaces nodes.
 
     Args:
-        nodes: the cluster; the first node, which the driver is on, stays.
+        nodes: the cluster; its first node, which the driver is on, stays.
         rng: draws the victims.
     """
 
     def kill(kind: str) -> bool:
         if kind == "worker":
             return kill_one(workers(), rng)
-        assert all(raylet(node).poll() is None for node in nodes.list_all_nodes()), "a node died that nobody struck"
+        assert all(raylet(node).poll() is None for node in nodes.list_all_nodes()), "a node died without a strike"
         training = [node for node in nodes.worker_nodes if workers("train", below=raylet(node).pid)]
         if not training:
             return False
@@ -125,11 +127,11 @@ def raylet(node: Node) -> subprocess.Popen[bytes]:
 
 
 def announce_preemption(node_id: str, address: str) -> None:
-    """Say what an autoscaler says of a spot machine that is about to be taken away."""
+    """Announce, as an autoscaler does, that a spot machine is about to be taken away."""
     from ray._raylet import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
     deadline = int((time.time() + SECONDS_OF_NOTICE) * 1000)
     reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
-    accepted, why = GcsClient(address=address).drain_node(node_id, reason, "taken away by its owner", deadline)
+    accepted, why = GcsClient(address=address).drain_node(node_id, reason, "preempted", deadline)
     assert accepted, why

@@ -1,4 +1,4 @@
-"""A soak: 2,000 short trials through the whole path; what a trial costs at the end against the start."""
+"""A soak: 2,000 short trials through the whole path; the cost of a trial at the end against the start."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST = 1.2
 
 
 def main() -> int:
-    """Run it and print both ratios; 1 where one is above its limit or a row is missing."""
+    """Run it and print both ratios; 1 if one is above its limit or a row is missing."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     n_trials = int(os.environ.get("SOAK_TRIALS", "2000"))
     suggestions = max((n_trials // 8 - 10) // 4, 4)

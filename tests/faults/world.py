@@ -61,18 +61,18 @@ SAME = ["key", "scenario", "method", "phase", "suggestion", "seed", "hyperparame
 
 @dataclass
 class Tally:
-    """What a group of faults came to.
+    """The counts of a group of faults.
 
     Args:
         group: its name.
-        faults: faults that really hit.
+        faults: those that really hit.
         expected: rows that should be there after each fault and the run that ended the sweep, added up.
         found: rows that were there.
         duplicates: rows that were there more than once, at the fault or at the end.
-        differences: rows that were missing, foreign, or other than the undisturbed ones, and trials trained twice.
-        notes: what was skipped, or is to be told.
-        details: which fault left a difference.
-        n_resumed: trials that went on from the checkpoint of a dead worker, where the group counts them.
+        differences: rows that were missing, extra, or different from the undisturbed ones, and trials trained twice.
+        notes: what was skipped, or is to be printed.
+        details: a line a difference: after which fault.
+        n_resumed: trials that went on from the checkpoint of a dead worker, if the group counts them.
     """
 
     group: str
@@ -120,7 +120,7 @@ class World:
         self.random = random.Random(seed)
         folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(1)
-        warm_up()  # and the rest, once here and not in every fork
+        warm_up()  # imports, once here and not in every fork
         software_versions()
         load_dataset("digits", Path("nowhere"))
 
@@ -139,7 +139,7 @@ class World:
         return path
 
     def check_after_fault(self, tally: Tally, what: str, folder: Path) -> dict[str, Any]:
-        """Count what a reader sees wrong right after a fault; return when each trial that is kept was started."""
+        """Count the errors that a reader sees right after a fault; return key -> start of each trial that is kept."""
         kept: dict[str, Any] = {}
         for table, identity in IDENTITY.items():
             frame = read(folder, table)
@@ -193,7 +193,7 @@ def n_differences(expected: pd.DataFrame, found: pd.DataFrame, identity: list[st
 
 
 def read(folder: Path, table: str) -> pd.DataFrame:
-    """Return a table as anyone reads it, empty where there is none."""
+    """Return a table as pandas reads it, empty if there is none."""
     files = [p for p in (folder / table).glob("*.parquet") if not p.name.startswith(".")]
     return pd.read_parquet(folder / table) if files else pd.DataFrame()
 
@@ -222,7 +222,7 @@ def forked(action: Callable[[], None], output: Path | None = None) -> int:
 
     Args:
         action: what to do there; an exception makes the status 1.
-        output: where its traceback goes.
+        output: the file that its traceback goes to.
     """
     child = os.fork()
     if child == 0:
