@@ -19,7 +19,7 @@ from orchestrator.spec.loading import parse_spec
 from tests.conftest import REAL_DATA
 from tests.docs.pages import ELSEWHERE, ROOT, Block, blocks_of, page_names
 from tests.docs.session import PRELOAD, Options, cluster, run_page
-from tests.test_architecture import ORDER
+from tests.test_architecture import MOST_FUNCTION_LINES, MOST_LINES, MOST_MODULES, ORDER, OUTSIDE
 
 PAGES = page_names()
 RUN_HERE = [page for page in PAGES if blocks_of(page) and page not in ELSEWHERE]
@@ -139,6 +139,14 @@ def test_the_readme_is_short() -> None:
 def test_the_architecture_names_every_package_in_order() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^1\. \*\*`([\w.]+)`\*\*", text, re.MULTILINE)) == ORDER
+
+
+def test_the_architecture_says_what_its_test_holds() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (`.*`) \|$", text, re.MULTILINE)
+    assert {tool: set(re.findall(r"`([\w.]+)`", packages)) for tool, packages in rows} == OUTSIDE
+    limits = f"{MOST_MODULES} modules, a module to {MOST_LINES} lines and a function to {MOST_FUNCTION_LINES}"
+    assert limits in " ".join(text.split())
 
 
 def test_every_page_is_in_the_site() -> None:
