@@ -47,8 +47,8 @@ def run(folder: Path, seed: int, quick: bool) -> Tally:
         for when in times:
             refused(world, tally, refusal, when)
     if quick:
-        for refusal in ("fsync:error=EIO", "rename:error=ENOSPC"):
-            refused(world, tally, refusal, world.random.randint(1, 12))
+        refusal = world.random.choice(("fsync:error=EIO", "rename:error=ENOSPC"))
+        refused(world, tally, refusal, world.random.randint(1, 12))
     return tally
 
 

@@ -16,7 +16,7 @@ from tests.faults.world import SMALL, Tally, World, drive, forked
 N_MORE = 20
 """Kills beside the first and the last at every point, at passes drawn by the seed."""
 
-N_QUICK = 8
+N_QUICK = 6
 """Kills of the quick cut, drawn from the first and the last at every point; `test_compaction.py` has each point too."""
 
 
