@@ -17,7 +17,7 @@ test: $(READY)
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 # What CI runs.
-check: lint test
+check: lint test docs
 
 lint: $(READY)
 	$(RUN) -m ruff format --check .
