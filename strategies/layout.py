@@ -33,7 +33,6 @@ class OutputLayout:
 
     @property
     def n_tasks(self) -> int:
-        """Return the number of tasks."""
         return len(self.ranges)
 
     @property

@@ -89,7 +89,6 @@ class Learner:
 
     @property
     def n_tasks(self) -> int:
-        """Return the number of tasks of the stream."""
         return self.layout.n_tasks
 
     @property

@@ -68,7 +68,6 @@ class Method:
 
     @property
     def versions(self) -> dict[str, int]:
-        """Return the version of each part."""
         return {name: part.version for name, part in self.parts.items()}
 
     @property

@@ -44,7 +44,6 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Return the name of the function."""
         return str(getattr(self.function, "__name__", "check"))
 
 

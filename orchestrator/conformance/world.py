@@ -64,7 +64,6 @@ class Case:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Return the shape of one example."""
         return _SHAPES.get(self.model.name, _SHAPES["mlp"])
 
     @property

@@ -48,7 +48,6 @@ class SweepCallback(Callback):
         self._searcher.guard(lambda: self._searcher.count_attempt(trial.config, self._losses.reason(trial.trial_id)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Record the error."""
         self._searcher.guard(lambda: self._searcher.record_error(trial.config, self._losses.reason(trial.trial_id)))
 
 

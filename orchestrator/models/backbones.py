@@ -77,7 +77,6 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the output of the block."""
         out = torch.relu(self.norm1(self.conv1(inputs)))
         return torch.relu(self.norm2(self.conv2(out)) + self.shortcut(inputs))
 

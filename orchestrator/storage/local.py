@@ -38,11 +38,9 @@ class LocalStorage(Storage):
 
     @property
     def path(self) -> Path:
-        """Return the folder."""
         return self._path
 
     def folder(self, name: str) -> LocalStorage:
-        """Return the folder `name` in this one."""
         return LocalStorage(self._path / name, self._lock)
 
     def address(self, name: str) -> str:
@@ -96,7 +94,6 @@ class LocalStorage(Storage):
         folders.sync_folder(self._path)
 
     def delete(self, name: str) -> None:
-        """Delete a file."""
         reached("delete.next")
         (self._path / name).unlink(missing_ok=True)
         reached("delete.done")

@@ -56,7 +56,6 @@ class ObjectStorage(Storage):
         return f"{self._root}/{name}" if self._root else name
 
     def folder(self, name: str) -> ObjectStorage:
-        """Return the prefix `name` in this one."""
         return ObjectStorage(self._store, self._path(name), join(self._uri, quote(name)), self._lock)
 
     def address(self, name: str) -> str:
@@ -93,7 +92,6 @@ class ObjectStorage(Storage):
         reached(f"{purpose}.done")
 
     def delete(self, name: str) -> None:
-        """Delete an object."""
         reached("delete.next")
         with suppress(FileNotFoundError), _as_os_errors(self.describe(name)):
             self._store.delete(self._path(name))

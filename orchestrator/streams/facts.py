@@ -35,7 +35,6 @@ class DatasetFacts:
 
     @property
     def n_classes(self) -> int:
-        """Return the number of classes."""
         return len(self.class_names)
 
     @property

@@ -51,7 +51,6 @@ class TrialResult:
 
     @property
     def matrix(self) -> AccuracyMatrix:
-        """Return the accuracy matrix."""
         return AccuracyMatrix(tuple(tuple(row) for row in self.n_correct), tuple(self.n_examples))
 
     def metrics(self) -> dict[str, float]:
