@@ -76,6 +76,7 @@ def system_message(action: str, where: object, error: OSError) -> str:
         error: what was raised.
     """
     reason = (error.strerror or str(error) or type(error).__name__).strip().rstrip(".")
-    if error.strerror and reason[1:2].islower():  # keeps 'I/O error' and 'AWS …'
+    first = reason.partition(" ")[0]
+    if error.strerror and first.istitle() and first.isalpha():  # keeps 'I/O error', 'AWS …' and 'NoSuchBucket: …'
         reason = reason[0].lower() + reason[1:]
     return f"Cannot {action} {where}: {reason}."
