@@ -77,6 +77,6 @@ def system_message(action: str, where: object, error: OSError) -> str:
     """
     reason = (error.strerror or str(error) or type(error).__name__).strip().rstrip(".")
     first = reason.partition(" ")[0]
-    if error.strerror and first.istitle() and first.isalpha():  # keeps 'I/O error', 'AWS …' and 'NoSuchBucket: …'
+    if error.strerror and first[1:].replace("-", "").islower():  # keeps 'I/O error', 'AWS …' and 'NoSuchBucket: …'
         reason = reason[0].lower() + reason[1:]
     return f"Cannot {action} {where}: {reason}."
