@@ -76,7 +76,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     class Kept(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "clusters" if nodeid.startswith(("tests/cluster/", "tests/docs/")) else nodeid.partition("::")[0]
+            folder = next((f for f in ("tests/cluster", "tests/docs") if nodeid.startswith(f"{f}/")), None)
+            return folder or nodeid.partition("::")[0]
 
     return Kept(config, log)
 

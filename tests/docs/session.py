@@ -155,7 +155,7 @@ class Session:
     def _make(self, block: Block, words: list[str]) -> str:
         """Check that the target is there; `make sweep` runs, shortened or in a copy of the checkout."""
         shown = subprocess.run(
-            ["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+            ["make", "--dry-run", "--no-print-directory", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
         )  # fmt: skip
         if shown.returncode != 0:
             raise PageError(f"{block.page}:{block.line}: {shlex.join(words)}: {shown.stderr}")
