@@ -11,8 +11,8 @@ READY_DOCS = $(VENV)/.ready-docs
 sweep: $(READY)
 	$(RUN) -m orchestrator sweep
 
-# Some processes at once; all tests that start a cluster are in one of them (tests/conftest.py). One that dies ends the
-# run: the others would wait for ever.
+# Some processes at once; what shares a cluster is in one of them (tests/conftest.py). One that dies ends the run: the
+# others would wait for ever.
 test: $(READY)
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 

@@ -66,9 +66,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+EMBEDDED = ("tests/cluster/test_embedded.py", "tests/cluster/test_own_method.py")
+"""Tests of sweeps that start a cluster of their own; the others in their folder share one."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one process more than there are CPUs: tests with a cluster wait most of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Keep together what one of several processes runs: a module, whose fixtures it makes once, or all clusters.
+    """Keep together what one process runs: a module, whose fixtures it makes once, or what shares a cluster.
 
     Marks of `--dist loadgroup` would say the same, but pytest-xdist 3.8 puts them where pytest 9.2 does not look.
     """
@@ -76,8 +86,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     class Kept(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folder = next((f for f in ("tests/cluster", "tests/docs") if nodeid.startswith(f"{f}/")), None)
-            return folder or nodeid.partition("::")[0]
+            module = nodeid.partition("::")[0]
+            if module in EMBEDDED:
+                return "embedded clusters"
+            return next(
+                (folder for folder in ("tests/cluster", "tests/docs") if module.startswith(f"{folder}/")), module
+            )
 
     return Kept(config, log)
 
