@@ -61,7 +61,7 @@ class CellPlan:
         """Return why trials are left to run."""
         reasons = []
         if self.n_ready - self.n_again:
-            reasons.append(f"{self.n_ready - self.n_again} have no row under their key")
+            reasons.append(f"{self.n_ready - self.n_again} not trained yet")
         if self.n_again:
             reasons.append(f"{self.n_again} ended in an error of the machine")
         if self.n_later:

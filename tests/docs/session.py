@@ -155,8 +155,12 @@ class Session:
     def _make(self, block: Block, words: list[str]) -> str:
         """Check that the target is there; `make sweep` runs, shortened or in a copy of the checkout."""
         shown = subprocess.run(
-            ["make", "--dry-run", "--no-print-directory", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-        )  # fmt: skip
+            ["make", "--dry-run", "--no-print-directory", *words[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if shown.returncode != 0:
             raise PageError(f"{block.page}:{block.line}: {shlex.join(words)}: {shown.stderr}")
         if words[1] != "sweep":

@@ -81,8 +81,8 @@ def test_a_new_sweep(make_spec: MakeSpec) -> None:
     found = plans(make_spec(**FIELDS), {})
     assert counts(found["naive"]) == (0, N_NAIVE, 0, 0)
     assert counts(found["ewc"]) == (0, 4, N_EWC - 4, 0), "one batch of 2 suggestions on 2 seeds is known"
-    assert found["naive"].why == "5 have no row under their key"
-    assert found["ewc"].why == "4 have no row under their key, up to 9 follow from those"
+    assert found["naive"].why == "5 not trained yet"
+    assert found["ewc"].why == "4 not trained yet, up to 9 follow from those"
     assert found["naive"].seconds == 2.0 * N_NAIVE
     assert not found["naive"].is_measured
 
