@@ -213,7 +213,9 @@ class Table:
             generation = self.storage.generation()
             try:
                 contents = self.storage.read_many(self.files())
-                tables = {name: self._checked(name, content) for name, content in contents}
+                tables = {
+                    name: check_file(content, self.storage.describe(name), self.name) for name, content in contents
+                }
             except FileNotFoundError as error:
                 missing = error
             except OSError as error:
@@ -222,17 +224,6 @@ class Table:
                 if self.storage.generation() == generation:
                     return tables
         raise _unreadable(self.storage.where, missing) from missing
-
-    def _checked(self, name: str, content: bytes) -> pa.Table:
-        """Return the rows of a file; reads it again if it was replaced while it was read."""
-        where = self.storage.describe(name)
-        try:
-            return check_file(content, where, self.name)
-        except RunFolderError:
-            again = self.storage.read(name)
-            if again == content:
-                raise
-            return check_file(again, where, self.name)
 
     def _once(self, contents: dict[str, pa.Table]) -> dict[str, pa.Table]:
         """Return the rows of each file without the copies."""
