@@ -66,16 +66,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-EMBEDDED = ("tests/cluster/test_embedded.py", "tests/cluster/test_own_method.py")
-"""Tests of sweeps that start a cluster of their own; the others in their folder share one."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use one process more than there are CPUs: tests with a cluster wait most of the time."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Keep together what one process runs: a module, whose fixtures it makes once, or what shares a cluster.
@@ -87,11 +77,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     class Kept(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            if module in EMBEDDED:
-                return "embedded clusters"
-            return next(
-                (folder for folder in ("tests/cluster", "tests/docs") if module.startswith(f"{folder}/")), module
-            )
+            return next((f for f in ("tests/cluster", "tests/docs") if module.startswith(f"{f}/")), module)
 
     return Kept(config, log)
 

@@ -182,9 +182,10 @@ def assert_resumes(folder: Path, reference: Path, n_least: int) -> None:
     assert (now[kept.index] == kept).all()
 
 
-def test_ctrl_c_finishes_the_trials_in_flight(
+def test_ctrl_c_and_sigterm_lose_no_complete_trial(
     two_nodes: TwoNodes, reference: Path, started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
+    """Interrupt one sweep by each, one after the other. `make faults` kills sweeps too, and CI a few of its points."""
     folder = tmp_path / "run"
     process = after_trials(started, folder, 2)
     os.kill(process.pid, signal.SIGINT)
@@ -193,23 +194,13 @@ def test_ctrl_c_finishes_the_trials_in_flight(
     assert "finishing" in output
     assert "run the same command again" in output
     assert "Traceback" not in output
-    assert_resumes(folder, reference, 2)
-
-
-def test_sigterm_and_sigkill_lose_no_complete_trial(
-    two_nodes: TwoNodes, reference: Path, started: list[subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    process = after_trials(started, folder, 2)
+    process = after_trials(started, folder, 1)
     os.kill(process.pid, signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 143, output
     assert "complete trials are kept; run the same command again" in output
     assert "Traceback" not in output
-    process = after_trials(started, folder, 2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert_resumes(folder, reference, 4)
+    assert_resumes(folder, reference, 3)
 
 
 def test_a_cluster_that_cannot_start_is_reported(tmp_path: Path) -> None:

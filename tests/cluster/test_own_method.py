@@ -11,14 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.cluster.conftest import RAY_IN_THIS_PROCESS, TwoNodes
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-own-method.md").read_text()
 SMALL = [
     *("--scenarios", "split-digits/domain", "--suggestions", "2", "--search-seeds", "1", "--confirm-seeds", "1"),
-    *("--set", "training.epochs=1", "--num-cpus", "2"),
+    *("--set", "training.epochs=1"),
 ]
 
-pytestmark = pytest.mark.ray
+pytestmark = RAY_IN_THIS_PROCESS
 
 
 def blocks(language: str) -> list[str]:
@@ -62,9 +64,9 @@ def test_its_method_runs_alone(folder: Path) -> None:
     assert "average_accuracy" in run(folder, [*commands()[0], "--set", "training.epochs=1"])
 
 
-def test_its_method_is_swept_beside_others_and_in_a_combination(folder: Path) -> None:
+def test_its_method_is_swept_beside_others(folder: Path, two_nodes: TwoNodes) -> None:
     sweep, show = commands()[1:3]
-    printed = run(folder, [*sweep, *SMALL])
+    printed = run(folder, [*sweep, *SMALL, "--address", two_nodes.address])
     trials = pd.read_parquet(folder / "runs" / "mine" / "trials")
 
     assert set(trials["method"]) == {"naive", "my_method:Anchor", "replay+my_method:Anchor"}
