@@ -29,7 +29,7 @@ docs: $(READY_DOCS)
 	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs build/docs
 	@echo "open build/docs/index.html"
 
-# Every command of README and docs, unshortened (about half an hour on 2 cores); DATA names a folder with MNIST.
+# Every command of README and docs, unshortened, so every sweep trains in full; DATA names a folder with MNIST.
 docs-check: $(READY_DOCS)
 	$(RUN) -m tests.docs --data-dir $(DATA)
 
