@@ -126,9 +126,9 @@ def write_spec(spec: dict[str, Any], folder: Path) -> str:
 
 
 def start(spec: str, folder: Path, *options: str) -> subprocess.Popen[str]:
-    """Start a sweep in a process group, and on an embedded cluster, of its own."""
+    """Start a sweep in a process group of its own."""
     return subprocess.Popen(
-        command("sweep", spec, "--run", str(folder), "--num-cpus", "2", *options),
+        command("sweep", spec, "--run", str(folder), *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

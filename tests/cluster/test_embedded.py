@@ -9,7 +9,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,8 +17,6 @@ import pandas as pd
 import psutil
 import pytest
 
-from orchestrator import api
-from orchestrator.spec.loading import parse_spec
 from tests.cluster.conftest import (
     RAY_IN_THIS_PROCESS,
     SMALL,
@@ -39,19 +36,28 @@ PATHS = ("/api/jobs/", "/nodes?view=summary", "/api/v0/actors", "/api/cluster_st
 
 @dataclass
 class Whole:
-    """A sweep that ran from start to end.
+    """A sweep that was interrupted by Ctrl-C, then by SIGTERM, and then ran to its end.
 
     Args:
         folder: its run folder.
-        output: what it printed.
-        listening: addresses that its dashboard's port was open on.
-        refused: path on the dashboard -> HTTP status without the token.
+        outputs: what each of the three commands printed.
+        codes: their exit codes.
+        kept: key -> start of the trials that were complete before the last command.
+        listening: addresses that the port of the last one's dashboard was open on.
+        refused: path on that dashboard -> HTTP status without the token.
     """
 
     folder: Path
-    output: str = ""
+    outputs: list[str] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    kept: pd.Series[str] = field(default_factory=lambda: pd.Series(dtype=str))
     listening: list[str] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def output(self) -> str:
+        """Return what the last command printed."""
+        return self.outputs[-1]
 
 
 def listening(process: int, port: int | None) -> list[str]:
@@ -76,27 +82,56 @@ def status_of(request: str | urllib.request.Request) -> int:
         return error.code
 
 
+def interrupted(done: Whole, process: subprocess.Popen[str], signal_number: int, n_trials: int) -> None:
+    """Send a signal to a sweep once `n_trials` more are committed."""
+    n_before = len(list(done.folder.glob("trials/*.parquet")))
+    with process:
+        try:
+            while len(list(done.folder.glob("trials/*.parquet"))) < n_before + n_trials:
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.02)
+            os.kill(process.pid, signal_number)
+            done.outputs.append(process.communicate(timeout=120)[0])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    done.codes.append(process.returncode)
+
+
+def knocked_at(done: Whole, process: subprocess.Popen[str]) -> None:
+    """Read what a sweep prints to its end, and knock at its dashboard meanwhile."""
+    assert process.stdout is not None
+    done.outputs.append("")
+    for line in process.stdout:
+        done.outputs[-1] += line
+        if line.startswith("Ray dashboard: "):
+            dashboard = line.split()[2]
+            done.listening = listening(process.pid, urlsplit(dashboard).port)
+            job = urllib.request.Request(
+                f"{dashboard}/api/jobs/", b'{"entrypoint": "true"}', {"Content-Type": "application/json"}
+            )
+            done.refused = {path: status_of(dashboard + path) for path in PATHS} | {"job": status_of(job)}
+
+
 @pytest.fixture(scope="module")
 def whole(two_nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """Run the small sweep beside the shared cluster, and knock at its dashboard meanwhile."""
+    """Run the small sweep with three commands: on its own cluster, on the shared one, and on its own to the end.
+
+    `make faults` interrupts many more, and CI a few.
+    """
     folder = tmp_path_factory.mktemp("whole")
-    done = Whole(folder / "run")
-    with start(write_spec(SMALL, folder), done.folder) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            done.output += line
-            if line.startswith("Ray dashboard: "):
-                dashboard = line.split()[2]
-                done.listening = listening(process.pid, urlsplit(dashboard).port)
-                job = urllib.request.Request(
-                    f"{dashboard}/api/jobs/", b'{"entrypoint": "true"}', {"Content-Type": "application/json"}
-                )
-                done.refused = {path: status_of(dashboard + path) for path in PATHS} | {"job": status_of(job)}
-    assert process.returncode == 0, done.output
+    done, spec = Whole(folder / "run"), write_spec(SMALL, folder)
+    interrupted(done, start(spec, done.folder, "--num-cpus", "2"), signal.SIGINT, 2)
+    interrupted(done, start(spec, done.folder, "--address", two_nodes.address), signal.SIGTERM, 1)
+    done.kept = pd.read_parquet(done.folder / "trials").set_index("key")["started_at"]
+    with start(spec, done.folder, "--num-cpus", "2") as process:
+        knocked_at(done, process)
+    done.codes.append(process.returncode)
     return done
 
 
 def test_a_sweep_ends_with_its_answer(whole: Whole, reference: Path) -> None:
+    assert whole.codes[-1] == 0, whole.output
     assert "starting a Ray cluster on this machine" in whole.output
     assert "Recommended: replay" in whole.output
     assert_same_results(whole.folder, reference)
@@ -104,7 +139,8 @@ def test_a_sweep_ends_with_its_answer(whole: Whole, reference: Path) -> None:
 
 def test_an_embedded_cluster_is_a_new_one(whole: Whole, two_nodes: TwoNodes) -> None:
     """Ray's own default is to join the cluster that was started last; it may end at any moment."""
-    nodes = set(pd.read_parquet(whole.folder / "trials")["node_id"])
+    trials = pd.read_parquet(whole.folder / "trials").set_index("key")
+    nodes = set(trials.drop(whole.kept.index)["node_id"])
     assert len(nodes) == 1
     assert not nodes & {two_nodes.cpu, two_nodes.gpu}
 
@@ -126,7 +162,8 @@ def test_usage_reports_are_off(two_nodes: TwoNodes) -> None:
 
 def test_trials_share_workers_and_name_their_place(whole: Whole) -> None:
     trials = pd.read_parquet(whole.folder / "trials")
-    assert trials["process_id"].nunique() <= 4 < len(trials)
+    by_the_last = trials[~trials["key"].isin(whole.kept.index)]
+    assert by_the_last["process_id"].nunique() <= 4 < len(by_the_last)
     for column in ("code_revision", "torch_version", "ray_version", "spec_hash", "data_hash", "host", "node_id"):
         assert trials[column].notna().all(), column
     assert (trials["device"] == "cpu").all()
@@ -150,57 +187,23 @@ def test_a_recorded_trial_repeats_bit_for_bit(whole: Whole, capfd: pytest.Captur
     assert "identical to the recorded one" in capfd.readouterr().out
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """Return a list of processes; those that still run at the end are killed."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def test_ctrl_c_loses_no_complete_trial(whole: Whole) -> None:
+    assert whole.codes[0] == 3, whole.outputs[0]
+    assert "finishing" in whole.outputs[0]
+    assert "run the same command again" in whole.outputs[0]
+    assert "Traceback" not in whole.outputs[0]
 
 
-def after_trials(started: list[subprocess.Popen[str]], folder: Path, n_trials: int) -> subprocess.Popen[str]:
-    """Start the small sweep and return its process once `n_trials` more are committed."""
-    n_before = len(list(folder.glob("trials/*.parquet")))
-    process = start(write_spec(SMALL, folder.parent), folder)
-    started.append(process)
-    while len(list(folder.glob("trials/*.parquet"))) < n_before + n_trials:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    return process
+def test_sigterm_loses_no_complete_trial(whole: Whole) -> None:
+    assert whole.codes[1] == 143, whole.outputs[1]
+    assert "complete trials are kept; run the same command again" in whole.outputs[1]
+    assert "Traceback" not in whole.outputs[1]
 
 
-def assert_resumes(folder: Path, reference: Path, n_least: int) -> None:
-    """Run the sweep again, on the shared cluster: what was complete is not trained again, and the tables are equal."""
-    kept = pd.read_parquet(folder / "trials").set_index("key")["started_at"]
-    assert n_least <= len(kept) < len(pd.read_parquet(reference / "trials"))
-    api.run_sweep(parse_spec(SMALL), folder)
-    assert_same_results(folder, reference)
-    now = pd.read_parquet(folder / "trials").set_index("key")["started_at"]
-    assert (now[kept.index] == kept).all()
-
-
-def test_ctrl_c_and_sigterm_lose_no_complete_trial(
-    two_nodes: TwoNodes, reference: Path, started: list[subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    """Interrupt one sweep by each, one after the other. `make faults` kills sweeps too, and CI a few of its points."""
-    folder = tmp_path / "run"
-    process = after_trials(started, folder, 2)
-    os.kill(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 3, output
-    assert "finishing" in output
-    assert "run the same command again" in output
-    assert "Traceback" not in output
-    process = after_trials(started, folder, 1)
-    os.kill(process.pid, signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 143, output
-    assert "complete trials are kept; run the same command again" in output
-    assert "Traceback" not in output
-    assert_resumes(folder, reference, 3)
+def test_what_was_complete_is_not_trained_again(whole: Whole, reference: Path) -> None:
+    assert 3 <= len(whole.kept) < len(pd.read_parquet(reference / "trials"))
+    now = pd.read_parquet(whole.folder / "trials").set_index("key")["started_at"]
+    assert (now[whole.kept.index] == whole.kept).all()
 
 
 def test_a_cluster_that_cannot_start_is_reported(tmp_path: Path) -> None:
