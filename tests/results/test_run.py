@@ -361,6 +361,20 @@ def test_a_folder_that_cannot_be_written_is_named(
         Run.create(tmp_path / "run", make_spec())
 
 
+def test_a_checkpoint_goes_once_its_trial_has_its_rows(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    """That of a trial which the machine broke stays, as does that of one which has no rows yet."""
+    run = Run.create(tmp_path / "run", make_spec())
+    complete, broken = write(run, make_trial(seed=0)), write(run, make_trial(seed=1), "error")
+    kept = [broken.key, make_trial(seed=2).key]
+    (run.path / "checkpoints").mkdir()
+    for key in (complete.key, *kept):
+        (run.path / "checkpoints" / f"{key}.pt").touch()
+    run.delete_used_checkpoints()
+    assert {path.stem for path in (run.path / "checkpoints").iterdir()} == set(kept)
+
+
 # Locking.
 
 

@@ -235,6 +235,13 @@ def test_impossible_set_ups_are_refused_before_trials(entry: Any, is_fine: bool)
     assert faults == ([] if is_fine else [expected])
 
 
+def test_a_stream_whose_data_are_not_there_hides_no_fault_of_others() -> None:
+    fields = {"streams": {name: {"folder": name} for name in ("lost", "own")}, "scenarios": ["lost/class", "own/class"]}
+    spaces = {"icarl": {"buffer_size": [4]}}
+    spec = parse_spec(SMALL | fields | {"methods": ["icarl"], "spaces": spaces})
+    assert len(data_faults(spec, {"own": given(*UNEQUAL)})) == 1
+
+
 # What is refused when.
 
 

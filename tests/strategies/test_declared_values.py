@@ -1,0 +1,81 @@
+"""Every default and bound that a user's spec may rely on: a change here changes what a spec of today means."""
+
+from __future__ import annotations
+
+from strategies import STRATEGIES, TrainingSettings
+
+DECLARED = """
+replay buffer_size 500 ge=1
+replay replay_ratio 0.5 ge=0 le=0.95
+replay memory_batch_size None ge=1
+replay buffer 'reservoir'
+generative-replay replay_ratio 0.5 ge=0 le=0.95
+generative-replay latent_size 100 ge=1 le=4096
+generative-replay hidden_size 400 ge=1 le=65536
+generative-replay generator_epochs None ge=1
+generative-replay generator_learning_rate 0.001 gt=0 le=1
+generative-replay pool_size 10000 ge=1
+der buffer_size 500 ge=1
+der replay_ratio 0.5 ge=0 le=0.95
+der memory_batch_size None ge=1
+der logit_weight 0.5 ge=0
+der new_outputs 'as_added'
+der++ buffer_size 500 ge=1
+der++ replay_ratio 0.5 ge=0 le=0.95
+der++ memory_batch_size None ge=1
+der++ logit_weight 0.5 ge=0
+der++ new_outputs 'as_added'
+der++ label_weight 0.5 ge=0
+mer buffer_size 500 ge=1
+mer replay_ratio 0.5 ge=0 le=0.95
+mer memory_batch_size None ge=1
+mer buffer 'reservoir'
+mer reptile_rate 0.3 gt=0 le=1
+mer reptile_steps 5 ge=1
+icarl buffer_size 2000 ge=1
+icarl temperature 1.0 ge=1 le=100
+lwf distillation_weight 1.0 ge=0
+lwf temperature 2.0 gt=0 le=100
+lwf weighting 'constant'
+lwf new_outputs 'at_zero'
+si penalty_weight 100.0 ge=0
+si damping 0.1 gt=0
+mas penalty_weight 1.0 ge=0
+mas importance_samples 200 ge=1
+ewc penalty_weight 100.0 ge=0
+ewc penalty_decay 1.0 gt=0 le=1
+ewc variant 'separate'
+ewc fisher_decay 1.0 gt=0 le=1
+ewc fisher 'true'
+ewc fisher_samples 200 ge=1
+gem buffer_size 500 ge=1
+gem memory_batch_size 64 ge=1
+gem margin 0.5 ge=0
+agem buffer_size 500 ge=1
+agem memory_batch_size 16 ge=1
+freeze frozen_layers 1 ge=0
+packnet pruning 'constant'
+packnet pruning_rate 0.75 gt=0 lt=1
+packnet post_prune_epochs 3 ge=0
+supsup kept_share 0.5 gt=0 lt=1
+training epochs 5 ge=1
+training iterations None ge=1
+training batch_size 64 ge=1
+training optimizer 'sgd'
+training learning_rate 0.01 gt=0 le=100
+training momentum 0.9 ge=0 lt=1
+training weight_decay 0.0 ge=0
+training keep_optimizer False
+training clip_gradient_norm None gt=0
+training active_outputs 'seen'
+"""
+
+
+def test_defaults_and_bounds_are_those_that_specs_were_written_for() -> None:
+    owners = {name: STRATEGIES[name].hyperparameter_class for name in STRATEGIES} | {"training": TrainingSettings}
+    found = [
+        " ".join([owner, name, repr(field.default), *(f"{mark}"[3:-1] for mark in field.metadata)])
+        for owner, values in owners.items()
+        for name, field in values.model_fields.items()
+    ]
+    assert found == DECLARED.split("\n")[1:-1]
