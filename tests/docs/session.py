@@ -30,7 +30,12 @@ QUICK = (
 """What makes the quickstart a matter of seconds; `QUICK` in a comment stands for it."""
 
 COLUMNS = "120"
-PRELOAD = ["orchestrator.execution.session", "orchestrator.execution.tuner", "orchestrator.cli.sweeps", "tests.docs.session"]
+PRELOAD = [
+    "orchestrator.execution.session",
+    "orchestrator.execution.tuner",
+    "orchestrator.cli.sweeps",
+    "tests.docs.session",
+]
 """What a command imports as late as it can, which is most of its time: imported once, and every page is forked from it."""
 
 
