@@ -36,7 +36,7 @@ PRELOAD = [
     "orchestrator.cli.sweeps",
     "tests.docs.session",
 ]
-"""What a command imports as late as it can, which is most of its time: imported once, and every page is forked from it."""
+"""What commands import late, which is most of their time. It is imported once, and every page is forked from it."""
 
 
 class PageError(AssertionError):
