@@ -37,7 +37,7 @@ from strategies.methods.si import Si
 from strategies.methods.supsup import Supsup
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
-from strategies.settings import TrainingSettings
+from strategies.settings import Added, TrainingSettings
 
 if TYPE_CHECKING:
     from strategies.learner import Learner
@@ -93,6 +93,7 @@ def find_method(name: str) -> Method:
 
 __all__ = [
     "STRATEGIES",
+    "Added",
     "Batch",
     "Exclusive",
     "Forward",

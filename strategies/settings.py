@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from strategies.layout import ActiveOutputs
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a field that trials once did not have, `Annotated[TYPE, Added()]`.
+
+    At its default it is not part of a trial's key, so that the trials of before keep theirs.
+    """
 
 
 class TrainingSettings(BaseModel):

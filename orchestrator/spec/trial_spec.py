@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +12,7 @@ from orchestrator.models.settings import ModelSettings
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings, dataset_of
 from search_spaces import TRAINING_KNOBS, Value
-from strategies import Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
+from strategies import Added, Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
 
 PROTOCOL_VERSION = 1
 """Raised whenever results of the protocol change: streams, models, training step, evaluation."""
@@ -58,7 +59,7 @@ class TrialSpec(BaseModel):
     @cached_property
     def key(self) -> str:
         """Return a hash of this spec, 16 hexadecimal digits."""
-        return short_hash(self.model_dump(mode="json"))
+        return short_hash(identity_of(self))
 
     @property
     def scenario(self) -> str:
@@ -83,3 +84,15 @@ class TrialSpec(BaseModel):
         """Return the training settings with the suggestion's overrides applied."""
         knobs = {n: v for n, v in self.hyperparameters.items() if n in TRAINING_KNOBS}
         return TrainingSettings.model_validate(self.training.model_dump() | knobs)
+
+
+def identity_of(model: BaseModel) -> dict[str, Any]:
+    """Return a model as plain JSON without the fields that were added later and are at their default."""
+    content: dict[str, Any] = model.model_dump(mode="json")
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            content[name] = identity_of(value)
+        elif any(isinstance(mark, Added) for mark in field.metadata) and value == field.default:
+            del content[name]
+    return content
