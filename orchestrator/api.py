@@ -141,7 +141,7 @@ def plan(
     datasets = load_datasets(spec, Path(data_dir))
     hashes = fingerprints(datasets)
     opened.refuse_other_data(hashes)
-    search, trials = SweepSearch(spec, hashes, opened.outcomes()), opened.trials()
+    search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
     return Plan(opened.where, tuple(plan_sweep(spec, search, trials, datasets)), tuple(changes))
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from search_spaces.space import SpaceError
 
 _LIMIT = re.compile(
-    r"^\s*(?P<metric>\w+)\s*(?P<operator><=|>=)\s*(?P<limit>[-+.\deE]+)\s*(\(\s*tolerance\s+(?P<tolerance>[.\deE+-]+)\s*\))?\s*$"
+    r"\s*(?P<metric>(?:[^<>=≤≥()\[\]]|\([^()]*\)|\[[^\[\]]*\])+?)\s*(?P<operator><=|>=|≤|≥)\s*(?P<limit>[-+.\deE]+)\s*(?P<percent>%?)\s*"
+    r"(\(\s*tolerance\s+(?P<tolerance>[.\deE+-]+)\s*(?P<in_percent>%?)\s*\))?\s*",
+    re.DOTALL,
 )
+_OPERATORS = {"≤": "<=", "≥": ">="}
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Constraint:
     """A limit on a metric or cost of a trial, aggregated over seeds.
 
     Args:
-        metric: a metric or cost column of the trials table.
+        metric: what it bounds: a metric or a cost, such as `worst_forgetting` or `auroc.forgetting[2023Q1]`.
         operator: `<=` or `>=`.
         limit: the bound, in the metric's unit.
         tolerance: > 0; the unit in which violations of several limits are compared.
@@ -31,19 +34,21 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """Return the constraint of a text such as `worst_forgetting <= 0.05` or `... (tolerance 0.01)`.
+        """Return the constraint of a text such as `worst_forgetting <= 0.05`, `… <= 5%` or `… (tolerance 0.01)`.
 
         The default tolerance is a tenth of the limit but at least 0.001, or 0.01 if the limit is 0.
 
         Raises:
             SpaceError: if the text has another form.
         """
-        match = _LIMIT.match(text)
+        match = _LIMIT.fullmatch(text)
         try:
             if match is None:
                 raise ValueError
-            limit = float(match["limit"])
-            tolerance = float(match["tolerance"]) if match["tolerance"] else max(abs(limit) / 10, 1e-3)
+            limit = _number(match["limit"], match["percent"])
+            tolerance = max(abs(limit) / 10, 1e-3)
+            if match["tolerance"]:
+                tolerance = _number(match["tolerance"], match["in_percent"])
             if limit == 0 and not match["tolerance"]:
                 tolerance = 0.01
             if not (tolerance > 0 and math.isfinite(limit) and math.isfinite(tolerance)):
@@ -52,7 +57,8 @@ class Constraint:
             raise SpaceError(
                 f"expected 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got '{text}'; for example worst_forgetting <= 0.05"
             ) from None
-        return cls(match["metric"], match["operator"], limit, tolerance)
+        operator = match["operator"]
+        return cls(match["metric"], _OPERATORS.get(operator, operator), limit, tolerance)
 
     @property
     def name(self) -> str:
@@ -66,3 +72,8 @@ class Constraint:
     def violation(self, value: float) -> float:
         """Return the violation in units of the tolerance; ≤ 0 if the limit is met."""
         return -self.margin(value) / self.tolerance
+
+
+def _number(text: str, percent: str | None) -> float:
+    """Return the number of a text, which is in hundredths if a percent sign follows: 3% is 0.03 to the last bit."""
+    return float(f"{text}e-2") if percent and "e" not in text.lower() else float(text) / (100 if percent else 1)

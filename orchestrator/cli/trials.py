@@ -68,8 +68,10 @@ def trial(
     loaded = load_spec(spec, preset, overrides)
     resolved = api.single_trial_spec(loaded, parse_overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
     console = make_console()
-    result = api.run_single_trial(resolved, data_dir, Placement(device, threads), reporter(console), loaded.streams)
-    print_result(console, result)
+    score = loaded.score_of(resolved.scenario)
+    report = reporter(console, score)
+    result = api.run_single_trial(resolved, data_dir, Placement(device, threads), report, loaded.streams)
+    print_result(console, result, score)
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -92,12 +94,14 @@ def _missing_arguments(scenario: str | None) -> list[str]:
 def _repeat(run: str, key: str, data_dir: Path, placement: Placement, plugins: list[str]) -> None:
     """Repeat a trial of a run and compare the results."""
     from orchestrator import api
+    from orchestrator.core.scores import Score
     from orchestrator.report.console import make_console
     from orchestrator.report.trial_view import compare, reporter
 
     console, opened = make_console(), api.open_run(run, cached=True)
     recorded, row = api.recorded_trial(opened, key, plugins)
     console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}")
-    result = api.run_single_trial(recorded, data_dir, placement, reporter(console), opened.spec.streams)
+    report = reporter(console, Score.parse(row["score"]))
+    result = api.run_single_trial(recorded, data_dir, placement, report, opened.spec.streams)
     if not compare(console, opened, row, result):
         raise typer.Exit(EXIT_DIFFERENT)

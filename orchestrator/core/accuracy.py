@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.core.metrics import METRICS
-
 
 @dataclass(frozen=True)
 class AccuracyMatrix:
@@ -38,39 +36,63 @@ class AccuracyMatrix:
         return accuracy
 
 
-def compute_metrics(accuracy: NDArray[np.float64]) -> dict[str, float]:
-    """Return every metric of `METRICS` from accuracies (T + 1, T), row 0 before any training.
+def compute_metrics(
+    scores: NDArray[np.float64], tasks: Sequence[int] | None = None, may_be_undefined: bool = False
+) -> dict[str, float]:
+    """Return every metric of a matrix R (T + 1, T), row 0 before any training, that is not of accuracy by its name.
 
-    With T = 1 the metrics of forgetting and transfer are NaN. `forward_transfer` is NaN if any of its cells was not
-    measured.
+    With T = 1 the metrics of forgetting and transfer
+    are NaN, and so is each metric without a task left. `forward_transfer` is NaN if any of its cells was not measured.
+
+    Args:
+        scores: R.
+        tasks: the tasks to look at, each in 0 … T - 1; all by default. The last one is not forgotten by anything.
+        may_be_undefined: whether a task may be NaN throughout, since it cannot have the score; it is then left out.
 
     Raises:
-        ValueError: if a cell R[after, task] with after ≥ task is NaN or outside [0, 1].
+        ValueError: if a cell R[after, task] with after ≥ task is outside [0, 1], or NaN while its task has others.
 
     Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eqs. 2 to 4 (average accuracy, backward and forward transfer);
         Chaudhry et al. 2018, arXiv 1801.10112, Eq. 3 (forgetting; the last row is not in the maximum).
     """
-    n_tasks = accuracy.shape[1]
-    if accuracy.shape != (n_tasks + 1, n_tasks):
-        raise ValueError(f"accuracy matrix: expected shape (T + 1, T), got {accuracy.shape}")
-    after = accuracy[1:]
-    learned = after[np.tril_indices(n_tasks)]
+    n_tasks = scores.shape[1]
+    if scores.shape != (n_tasks + 1, n_tasks):
+        raise ValueError(f"accuracy matrix: expected shape (T + 1, T), got {scores.shape}")
+    after = scores[1:]
+    unknown = np.isnan(np.where(np.tril(np.ones_like(after)) > 0, after, math.nan)).all(axis=0)
+    is_known = np.logical_not(unknown & may_be_undefined)
+    learned = np.where(is_known, after, 0.0)[np.tril_indices(n_tasks)]
     if not np.all((learned >= 0) & (learned <= 1)):
         raise ValueError("accuracy matrix: expected every R[after, task] with after >= task in [0, 1], got gaps")
+    looked_at = [task for task in (range(n_tasks) if tasks is None else tasks) if is_known[task]]
+    past = [task for task in looked_at if task < n_tasks - 1]
     final, diagonal = after[-1], np.diag(after)
-    metrics = dict.fromkeys(METRICS, math.nan)
-    metrics["average_accuracy"] = float(final.mean())
-    metrics["learning_accuracy"] = float(diagonal.mean())
-    if n_tasks > 1:
-        past = range(n_tasks - 1)
-        peaks = np.array([after[i : n_tasks - 1, i].max() for i in past])
-        drops, since = peaks - final[:-1], diagonal[:-1] - final[:-1]
-        metrics["backward_transfer"] = float((final[:-1] - diagonal[:-1]).mean())
-        metrics["forgetting"] = float(drops.mean())
-        metrics["worst_forgetting"] = float(drops.max())
-        metrics["worst_drop_since_learning"] = float(since.max())
-        metrics["forward_transfer"] = float(np.mean([after[i - 1, i] - accuracy[0, i] for i in range(1, n_tasks)]))
-    return metrics
+    drops = np.array([_drops(after[task:, task]) for task in past])
+    return {
+        "average": _mean(final[looked_at]),
+        "learning_average": _mean(diagonal[looked_at]),
+        "backward_transfer": _mean(final[past] - diagonal[past]),
+        "forgetting": _mean(drops[:, 0]) if past else math.nan,
+        "worst_forgetting": float(drops[:, 0].max()) if past else math.nan,
+        "worst_forgetting_ever": float(drops[:, 1].max()) if past else math.nan,
+        "worst_drop_since_learning": float((diagonal[past] - final[past]).max()) if past else math.nan,
+        "worst_score": min((float(after[task:, task].min()) for task in looked_at), default=math.nan),
+        "forward_transfer": _mean([after[i - 1, i] - scores[0, i] for i in looked_at if i > 0]),
+    }
+
+
+def _drops(scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the drop from the best earlier score at the end, and the largest at any boundary.
+
+    Args:
+        scores: of one task after it and after each later one, (n,) with n ≥ 2.
+    """
+    at_each = np.maximum.accumulate(scores)[:-1] - scores[1:]
+    return float(at_each[-1]), float(at_each.max())
+
+
+def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
 
 
 def intransigence(diagonal: Sequence[float], joint_diagonal: Sequence[float]) -> float:

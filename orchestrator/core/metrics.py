@@ -44,15 +44,22 @@ def _cost(meaning: str, is_measured: bool = True) -> Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "average_accuracy": _level("mean accuracy over all tasks after the last one"),
-    "learning_accuracy": _level("mean accuracy on each task right after it was learned"),
-    "backward_transfer": _gain("mean change of accuracy since a task was learned; negative is forgetting"),
-    "forgetting": _drop("mean drop from a task's best earlier accuracy"),
-    "worst_forgetting": _drop("largest drop from a task's best earlier accuracy"),
-    "worst_drop_since_learning": _drop("largest drop from a task's accuracy right after it was learned"),
+    "average_accuracy": _level("mean accuracy over all tasks after the last one, whatever the score is"),
+    "learning_accuracy": _level("mean accuracy on each task right after it was learned, whatever the score is"),
+    "average": _level("mean score over all tasks after the last one"),
+    "learning_average": _level("mean score on each task right after it was learned"),
+    "backward_transfer": _gain("mean change of the score since a task was learned; negative is forgetting"),
+    "forgetting": _drop("mean drop from a task's best earlier score"),
+    "worst_forgetting": _drop("largest drop from a task's best earlier score"),
+    "worst_forgetting_ever": _drop("largest drop from a task's best earlier score after any task, not only the last"),
+    "worst_drop_since_learning": _drop("largest drop from a task's score right after it was learned"),
+    "worst_score": _level("lowest score of any task after it was learned, after any task"),
     "forward_transfer": _gain("mean gain over the untrained model before a task is trained; domain scenarios only"),
 }
-"""What is computed from the accuracy matrix of a trial."""
+"""What is computed from R, whose cells hold the scenario's score."""
+
+ACCURACY_METRICS = {"average_accuracy": "average", "learning_accuracy": "learning_average"}
+"""Metrics that are those of accuracy whatever the score is -> the metric of any score."""
 
 COSTS: dict[str, Metric] = {
     "kept_bytes": _cost(
@@ -67,10 +74,11 @@ COSTS: dict[str, Metric] = {
 """What a trial costs."""
 
 METRICS_AND_COSTS: dict[str, Metric] = METRICS | COSTS
-LOWER_IS_BETTER = frozenset(name for name, metric in METRICS_AND_COSTS.items() if metric.lower_is_better)
 
 DERIVED: dict[str, str] = {
     "intransigence": "mean gap to `joint` right after each task; known once joint has ended on the same seed and phase",
     "chance_accuracy": "average accuracy of the best answer that ignores the input",
+    "constant_score": "average score of the best answer that ignores the input; empty for a recall, where it is 1",
+    "untrained_score": "average score of the untrained model; domain scenarios only",
 }
 """Columns beside the metrics, with their meaning. No objective or limit can name them."""

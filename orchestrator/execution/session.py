@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.scores import Score
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.software_changes import OF_WORKERS
@@ -71,7 +72,7 @@ class Session:
         run.refuse_other_data(hashes)
         self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
-        self.search = SweepSearch(spec, hashes, run.outcomes(), self._mirror.add if self._mirror else None)
+        self.search = SweepSearch(spec, hashes, run.outcomes(spec), self._mirror.add if self._mirror else None)
         self.progress = Progress(self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()
@@ -98,9 +99,10 @@ class Session:
             "spec_hash": self._spec_hash,
             "n_attempts": n_attempts,
         }
-        row = trial_row(planned.spec, planned.suggestion, result, known)
-        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result))
-        self.search.record(result.key, outcome_of(result))
+        score = self.spec.score_of(planned.cell.scenario)
+        row = trial_row(planned.spec, planned.suggestion, result, known, score)
+        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score))
+        self.search.record(result.key, outcome_of(result, self.spec, score))
         self.progress.first_end = self.progress.first_end or time.monotonic()
         self.progress.n_done += 1
         self.progress.n_failed += result.status != "completed"
@@ -130,9 +132,10 @@ class Session:
             self._mirror.abandon()
 
 
-def outcome_of(result: TrialResult) -> Outcome:
-    """Return the status and values of a result, for the search."""
-    return Outcome(result.status, result.metrics() | result.costs)
+def outcome_of(result: TrialResult, spec: SweepSpec, score: Score) -> Outcome:
+    """Return the status and values of a result, for the search of a spec, in a scenario with this score."""
+    named = result.quantities(spec.quantities, score)
+    return Outcome(result.status, {**result.metrics(score), **named, **result.costs})
 
 
 def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:

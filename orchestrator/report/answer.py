@@ -58,7 +58,9 @@ class CellSummary:
         nearest: the suggestion that violates the limits least on validation; None if none is measured.
         n_failed: trials with status `failed` or `error`.
         is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
-        chance_accuracy: average accuracy of the best constant answer.
+        is_finished: whether no trial of the cell is missing.
+        constant: average score of the best constant answer; NaN if it tells nothing.
+        untrained: average score of the untrained model; NaN if it was not measured.
     """
 
     cell: Cell
@@ -66,19 +68,32 @@ class CellSummary:
     nearest: Suggestion | None
     n_failed: int
     is_complete: bool
-    chance_accuracy: float = math.nan
+    is_finished: bool = True
+    constant: float = math.nan
+    untrained: float = math.nan
 
     @property
     def is_at_chance(self) -> bool:
-        """Return whether its accuracy exceeds the best constant answer's by at most two standard errors or 0.01."""
-        if self.chosen is None:
-            return False
+        """Return whether it learned nothing: see `level_of`."""
+        return bool(self.level_of)
+
+    @property
+    def level_of(self) -> str:
+        """Return what its average score exceeds by at most two standard errors or 0.01, in words, or nothing."""
+        shown = self.chosen or self.nearest
+        if shown is None:
+            return ""
         for phase in ("confirm", "search"):
-            values = Spread(tuple(self.chosen.values(phase, "average_accuracy")))
+            values = Spread(tuple(shown.values(phase, "average")))
             if values.values:
                 error = 2 * values.std / math.sqrt(len(values.values)) if math.isfinite(values.std) else 0.0
-                return values.mean - self.chance_accuracy <= max(error, _LEAST_ABOVE_CHANCE)
-        return False
+                beaten = values.mean - max(error, _LEAST_ABOVE_CHANCE)
+                if beaten <= self.constant:
+                    return f"giving always the same answer, which scores {self.constant:.3f}"
+                if beaten <= self.untrained:
+                    return f"an untrained network, which scores {self.untrained:.3f}"
+                return ""
+        return ""
 
     @property
     def is_reference(self) -> bool:
@@ -101,6 +116,7 @@ class ScenarioSummary:
         best: the recommended cell, or None.
         vetoed: cells that did better on validation but violated a limit, or had failed trials, on test.
         nearest_miss: if nothing is feasible, the cell, suggestion and phase that violate the limits least.
+        meaningless: if nothing can be recommended because nothing was learned, the cell that shows it.
     """
 
     scenario: str
@@ -108,6 +124,12 @@ class ScenarioSummary:
     best: CellSummary | None
     vetoed: tuple[CellSummary, ...]
     nearest_miss: tuple[CellSummary, Suggestion, Phase] | None = None
+    meaningless: CellSummary | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether no trial is missing."""
+        return all(cell.is_finished for cell in self.cells)
 
     @property
     def unconfirmed(self) -> tuple[CellSummary, ...]:
@@ -166,8 +188,14 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         nearest,
         int((rows["status"] != "completed").sum()),
         is_known and search.is_finished,
-        float(rows["chance_accuracy"].mean()),
+        search.is_finished,
+        _mean(rows["constant_score"].where(rows["score"] != "accuracy", rows["chance_accuracy"])),
+        _mean(rows["untrained_score"]),
     )
+
+
+def _mean(values: pd.Series[float]) -> float:
+    return float(values.mean()) if values.notna().any() else math.nan
 
 
 def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, ...]) -> ScenarioSummary:
@@ -187,16 +215,28 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
     feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("confirm", spec)]
     best = feasible[0] if feasible else None
     vetoed = tuple(ordered[: ordered.index(best)] if best else ordered)
+    meaningless = _meaningless(cells, best)
+    if meaningless is not None:
+        return ScenarioSummary(scenario, cells, None, vetoed, None, meaningless)
     return ScenarioSummary(scenario, cells, best, vetoed, None if best else _nearest(spec, cells))
 
 
+def _meaningless(cells: tuple[CellSummary, ...], best: CellSummary | None) -> CellSummary | None:
+    """Return a cell that shows that nothing was learned: the upper bound, or without one the best; else None."""
+    bounds = [cell for cell in cells if cell.is_reference and cell.chosen is not None]
+    return next((cell for cell in bounds or ([best] if best else []) if cell.is_at_chance), None)
+
+
 def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Phase] | None:
+    """Return what violates the limits least, all compared on validation if there is one.
+
+    What meets them there and violates them on test is nearest, and shown as measured on test.
+    """
     has_search = bool(spec.seeds.of("search"))
-    found: list[tuple[float, int, CellSummary, Suggestion, Phase]] = []
+    found: list[tuple[float, float, int, CellSummary, Suggestion, Phase]] = []
     for index, cell in enumerate(cells):
         if cell.is_reference:
             continue
-        # A confirmed cell is judged on the test split, others on validation; one still to be confirmed is not a miss.
         was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("search", spec))
         if cell.chosen is not None and was_feasible:
             if not cell.is_complete:
@@ -206,10 +246,11 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
             suggestion, phase = cell.nearest, "search"
         else:
             continue
-        distance = suggestion.total_violation(phase, spec)  # type: ignore[arg-type]
-        if distance < math.inf:
-            found.append((distance, index, cell, suggestion, phase))  # type: ignore[arg-type]
+        on_test = suggestion.total_violation("confirm", spec) if phase == "confirm" else 0.0
+        distance = suggestion.total_violation("search", spec) if has_search else on_test
+        if distance < math.inf and on_test < math.inf:
+            found.append((distance, on_test, index, cell, suggestion, phase))  # type: ignore[arg-type]
     if not found:
         return None
-    _, _, cell, suggestion, phase = min(found, key=lambda item: item[:2])
+    _, _, _, cell, suggestion, phase = min(found, key=lambda item: item[:3])
     return cell, suggestion, phase

@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.core.quantities import quantity
+from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
@@ -19,6 +21,7 @@ from orchestrator.streams.facts import Phase
 
 _HEADS = {
     "average_accuracy": "accuracy",
+    "learning_average": "learning",
     "backward_transfer": "BWT",
     "kept_bytes": "memory",
     "peak_memory_bytes": "peak memory",
@@ -26,6 +29,8 @@ _HEADS = {
 }
 _SPLIT: dict[Phase, str] = {"search": "validation", "confirm": "test"}
 _GO_ON = "Run the same command again."
+_IMBALANCED = 0.7
+"""If one answer is right so often, accuracy hides what happens to the other classes."""
 
 
 def with_spread(metric: str, suggestion: Suggestion, phase: Phase) -> str:
@@ -46,19 +51,31 @@ def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> Renderab
     return Group(*parts)
 
 
-def columns(spec: SweepSpec) -> list[str]:
-    """Return the metrics in the table: the objective, forgetting, whatever is limited, memory and time."""
+def columns(spec: SweepSpec, score: Score = ACCURACY) -> list[str]:
+    """Return the metrics in the table: the objective, accuracy, forgetting, whatever is limited, memory and time."""
     limited = (constraint.metric for constraint in spec.constraints)
-    return list(dict.fromkeys([spec.objective, "worst_forgetting", *limited, "kept_bytes", "seconds"]))
+    own = [spec.objective] if score == ACCURACY else [spec.objective, "average", "average_accuracy"]
+    return list(dict.fromkeys([*own, "worst_forgetting", *limited, "kept_bytes", "seconds"]))
+
+
+def head(metric: str, score: Score) -> str:
+    """Return a metric as the head of a column; an average is named by its score alone."""
+    asked = quantity(metric)
+    if asked.metric == "average" and not asked.tasks:
+        return str(asked.score or score)
+    text = _HEADS.get(metric, metric)
+    return visible(text.replace("_", " ") if asked.score is None and not asked.tasks else text)
 
 
 def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
-    table = Table(title=scenario.scenario, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    score = spec.score_of(scenario.scenario)
+    title = scenario.scenario + ("" if score == ACCURACY else f", score {score}")
+    table = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     table.add_column("method")
     if spec.limits:
         table.add_column("limits")
-    for metric in columns(spec):
-        table.add_column(_HEADS.get(metric, metric.replace("_", " ")), justify="right")
+    for metric in columns(spec, score):
+        table.add_column(Text(head(metric, score)), justify="right")
     table.add_column("measured on")
     table.add_column("hyper-parameters", overflow="fold")
     for cell in scenario.cells:
@@ -69,7 +86,7 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
         table.add_row(
             Text(visible(cell.cell.method + ("*" if cell.is_reference else "")), style=style),
             *([_limits(spec, suggestion, phase)] if spec.limits else []),
-            *(with_spread(metric, suggestion, phase) if suggestion else UNKNOWN for metric in columns(spec)),
+            *(with_spread(metric, suggestion, phase) if suggestion else UNKNOWN for metric in columns(spec, score)),
             _measured_on(spec, cell, suggestion, phase),
             _assignment(cell, suggestion) if suggestion else "",
         )
@@ -110,7 +127,10 @@ def _named(cell: CellSummary, suggestion: Suggestion) -> str:
 
 def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield the answer for one scenario in words."""
-    yield from _warnings(scenario)
+    yield from _bound(spec, scenario)
+    if scenario.meaningless is not None:
+        yield from _nothing_learned(spec, scenario, scenario.meaningless)
+        return
     for cell in scenario.vetoed:
         assert cell.chosen is not None
         yield f"{cell.cell.method} {_veto(spec, cell.chosen)}."
@@ -118,7 +138,7 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     best = scenario.best
     if best is not None and best.chosen is not None:
         objective = with_spread(spec.objective, best.chosen, "confirm")
-        yield f"Recommended: {_named(best, best.chosen)}: {spec.objective} {objective} on test."
+        yield f"Recommended: {_named(best, best.chosen)}: {_objective(spec, scenario)} {objective} on test."
         if spec.seeds.of("search"):
             yield f"  on validation, where it was chosen: {with_spread(spec.objective, best.chosen, 'search')}"
         yield from _margins(spec, best.chosen, "confirm")
@@ -126,6 +146,12 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
             yield f"Not confirmed on test yet, and perhaps better: {waiting}. {_GO_ON}"
     elif waiting:
         yield f"No answer yet. Still to be confirmed on test: {waiting}. {_GO_ON}"
+    elif not scenario.is_finished and scenario.nearest_miss is not None:
+        cell, suggestion, phase = scenario.nearest_miss
+        so_far = f"The nearest so far is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
+        yield f"No answer yet: trials are missing. {so_far}"
+        yield from _margins(spec, suggestion, phase)
+        yield _GO_ON
     elif scenario.nearest_miss is not None:
         cell, suggestion, phase = scenario.nearest_miss
         yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
@@ -136,22 +162,44 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         yield f"No answer yet: no method has been measured on all of its seeds. {failed}{_GO_ON}"
 
 
-def _warnings(scenario: ScenarioSummary) -> Iterator[str]:
-    """Yield a warning if what should do best does no better than chance."""
-    constant = "giving always the same answer scores"
+def _objective(spec: SweepSpec, scenario: ScenarioSummary) -> str:
+    """Return the objective in words; an average is that of a named score."""
+    score = spec.score_of(scenario.scenario)
+    return f"average {score}" if spec.objective == "average" else spec.objective
+
+
+def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
+    """Yield that even a method which keeps all data violates a limit."""
     for cell in scenario.cells:
-        if cell.is_reference and cell.is_at_chance:
+        suggestion, phase = _shown(cell)
+        if not cell.is_reference or suggestion is None or scenario.meaningless is not None:
+            continue
+        pairs = zip(spec.constraints, suggestion.violations(phase, spec), strict=True)
+        if violated := [constraint.name for constraint, violation in pairs if violation > 0]:
             yield (
-                f"Warning: even {cell.cell.method} is no better than chance ({constant} {cell.chance_accuracy:.3f}). "
-                "Nothing was learned here, so this table does not compare methods. Check the data and the training "
-                "settings."
+                f"Even {cell.cell.method}, which keeps the data of all tasks, violates {' and '.join(violated)} on "
+                f"{_SPLIT[phase]}. Look at the limit, the data and the training settings first:"
             )
-    best = scenario.best
-    if best is not None and best.is_at_chance and not any(cell.is_reference for cell in scenario.cells):
+            yield from _margins(spec, suggestion, phase)
+
+
+def _nothing_learned(spec: SweepSpec, scenario: ScenarioSummary, cell: CellSummary) -> Iterator[str]:
+    """Yield why nothing is recommended if what should do best learned nothing, and what to look at."""
+    even = "even " if cell.is_reference else ""
+    score = spec.score_of(scenario.scenario)
+    yield (
+        f"No recommendation: {even}{cell.cell.method} is no better in {score} than {cell.level_of}. Nothing was "
+        "learned here, so this table does not compare methods."
+    )
+    if score == ACCURACY and cell.constant > _IMBALANCED:
         yield (
-            f"Warning: {best.cell.method} is no better than chance ({constant} {best.chance_accuracy:.3f}). Add the "
-            "method joint to see whether anything can be learned here, and check the data and the training settings."
+            "  One class has most of the examples, so accuracy tells little. Choose another score, such as "
+            "balanced_accuracy, auroc or recall(CLASS), and set training.class_weight: balanced."
         )
+    elif not cell.is_reference:
+        yield "  Add the method joint to see whether anything can be learned here. Check data and training settings."
+    else:
+        yield "  Check the data (labels, features, order) and the training settings (epochs, learning_rate, model)."
 
 
 def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:

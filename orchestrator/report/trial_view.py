@@ -11,38 +11,50 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.metrics import METRICS
+from orchestrator.core.metrics import ACCURACY_METRICS
+from orchestrator.core.scores import ACCURACY, Measurement, Score
 from orchestrator.core.text import visible
 from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
+from orchestrator.streams.stream import Stream
 from orchestrator.trial.protocol import Report
 from orchestrator.trial.result import TrialResult
 
 
-def reporter(console: Console) -> Report:
-    """Return a callback for `run_trial` that prints a row of the accuracy matrix after each task."""
+def reporter(console: Console, score: Score = ACCURACY) -> Report:
+    """Return a callback for `run_trial` that prints a row of R, which holds `score`, after each task."""
     has_head = False
 
-    def report(after: int, row: list[float]) -> None:
+    def report(after: int, row: list[Measurement | None], stream: Stream) -> None:
         nonlocal has_head
-        shown = "  ".join(f"  {UNKNOWN}   " if math.isnan(value) else f"{value:.4f}" for value in row)
-        label = "untrained" if after < 0 else f"after task {after}"
-        if not all(math.isnan(value) for value in row):
+        values = [
+            math.nan if cell is None else cell.value(score, names)
+            for cell, names in zip(row, stream.class_names, strict=True)
+        ]
+        names = [visible(name) for name in stream.task_names]
+        widths = [max(len(name), 6) for name in names]
+        lead = max(len("untrained"), len(f"{score} on"), *(len(f"after {name}") for name in names))
+        if not all(math.isnan(value) for value in values):
             if not has_head:
                 has_head = True
-                tasks = "  ".join(f"task {task}".ljust(6) for task in range(len(row)))
-                console.print(f"{'accuracy on':14}{tasks}".rstrip())
-            console.print(f"{label:13} {shown}")
+                tasks = "  ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
+                console.print(f"{f'{score} on':{lead}}  {tasks}".rstrip())
+            shown = (f"{UNKNOWN if math.isnan(v) else f'{v:.4f}':>{w}}" for v, w in zip(values, widths, strict=True))
+            label = "untrained" if after < 0 else f"after {names[after]}"
+            console.print(f"{label:{lead}}  {'  '.join(shown)}")
 
     return report
 
 
-def print_result(console: Console, result: TrialResult) -> None:
-    """Print the status, metrics and costs of a trial."""
+def print_result(console: Console, result: TrialResult, score: Score = ACCURACY) -> None:
+    """Print the status, metrics and costs of a trial whose R holds `score`."""
     reason = f" ({result.reason})" if result.reason else ""
     console.print(f"trial {result.key}: {result.status}{reason}")
-    for name, value in {**result.metrics(), **result.costs}.items():
+    metrics = result.metrics(score)
+    if score == ACCURACY:  # its own names are shown alone
+        metrics = {name: value for name, value in metrics.items() if name not in ACCURACY_METRICS.values()}
+    for name, value in {**metrics, **result.costs}.items():
         if not math.isnan(value):
             console.print(f"  {name:28}{number(name, value)}")
 
@@ -79,13 +91,15 @@ def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult
 
 
 def render_matrix(matrix: pd.DataFrame) -> Table:
-    """Return the accuracy matrix R as papers print it: a row per task, a column per `after`."""
+    """Return R as papers print it: a row per task, a column per `after`, both by the tasks' names."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("task")
+    names = [visible(str(name)) for name in matrix.index]
     for after in matrix.columns.astype(int):
-        table.add_column("untrained" if after == -1 else f"after {after}", justify="right")
-    for task, row in matrix.iterrows():
-        table.add_row(str(task), *("" if math.isnan(value) else f"{value:.4f}" for value in row))
+        named = names[after] if after < len(names) else str(after)
+        table.add_column("untrained" if after == -1 else f"after {named}", justify="right")
+    for name, (_, row) in zip(names, matrix.iterrows(), strict=True):
+        table.add_row(Text(name), *("" if math.isnan(value) else f"{value:.4f}" for value in row))
     return table
 
 
@@ -97,7 +111,7 @@ def render_trial(row: dict[str, object], matrix: pd.DataFrame) -> RenderableType
         parts.append(str(row["reason"]))
     parts.append(f"hyper-parameters: {row['hyperparameters']}")
     if len(matrix):
-        parts.append(render_matrix(matrix))
+        parts += [Text(visible(f"{row['score']} on each task, after each task")), render_matrix(matrix)]
     for method, facts in load_json(row["details"]).items():
         first, *rest = _details(facts)
         parts += [f"{method}: {first}", *rest]
@@ -121,7 +135,8 @@ def _details(facts: Any) -> list[str]:
 def render_trials(frame: pd.DataFrame, objective: str) -> Table:
     """Return every trial of a run, one per line."""
     table = Table(box=box.SIMPLE_HEAD)
-    metrics = list(dict.fromkeys([objective, *list(METRICS)[:1], "worst_forgetting"]))
+    metrics = [m for m in dict.fromkeys([objective, "average_accuracy", "worst_forgetting"]) if m in frame.columns]
+    metrics = [m for m in metrics if m != "average" or (frame["score"] != "accuracy").any()]
     for column in ("key", "scenario", "method", "phase", "#", "seed", "status", *metrics, "hyper-parameters"):
         table.add_column(column)
     varied = _varied(frame)

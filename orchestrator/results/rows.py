@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,19 @@ from numpy.typing import NDArray
 from orchestrator.core.accuracy import intransigence
 from orchestrator.core.canonical import canonical_json
 from orchestrator.core.errors import RunFolderError
+from orchestrator.core.scores import ACCURACY, SCORES, Measurement, Score
 from orchestrator.results.schema import TRIALS_SCHEMA
 from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.trial.result import TrialResult
 
+COLUMNS = tuple(name for name, kind in SCORES.items() if not kind.of_class)
+"""Scores that are columns of the accuracy table; the others follow from its counts."""
 
-def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance: dict[str, Any]) -> dict[str, Any]:
+
+def trial_row(
+    spec: TrialSpec, suggestion: int, result: TrialResult, provenance: dict[str, Any], score: Score = ACCURACY
+) -> dict[str, Any]:
     """Return the row of the trials table.
 
     Args:
@@ -27,6 +34,7 @@ def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance:
         suggestion: its number in its cell.
         result: how it ended.
         provenance: columns that the driver knows: revision, versions, spec hash, attempts.
+        score: what R holds in its scenario.
     """
     own = dict(result.provenance)
     started = own.pop("started_at", None)
@@ -35,7 +43,10 @@ def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance:
         **provenance,
         **own,
         **result.costs,
-        **result.metrics(),
+        **result.metrics(score),
+        "score": str(score),
+        "constant_score": result.constant_score(score, spec.incremental_type == "task"),
+        "untrained_score": untrained_score(result, score),
         "key": spec.key,
         "intransigence": math.nan,
         "chance_accuracy": result.chance_accuracy,
@@ -55,7 +66,18 @@ def trial_row(spec: TrialSpec, suggestion: int, result: TrialResult, provenance:
     }
 
 
-def accuracy_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list[dict[str, Any]]:
+def untrained_score(result: TrialResult, score: Score) -> float:
+    """Return the mean score of the untrained model over the tasks; NaN if any was not measured before training."""
+    if result.status != "completed":
+        return math.nan
+    scores = result.scores(score)
+    known = np.isfinite(np.diag(scores[1:]))
+    return float(scores[0, known].mean()) if known.any() else math.nan
+
+
+def accuracy_rows(
+    spec: TrialSpec, suggestion: int, result: TrialResult, score: Score = ACCURACY
+) -> list[dict[str, Any]]:
     """Return the rows of the accuracy table, one for each measured cell of R; none if the trial did not complete."""
     head = {
         "key": spec.key,
@@ -73,6 +95,7 @@ def accuracy_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list
             "accuracy": n_correct / result.n_examples[task],
             "n_correct": n_correct,
             "n_examples": result.n_examples[task],
+            **_measured(result, after, task, score),
         }
         for after, row in enumerate(result.n_correct, start=-1)
         for task, n_correct in enumerate(row)
@@ -80,10 +103,71 @@ def accuracy_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list
     ]
 
 
+def _measured(result: TrialResult, after: int, task: int, score: Score) -> dict[str, Any]:
+    """Return the columns of a cell of R that name its task and count its classes; none if they were not measured."""
+    cell = result.cells[after + 1][task] if result.measured else None
+    if cell is None:
+        return {"score": result.n_correct[after + 1][task] / result.n_examples[task] if score == ACCURACY else None}  # type: ignore[operator]
+    names = result.class_names[task][: len(cell.n_true)]
+    found = {kind: _or_none(cell.value(Score(kind), names)) for kind in COLUMNS}
+    return found | {
+        "task_name": result.task_names[task],
+        "score": _or_none(cell.value(score, names)),
+        "classes": names,
+        "n_true": list(cell.n_true),
+        "n_predicted": list(cell.n_predicted),
+        "n_right": list(cell.n_right),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def scores_of(cells: pd.DataFrame, score: Score) -> NDArray[np.float64]:
+    """Return a score (N,) of each row of the accuracy table; NaN if it is undefined, or cannot be known any more.
+
+    Args:
+        cells: rows with the columns of lists.
+        score: the score.
+    """
+    if score.kind in cells.columns:
+        return cells[score.kind].to_numpy(dtype=float)
+    columns = zip(cells["n_true"], cells["n_predicted"], cells["n_right"], cells["classes"], strict=True)
+    return np.array(
+        [
+            math.nan if true is None else Measurement(true, predicted, right).value(score, list(names))
+            for true, predicted, right, names in columns
+        ],
+        dtype=float,
+    )
+
+
+def matrices_of(cells: pd.DataFrame, scores: Iterable[Score]) -> dict[str, dict[Score, NDArray[np.float64]]]:
+    """Return key -> score -> R (T + 1, T) from rows of the accuracy table with the columns of lists."""
+    found: dict[str, dict[Score, NDArray[np.float64]]] = {}
+    values = {score: scores_of(cells, score) for score in scores}
+    afters, tasks = (cells[name].to_numpy(dtype=int) for name in ("after_task", "task"))
+    for key, rows in cells.reset_index(drop=True).groupby("key").indices.items():
+        n_tasks = int(tasks[rows].max()) + 1
+        for score, column in values.items():
+            matrix = np.full((n_tasks + 1, n_tasks), math.nan)
+            matrix[afters[rows] + 1, tasks[rows]] = column[rows]
+            found.setdefault(str(key), {})[score] = matrix
+    return found
+
+
 def matrix_of(accuracy: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Return a trial's R as papers print it: a row a task, a column an 'after', NaN if not measured."""
+    """Return a trial's R as papers print it: a row a task, a column an 'after', NaN if not measured.
+
+    The index holds the tasks' names, or their numbers for a trial of before names were kept.
+    """
     cells = accuracy[accuracy["key"] == key]
-    return cells.pivot(index="task", columns="after_task", values="accuracy")
+    matrix = cells.pivot(index="task", columns="after_task", values="score")
+    names = cells.drop_duplicates("task").set_index("task")["task_name"]
+    if names.notna().all() and names.is_unique:
+        matrix.index = pd.Index([names[task] for task in matrix.index], name="task")
+    return matrix
 
 
 def intransigence_of(trials: pd.DataFrame, accuracy: pd.DataFrame) -> NDArray[np.float64]:
@@ -96,7 +180,7 @@ def intransigence_of(trials: pd.DataFrame, accuracy: pd.DataFrame) -> NDArray[np
         accuracy: the accuracy table.
     """
     learned = accuracy[accuracy["after_task"] == accuracy["task"]].sort_values("task")
-    diagonals: dict[Any, list[float]] = {key: rows["accuracy"].tolist() for key, rows in learned.groupby("key")}
+    diagonals: dict[Any, list[float]] = {key: rows["score"].tolist() for key, rows in learned.groupby("key")}
     joint = trials[(trials["method"] == "joint") & (trials["status"] == "completed")]
     same = ["scenario", "phase", "seed", "key"]
     ceilings = {tuple(place): key for *place, key in joint[same].itertuples(index=False) if key in diagonals}

@@ -12,8 +12,8 @@ import pandas as pd
 
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import reached
-from orchestrator.core.metrics import METRICS_AND_COSTS
 from orchestrator.results.folder import run_entries, unreadable, unwritable
+from orchestrator.results.outcomes import outcomes_of
 from orchestrator.results.protocol_changes import protocol_changes, protocol_of, recorded_protocols
 from orchestrator.results.rows import intransigence_of, matrix_of
 from orchestrator.results.software_changes import software_changes, worker_changes
@@ -193,7 +193,7 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """Return the trials table; `intransigence` is filled in if `joint` ran on the same scenario, seed and phase."""
         trials = self.tables.trials.read()
-        trials["intransigence"] = intransigence_of(trials, self.accuracy())
+        trials["intransigence"] = intransigence_of(trials, self.tables.accuracy.read())
         return trials
 
     def fill_intransigence(self) -> None:
@@ -205,39 +205,32 @@ class Run:
         trials = self.tables.trials.read()
         if "joint" not in set(trials["method"]):
             return
-        values = intransigence_of(trials, self.accuracy())
+        values = intransigence_of(trials, self.tables.accuracy.read())
         new = np.isfinite(values) & trials["intransigence"].isna().to_numpy()
         self.tables.trials.fill("intransigence", dict(zip(trials.loc[new, "key"], values[new], strict=True)))
 
     def accuracy(self) -> pd.DataFrame:
         """Return the accuracy table: a row for each measured cell of R."""
-        return self.tables.accuracy.read()
+        return self.tables.accuracy.read(with_lists=True)
 
     def matrix(self, key: str) -> pd.DataFrame:
         """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN if not measured."""
-        return matrix_of(self.accuracy(), key)
+        return matrix_of(self.tables.accuracy.read(), key)
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """Return what the search needs of every trial in the tables, by key.
+    def outcomes(self, spec: SweepSpec | None = None) -> dict[str, Outcome]:
+        """Return what the search of `spec`, by default the run's own, needs of every trial in the tables, by key.
 
-        A completed trial is left out if its accuracy rows are lost, as with a damaged file that was deleted: it is run
-        again.
+        A completed trial is left out if its accuracy rows are lost, as with a damaged file that was deleted, or if they
+        do not tell a score that the spec asks for, as with those of earlier versions: it is run again.
         """
-        trials, measured = self.tables.trials.read(), set(self.tables.accuracy.read()["key"])
-        names = [*METRICS_AND_COSTS]
-        values = trials[names].to_numpy(dtype=float)
-        return {
-            key: Outcome(status, dict(zip(names, row, strict=True)))
-            for key, status, row in zip(trials["key"], trials["status"], values.tolist(), strict=True)
-            if status != "completed" or key in measured
-        }
+        return outcomes_of(self.spec if spec is None else spec, self.tables)
 
     def search(self, spec: SweepSpec) -> SweepSearch:
         """Return the search of `spec` as far as the tables go, with the data hashes that they record."""
         trials = self.tables.trials.read()
         known = {dataset_of(stream): value for stream, value in zip(trials["stream"], trials["data_hash"], strict=True)}
         unknown = {dataset_of(cell.stream): "" for cell in spec.cells}
-        return SweepSearch(spec, unknown | known, self.outcomes())
+        return SweepSearch(spec, unknown | known, self.outcomes(spec))
 
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
@@ -264,8 +257,11 @@ class Run:
         with suppress(OSError):  # what cannot be listed does no harm
             names = folder.names()
         found = {name.removesuffix(".pt"): name for name in names if name.endswith(".pt")}
-        for key, outcome in self.outcomes().items() if found else ():
-            if key in found and outcome.status != "error":
+        if not found:
+            return
+        trials, measured = self.tables.trials.read(), set(self.tables.accuracy.read()["key"])
+        for key, status in zip(trials["key"], trials["status"], strict=True):
+            if key in found and status != "error" and (status != "completed" or key in measured):
                 delete_checkpoint(StoredFile(folder, found[key]))
 
     @contextmanager

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.core.errors import RunFolderError
-from orchestrator.core.metrics import METRICS
+from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
+from orchestrator.core.scores import SCORES
 from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import Status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
 _KEY_FORM = r"\A[0-9a-f]{16}\z"
@@ -28,7 +29,7 @@ _MOST_BYTES = 2**29
 _FEW_ROWS = 256
 """Up to this many rows, a file's footer is trusted on how long its texts are."""
 
-_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
+_TEXT, _REAL, _COUNT, _COUNTS = pa.string(), pa.float64(), pa.int64(), pa.list_(pa.int64())
 
 TRIALS_SCHEMA = pa.schema(
     [
@@ -43,9 +44,12 @@ TRIALS_SCHEMA = pa.schema(
         pa.field("hyperparameters", _TEXT, nullable=False),
         pa.field("status", _TEXT, nullable=False),
         pa.field("reason", _TEXT, nullable=False),
+        pa.field("score", _TEXT, nullable=False),
         *(pa.field(metric, _REAL) for metric in METRICS),
         pa.field("intransigence", _REAL),
         pa.field("chance_accuracy", _REAL),
+        pa.field("constant_score", _REAL),
+        pa.field("untrained_score", _REAL),
         pa.field("seconds", _REAL),
         pa.field("train_seconds", _REAL),
         pa.field("evaluate_seconds", _REAL),
@@ -86,13 +90,25 @@ ACCURACY_SCHEMA = pa.schema(
         pa.field("seed", _COUNT, nullable=False),
         pa.field("after_task", _COUNT, nullable=False),
         pa.field("task", _COUNT, nullable=False),
+        pa.field("task_name", _TEXT),
+        pa.field("score", _REAL),
         pa.field("accuracy", _REAL, nullable=False),
+        *(pa.field(name, _REAL) for name, kind in SCORES.items() if not kind.of_class and name != "accuracy"),
         pa.field("n_correct", _COUNT, nullable=False),
         pa.field("n_examples", _COUNT, nullable=False),
+        pa.field("classes", pa.list_(_TEXT)),
+        pa.field("n_true", _COUNTS),
+        pa.field("n_predicted", _COUNTS),
+        pa.field("n_right", _COUNTS),
     ],
     metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
 )
-"""A row for each measured cell of R; `after_task` -1 is before any training; a missing cell was not measured."""
+"""A row for each measured cell of R; `after_task` -1 is before any training; a missing cell was not measured.
+
+`score` is what R holds; a score that the task cannot have, or that was not asked for, is missing. The lists have an
+entry a class that competes for the task: true, answered and rightly answered examples. Rows of schema 1 have none."""
+
+LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 
 SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
 
@@ -164,9 +180,12 @@ def _open(content: bytes, where: str) -> pq.ParquetFile:
     source = pa.BufferReader(content)
     metadata = pq.read_metadata(source)
     n_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    _refuse_large(max(n_bytes, 8 * metadata.num_rows * metadata.num_columns), where)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    n_values = sum(group.column(j).num_values for group in groups for j in range(metadata.num_columns))
+    _refuse_large(max(n_bytes, 8 * metadata.num_rows * metadata.num_columns, 8 * n_values), where)
     is_large = metadata.num_rows > _FEW_ROWS or metadata.num_rows * n_bytes > _MOST_BYTES
     texts = sorted(_TEXTS.intersection(metadata.schema.to_arrow_schema().names)) if is_large else []
+    texts += ["classes.list.element"] if is_large and "classes" in metadata.schema.to_arrow_schema().names else []
     file = pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, read_dictionary=texts)
     odd = [str(kind)[:40] for kind in file.schema_arrow.types if isinstance(kind, pa.BaseExtensionType)]
     if odd:
@@ -176,17 +195,44 @@ def _open(content: bytes, where: str) -> pq.ParquetFile:
     return file
 
 
+_NEW_IN_2 = {
+    "trials": {"score", "average", "learning_average", "worst_forgetting_ever", "worst_score"}
+    | {"constant_score", "untrained_score"},
+    "accuracy": {*ACCURACY_SCHEMA.names} & {"task_name", "score", *(set(SCORES) - {"accuracy"}), *LISTS},
+}
+
+
 def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
-    """Return a file of schema version 1 in today's schema, which is the same; None if columns are missing."""
-    names = SCHEMAS[table].names
+    """Return a file of schema version 1, when the score was accuracy; None if columns are missing."""
+    schema = SCHEMAS[table]
+    found = _read_columns(file, [name for name in schema.names if name not in _NEW_IN_2[table]], where)
+    if found is None:
+        return None
+    n_rows = found.num_rows
+    filled: dict[str, Any] = {name: pa.nulls(n_rows, schema.field(name).type) for name in _NEW_IN_2[table]}
+    if table == "trials":
+        filled["score"] = pa.repeat("accuracy", n_rows)
+        filled |= {general: found[own] for own, general in ACCURACY_METRICS.items()}
+    else:
+        filled["score"] = found["accuracy"]
+    return pa.table([filled[n] if n in filled else found[n] for n in schema.names], schema.names).cast(schema)
+
+
+def _read_version_2(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
+    """Return a file of schema version 2, today's; None if columns are missing."""
+    found = _read_columns(file, SCHEMAS[table].names, where)
+    return None if found is None else found.cast(SCHEMAS[table])
+
+
+def _read_columns(file: pq.ParquetFile, names: list[str], where: str) -> pa.Table | None:
     if not set(names) <= set(file.schema_arrow.names):
         return None
     found = file.read(columns=names)
     _refuse_large_texts(found, where)
-    return found.cast(SCHEMAS[table])
+    return found
 
 
-READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1}
+READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1, 2: _read_version_2}
 """Schema version -> a function that returns such a file's rows in today's schema.
 
 Every version that was ever written stays here, with a run folder of it under tests/fixtures. A new version adds a
@@ -208,8 +254,9 @@ def _refuse_arrow_schema(content: bytes, where: str) -> None:
 
 def _refuse_large_texts(rows: pa.Table, where: str) -> None:
     """Refuse a file whose texts, which are read once each, would not fit into memory once every row has its own."""
-    names = [field.name for field in rows.schema if pa.types.is_dictionary(field.type)]
-    chunks = [chunk for name in names for chunk in rows[name].chunks]
+    chunks = [chunk for column in rows.itercolumns() for chunk in column.chunks]
+    chunks = [chunk.flatten() if pa.types.is_list(chunk.type) else chunk for chunk in chunks]
+    chunks = [chunk for chunk in chunks if pa.types.is_dictionary(chunk.type)]
     lengths = [pc.sum(pc.take(pc.cast(pc.binary_length(c.dictionary), _COUNT), c.indices)).as_py() for c in chunks]
     _refuse_large(sum(filter(None, lengths)), where)
 

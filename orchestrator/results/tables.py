@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
 from orchestrator.results.duplicates import IDENTITY, which_stay
-from orchestrator.results.schema import SCHEMAS, check_file, encode
+from orchestrator.results.schema import LISTS, SCHEMAS, check_file, encode
 from orchestrator.storage.base import NoRegularFileError, Place, Storage
 from orchestrator.storage.opening import open_storage
 
@@ -63,8 +63,11 @@ class Table:
         self._cache: _Cache | None = None
         self._homes: tuple[object, dict[str, str]] | None = None
 
-    def read(self) -> pd.DataFrame:
+    def read(self, with_lists: bool = False) -> pd.DataFrame:
         """Return the whole table, each row once; empty if nothing is written yet.
+
+        Args:
+            with_lists: return the columns of lists too, which take long to convert.
 
         Raises:
             RunFolderError: if a file is damaged, foreign, or of a newer schema, or if two files disagree on a trial.
@@ -78,8 +81,11 @@ class Table:
             rows = pa.concat_tables([*contents.values(), SCHEMAS[self.name].empty_table()])
             if cache is not None and cache.n_writes == n_writes:
                 cache.rows = rows
-        frame: pd.DataFrame = rows.to_pandas()
+        frame: pd.DataFrame = (rows if with_lists else rows.drop_columns(self._lists())).to_pandas()
         return frame
+
+    def _lists(self) -> list[str]:
+        return [name for name in LISTS if name in SCHEMAS[self.name].names]
 
     def write(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Write the rows of the trial `key`, durably and all at once.
@@ -235,7 +241,10 @@ class Table:
             return contents
         sizes = [rows.num_rows for rows in contents.values()]
         places = np.repeat([self.storage.describe(name) for name in contents], sizes).tolist()
-        parts = np.split(which_stay(whole.to_pandas(), places), np.cumsum(sizes)[:-1])
+        frame = whole.to_pandas()
+        for name in self._lists():
+            frame[name] = [None if value is None else tuple(value) for value in frame[name]]
+        parts = np.split(which_stay(frame, places), np.cumsum(sizes)[:-1])
         return {name: rows.filter(pa.array(part)) for (name, rows), part in zip(contents.items(), parts, strict=True)}
 
     def _merged_homes(self) -> dict[str, str]:

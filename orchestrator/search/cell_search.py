@@ -16,7 +16,7 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState
 
-from orchestrator.core.metrics import LOWER_IS_BETTER
+from orchestrator.core.quantities import lower_is_better
 from orchestrator.search.suggestion import Outcome, Suggestion, rank
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import ResolvedRequest
@@ -201,7 +201,7 @@ class CellSearch:
     @property
     def study_direction(self) -> Literal["minimize", "maximize"]:
         """Return whether Optuna minimizes or maximizes the objective."""
-        return "minimize" if self.spec.objective in LOWER_IS_BETTER else "maximize"
+        return "minimize" if lower_is_better(self.spec.objective) else "maximize"
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from orchestrator.core.metrics import LOWER_IS_BETTER
+from orchestrator.core.quantities import lower_is_better
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 from search_spaces import Constraint, Value
@@ -80,4 +80,4 @@ def _violation(constraint: Constraint, values: list[float], spec: SweepSpec) -> 
 
 def rank(metric: str, value: float) -> float:
     """Return a sort key of a metric's value: smaller is better."""
-    return value if metric in LOWER_IS_BETTER else -value
+    return value if lower_is_better(metric) else -value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -11,6 +12,8 @@ from pydantic import Field, model_validator
 
 from orchestrator.core.canonical import short_hash
 from orchestrator.core.errors import SpecError
+from orchestrator.core.quantities import quantity
+from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
@@ -42,7 +45,16 @@ class SweepSpec(Frozen):
         description="bounds on metrics and costs, such as worst_forgetting <= 0.05",
         examples=[["worst_forgetting <= 0.05"]],
     )
-    objective: str = Field("average_accuracy", description="metric or cost that decides among what meets the limits")
+    score: str | dict[str, str] = Field(
+        "accuracy",
+        description="what R holds: accuracy, balanced_accuracy, macro_f1, recall(CLASS), precision(CLASS), f1(CLASS), "
+        "auroc or average_precision; or scenario -> score",
+        examples=["auroc"],
+    )
+    scores: tuple[str, ...] = Field(
+        (), max_length=100, description="further scores that are measured", examples=[["recall(fraud)"]]
+    )
+    objective: str = Field("average", description="metric or cost that decides among what meets the limits")
     seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
     search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
@@ -74,7 +86,29 @@ class SweepSpec(Frozen):
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
         """Return the limits in the order written."""
-        return tuple(Constraint.parse(limit) for limit in self.limits)
+        parsed = (Constraint.parse(limit) for limit in self.limits)
+        return tuple(replace(each, metric=str(quantity(each.metric))) for each in parsed)
+
+    def score_of(self, scenario: str) -> Score:
+        """Return the score that R holds in a scenario."""
+        return Score.parse(self.score if isinstance(self.score, str) else self.score.get(scenario, "accuracy"))
+
+    @cached_property
+    def quantities(self) -> tuple[str, ...]:
+        """Return what the objective and the limits name that is no column of the trials table."""
+        names = dict.fromkeys([self.objective, *(constraint.metric for constraint in self.constraints)])
+        return tuple(name for name in names if not quantity(name).is_plain)
+
+    def scores_of(self, scenario: str) -> tuple[Score, ...]:
+        """Return every score that a scenario is asked for, the one that R holds first."""
+        named = (quantity(name).score_in(ACCURACY) for name in self.quantities)
+        further = (Score.parse(text) for text in self.scores)
+        own = self.score_of(scenario)
+        return tuple(dict.fromkeys([own, *further, *(score for score in named if score is not None)]))
+
+    def ranked_scores(self, scenario: str) -> tuple[str, ...]:
+        """Return the kinds of scores of a scenario that are measured only because they are asked for."""
+        return tuple(sorted({score.kind for score in self.scores_of(scenario) if score.is_ranked}))
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -114,6 +148,7 @@ class SweepSpec(Frozen):
             validation_share=self.validation_share,
             data_fingerprint=fingerprint,
             strategy_versions=method.versions,
+            ranked_scores=self.ranked_scores(cell.scenario),
         )
 
     def content_hash(self) -> str:

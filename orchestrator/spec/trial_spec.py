@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,6 +38,7 @@ class TrialSpec(BaseModel):
         data_fingerprint: hash of the data set.
         strategy_versions: strategy -> version.
         protocol_version: version of the protocol.
+        ranked_scores: kinds of the scores to measure that rank examples; all other scores are always measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class TrialSpec(BaseModel):
     data_fingerprint: str
     strategy_versions: dict[str, int]
     protocol_version: int = PROTOCOL_VERSION
+    ranked_scores: Annotated[tuple[str, ...], Added()] = ()
 
     @cached_property
     def key(self) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import METRICS_AND_COSTS
+from orchestrator.core.quantities import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import Request
-from orchestrator.spec.limits import limit_faults, limit_notes, metric_faults
+from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
 from orchestrator.streams.checking import refused_type, stream_faults
-from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, known_streams, number_of_tasks
+from orchestrator.streams.facts import DATASETS
+from orchestrator.streams.naming import task_names
+from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
 from search_spaces import SpaceError, default_space, space_of
 from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
 
@@ -38,7 +40,8 @@ def faults_of(spec: SweepSpec) -> list[str]:
         return [_too_many("scenarios", n_cells, MOST_CELLS, "cells (scenarios times methods)")]
     of_cells = [*_names(spec), *_seeds(spec)]
     of_spaces = list(_spaces(spec))
-    faults = [*of_cells, *_resources(spec), *limit_faults(spec), *of_spaces, *_streams(spec), *_refused(spec)]
+    of_scores = [*score_faults(spec), *limit_faults(spec)]
+    faults = [*of_cells, *_resources(spec), *of_scores, *of_spaces, *_streams(spec), *_refused(spec)]
     if not of_cells and not of_spaces:
         faults += _cells(spec)
     return faults
@@ -54,11 +57,11 @@ def notes_of(spec: SweepSpec) -> list[str]:
             notes.append(f"{scenario} {method} is left out: {found.unsupported[kind]}")
         elif kind in found.notes:
             notes.append(f"{scenario} {method}: {found.notes[kind]}")
-    notes += limit_notes(spec)
+    notes += score_notes(spec)
     notes += [
         f"{name} is measured and differs between runs: the search can be repeated from its tables, not from the spec"
         for name in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
-        if METRICS_AND_COSTS[name].is_measured
+        if quantity(name).definition.is_measured
     ]
     used = {cell.stream for cell in spec.cells}
     notes += [f"streams.{name} is not used: no scenario names it" for name in spec.streams if name not in used]
@@ -244,7 +247,8 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
     yield from _trials(spec)
     for cell in {cell.scenario: cell for cell in cells}.values():
         if cell.stream in STREAMS:  # a user's own data say how many tasks they have only when they are read
-            yield from metric_faults(spec, cell, number_of_tasks(cell.stream, spec.stream_settings(cell.stream)))
+            settings = spec.stream_settings(cell.stream)
+            yield from metric_faults(spec, cell, task_names(cell.stream, settings, DATASETS[dataset_of(cell.stream)]))
 
 
 def _trials(spec: SweepSpec) -> Iterator[str]:

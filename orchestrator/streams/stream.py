@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from orchestrator.streams.datasets import Inputs, PhaseData
 from orchestrator.streams.facts import DatasetFacts
-from orchestrator.streams.settings import StreamSettings, family_of, number_of_tasks
+from orchestrator.streams.naming import task_names
+from orchestrator.streams.settings import Family, StreamSettings, family_of, number_of_tasks
 from orchestrator.streams.transforms import Noise, Part, Permutation, Rotation, change_of, rotate
 from strategies import IncrementalType, OutputLayout, TaskData
 from strategies.seeds import derive_seed
@@ -46,6 +47,7 @@ class Stream:
         self._device = device
         self._classes = self._class_lists(seed, incremental_type)
         self.layout = layout_of(self._classes, incremental_type)
+        self.task_names = task_names(name, settings, data.facts)
         self.input_shape = padded_shape(data.facts.shape, settings.padding)
 
     def train(self, task: int) -> TaskData:
@@ -61,19 +63,30 @@ class Stream:
         data = self._data
         return self._make(task, data.evaluation_inputs, data.evaluation_labels, data.evaluation_tasks, "evaluation")
 
+    @property
+    def class_names(self) -> list[list[str]]:
+        """Return for each task the class behind each output that competes for it, once all tasks are seen."""
+        names, width = self._data.facts.class_names, self.layout.n_outputs
+        if self.layout.incremental_type == "class":
+            return [[names[c] for classes in self._classes for c in classes]] * self.n_tasks
+        own = [[names[c] for c in classes] for classes in self._classes]
+        if self.layout.incremental_type == "task":
+            return own
+        return [[*each, *(f"output {n}" for n in range(len(each), width))] for each in own]
+
+    @property
+    def positive_class(self) -> str | None:
+        """Return the rarer class of a data set with two, the second of equally rare ones; None with more classes."""
+        if self._data.facts.n_classes != 2:
+            return None
+        counts = np.bincount(self._data.train_labels, minlength=2)
+        return self._data.facts.class_names[int(counts[0] >= counts[1])]
+
     def _class_lists(self, seed: int, incremental_type: IncrementalType) -> list[list[int]]:
         facts = self._data.facts
         if facts.task_names:
             return given_classes(facts, incremental_type)
-        if self.family not in ("split", "folder", "table"):
-            return [list(range(facts.n_classes))] * self.n_tasks
-        order = self.settings.class_order
-        if order == "shuffled":
-            classes = np.random.default_rng(derive_seed(seed, "class order")).permutation(facts.n_classes).tolist()
-        else:
-            classes = list(range(facts.n_classes)) if order == "fixed" else [int(c) for c in order]
-        size = self.settings.classes_per_task
-        return [classes[t * size : (t + 1) * size] for t in range(self.n_tasks)]
+        return class_lists(self.settings, self.family, facts, self.n_tasks, seed)
 
     def _make(
         self,
@@ -122,6 +135,21 @@ class Stream:
             mean, std = (v if isinstance(v, float) else torch.tensor(v) for v in (self._data.mean, self._data.std))
             out.sub_(mean).div_(std)
         return out
+
+
+def class_lists(
+    settings: StreamSettings, family: Family, facts: DatasetFacts, n_tasks: int, seed: int
+) -> list[list[int]]:
+    """Return the classes of each task, for data that do not come cut into tasks."""
+    if family not in ("split", "folder", "table"):
+        return [list(range(facts.n_classes))] * n_tasks
+    order = settings.class_order
+    if order == "shuffled":
+        classes = np.random.default_rng(derive_seed(seed, "class order")).permutation(facts.n_classes).tolist()
+    else:
+        classes = list(range(facts.n_classes)) if order == "fixed" else [int(c) for c in order]
+    size = settings.classes_per_task
+    return [classes[t * size : (t + 1) * size] for t in range(n_tasks)]
 
 
 def given_classes(facts: DatasetFacts, incremental_type: IncrementalType) -> list[list[int]]:

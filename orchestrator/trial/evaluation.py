@@ -1,9 +1,13 @@
-"""Measuring R: how many held-out examples of each task the learner labels correctly."""
+"""Measuring R: what the learner answers to the held-out examples of each task."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from orchestrator.core.scores import Measurement, ranked_scores
 from orchestrator.streams.stream import Stream
 from strategies import IncrementalType, Learner, TaskData
 
@@ -19,11 +23,13 @@ class Evaluator:
     Args:
         stream: the trial's stream.
         learner: what is measured.
+        ranked: kinds of the scores to measure that rank examples.
     """
 
-    def __init__(self, stream: Stream, learner: Learner) -> None:
+    def __init__(self, stream: Stream, learner: Learner, ranked: Sequence[str] = ()) -> None:
         self._stream = stream
         self._learner = learner
+        self._ranked = tuple(ranked)
         self._cache: dict[int, TaskData] = {}
         self._cached_bytes = 0
 
@@ -38,16 +44,31 @@ class Evaluator:
             raise ValueError(f"data: expected held-out examples of every task, got {counts}; raise validation_share")
         return counts
 
-    def n_correct(self, task: int) -> int:
-        """Return how many held-out examples of `task` are labelled correctly now."""
+    def measure(self, task: int) -> Measurement:
+        """Return what the learner answers to the held-out examples of `task` now, by class.
+
+        The classes are those of the outputs that compete for the task, in their order (`Stream.class_names`).
+        """
         data, learner = self._data(task), self._learner
         learner.network.eval()
-        first, _ = self._stream.layout.inference_range(task, max(learner.n_seen, 1))
-        correct = torch.zeros((), dtype=torch.int64, device=learner.device)
-        for batch in data.batches(_ROWS_AT_ONCE):
-            predicted = learner.logits(batch.inputs, task).argmax(1) + first
-            correct += (predicted == batch.labels).sum()
-        return int(correct)
+        first, stop = self._stream.layout.inference_range(task, max(learner.n_seen, 1))
+        logits = [learner.logits(batch.inputs, task) for batch in data.batches(_ROWS_AT_ONCE)]
+        labels, predicted = data.labels - first, torch.cat([part.argmax(1) for part in logits])
+        answers = (labels, predicted, labels[predicted == labels])
+        true, answered, right = (torch.bincount(of, minlength=stop - first).tolist() for of in answers)
+        ranked = self._rank(task, torch.cat(logits), labels) if self._ranked else {}
+        return Measurement(true, answered, right, ranked)
+
+    def _rank(self, task: int, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
+        """Return the scores that rank examples, from logits (N, C) and the column of each true class (N,)."""
+        if logits.shape[1] == 2:
+            odds = (logits[:, 1] - logits[:, 0])[:, None] * torch.tensor([-1.0, 1.0], device=logits.device)
+        else:
+            odds = log_odds(logits)
+        positive = self._stream.positive_class
+        names = self._stream.class_names[task]
+        column = names.index(positive) if positive in names else None
+        return ranked_scores(odds.cpu().numpy(), labels.cpu().numpy(), self._ranked, column)
 
     def chance_accuracy(self, incremental_type: IncrementalType) -> float:
         """Return the mean over tasks of the accuracy of the best constant answer, in [0, 1].
@@ -70,3 +91,10 @@ class Evaluator:
             self._cache[task] = data
             self._cached_bytes += n_bytes
         return self._cache[task]
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Return for each class its logit less the log of the others' summed exponentials, (N, C) float64."""
+    wide = logits.double()
+    columns = [wide[:, c] - torch.cat([wide[:, :c], wide[:, c + 1 :]], 1).logsumexp(1) for c in range(wide.shape[1])]
+    return torch.stack(columns, 1)

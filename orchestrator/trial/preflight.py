@@ -10,15 +10,16 @@ import torch
 
 from orchestrator.core.errors import DataError, SpecError
 from orchestrator.models.building import model_faults
-from orchestrator.spec.cells import split_scenario
-from orchestrator.spec.limits import metric_faults
+from orchestrator.spec.cells import Cell, split_scenario
+from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.checking import split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
-from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks
+from orchestrator.streams.naming import task_names
+from orchestrator.streams.settings import StreamSettings, dataset_of, family_of, is_user_data
 from orchestrator.streams.sources.loading import load_stream
-from orchestrator.streams.stream import given_classes, layout_of, padded_shape
+from orchestrator.streams.stream import class_lists, given_classes, layout_of, padded_shape
 from orchestrator.trial.setup import set_up
 from search_spaces import extremes
 from strategies import IncrementalType, find_method
@@ -73,10 +74,25 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         faults += [f"{fault} (for {stream})" for fault in model_faults(spec.model, shape)]
     if not faults:
         faults += _method_faults(spec, datasets)
-    for cell in {cell.scenario: cell for cell in spec.cells if cell.stream in sound}.values():
-        n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), datasets[cell.stream].facts)
-        faults += metric_faults(spec, cell, n_tasks)
+    for cell in {cell.scenario: cell for cell in spec.cells}.values():
+        dataset = datasets.get(dataset_of(cell.stream))
+        if dataset is None or (is_user_data(spec.stream_settings(cell.stream)) and cell.stream not in sound):
+            continue
+        names = task_names(cell.stream, spec.stream_settings(cell.stream), dataset.facts)
+        of_tasks = list(metric_faults(spec, cell, names)) if cell.stream in sound else []
+        faults += of_tasks or class_faults(spec, cell, names, classes_held_out(spec, cell, dataset))
     return faults
+
+
+def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str, list[str]]:
+    """Return task -> the names of the classes that its held-out examples have, in a cell of the scenario."""
+    settings, facts = spec.stream_settings(cell.stream), dataset.facts
+    names = task_names(cell.stream, settings, facts)
+    if facts.task_names:
+        codes = [np.unique(dataset.test_labels[dataset.test_tasks == task]).tolist() for task in range(len(names))]
+    else:
+        codes = class_lists(settings, family_of(cell.stream, settings), facts, len(names), 0)
+    return {name: [facts.class_names[c] for c in own] for name, own in zip(names, codes, strict=True)}
 
 
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,20 +13,22 @@ from typing import Any
 import torch
 
 from orchestrator.core.placement import Placement
+from orchestrator.core.scores import Measurement
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import StoredFile
 from orchestrator.streams.datasets import PhaseData
+from orchestrator.streams.stream import Stream
 from orchestrator.trial.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
-from orchestrator.trial.result import Status, TrialResult
+from orchestrator.trial.result import Status, TrialResult, measurements
 from orchestrator.trial.setup import set_up
 from strategies import Generators
 from strategies.optimizers import SGD
 
-Report = Callable[[int, list[float]], None]
-"""Called after each task with its index and the accuracies measured then (NaN if not measured)."""
+Report = Callable[[int, list[Measurement | None], Stream], None]
+"""Called after each task with its index, what was measured then of each task (None if nothing), and the stream."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
@@ -67,17 +68,15 @@ def run_trial(
     if run is not None and not costs:
         with suppress(Exception):  # a method that was interrupted may not know its memory
             costs = run.costs(time.perf_counter() - clock)
-    complete = status == "completed" and run is not None
     return TrialResult(
         spec.key,
         status,
         reason,
-        run.n_correct if complete and run else [],
-        run.n_examples if complete and run else [],
-        costs | {"peak_memory_bytes": peak_memory_bytes(placement)},
-        provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
-        details,
-        chance_accuracy,
+        costs=costs | {"peak_memory_bytes": peak_memory_bytes(placement)},
+        provenance=provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
+        details=details,
+        chance_accuracy=chance_accuracy,
+        **(run.measured() if status == "completed" and run is not None else {}),
     )
 
 
@@ -91,9 +90,9 @@ class _Protocol:
             torch.use_deterministic_algorithms(True)
         torch.manual_seed(Generators(spec.seed).fresh("global").initial_seed())
         self.stream, self.learner = set_up(spec, data, self.device)
-        self.evaluator = Evaluator(self.stream, self.learner)
+        self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
         self.next_task = 0
-        self.n_correct: list[list[int | None]] = []
+        self.cells: list[list[Measurement | None]] = []
         self.n_examples: list[int] = []
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
         self._checkpoint: Path | StoredFile | None = None
@@ -102,7 +101,7 @@ class _Protocol:
     def execute(self, report: Report | None, checkpoint: Path | StoredFile | None) -> None:
         """Train task by task and measure R, from the present state on."""
         self._checkpoint, self._saved = checkpoint, time.perf_counter()
-        if not self.n_correct:
+        if not self.cells:
             self.n_examples = self.evaluator.n_examples()
             self._measure(-1, report)
         for index in range(self.next_task, self.stream.n_tasks):
@@ -125,6 +124,18 @@ class _Protocol:
             "kept_bytes": float(sum(strategy.kept_bytes() for strategy in self.learner.strategies)),
         }
 
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured, as fields of the result."""
+        return {
+            "n_correct": [[None if cell is None else sum(cell.n_right) for cell in row] for row in self.cells],
+            "n_examples": self.n_examples,
+            "task_names": list(self.stream.task_names),
+            "class_names": self.stream.class_names,
+            "measured": _counts(self.cells),
+            "ranked": _ranked(self.cells),
+            "positive_class": self.stream.positive_class,
+        }
+
     def details(self) -> dict[str, Any]:
         """Return what the strategies report about themselves."""
         return {s.name: facts for s in self.learner.strategies if (facts := s.report())}
@@ -140,7 +151,7 @@ class _Protocol:
             return True
         try:
             self.next_task = payload["next_task"]
-            self.n_correct = payload["n_correct"]
+            self.cells = measurements(payload["measured"], payload["ranked"])
             self.n_examples = payload["n_examples"]
             self.seconds = payload["seconds"]
             self.learner.load_state_dict(payload["learner"])
@@ -155,12 +166,11 @@ class _Protocol:
         clock = time.perf_counter()
         n_tasks = self.stream.n_tasks
         measured = n_tasks if self.spec.incremental_type == "domain" else after + 1
-        row = [self.evaluator.n_correct(task) if task < measured else None for task in range(n_tasks)]
-        self.n_correct.append(row)
+        row = [self.evaluator.measure(task) if task < measured else None for task in range(n_tasks)]
+        self.cells.append(row)
         self.seconds["evaluate_seconds"] += time.perf_counter() - clock
         if report is not None:
-            counts = zip(row, self.n_examples, strict=True)
-            report(after, [math.nan if c is None else c / n for c, n in counts])
+            report(after, row, self.stream)
 
     def _count_training(self) -> None:
         now = time.perf_counter()
@@ -183,7 +193,8 @@ class _Protocol:
     def _save(self, path: Path | StoredFile) -> None:
         payload = {
             "next_task": self.next_task,
-            "n_correct": self.n_correct,
+            "measured": _counts(self.cells),
+            "ranked": _ranked(self.cells),
             "n_examples": self.n_examples,
             "seconds": self.seconds
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
@@ -200,6 +211,16 @@ def _begin(spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: P
     """Return the state that a usable checkpoint holds, else the state at the beginning."""
     run = _Protocol(spec, data, placement)
     return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement)
+
+
+def _counts(cells: list[list[Measurement | None]]) -> list[list[list[list[int]] | None]]:
+    return [
+        [None if c is None else [list(c.n_true), list(c.n_predicted), list(c.n_right)] for c in row] for row in cells
+    ]
+
+
+def _ranked(cells: list[list[Measurement | None]]) -> list[list[dict[str, float | None]]]:
+    return [[{} if cell is None else dict(cell.ranked) for cell in row] for row in cells]
 
 
 def warm_up() -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
-from orchestrator.core.metrics import METRICS
+from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
+from orchestrator.core.quantities import quantity
+from orchestrator.core.scores import ACCURACY, Measurement, Score
 
 Status = Literal["completed", "failed", "error"]
 """`failed` is the trial's own doing and is a result; `error` is the machine's, and the next run tries again."""
@@ -33,6 +40,11 @@ class TrialResult:
         details: what the method reports about itself.
         chance_accuracy: mean over tasks of the accuracy of the best answer that ignores the input, in [0, 1]; None if
             the trial did not complete.
+        task_names: name of each task (T,); empty if the trial did not complete, as what follows.
+        class_names: for each task, the class behind each output that competes for it (T, C).
+        measured: the cells of R as [true, predicted, right] of each class (T + 1, T, 3, C), None if not measured.
+        ranked: the same cells as score -> value, for the scores that were asked for, (T + 1, T).
+        positive_class: the class that average precision is for, if the data set has two.
     """
 
     key: str
@@ -44,6 +56,11 @@ class TrialResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     chance_accuracy: float | None = None
+    task_names: list[str] = field(default_factory=list)
+    class_names: list[list[str]] = field(default_factory=list)
+    measured: list[list[list[list[int]] | None]] = field(default_factory=list)
+    ranked: list[list[dict[str, float | None]]] = field(default_factory=list)
+    positive_class: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _plain(self.reason))
@@ -53,11 +70,57 @@ class TrialResult:
     def matrix(self) -> AccuracyMatrix:
         return AccuracyMatrix(tuple(tuple(row) for row in self.n_correct), tuple(self.n_examples))
 
-    def metrics(self) -> dict[str, float]:
-        """Return every metric; all NaN if the trial did not complete."""
+    @cached_property
+    def cells(self) -> list[list[Measurement | None]]:
+        """Return what was measured of each cell of R (T + 1, T)."""
+        return measurements(self.measured, self.ranked)
+
+    def scores(self, score: Score) -> NDArray[np.float64]:
+        """Return R (T + 1, T) of a score, NaN if not measured or undefined."""
+        if score == ACCURACY:
+            return self.matrix.accuracy
+        values = [
+            [math.nan if c is None else c.value(score, names) for c, names in zip(row, self.class_names, strict=True)]
+            for row in self.cells
+        ]
+        return np.array(values, dtype=float).reshape(-1, len(self.n_examples))
+
+    def metrics(self, score: Score = ACCURACY) -> dict[str, float]:
+        """Return every metric for a scenario with this score; all NaN if the trial did not complete."""
         if self.status != "completed":
             return dict.fromkeys(METRICS, math.nan)
-        return compute_metrics(self.matrix.accuracy)
+        found = compute_metrics(self.scores(score), may_be_undefined=score != ACCURACY)
+        accuracy = found if score == ACCURACY else compute_metrics(self.matrix.accuracy)
+        own = {name: accuracy[general] for name, general in ACCURACY_METRICS.items()}
+        return {name: own[name] if name in own else found[name] for name in METRICS}
+
+    def quantities(self, texts: Iterable[str], score: Score) -> Mapping[str, float]:
+        """Return what objectives and limits name, each in a scenario with this score; NaN if it did not complete."""
+        if self.status != "completed":
+            return dict.fromkeys(texts, math.nan)
+        return {text: quantity(text).of(self.scores, self.task_names, score) for text in texts}
+
+    def constant_score(self, score: Score, knows_task: bool) -> float:
+        """Return the mean over tasks of the score of the best answer that ignores the input; NaN if it tells nothing.
+
+        Args:
+            score: the score.
+            knows_task: whether each task may have a constant answer of its own.
+        """
+        if not self.measured or not score.constant_tells:
+            return math.nan
+        last = [(cell, names) for cell, names in zip(self.cells[-1], self.class_names, strict=True) if cell is not None]
+        values = np.array(
+            [
+                [cell.constant_value(score, names, answer, self.positive_class) for answer in range(len(cell.n_true))]
+                + [math.nan] * (max(len(c.n_true) for c, _ in last) - len(cell.n_true))
+                for cell, names in last
+            ]
+        )
+        values = values[~np.isnan(values).all(axis=1)]
+        if not len(values):
+            return math.nan
+        return float(np.nanmax(values, axis=1).mean() if knows_task else np.nan_to_num(values).mean(axis=0).max())
 
     def to_json(self) -> str:
         """Return this result as the text that `from_json` reads."""
@@ -67,6 +130,20 @@ class TrialResult:
     def from_json(cls, text: str) -> TrialResult:
         """Return the result that `to_json` wrote, equal to the original."""
         return cls(**json.loads(text))
+
+
+def measurements(
+    measured: Sequence[Sequence[Sequence[Sequence[int]] | None]],
+    ranked: Sequence[Sequence[Mapping[str, float | None]]],
+) -> list[list[Measurement | None]]:
+    """Return the cells of R (T + 1, T) from the fields of a result that hold them."""
+    return [
+        [
+            None if counts is None else Measurement(counts[0], counts[1], counts[2], values)
+            for counts, values in zip(row, extra, strict=True)
+        ]
+        for row, extra in zip(measured, ranked, strict=True)
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -57,8 +57,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Run
         {
             "methods": ["naive"],
             "seeds": {"search": 1, "confirm": 2},
-            "model": {"hidden": [8]},
-            "training": {"epochs": 1},
+            "model": {"hidden": [16]},
+            "training": {"epochs": 5},
             "streams": {"split-digits": {"n_tasks": 2}},
         }
     )

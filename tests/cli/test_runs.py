@@ -12,7 +12,7 @@ def test_show(cli: RunCli, run_folder: RunFolder) -> None:
     path, _ = run_folder
     code, out, _ = cli("show", path)
     assert code == 0
-    assert "Recommended: naive: average_accuracy" in out
+    assert "Recommended: naive: average accuracy" in out
     assert "test, 2 seeds" in out
 
 
@@ -30,8 +30,8 @@ def test_show_one_trial(cli: RunCli, run_folder: RunFolder) -> None:
     code, out, _ = cli("show", path, "--trial", keys["search"][:12])
     assert code == 0
     assert f"trial {keys['search']}" in out
-    assert "after 0" in out
-    assert "after 1" in out
+    assert "after 0/1" in out
+    assert "after 2/3" in out
 
 
 def test_show_refuses_what_it_cannot_show(mistake: Mistake, run_folder: RunFolder, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_a_trial_prints_rows_metrics_and_costs(cli: RunCli) -> None:
     code, out, _ = cli("trial", "split-digits/task", "ewc", "--with", "penalty_weight=10", *SMALL)
     assert code == 0
     assert ": completed\n" in out
-    assert "accuracy on   task 0  task 1\n" in out
-    for word in ("after task 0", "after task 1", "average_accuracy", "worst_forgetting", "kept_bytes", "seconds"):
+    assert "accuracy on     0/1     2/3\n" in out
+    for word in ("after 0/1", "after 2/3", "average_accuracy", "worst_forgetting", "kept_bytes", "seconds"):
         assert word in out
     assert "forward_transfer" not in out, "it was not measured"
 
@@ -87,8 +87,8 @@ def test_a_trial_ignores_what_only_a_sweep_needs(cli: RunCli, tmp_path: Path) ->
     path.write_text(yaml.safe_dump(content))
     code, out, _ = cli("trial", "split-digits/task", "replay", "--spec", path, "--with", "buffer_size=10")
     assert code == 0
-    assert "after task 0" in out
-    assert "after task 1" not in out
+    assert "after 0/1" in out
+    assert "after 2/3" not in out
 
 
 def test_a_trial_that_diverges_is_incomplete(cli: RunCli) -> None:

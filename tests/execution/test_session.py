@@ -16,6 +16,7 @@ from orchestrator import api
 from orchestrator.cli.exits import guarded
 from orchestrator.cli.main import app
 from orchestrator.core.errors import DataError, RunFolderError, StorageError
+from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import Progress, Session, outcome_of
 from orchestrator.report.answer import summarise
 from orchestrator.results.run import Run
@@ -127,7 +128,7 @@ def test_a_result_from_the_tables_equals_a_live_one(
     session = open_session()
     result = make_result(hand_out(session), costs={"seconds": 0.1 + 0.2, "kept_bytes": 1e15 + 1, "n_parameters": 3.0})
     session.finish(result)
-    stored, live = session.run.outcomes()[result.key], outcome_of(result)
+    stored, live = session.run.outcomes()[result.key], outcome_of(result, session.spec, ACCURACY)
     assert stored.status == live.status
     known = {name: value for name, value in live.values.items() if value == value}
     assert {name: stored.values[name] for name in known} == known

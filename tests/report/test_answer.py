@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import outcome_of
 from orchestrator.report.answer import CellSummary, ScenarioSummary, Spread, n_met, note_on_others, spread, summarise
 from orchestrator.results.rows import trial_row
@@ -81,7 +82,7 @@ class Rows:
             if place < len(measured):
                 ended = result(trial, measured[place])
                 self.rows[trial.key] = trial_row(trial, planned.suggestion, ended, {})
-                self.outcomes[trial.key] = outcome_of(ended)
+                self.outcomes[trial.key] = outcome_of(ended, self.spec, ACCURACY)
                 search.record(trial.key, self.outcomes[trial.key])
         return self
 

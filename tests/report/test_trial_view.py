@@ -31,6 +31,7 @@ def trial_row(**values: Any) -> dict[str, Any]:
         "reason": "",
         "hyperparameters": '{"pruning_rate":0.5}',
         "details": "{}",
+        "score": "accuracy",
         "average_accuracy": 0.9,
         "worst_forgetting": 0.1,
     } | values

@@ -74,7 +74,7 @@ def by_pandas(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     for table, key in (("trials", ["key"]), ("accuracy", ["key", "after_task", "task"])):
         frame = pd.read_parquet(run.path / table).sort_values(key, ignore_index=True)
         assert not frame.duplicated(key).any()
-        ours = Table(run.path / table, table).read().sort_values(key, ignore_index=True)
+        ours = Table(run.path / table, table).read(with_lists=True).sort_values(key, ignore_index=True)
         pd.testing.assert_frame_equal(frame, ours)
         frames.append(frame)
     return frames[0], frames[1]

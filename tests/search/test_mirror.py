@@ -52,7 +52,7 @@ def search_with_mirror(
         planned = search.hand_out(search.waiting_requests()[0])
         fails = planned.suggestion == 2 and planned.spec.seed == 1
         outcome = Outcome(
-            "failed" if fails else "completed", {"average_accuracy": 0.5 + planned.suggestion / 100, "forgetting": 0.2}
+            "failed" if fails else "completed", {"average": 0.5 + planned.suggestion / 100, "forgetting": 0.2}
         )
         known[planned.spec.key] = outcome
         search.record(planned.spec.key, outcome)

@@ -31,7 +31,7 @@ FIELDS: dict[str, Any] = {
     "search": {"suggestions": 5, "batch": 2},
 }
 N_NAIVE, N_EWC = 2 + 3, 5 * 2 + 3
-GOOD = {"average_accuracy": 0.9, "worst_forgetting": 0.0}
+GOOD = {"average": 0.9, "worst_forgetting": 0.0}
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def judge(trial: TrialSpec) -> Outcome:
     size = float(trial.hyperparameters.get("buffer_size", 0))  # type: ignore[arg-type]
     noise = ((trial.seed * 7919) % 13 - 6) / 1000 if trial.phase == "search" else 0.0
     accuracy = 0.9 - (ratio - 0.6) ** 2 + math.log10(size + 1) / 100 + noise
-    return completed(average_accuracy=accuracy, worst_forgetting=0.5 - 0.5 * ratio + noise, kept_bytes=272 * size)
+    return completed(average=accuracy, worst_forgetting=0.5 - 0.5 * ratio + noise, kept_bytes=272 * size)
 
 
 def drive(
@@ -273,7 +273,7 @@ def test_equal_suggestions_share_their_trials(replay: MakeSpec, batch: int) -> N
     assert cell.n_recorded == cell.n_expected == 6 * 2 + 2
     for suggestion in cell.suggestions:
         expected = [0.9 - 0.01 + math.log10(float(suggestion.hyperparameters["buffer_size"]) + 1) / 100]  # type: ignore[arg-type]
-        assert suggestion.mean("search", "average_accuracy") == pytest.approx(expected[0], abs=0.01)
+        assert suggestion.mean("search", "average") == pytest.approx(expected[0], abs=0.01)
     again, nothing = searched(spec, trained)
     assert nothing == {}
     assert history(again) == history(search)
@@ -283,7 +283,7 @@ def test_equal_suggestions_share_their_trials(replay: MakeSpec, batch: int) -> N
 
 
 def failing(status: str, when: Callable[[TrialSpec], bool]) -> Judge:
-    return lambda trial: Outcome(status, {"average_accuracy": 2.0}) if when(trial) else judge(trial)
+    return lambda trial: Outcome(status, {"average": 2.0}) if when(trial) else judge(trial)
 
 
 def test_a_suggestion_with_a_failed_seed_is_not_chosen(replay: MakeSpec) -> None:
@@ -299,7 +299,7 @@ def test_a_suggestion_with_a_failed_seed_is_not_chosen(replay: MakeSpec) -> None
     assert best.number in failed
     for number in failed:
         assert told[number].state == optuna.trial.TrialState.FAIL
-        assert math.isnan(cell.suggestions[number].mean("search", "average_accuracy"))
+        assert math.isnan(cell.suggestions[number].mean("search", "average"))
     assert cell.chosen is not None
     assert cell.chosen.number not in failed
     assert cell.is_finished
@@ -315,7 +315,7 @@ def test_if_everything_fails_nothing_is_chosen(replay: MakeSpec) -> None:
 
 def test_a_metric_that_is_nan_is_not_measured(replay: MakeSpec) -> None:
     def no_limit(trial: TrialSpec) -> Outcome:
-        return completed(average_accuracy=0.9, worst_forgetting=math.nan)
+        return completed(average=0.9, worst_forgetting=math.nan)
 
     search, _ = searched(replay(), judge=no_limit)
     assert search.cells[0].chosen is None
@@ -352,7 +352,7 @@ def test_the_best_feasible_is_chosen(replay: MakeSpec) -> None:
     cell, spec = search.cells[0], replay(24)
     feasible = [s for s in cell.suggestions if s.mean("search", "worst_forgetting") <= 0.15]
     assert 0 < len(feasible) < 24
-    best = max(feasible, key=lambda s: s.mean("search", "average_accuracy"))
+    best = max(feasible, key=lambda s: s.mean("search", "average"))
     assert cell.chosen is best
     top = min(cell.suggestions, key=lambda s: rank(spec.objective, s.mean("search", spec.objective)))
     assert top not in feasible, "the limit decided"
@@ -371,30 +371,30 @@ def test_without_a_feasible_one_nothing_is_confirmed(replay: MakeSpec) -> None:
 
 
 def test_a_cost_as_objective_is_minimized(replay: MakeSpec) -> None:
-    search, _ = searched(replay(objective="kept_bytes", limits=["average_accuracy >= 0.85"]))
+    search, _ = searched(replay(objective="kept_bytes", limits=["average >= 0.85"]))
     cell = search.cells[0]
     assert cell.study_direction == "minimize"
-    feasible = [s for s in cell.suggestions if s.mean("search", "average_accuracy") >= 0.85]
+    feasible = [s for s in cell.suggestions if s.mean("search", "average") >= 0.85]
     assert cell.chosen is min(feasible, key=lambda s: s.mean("search", "kept_bytes"))
     assert cell.chosen.hyperparameters["buffer_size"] < 500  # type: ignore[operator]
 
 
 def test_limits_hold_for_the_mean_or_for_every_seed(make_spec: MakeSpec) -> None:
-    outcomes = {0: completed(average_accuracy=0.8, forgetting=0.04), 1: completed(average_accuracy=0.9, forgetting=0.1)}
+    outcomes = {0: completed(average=0.8, forgetting=0.04), 1: completed(average=0.9, forgetting=0.1)}
     suggestion = Suggestion(0, {}, {"search": outcomes, "confirm": {}})
     for aggregate, violation in (("mean", 0.0), ("every_seed", 3.0)):
         spec = make_spec(limits=["forgetting <= 0.07 (tolerance 0.01)"], search={"limits_hold_for": aggregate})
         assert suggestion.violations("search", spec) == pytest.approx([violation])
         assert suggestion.is_feasible("search", spec) == (aggregate == "mean")
         assert suggestion.total_violation("search", spec) == pytest.approx(violation)
-    assert suggestion.mean("search", "average_accuracy") == pytest.approx(0.85)
-    assert math.isnan(suggestion.mean("confirm", "average_accuracy"))
+    assert suggestion.mean("search", "average") == pytest.approx(0.85)
+    assert math.isnan(suggestion.mean("confirm", "average"))
     assert not suggestion.is_feasible("confirm", make_spec())
 
 
 def test_only_violated_limits_add_up_in_tolerances(make_spec: MakeSpec) -> None:
-    spec = make_spec(limits=["forgetting <= 0.1 (tolerance 0.02)", "kept_bytes <= 1000", "average_accuracy >= 0.5"])
-    outcome = completed(average_accuracy=0.9, forgetting=0.14, kept_bytes=1250.0)
+    spec = make_spec(limits=["forgetting <= 0.1 (tolerance 0.02)", "kept_bytes <= 1000", "average >= 0.5"])
+    outcome = completed(average=0.9, forgetting=0.14, kept_bytes=1250.0)
     suggestion = Suggestion(0, {}, {"search": {0: outcome}, "confirm": {}})
     assert suggestion.violations("search", spec) == pytest.approx([2.0, 2.5, -8.0])
     assert suggestion.total_violation("search", spec) == pytest.approx(4.5)
@@ -421,7 +421,7 @@ def test_optuna_gets_the_limits_and_chooses_the_same(replay: MakeSpec, hold_for:
     for trial, suggestion in zip(told, cell.suggestions, strict=True):
         assert list(trial.constraints) == ["worst_forgetting <= 0.15", "kept_bytes <= 400000"]
         assert list(trial.constraints.values()) == suggestion.violations("search", spec)
-        assert trial.value == suggestion.mean("search", "average_accuracy")
+        assert trial.value == suggestion.mean("search", "average")
         assert trial.params == suggestion.hyperparameters
     assert cell.chosen is not None
     assert studies[0].best_trial.number == cell.chosen.number
@@ -430,7 +430,7 @@ def test_optuna_gets_the_limits_and_chooses_the_same(replay: MakeSpec, hold_for:
 def conflict(trial: TrialSpec) -> Outcome:
     """Accuracy wants a low ratio, the limit a high one: a fifth of the range is feasible."""
     ratio = float(trial.hyperparameters["replay_ratio"])  # type: ignore[arg-type]
-    return completed(average_accuracy=1 - ratio, worst_forgetting=1 - ratio)
+    return completed(average=1 - ratio, worst_forgetting=1 - ratio)
 
 
 def test_limits_steer_the_sampler(replay: MakeSpec) -> None:

@@ -212,7 +212,7 @@ def with_an_odd_payload(path: Path) -> None:
 
 
 def with_other_layout(path: Path) -> None:
-    change_content(path, lambda content: content["payload"].pop("n_correct"))
+    change_content(path, lambda content: content["payload"].pop("measured"))
 
 
 def with_half_of_the_learner(path: Path) -> None:
@@ -238,7 +238,7 @@ def stopped(make_trial: Callable[..., TrialSpec], digits: Dataset) -> tuple[Tria
     """Return a trial, its checkpoint from a stop after task 3, and its result without a stop."""
     spec, data = make_trial(method="replay"), digits.phase("confirm", 0.1)
 
-    def stop(after: int, row: list[float]) -> None:
+    def stop(after: int, row: object, stream: object) -> None:
         if after == 3:
             raise KeyboardInterrupt
 
@@ -257,7 +257,7 @@ def test_a_trial_continues_from_its_checkpoint(
     (tmp_path / "c.pt").write_bytes(content)
     rows: list[int] = []
     data = digits.phase("confirm", 0.1)
-    result = run_trial(spec, data, report=lambda after, row: rows.append(after), checkpoint=tmp_path / "c.pt")
+    result = run_trial(spec, data, report=lambda after, row, stream: rows.append(after), checkpoint=tmp_path / "c.pt")
     assert rows == [3, 4]
     assert result.n_correct == expected.n_correct
 
@@ -272,7 +272,7 @@ def test_a_trial_starts_over_from_a_bad_checkpoint(
     damage(path)
     rows: list[int] = []
     data = digits.phase("confirm", 0.1)
-    result = run_trial(spec, data, report=lambda after, row: rows.append(after), checkpoint=path)
+    result = run_trial(spec, data, report=lambda after, row, stream: rows.append(after), checkpoint=path)
     assert result.status == "completed"
     assert rows == [-1, 0, 1, 2, 3, 4]
     assert result.n_correct == expected.n_correct
@@ -320,7 +320,7 @@ def test_a_stop_inside_a_task_resumes_on_a_gpu(
     monkeypatch.setattr(trial_module, "save_checkpoint", save)
     rows: list[int] = []
     result = run_trial(
-        spec, data, Placement("cuda"), lambda after, row: rows.append(after), checkpoint=tmp_path / "c.pt"
+        spec, data, Placement("cuda"), lambda after, row, stream: rows.append(after), checkpoint=tmp_path / "c.pt"
     )
     assert result.status == "completed", result.reason
     assert rows == [2, 3, 4]

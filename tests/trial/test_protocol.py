@@ -22,11 +22,13 @@ import torch
 
 from orchestrator.core.metrics import METRICS
 from orchestrator.core.placement import Placement
+from orchestrator.core.scores import ACCURACY, Measurement
 from orchestrator.results.rows import trial_row
 from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.streams.stream import Stream
 from orchestrator.trial import protocol as trial_module
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -145,7 +147,12 @@ def test_packnet_is_measured_after_pruning(make_trial: MakeTrial, digits: Datase
 
 def test_report_gets_each_row(make_trial: MakeTrial, digits: Dataset) -> None:
     rows: dict[int, list[float]] = {}
-    result = run(make_trial("split-digits/class"), digits, report=rows.__setitem__)
+
+    def report(after: int, row: list[Measurement | None], stream: Stream) -> None:
+        names = stream.class_names
+        rows[after] = [math.nan if c is None else c.value(ACCURACY, n) for c, n in zip(row, names, strict=True)]
+
+    result = run(make_trial("split-digits/class"), digits, report=report)
     assert list(rows) == [-1, 0, 1, 2, 3, 4]
     torch.testing.assert_close(
         torch.tensor(list(rows.values()), dtype=torch.float64),
@@ -232,7 +239,7 @@ for text, checkpoint in json.load(sys.stdin):
     result = run_trial(
         spec,
         digits.phase(spec.phase, spec.validation_share),
-        report=lambda after, row: rows.append(after),
+        report=lambda after, row, stream: rows.append(after),
         checkpoint=Path(checkpoint) if checkpoint else None,
     )
     found.append([result.to_json(), rows])
@@ -261,7 +268,7 @@ def second_process(
     """Return the results of a new process: every trial continued after a stop here, then from scratch."""
     torch.set_num_threads(1)
 
-    def stop(after: int, row: list[float]) -> None:
+    def stop(after: int, row: object, stream: object) -> None:
         if after == 2:
             raise StopError
 
@@ -317,7 +324,8 @@ def test_a_killed_process_leaves_a_checkpoint(
     spec = next(s for s in trials if s.cell == "split-digits/class replay")
     path = tmp_path / "running.pt"
     fatal = CHILD.replace(
-        "lambda after, row: rows.append(after)", "lambda after, row: os.kill(os.getpid(), 9) if after == 3 else None"
+        "lambda after, row, stream: rows.append(after)",
+        "lambda after, row, stream: os.kill(os.getpid(), 9) if after == 3 else None",
     )
     code = (
         "import os\nfrom orchestrator.trial import protocol as trial\ntrial.SECONDS_BETWEEN_CHECKPOINTS = 0.0\n" + fatal
@@ -326,7 +334,7 @@ def test_a_killed_process_leaves_a_checkpoint(
     child = subprocess.run([sys.executable, "-c", code], input=sent, text=True, capture_output=True, timeout=120)
     assert child.returncode == -signal.SIGKILL
     rows: list[int] = []
-    result = run(spec, digits, report=lambda after, row: rows.append(after), checkpoint=path)
+    result = run(spec, digits, report=lambda after, row, stream: rows.append(after), checkpoint=path)
     assert rows == [3, 4]
     assert result.n_correct == results[spec.key].n_correct
 
@@ -343,7 +351,7 @@ def test_the_time_before_a_stop_is_counted_once(make_trial: MakeTrial, digits: D
     path, spec = tmp_path / "c.pt", make_trial()
     for last in (0, 1, 2):
 
-        def stop(after: int, row: list[float], last: int = last) -> None:
+        def stop(after: int, row: object, stream: object, last: int = last) -> None:
             if after == last + 1:
                 raise StopError
 
