@@ -52,6 +52,7 @@ class Learner:
         settings: how each task is trained.
         generators: the trial's random generators.
         device: device of all tensors.
+        class_names: the class behind each output, for class weights by name.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Learner:
         settings: TrainingSettings,
         generators: Generators,
         device: torch.device,
+        class_names: Sequence[str] = (),
     ) -> None:
         self._build = build
         self.past_task = past_task
@@ -71,6 +73,9 @@ class Learner:
         self.device = device
         self.optimizer: torch.optim.Optimizer | None = None
         self.n_seen = 0
+        self._class_counts = torch.zeros(self.layout.n_outputs, dtype=torch.int64)
+        self._given_weights = given_weights(settings, class_names, device)
+        self._renew_weights()
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
             self._grow(len(set(self.layout.ranges)))
         self.strategies = [strategy(self, hyperparameters) for strategy, hyperparameters in methods]
@@ -112,6 +117,8 @@ class Learner:
         if not resumed:
             self.n_seen = task.index + 1
             self._grow(self.layout.head_of(task.index) + 1)
+            self._class_counts += torch.bincount(task.labels.cpu(), minlength=len(self._class_counts))
+            self._renew_weights()
             for strategy in self.strategies:
                 strategy.begin_task(task)
             self._progress = Progress()
@@ -194,7 +201,32 @@ class Learner:
 
     def cross_entropy(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy () float32 of `batch`, with its graph."""
-        return _cross_entropy(batch, self._forward(batch))
+        forward = self._forward(batch)
+        return self.label_loss(forward.logits, batch.labels, forward.first)
+
+    def label_loss(self, logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
+        """Return the mean cross-entropy () float32, weighted by class if the settings ask for it.
+
+        Args:
+            logits: (B, C) float32.
+            labels: output index of each example, (B,) int64.
+            first: output index of the logits' first column.
+        """
+        weights = self.class_weights
+        own = None if weights is None else weights[first : first + logits.shape[1]]
+        return F.cross_entropy(logits, labels - first if first else labels, own)
+
+    def _renew_weights(self) -> None:
+        """Set the weight of each output (C,) float32: as given, or n / (k n_c) as scikit-learn's 'balanced'.
+
+        Of n examples of k classes in the tasks so far, n_c are of class c.
+        """
+        self.class_weights = self._given_weights
+        if self.settings.class_weight == "balanced":
+            counts = self._class_counts.double()
+            n_classes = max(int((counts > 0).sum()), 1)
+            weights = torch.where(counts > 0, counts.sum() / (n_classes * counts.clamp_min(1)), 1.0)
+            self.class_weights = weights.float().to(self.device)
 
     def _forward(self, batch: Batch) -> Forward:
         features = self.network.backbone(batch.inputs)
@@ -206,7 +238,7 @@ class Learner:
             loss = strategy.classification_loss(batch, forward)
             if loss is not None:
                 return loss
-        return _cross_entropy(batch, forward)
+        return self.label_loss(forward.logits, batch.labels, forward.first)
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, task: int) -> Tensor:
@@ -240,6 +272,7 @@ class Learner:
         return {
             "n_seen": self.n_seen,
             "n_heads": len(self.network.heads),
+            "class_counts": self._class_counts,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer_state() if self.optimizer and keep else None,
             "generators": self.generators.state_dict(),
@@ -250,6 +283,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned. If a task was being trained, `learn` it next."""
         self.n_seen = state["n_seen"]
+        self._class_counts = state["class_counts"].clone()
+        self._renew_weights()
         for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(strategy_state)
         self._grow(state["n_heads"])
@@ -289,9 +324,11 @@ class Learner:
             _finite(parameter.detach().sum(), f"parameter {name} after task {task}")
 
 
-def _cross_entropy(batch: Batch, forward: Forward) -> Tensor:
-    labels = batch.labels - forward.first if forward.first else batch.labels
-    return F.cross_entropy(forward.logits, labels)
+def given_weights(settings: TrainingSettings, class_names: Sequence[str], device: torch.device) -> Tensor | None:
+    """Return the weight of each output (C,) float32 that the settings give by the name of its class, or None."""
+    if not isinstance(settings.class_weight, dict):
+        return None
+    return torch.tensor([settings.class_weight.get(name, 1.0) for name in class_names], device=device)
 
 
 def _finite(value: Tensor, what: str) -> float:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from strategies.layout import ActiveOutputs
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number or a boolean, which YAML makes of a class such as 1 or true, as the name of the class."""
+    return str(value) if isinstance(value, int | float) else value
+
+
+ClassName = Annotated[str, BeforeValidator(_as_text)]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 @dataclass(frozen=True)
@@ -37,4 +46,10 @@ class TrainingSettings(BaseModel):
     active_outputs: ActiveOutputs = Field(
         "seen",
         description="outputs in the training loss of `class` scenarios: of classes seen so far, all, or the task's own",
+    )
+    class_weight: Annotated[Literal["balanced"] | dict[ClassName, Weight] | None, Added()] = Field(
+        None,
+        examples=["balanced"],
+        description="weight of examples in the loss, remembered ones too: balanced (by how rare their class is in the "
+        "tasks so far), or class -> weight (1 for those left out)",
     )

@@ -75,6 +75,15 @@ class Stream:
         return [[*each, *(f"output {n}" for n in range(len(each), width))] for each in own]
 
     @property
+    def output_names(self) -> list[str]:
+        """Return the class behind each output, or all of them for one that stands for another class in each task."""
+        names = self._data.facts.class_names
+        if self.layout.incremental_type != "domain":
+            return [names[c] for classes in self._classes for c in classes]
+        behind = [dict.fromkeys(names[c] for c in column) for column in zip(*self._classes, strict=False)]
+        return ["/".join(each) for each in behind]
+
+    @property
     def positive_class(self) -> str | None:
         """Return the rarer class of a data set with two, the second of equally rare ones; None with more classes."""
         if self._data.facts.n_classes != 2:

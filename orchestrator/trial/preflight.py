@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from orchestrator.core.errors import DataError, SpecError
+from orchestrator.core.text import nearest
 from orchestrator.models.building import model_faults
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.limits import class_faults, metric_faults
@@ -65,6 +66,7 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
             reason = _refused(spec.stream_settings(stream), kind, datasets[stream])
             if reason:
                 faults.append(f"scenarios.{index}: {scenario} is impossible: {reason}")
+    faults += _weight_faults(spec, datasets)
     shapes = {
         padded_shape(datasets[dataset_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
         for stream in dict.fromkeys(cell.stream for cell in spec.cells)
@@ -82,6 +84,25 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         of_tasks = list(metric_faults(spec, cell, names)) if cell.stream in sound else []
         faults += of_tasks or class_faults(spec, cell, names, classes_held_out(spec, cell, dataset))
     return faults
+
+
+def _weight_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Yield why classes cannot be weighted by name."""
+    weights = spec.training.class_weight
+    if not isinstance(weights, dict):
+        return
+    for cell in {cell.scenario: cell for cell in spec.cells}.values():
+        dataset = datasets.get(dataset_of(cell.stream))
+        for name in weights if dataset is not None else ():
+            known = dataset.facts.class_names if dataset is not None else ()
+            if name not in known:
+                yield f"training.class_weight: {cell.scenario} has no class '{name}'; {nearest(name, known)}"
+        family = family_of(cell.stream, spec.stream_settings(cell.stream))
+        if cell.incremental_type == "domain" and family == "split":
+            yield (
+                f"training.class_weight: an output of {cell.scenario} stands for another class in each task; use "
+                "balanced"
+            )
 
 
 def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str, list[str]]:

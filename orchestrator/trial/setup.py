@@ -32,5 +32,6 @@ def set_up(spec: TrialSpec, data: PhaseData, device: torch.device) -> tuple[Stre
         settings=spec.resolved_training(),
         generators=generators,
         device=device,
+        class_names=stream.output_names,
     )
     return stream, learner

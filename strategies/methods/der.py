@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
-from strategies.lazy import F, no_grad, torch
+from strategies.lazy import no_grad, torch
 from strategies.parts.buffers import BufferState, n_remembered, put, reservoir_slots, write
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Der(Strategy):
             total = total + self.hyperparameters.logit_weight * distance
         if n_labels:
             labels = self.state.labels.index_select(0, rows[n_logits:])
-            total = total + self.hyperparameters.label_weight * F.cross_entropy(logits[n_logits:], labels)
+            total = total + self.hyperparameters.label_weight * self.learner.label_loss(logits[n_logits:], labels)
         return total
 
     @no_grad

@@ -118,8 +118,12 @@ class Icarl(Strategy):
         if old is not None:
             assert batch.rows is not None
             targets[:, : old.shape[1]] = old.index_select(0, batch.rows)
-        total = F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
-        return total / len(outputs)
+        weights = self.learner.class_weights
+        if weights is None:
+            return F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum") / len(outputs)
+        own = weights[batch.labels]
+        losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(1)
+        return (own * losses).sum() / own.sum()
 
     @no_grad
     def end_task(self, task: TaskData) -> None:
