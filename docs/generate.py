@@ -18,6 +18,7 @@ from typer.models import ArgumentInfo, ParameterInfo
 import orchestrator
 from orchestrator.cli import main as cli
 from orchestrator.core.metrics import COSTS, DERIVED, METRICS_AND_COSTS, Metric
+from orchestrator.core.scores import SCORES
 from orchestrator.results.schema import SCHEMA_VERSION, SCHEMAS
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.checking import refused_type
@@ -58,7 +59,13 @@ COLUMNS = {
     "trial_spec": "JSON: the resolved trial; `trial --from RUN KEY` repeats it",
     "after_task": "the matrix's row: measured after this task was learned; -1 is before any training",
     "task": "the matrix's column: the task that was measured",
-    "accuracy": "accuracy on the task's held-out examples, 0 to 1",
+    "score": "accuracy table: what R holds, the scenario's score on the task; trials table: the score's name",
+    "task_name": "the task by the name that you know it by",
+    "classes": "the classes that compete for the task; the lists below have an entry for each",
+    "n_true": "held-out examples of each class",
+    "n_predicted": "answers that name each class",
+    "n_right": "right answers of each class",
+    **{name: f"{kind.meaning}, 0 to 1" for name, kind in SCORES.items() if not kind.of_class},
     "n_correct": "held-out examples that were right",
     "n_examples": "held-out examples of the task",
     **{name: metric.meaning for name, metric in METRICS_AND_COSTS.items()},

@@ -12,6 +12,7 @@ from orchestrator.core.text import visible, visible_lines
 EXIT_MISTAKE = 2
 EXIT_INCOMPLETE = 3
 EXIT_DIFFERENT = 4
+EXIT_NO_ANSWER = 5
 EXIT_INTERRUPTED = 130
 
 

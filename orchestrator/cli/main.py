@@ -39,7 +39,8 @@ app = typer.Typer(
     name="orchestrator",
     help="Compare continual-learning methods under limits on forgetting. Start with: python -m orchestrator sweep",
     epilog="Exit codes: 0 complete, 1 a bug, 2 wrong arguments, spec, data or run folder, 3 trials are missing (run "
-    "again), 4 a repeated trial differs, 130 interrupted, 143 terminated.",
+    "again), 4 a repeated trial differs, 5 a scenario has no recommendation (with --require-answer), 130 interrupted, "
+    "143 terminated.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -55,6 +55,9 @@ MirrorStudies = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Copy the studies to this Optuna storage, to view them in its dashboard."),
 ]
+RequireAnswer = Annotated[
+    bool, typer.Option("--require-answer", help="End with exit code 5 if a scenario has no recommendation.")
+]
 AcceptChanges = Annotated[
     bool,
     typer.Option("--accept-changes", help="Continue although earlier trials ran with other software or devices."),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.answers import missing, print_answer
+from orchestrator.cli.answers import end, print_answer
 from orchestrator.cli.options import (
     Plugins,
+    RequireAnswer,
     RunArgument,
 )
 from orchestrator.core.errors import UsageError
@@ -22,6 +23,7 @@ def show(
     trial: Annotated[str | None, typer.Option(metavar="KEY", help="Show this trial and its accuracy matrix.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
     plugins: Plugins = None,
+    require_answer: RequireAnswer = False,
 ) -> None:
     """Show the answer of a run, or its trials, from its tables alone."""
     from orchestrator import api
@@ -37,8 +39,8 @@ def show(
         console.print(render_trial(row, opened.matrix(str(row["key"]))))
     elif trials:
         console.print(render_trials(opened.trials(), opened.spec.objective))
-    elif n_missing := print_answer(console, opened, opened.spec):
-        console.print(f"{missing(n_missing)}, so this answer is not final. Run the sweep again to continue.")
+    else:
+        end(console, *print_answer(console, opened, opened.spec), require_answer)
 
 
 def _row_of(trials: pd.DataFrame, key: str) -> dict[str, object]:

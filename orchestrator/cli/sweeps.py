@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.answers import missing, print_answer
-from orchestrator.cli.exits import EXIT_INCOMPLETE
+from orchestrator.cli.answers import end, print_answer
 from orchestrator.cli.options import (
     AcceptChanges,
     Address,
@@ -21,6 +20,7 @@ from orchestrator.cli.options import (
     MirrorStudies,
     NumCpus,
     Preset,
+    RequireAnswer,
     RunOption,
     Scenarios,
     SearchSeeds,
@@ -56,6 +56,7 @@ def sweep(
     num_cpus: NumCpus = None,
     mirror_studies: MirrorStudies = None,
     accept_changes: AcceptChanges = False,
+    require_answer: RequireAnswer = False,
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
@@ -80,11 +81,9 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
         )
-    n_missing = print_answer(console, api.open_run(finished.storage, cached=True), loaded)
+    n_missing, unanswered = print_answer(console, api.open_run(finished.storage, cached=True), loaded)
     console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
-    if n_missing:
-        console.print(f"{missing(n_missing)}. Run the same command again to continue.")
-        raise typer.Exit(EXIT_INCOMPLETE)
+    end(console, n_missing, unanswered, require_answer)
 
 
 def plan(

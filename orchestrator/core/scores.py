@@ -164,6 +164,34 @@ class Measurement:
         return Measurement(self.n_true, predicted, right).value(score, classes)
 
 
+def best_constant(
+    cells: Sequence[tuple[Measurement, Sequence[str]]], score: Score, positive: str | None, knows_task: bool
+) -> float:
+    """Return the mean over tasks of the score of the best answer that ignores the input; NaN if it tells nothing.
+
+    Args:
+        cells: held-out examples of each task, and the names of its classes.
+        score: the score.
+        positive: the class that average precision is for, if there are two.
+        knows_task: whether each task may have a constant answer of its own.
+    """
+    if not score.constant_tells:
+        return math.nan
+    each = [
+        [cell.constant_value(score, names, answer, positive) for answer in range(len(cell.n_true))]
+        for cell, names in cells
+    ]
+    defined = [values for values in each if not all(map(math.isnan, values))]
+    if knows_task:
+        return _mean([max(value for value in values if not math.isnan(value)) for values in defined])
+    n_answers = max(map(len, defined), default=0)
+    return max((_mean([_at(values, answer) for values in defined]) for answer in range(n_answers)), default=math.nan)
+
+
+def _at(values: Sequence[float], answer: int) -> float:
+    return values[answer] if answer < len(values) and not math.isnan(values[answer]) else 0.0
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 

@@ -157,7 +157,7 @@ def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
     n = int(((trials["status"] == "completed") & ~trials["key"].isin(visited)).sum())
     if not n:
         return ""
-    origin = "other searches (with another budget, space, seeds, methods or code)"
+    origin = "other searches (with another budget, space, seeds, methods, data or code)"
     if search.n_unknown:
         origin += " or follow from missing trials"
     return f"Not in this answer: {counted(n, 'completed trial')} in the tables, from {origin}."

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.quantities import quantity
+from orchestrator.core.metrics import quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.core.accuracy import compute_metrics
-from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, METRICS_AND_COSTS
-from orchestrator.core.quantities import quantity
+from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, METRICS_AND_COSTS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.results.rows import matrices_of
 from orchestrator.results.tables import Tables

@@ -162,7 +162,9 @@ class Run:
             )
 
     def refuse_other_data(self, fingerprints: Mapping[str, str]) -> None:
-        """Refuse data sets other than those that the recorded trials were trained on.
+        """Refuse built-in data sets other than those that the recorded trials were trained on.
+
+        A user's own data may grow or be corrected: their trials have other keys, so the old rows stay apart.
 
         Args:
             fingerprints: data set -> hash.
@@ -173,12 +175,25 @@ class Run:
         trials = self.tables.trials.read()
         for stream, recorded in set(zip(trials["stream"], trials["data_hash"], strict=True)):
             dataset = dataset_of(stream)
-            if fingerprints.get(dataset, recorded) != recorded:
-                place = "with --data-dir" if stream in STREAMS else f"under streams.{stream}"
+            if stream in STREAMS and fingerprints.get(dataset, recorded) != recorded:
                 raise RunFolderError(
                     f"run: expected the {dataset} data of the trials in '{self.where}' (hash {recorded}), got "
-                    f"{fingerprints[dataset]}; give the same files {place}, or choose another --run"
+                    f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
                 )
+
+    def earlier_data(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """Return a sentence for each of a user's data sets whose earlier state some trials were trained on.
+
+        Args:
+            fingerprints: data set -> hash of its present state.
+        """
+        trials = self.tables.trials.read()
+        old = trials[trials["data_hash"] != trials["stream"].map(dataset_of).map(fingerprints)]
+        return [
+            f"the data of {stream} have changed since {n} of the trials in the tables; these stay there, and the "
+            "answer is that of the present data"
+            for stream, n in old[old["stream"].map(dataset_of).isin(fingerprints)]["stream"].value_counts().items()
+        ]
 
     @property
     def spec(self) -> SweepSpec:
@@ -228,7 +243,8 @@ class Run:
     def search(self, spec: SweepSpec) -> SweepSearch:
         """Return the search of `spec` as far as the tables go, with the data hashes that they record."""
         trials = self.tables.trials.read()
-        known = {dataset_of(stream): value for stream, value in zip(trials["stream"], trials["data_hash"], strict=True)}
+        newest = trials.sort_values("started_at", kind="stable")  # a user's data may have changed between trials
+        known = {dataset_of(stream): value for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)}
         unknown = {dataset_of(cell.stream): "" for cell in spec.cells}
         return SweepSearch(spec, unknown | known, self.outcomes(spec))
 

@@ -16,7 +16,7 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState
 
-from orchestrator.core.quantities import lower_is_better
+from orchestrator.core.metrics import lower_is_better
 from orchestrator.search.suggestion import Outcome, Suggestion, rank
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import ResolvedRequest

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from orchestrator.core.quantities import lower_is_better
+from orchestrator.core.metrics import lower_is_better
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 from search_spaces import Constraint, Value

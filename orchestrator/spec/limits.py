@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import METRICS
-from orchestrator.core.quantities import Quantity, quantity
+from orchestrator.core.metrics import METRICS, Quantity, quantity
 from orchestrator.core.scores import Score
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import Cell

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.core.canonical import short_hash
 from orchestrator.core.errors import SpecError
-from orchestrator.core.quantities import quantity
+from orchestrator.core.metrics import quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario

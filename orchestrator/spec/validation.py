@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from orchestrator.core.quantities import quantity
+from orchestrator.core.metrics import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import Request

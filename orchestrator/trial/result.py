@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
-from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
-from orchestrator.core.quantities import quantity
-from orchestrator.core.scores import ACCURACY, Measurement, Score
+from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, quantity
+from orchestrator.core.scores import ACCURACY, Measurement, Score, best_constant
 
 Status = Literal["completed", "failed", "error"]
 """`failed` is the trial's own doing and is a result; `error` is the machine's, and the next run tries again."""
@@ -107,20 +106,9 @@ class TrialResult:
             score: the score.
             knows_task: whether each task may have a constant answer of its own.
         """
-        if not self.measured or not score.constant_tells:
-            return math.nan
-        last = [(cell, names) for cell, names in zip(self.cells[-1], self.class_names, strict=True) if cell is not None]
-        values = np.array(
-            [
-                [cell.constant_value(score, names, answer, self.positive_class) for answer in range(len(cell.n_true))]
-                + [math.nan] * (max(len(c.n_true) for c, _ in last) - len(cell.n_true))
-                for cell, names in last
-            ]
-        )
-        values = values[~np.isnan(values).all(axis=1)]
-        if not len(values):
-            return math.nan
-        return float(np.nanmax(values, axis=1).mean() if knows_task else np.nan_to_num(values).mean(axis=0).max())
+        cells = self.cells[-1] if self.measured else []
+        last = [(cell, names) for cell, names in zip(cells, self.class_names, strict=bool(cells)) if cell is not None]
+        return best_constant(last, score, self.positive_class, knows_task)
 
     def to_json(self) -> str:
         """Return this result as the text that `from_json` reads."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from orchestrator.cli.exits import EXIT_MISTAKE
+from orchestrator.cli.exits import EXIT_INCOMPLETE, EXIT_MISTAKE, EXIT_NO_ANSWER
 from tests.cli.conftest import Mistake, RunCli, RunFolder
 
 
@@ -47,8 +48,21 @@ def test_show_refuses_what_it_cannot_show(mistake: Mistake, run_folder: RunFolde
 def test_show_a_run_without_rows(cli: RunCli, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text("{}")
     code, out, _ = cli("show", tmp_path)
-    assert code == 0
+    assert code == EXIT_INCOMPLETE
     assert "No answer yet: no method has been measured" in out
     assert "trials are missing, so this answer is not final" in out
     assert cli("show", tmp_path, "--trials")[0] == 0
     assert cli("show", tmp_path, "--trial", "abc")[0] == EXIT_MISTAKE
+
+
+def test_require_answer(cli: RunCli, run_folder: RunFolder, tmp_path: Path) -> None:
+    """Exit code 3 while trials are missing, 5 once none is and a scenario has no recommendation."""
+    path, _ = run_folder
+    assert cli("show", path, "--require-answer")[0] == 0
+    copy = shutil.copytree(path, tmp_path / "run")
+    spec = (copy / "spec.yaml").read_text().partition("\n")[2]
+    (copy / "spec.yaml").write_text(spec.replace("limits: []", "limits: ['average_accuracy >= 0.9999']"))
+    code, out, _ = cli("show", copy, "--require-answer")
+    assert code == EXIT_NO_ANSWER
+    assert "--require-answer: no recommendation for split-digits/task." in out
+    assert cli("show", copy)[0] == 0

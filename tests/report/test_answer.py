@@ -360,7 +360,7 @@ def test_a_lower_budget_chooses_among_its_own_suggestions() -> None:
     assert rows.search().n_unknown == 0
     assert note_on_others(rows.search(), rows.frame()) == (
         "Not in this answer: 4 completed trials in the tables, from other searches (with another budget, space, seeds, "
-        "methods or code)."
+        "methods, data or code)."
     )
 
 
@@ -410,7 +410,7 @@ def test_the_note_counts_rows_of_other_searches() -> None:
     rows.spec = parse_spec(FIELDS | {"methods": ["ewc", "replay"]})
     assert note_on_others(rows.search(), rows.frame()) == (
         "Not in this answer: 8 completed trials in the tables, from other searches (with another budget, space, seeds, "
-        "methods or code)."
+        "methods, data or code)."
     )
 
 

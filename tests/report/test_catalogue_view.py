@@ -10,8 +10,7 @@ import yaml
 from rich.console import Console, RenderableType
 
 from orchestrator.core.errors import UsageError
-from orchestrator.core.metrics import COSTS, METRICS, METRICS_AND_COSTS
-from orchestrator.core.quantities import lower_is_better
+from orchestrator.core.metrics import COSTS, METRICS, METRICS_AND_COSTS, lower_is_better
 from orchestrator.report.catalogue_view import EXAMPLE, render_methods, render_scenarios
 from orchestrator.spec.loading import parse_spec
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.core.quantities import Quantity, lower_is_better, quantity
+from orchestrator.core.metrics import Quantity, lower_is_better, quantity
 from orchestrator.core.scores import ACCURACY, Score
 
 NAN = np.nan
