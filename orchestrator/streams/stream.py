@@ -73,7 +73,11 @@ class Stream:
         else:
             classes = list(range(facts.n_classes)) if order == "fixed" else [int(c) for c in order]
         size = self.settings.classes_per_task
-        return [classes[t * size : (t + 1) * size] for t in range(self.n_tasks)]
+        starts = [task * size for task in range(self.n_tasks)]
+        stops = [start + size for start in starts]
+        if self.settings.leftover == "last_task":
+            stops[-1] = len(classes)
+        return [classes[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
     def _make(
         self,

@@ -115,7 +115,7 @@ def _cut_faults(settings: StreamSettings, dataset: Dataset) -> Iterator[str]:
         return
     if settings.folder is None:
         return  # the spec itself refuses these fields beside a task column
-    for name in ("n_tasks", "classes_per_task", "class_order"):
+    for name in ("n_tasks", "classes_per_task", "class_order", "leftover"):
         value = getattr(settings, name)
         if value != fields[name].default:
             yield (

@@ -334,6 +334,7 @@ def test_class_settings_are_refused_for_task_folders(data: Path) -> None:
     os.rename(data / "photos", data / "2024")
     os.makedirs(data / "photos")
     os.rename(data / "2024", data / "photos" / "2024")
+    shutil.copytree(data / "photos" / "2024", data / "photos" / "2025")
     (fault,) = asked("photos", streams={"photos": {"folder": "data/photos", "image_size": 8, "n_tasks": 2}})
     assert fault.startswith("streams.photos.n_tasks: drop it (it is 2): 'data/photos' has a folder for each task")
 
