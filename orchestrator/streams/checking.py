@@ -92,11 +92,13 @@ def split_faults(settings: StreamSettings, facts: DatasetFacts) -> list[str]:
             f"n_tasks: {n_tasks} x {size} (n_tasks x classes_per_task) is more than the {available} classes; lower one "
             "of the two"
         )
-    elif settings.n_tasks is None and settings.leftover == "refuse" and (n_left := available % size):
+    n_whole, n_left = divmod(available, size)
+    if not faults and n_left and settings.n_tasks is None and settings.leftover == "refuse":
+        tasks = "1 task" if n_whole == 1 else f"{n_whole} tasks"
         faults.append(
-            f"classes_per_task: {available} classes make {available // size} tasks of {size} and leave {n_left} over"
+            f"classes_per_task: {available} classes make {tasks} of {size} and leave {n_left} over"
             f"{_named(left_over(settings, facts), facts)}; set leftover: last_task, leftover: drop or n_tasks: "
-            f"{available // size}"
+            f"{n_whole}"
         )
     return faults
 

@@ -14,7 +14,7 @@ from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.limits import metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.checking import split_faults
+from orchestrator.streams.checking import left_over_notes, split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.settings import StreamSettings, dataset_of, is_user_data, number_of_tasks
 from orchestrator.streams.sources.loading import load_stream
@@ -77,6 +77,16 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), datasets[cell.stream].facts)
         faults += metric_faults(spec, cell, n_tasks)
     return faults
+
+
+def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return what a user should know of the data that were read for a valid spec, a sentence each."""
+    notes: list[str] = []
+    for stream in dict.fromkeys(cell.stream for cell in spec.cells):
+        if (settings := spec.stream_settings(stream)) and is_user_data(settings):
+            notes += datasets[stream].notes
+            notes += left_over_notes(stream, settings, datasets[stream].facts)
+    return notes
 
 
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:

@@ -234,6 +234,41 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
         "streams.split-digits.n_tasks",
         "6 x 2 (n_tasks x classes_per_task) is more than the 10 classes",
     ),
+    "classes left over": (
+        {"streams": {"split-digits": {"classes_per_task": 3}}},
+        "streams.split-digits.classes_per_task",
+        "10 classes make 3 tasks of 3 and leave 1 over ('9'); set leftover: last_task, leftover: drop or n_tasks: 3",
+    ),
+    "shuffled classes left over": (
+        {"streams": {"split-digits": {"classes_per_task": 4, "class_order": "shuffled"}}},
+        "streams.split-digits.classes_per_task",
+        "leave 2 over (the trial's seed decides which); set leftover: last_task",
+    ),
+    "listed classes left over": (
+        {"streams": {"split-digits": {"class_order": [7, 2, 4, 5, 1]}}},
+        "streams.split-digits.classes_per_task",
+        "5 classes make 2 tasks of 2 and leave 1 over ('1');",
+    ),
+    "leftover of a stream that is not split": (
+        {"streams": {"permuted-digits": {"leftover": "drop"}}},
+        "streams.permuted-digits.leftover",
+        "have this field; leave it out",
+    ),
+    "background that is no colour": (
+        {"streams": {"photos": {"folder": "a", "background": "pink"}}},
+        "streams.photos.background",
+        "expected white, black or a colour such as '#ff8800', got 'pink'; put it in quotes, because # begins",
+    ),
+    "background that YAML takes for a comment": (
+        {"streams": {"photos": {"folder": "a", "background": None}}},
+        "streams.photos.background",
+        "got None; put it in quotes, because # begins a comment",
+    ),
+    "background without a folder": (
+        {"streams": {"split-digits": {"background": "black"}}},
+        "streams.split-digits.background",
+        "only streams of your own folder, under a name of their own, have this field; leave it out",
+    ),
     "one class a task": (
         {"streams": {"split-digits": {"classes_per_task": 1}}},
         "scenarios.0",

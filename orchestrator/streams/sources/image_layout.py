@@ -236,7 +236,7 @@ def _is_split(where: str, root: Path, names: list[str], found: dict[str, tuple[s
         raise DataError(f"{where}: '{root}' holds '{others[0]}' beside {beside}; move it away")
     if exact and not are_last:
         return _ambiguous(where, root, [others[0]], exact[0])
-    if len(found) == len(names) and len(roles) > 1 and not are_last:
+    if len(found) == len(names) and len(roles) > 1:
         return _ambiguous(where, root, names[1:], names[0])
     return False
 
