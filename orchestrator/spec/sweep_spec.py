@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from orchestrator.core.canonical import short_hash
@@ -14,6 +13,7 @@ from orchestrator.core.errors import SpecError
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
+from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
@@ -122,4 +122,4 @@ class SweepSpec(Frozen):
 
     def to_yaml(self) -> str:
         """Return the resolved spec as YAML, which `parse_spec` reads back to an equal spec."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=False), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json", exclude_unset=False))
