@@ -59,6 +59,7 @@ def run_sweep(
     """
     from orchestrator.execution.session import Session
     from orchestrator.results.run import Run
+    from orchestrator.trial.preflight import data_notes
     from orchestrator.trial.provenance import software_now
 
     opened = Run(run_place(spec, run, storage))
@@ -69,6 +70,7 @@ def run_sweep(
     with opened.locked(display.say if display else ignore):
         listeners = (display.trial_ended,) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes)
+        _say_notes(display, data_notes(spec, session.datasets))
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
         try:
             if not session.search.is_finished:
@@ -81,6 +83,12 @@ def run_sweep(
             raise
         _compact_if_worth_it(opened, display)
     return opened
+
+
+def _say_notes(display: ProgressDisplay | None, notes: list[str]) -> None:
+    for note in notes:
+        if display:
+            display.say(f"note: {note}")
 
 
 def _compact_if_worth_it(run: Run, display: ProgressDisplay | None) -> None:
@@ -132,7 +140,7 @@ def plan(
     from orchestrator.results.software_changes import software_changes
     from orchestrator.search.plan import Plan, plan_sweep
     from orchestrator.search.sweep_search import SweepSearch
-    from orchestrator.trial.preflight import load_datasets
+    from orchestrator.trial.preflight import data_notes, load_datasets
     from orchestrator.trial.provenance import software_now
 
     opened = Run(run_place(spec, run, storage))
@@ -143,7 +151,8 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    return Plan(opened.where, tuple(plan_sweep(spec, search, trials, datasets)), tuple(changes))
+    cells, notes = plan_sweep(spec, search, trials, datasets), data_notes(spec, datasets)
+    return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes))
 
 
 def open_run(path: Place, cached: bool = False) -> Run:

@@ -182,14 +182,22 @@ def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]
     if isinstance(override, list):
         if not override:
             raise SpaceError("expected at least one choice, got []; list the values to try")
-        return Choices(tuple(_checked(owner, name, value) for value in override))
+        choices = tuple(_checked(owner, name, value) for value in override)
+        for value in choices:
+            if choices.count(value) > 1:
+                written = [given for given, kept in zip(override, choices, strict=True) if kept == value]
+                shown = " and ".join(_written(given) for given in written)
+                raise SpaceError(f"expected different choices, got {shown}, which are equal; list one of them")
+        return Choices(choices)
     if not _is_number(field):
         raise SpaceError(f"expected a value or a list of choices, got a range; {name} is not a number")
     low, high = _checked(owner, name, override.low), _checked(owner, name, override.high)
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     if low > high:
-        raise SpaceError(f"expected low <= high, got low {low:g} and high {high:g}; swap them")
+        raise SpaceError(f"expected low < high, got low {low:g} and high {high:g}; swap them")
+    if low == high:
+        raise SpaceError(f"expected low < high, got {low:g} for both; write {name}: {low:g} to fix it")
     if override.log and low <= 0:
         raise SpaceError(f"expected low > 0 on a log scale, got {low:g}; raise low or drop log")
     if override.log and override.step is not None:
@@ -208,18 +216,25 @@ def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]
 
 
 def _checked(owner: type[BaseModel], name: str, value: Any) -> Value:
-    """Return `value` as the field's type.
+    """Return `value` as the field's type; `true` is the choice 'true' if the field has it.
 
     Raises:
         SpaceError: if the field does not allow it.
     """
+    if isinstance(value, bool) and bool not in _types(owner.model_fields[name]):
+        value = str(value).lower()
     try:
         if isinstance(value, float) and value.is_integer() and float not in _types(owner.model_fields[name]):
             value = int(value)
         return getattr(owner(**{name: value}), name)  # type: ignore[no-any-return]
     except ValidationError as error:
         rule, meaning = rule_of(error.errors()[0]), owner.model_fields[name].description
-        raise SpaceError(f"expected {rule}, got {value!r}; change {name} ({meaning})") from error
+        raise SpaceError(f"expected {rule}, got {_written(value)}; change {name} ({meaning})") from error
+
+
+def _written(value: Any) -> str:
+    """Return a value as a spec has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from orchestrator.core.errors import UsageError
 
@@ -80,21 +80,33 @@ def parse_overrides(settings: list[str] | None, options: dict[str, Any], option:
     Raises:
         UsageError: if a setting is not of the form FIELD=VALUE.
     """
+    from orchestrator.spec.safe_yaml import AmbiguousError, load_yaml
+
     form, example = ("FIELD=VALUE", "training.epochs=3") if option == "--set" else ("NAME=VALUE", "penalty_weight=10")
     found = {path: value for path, value in options.items() if value is not None}
     faults = []
     for setting in settings or []:
         path, equals, text = setting.partition("=")
+        shown = setting if len(setting) <= 80 else setting[:77] + "..."
+        place = tuple(path.strip().split(".")) if option == "--set" else ()
         try:
             if not equals or not all(path.split(".")):
                 raise ValueError
-            found[path.strip()] = yaml.safe_load(text)
+            found[path.strip()] = load_yaml(text.encode(), partial(_is_text_at, place))
+        except AmbiguousError as error:
+            faults.append(f"{option}: {error} (in '{shown}')")
         except Exception:  # a bad tag can raise anything, not only PyYAML's own errors
-            shown = setting if len(setting) <= 80 else setting[:77] + "..."
             faults.append(f"{option}: expected {form}, got '{shown}'. For example: {option} {example}")
     if faults:
         raise UsageError(*faults)
     return found
+
+
+def _is_text_at(place: tuple[str, ...], inner: tuple[str, ...]) -> bool:
+    """Return whether the spec has text at `inner` under `place`; False if that is no place of a spec."""
+    from orchestrator.spec.typed_fields import is_text
+
+    return bool(place) and is_text((*place, *inner))
 
 
 def split(text: str | None) -> list[str] | None:

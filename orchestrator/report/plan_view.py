@@ -39,6 +39,7 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
     seconds = sum(cell.seconds for cell in plan.cells) / slots
     source = "trials of this run" if any(cell.is_measured for cell in plan.cells) else "a few training steps timed here"
     return Group(
+        *(f"note: {note}" for note in plan.notes),
         table,
         f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",
         f"about {duration(seconds)} with {counted(slots, 'trial')} at once, estimated from {source}, without the "

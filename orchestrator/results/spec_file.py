@@ -10,6 +10,7 @@ from orchestrator.core.errors import RunFolderError, SpecError
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.safe_yaml import MOST_BYTES, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.typed_fields import is_text
 from orchestrator.storage.base import SPEC_FILE, Storage
 
 _DIGEST_MARK = b"# sha256 of what follows: "
@@ -48,7 +49,7 @@ def read_run_spec(storage: Storage) -> SweepSpec:
         if first[len(_DIGEST_MARK) :] != hashlib.sha256(body).hexdigest().encode():
             raise _damaged(where, "it differs from the digest in its first line")
     try:
-        fields = load_yaml(content)
+        fields = load_yaml(content, is_text)
     except Exception as error:  # PyYAML raises its own errors, and whatever a bad tag raises
         raise _damaged(where, " ".join(str(error).split())) from error
     if not isinstance(fields, dict):

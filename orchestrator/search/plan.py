@@ -141,8 +141,10 @@ class Plan:
         run: its run folder, as it is shown.
         cells: the plan of each cell.
         changes: a line for each difference between the software and devices of its trials and those of this machine.
+        notes: what a user should know of their own data, a sentence each.
     """
 
     run: str | Path
     cells: tuple[CellPlan, ...]
     changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from typing import Any, get_args
@@ -109,6 +110,8 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 80, 80, 
 
 
 def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)  # as in YAML: null, true
     try:
         text = _SHORT.repr(value)
     except ValueError:  # a whole number with more digits than Python prints

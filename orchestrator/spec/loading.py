@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from orchestrator.core.errors import SpecError
 from orchestrator.core.text import nearest
 from orchestrator.spec.field_errors import remove_faulty, structural_faults
-from orchestrator.spec.safe_yaml import MOST_BYTES, TooLargeError, load_yaml
+from orchestrator.spec.safe_yaml import MOST_BYTES, AmbiguousError, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.typed_fields import is_text, spell_booleans
 from strategies import STRATEGIES, MethodError
 
 
@@ -24,7 +25,7 @@ def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
         SpecError: if anything is wrong, with every fault of single fields and between fields.
     """
     try:
-        return _parse(copy.deepcopy(dict(content)))
+        return _parse(spell_booleans(copy.deepcopy(dict(content))))
     except RecursionError:
         raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
@@ -68,11 +69,13 @@ def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
         SpecError: if it is no YAML, no mapping, or too large for a spec.
     """
     try:
-        fields = load_yaml(content)
+        fields = load_yaml(content, is_text)
     except TooLargeError as error:
         raise SpecError([f"{where}: {error}; see --preset quickstart for the form of a spec"]) from error
     except UnicodeDecodeError as error:
         raise _unreadable(where, str(error)) from error
+    except AmbiguousError as error:
+        raise SpecError([f"{where}: {error}"]) from error
     except Exception as error:  # besides its own errors, PyYAML lets through whatever a bad tag raises
         text = " ".join(str(error).split())
         raise SpecError([f"{where}: not valid YAML: {text}; correct that place"]) from error

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from orchestrator.core.canonical import short_hash
@@ -17,6 +16,7 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
+from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
@@ -157,4 +157,4 @@ class SweepSpec(Frozen):
 
     def to_yaml(self) -> str:
         """Return the resolved spec as YAML, which `parse_spec` reads back to an equal spec."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=False), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json", exclude_unset=False))

@@ -22,6 +22,7 @@ from strategies import IncrementalType
 _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     "classes_per_task": ("split", "folder", "table"),
     "class_order": ("split", "folder", "table"),
+    "leftover": ("split", "folder", "table"),
     "permutation_seed": ("permuted",),
     "max_rotation": ("rotated",),
     "rotation_seed": ("rotated",),
@@ -30,6 +31,7 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     "rotation": ("clean-rotated-noisy",),
     "folder": ("folder",),
     "image_size": ("folder",),
+    "background": ("folder",),
     **dict.fromkeys(("table", "label", "task", "categorical", "drop", "test_table"), ("table",)),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
@@ -90,7 +92,46 @@ def split_faults(settings: StreamSettings, facts: DatasetFacts) -> list[str]:
             f"n_tasks: {n_tasks} x {size} (n_tasks x classes_per_task) is more than the {available} classes; lower one "
             "of the two"
         )
+    n_whole, n_left = divmod(available, size)
+    if not faults and n_left and settings.n_tasks is None and settings.leftover == "refuse":
+        tasks = "1 task" if n_whole == 1 else f"{n_whole} tasks"
+        faults.append(
+            f"classes_per_task: {available} classes make {tasks} of {size} and leave {n_left} over"
+            f"{_named(left_over(settings, facts), facts)}; set leftover: last_task, leftover: drop or n_tasks: "
+            f"{n_whole}"
+        )
     return faults
+
+
+def left_over(settings: StreamSettings, facts: DatasetFacts) -> tuple[int, ...]:
+    """Return the classes that are in no task of `classes_per_task` classes; () if the trial's seed chooses them."""
+    order, size = settings.class_order, settings.classes_per_task
+    classes = order if isinstance(order, tuple) else tuple(range(facts.n_classes if order == "fixed" else 0))
+    n_tasks = settings.n_tasks or n_classes_used(settings, facts) // size
+    return classes[n_tasks * size :]
+
+
+def left_over_notes(stream: str, settings: StreamSettings, facts: DatasetFacts) -> list[str]:
+    """Return a sentence on the classes of a valid stream that are left over, or that join the last task."""
+    size, available = settings.classes_per_task, n_classes_used(settings, facts)
+    if family_of(stream, settings) not in _FAMILY_FIELDS["leftover"] or facts.task_names:
+        return []
+    n_left = available - (settings.n_tasks or available // size) * size
+    if n_left <= 0:
+        return []
+    lead = f"streams.{stream}: {n_left} of {available} classes"
+    named = _named(left_over(settings, facts), facts)
+    if settings.leftover == "last_task":
+        return [f"{lead} {'joins' if n_left == 1 else 'join'} the last task{named}"]
+    return [f"{lead} {'is' if n_left == 1 else 'are'} in no task{named}"]
+
+
+def _named(classes: tuple[int, ...], facts: DatasetFacts) -> str:
+    """Return the names of classes in brackets, the first ten."""
+    if not classes:
+        return " (the trial's seed decides which)"
+    shown = ", ".join(f"'{facts.class_names[label]}'" for label in classes[:10])
+    return f" ({shown}{', …' if len(classes) > 10 else ''})"
 
 
 def _owners(families: Iterable[Family]) -> str:
@@ -129,7 +170,7 @@ def _table_faults(settings: StreamSettings) -> Iterator[str]:
     if settings.test_table is not None and settings.test_share != fields["test_share"].default:
         yield "test_share: has no effect beside test_table; drop one of the two"
     if settings.task is not None:
-        for name in ("classes_per_task", "class_order"):
+        for name in ("classes_per_task", "class_order", "leftover"):
             if getattr(settings, name) != fields[name].default:
                 yield f"{name}: has no effect beside task; drop one of the two"
     uses = [

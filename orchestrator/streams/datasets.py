@@ -56,6 +56,7 @@ class Dataset:
         facts: what is known of it besides its arrays.
         train_tasks: task of each training example, (N,) int64; None unless the data come cut into tasks.
         test_tasks: (M,) int64, of the same form.
+        notes: what a user should know of how it was read, a sentence each; no part of the fingerprint.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Dataset:
     facts: DatasetFacts
     train_tasks: NDArray[np.int64] | None = None
     test_tasks: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Return a hash of every array, 16 hexadecimal digits."""

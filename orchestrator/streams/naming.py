@@ -36,4 +36,7 @@ def task_names(stream: str, settings: StreamSettings, facts: DatasetFacts) -> tu
     order = range(facts.n_classes) if settings.class_order == "fixed" else map(int, settings.class_order)
     names = [facts.class_names[c].replace(",", " ") for c in order if 0 <= c < facts.n_classes]
     size = settings.classes_per_task
-    return tuple("/".join(names[task * size : (task + 1) * size]) for task in range(n_tasks))
+    lists = [names[task * size : (task + 1) * size] for task in range(n_tasks)]
+    if settings.leftover == "last_task" and lists:
+        lists[-1] = names[(n_tasks - 1) * size :]
+    return tuple(map("/".join, lists))

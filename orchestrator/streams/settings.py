@@ -8,12 +8,13 @@ and `clean-rotated-noisy` give every task all classes and change the pixels of e
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import re
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.streams.facts import DATASETS, DatasetFacts
-from strategies import IncrementalType
+from strategies import Added, IncrementalType
 
 Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"]
 
@@ -21,6 +22,19 @@ INCREMENTAL_TYPES: tuple[IncrementalType, ...] = get_args(IncrementalType)
 MOST_TASKS = 1000
 LARGEST_SIDE = 4096
 TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
+
+
+def _colour(value: Any) -> Any:
+    """Return `white`, `black` or `#rrggbb` in lower case.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    colour = value.lower() if isinstance(value, str) else value
+    if colour in ("white", "black") or (isinstance(colour, str) and _COLOUR.fullmatch(colour)):
+        return colour
+    raise ValueError("white, black or a colour such as '#ff8800'; put it in quotes, because # begins a comment")
 
 
 class StreamSettings(BaseModel):
@@ -43,6 +57,11 @@ class StreamSettings(BaseModel):
     class_order: Literal["fixed", "shuffled"] | tuple[int, ...] = Field(
         "fixed", description="split: fixed (ascending), shuffled by the trial's seed, or a list of classes"
     )
+    leftover: Annotated[Literal["refuse", "drop", "last_task"], Added()] = Field(
+        "refuse",
+        description="split: what to do without n_tasks about classes that classes_per_task leaves over: refuse, drop "
+        "them, or add them to the last task",
+    )
     permutation_seed: int = Field(0, ge=0, description="permuted: which permutations")
     max_rotation: float = Field(180.0, gt=0, le=360, description="rotated: tasks are spread over this many degrees")
     rotation_seed: int | None = Field(
@@ -58,6 +77,9 @@ class StreamSettings(BaseModel):
     )
     image_size: int | tuple[int, int] | None = Field(
         None, examples=[32], description="folder: images are resized to this side, or [height, width]"
+    )
+    background: Annotated[str, BeforeValidator(_colour), Added()] = Field(
+        "white", description="folder: colour behind transparent images: white, black or '#rrggbb'"
     )
     table: str | None = Field(
         None, examples=["data/churn.csv"], description="own table: a Parquet or CSV file, a row an example"

@@ -158,7 +158,10 @@ def class_lists(
     else:
         classes = list(range(facts.n_classes)) if order == "fixed" else [int(c) for c in order]
     size = settings.classes_per_task
-    return [classes[t * size : (t + 1) * size] for t in range(n_tasks)]
+    lists = [classes[task * size : (task + 1) * size] for task in range(n_tasks)]
+    if settings.leftover == "last_task":
+        lists[-1] = classes[(n_tasks - 1) * size :]
+    return lists
 
 
 def given_classes(facts: DatasetFacts, incremental_type: IncrementalType) -> list[list[int]]:

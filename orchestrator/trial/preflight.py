@@ -15,7 +15,7 @@ from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.checking import split_faults
+from orchestrator.streams.checking import left_over_notes, split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import StreamSettings, dataset_of, family_of, is_user_data
@@ -116,6 +116,16 @@ def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str,
     return {name: [facts.class_names[c] for c in own] for name, own in zip(names, codes, strict=True)}
 
 
+def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return what a user should know of the data that were read for a valid spec, a sentence each."""
+    notes: list[str] = []
+    for stream in dict.fromkeys(cell.stream for cell in spec.cells):
+        if (settings := spec.stream_settings(stream)) and is_user_data(settings):
+            notes += datasets[stream].notes
+            notes += left_over_notes(stream, settings, datasets[stream].facts)
+    return notes
+
+
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
     """Yield why methods cannot be set up with their stream and the model, tried at each end of every range."""
     for cell in spec.cells:
@@ -152,7 +162,7 @@ def _cut_faults(settings: StreamSettings, dataset: Dataset) -> Iterator[str]:
         return
     if settings.folder is None:
         return  # the spec itself refuses these fields beside a task column
-    for name in ("n_tasks", "classes_per_task", "class_order"):
+    for name in ("n_tasks", "classes_per_task", "class_order", "leftover"):
         value = getattr(settings, name)
         if value != fields[name].default:
             yield (

@@ -101,6 +101,7 @@ def test_unused_hyperparameters_are_not_searched() -> None:
     [
         ("ewc", "penalty_weight", 3, 3.0),
         ("ewc", "fisher", "empirical", "empirical"),
+        ("ewc", "fisher", True, "true"),
         ("ewc", "fisher_samples", None, None),
         ("replay", "buffer_size", 200.0, 200),
         ("packnet", "pruning", "constant", "constant"),
@@ -118,7 +119,7 @@ def test_a_value_fixes_a_hyperparameter(method: str, name: str, value: Any, fixe
 
 
 def test_a_list_is_choices_in_their_order() -> None:
-    found = space("ewc", fisher_samples=[None, 100.0, 200], fisher=["true", "predicted"], batch_size=[8, 32])
+    found = space("ewc", fisher_samples=[None, 100.0, 200], fisher=[True, "predicted"], batch_size=[8, 32])
 
     assert found.distributions["fisher_samples"] == Choices((None, 100, 200))
     assert found.distributions["fisher"] == Choices(("true", "predicted"))
@@ -131,7 +132,6 @@ def test_a_list_is_choices_in_their_order() -> None:
     [
         ("replay_ratio", Range(low=0.2, high=0.6), FloatRange(0.2, 0.6)),
         ("replay_ratio", Range(low=0.1, high=0.7, step=0.1), FloatRange(0.1, 0.7, step=0.1)),
-        ("replay_ratio", Range(low=0.5, high=0.5), FloatRange(0.5, 0.5)),
         ("buffer_size", Range(low=10, high=1000, log=True), IntRange(10, 1000, log=True)),
         ("buffer_size", Range(low=100, high=500, step=100), IntRange(100, 500, step=100)),
         ("learning_rate", Range(low=1e-4, high=1e-1, log=True), FloatRange(1e-4, 1e-1, log=True)),
@@ -202,8 +202,49 @@ def test_optuna_accepts_the_first_suggestion() -> None:
             "replay",
             "replay_ratio",
             Range(low=0.9, high=0.1),
-            "expected low <= high, got low 0.9 and high 0.1; swap them",
+            "expected low < high, got low 0.9 and high 0.1; swap them",
         ),
+        (
+            "replay",
+            "replay_ratio",
+            Range(low=0.5, high=0.50),
+            "expected low < high, got 0.5 for both; write replay_ratio: 0.5 to fix it",
+        ),
+        (
+            "replay",
+            "buffer_size",
+            Range(low=10, high=10.0, log=True),
+            "expected low < high, got 10 for both; write buffer_size: 10 to fix it",
+        ),
+        (
+            "ewc",
+            "penalty_weight",
+            [0.1, 5, 0.10],
+            "expected different choices, got 0.1 and 0.1, which are equal; list one of them",
+        ),
+        (
+            "ewc",
+            "penalty_weight",
+            [1, 2, 1.0],
+            "expected different choices, got 1 and 1.0, which are equal; list one of them",
+        ),
+        (
+            "ewc",
+            "fisher",
+            ["true", True],
+            "expected different choices, got 'true' and true, which are equal; list one of them",
+        ),
+        (
+            "ewc",
+            "fisher_samples",
+            [None, 10, None],
+            "expected different choices, got null and null, which are equal; list one of them",
+        ),
+        ("ewc", "penalty_weight", [1, 2.0, True], "expected a number, got 'true'; change penalty_weight"),
+        ("replay", "buffer_size", True, "expected a whole number, got 'true'; change buffer_size"),
+        ("naive", "epochs", [1, True], "expected a whole number, got 'true'; change epochs"),
+        ("ewc", "fisher", False, "expected 'true', 'empirical' or 'predicted', got 'false'; change fisher"),
+        ("ewc", "penalty_weight", None, "expected a number, got null; change penalty_weight"),
         (
             "replay",
             "replay_ratio",

@@ -89,6 +89,7 @@ def test_defaults_of_a_stream() -> None:
         "n_tasks": None,
         "classes_per_task": 2,
         "class_order": "fixed",
+        "leftover": "refuse",
         "permutation_seed": 0,
         "max_rotation": 180.0,
         "rotation_seed": None,
@@ -97,6 +98,7 @@ def test_defaults_of_a_stream() -> None:
         "rotation": 45.0,
         "folder": None,
         "image_size": None,
+        "background": "white",
         "table": None,
         "label": None,
         "task": None,
@@ -336,6 +338,7 @@ CHANGES: dict[str, list[Any]] = {
         {"classes_per_task": 3},
         {"class_order": "shuffled"},
         {"class_order": [1, 0]},
+        {"leftover": "drop"},
         {"permutation_seed": 1},
         {"max_rotation": 90.0},
         {"rotation_seed": 0},
@@ -345,6 +348,7 @@ CHANGES: dict[str, list[Any]] = {
         {"folder": ""},
         {"image_size": 8},
         {"image_size": [8, 9]},
+        {"background": "#ff8800"},
         {"table": ""},
         {"label": "y"},
         {"task": "quarter"},
@@ -509,6 +513,19 @@ def test_numbers_without_a_dot_are_numbers() -> None:
         ({"search": {"sampler": "random"}, "limits": ["forgetting <= 0.1"]}, "random ignores limits"),
         ({"streams": {"split-mnist": {"n_tasks": 2}}}, "streams.split-mnist is not used"),
         ({"score": "recall(1)"}, "a recall of 1 is reached by answering '1' to everything"),
+        ({"streams": {"split-digits": {"n_tasks": 4}}}, "split-digits: 2 of 10 classes are in no task ('8', '9')"),
+        (
+            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "drop"}}},
+            "streams.split-digits: 1 of 10 classes is in no task ('9')",
+        ),
+        (
+            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "last_task"}}},
+            "streams.split-digits: 1 of 10 classes joins the last task ('9')",
+        ),
+        (
+            {"streams": {"split-digits": {"n_tasks": 2, "class_order": "shuffled"}}},
+            "6 of 10 classes are in no task (the trial's seed decides which)",
+        ),
     ],
 )
 def test_notes(fields: Mapping[str, Any], part: str) -> None:

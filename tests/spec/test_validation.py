@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.core.errors import SpecError
 from orchestrator.core.text import nearest
-from orchestrator.spec.loading import load_spec, parse_spec
+from orchestrator.spec.loading import load_spec, parse_spec, parse_yaml
 
 FORM = re.compile(r"^\S+: .+; .+$", re.DOTALL)
 """PLACE: WHAT IS WRONG; WHAT TO DO."""
@@ -257,6 +257,41 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
         "streams.split-digits.n_tasks",
         "6 x 2 (n_tasks x classes_per_task) is more than the 10 classes",
     ),
+    "classes left over": (
+        {"streams": {"split-digits": {"classes_per_task": 3}}},
+        "streams.split-digits.classes_per_task",
+        "10 classes make 3 tasks of 3 and leave 1 over ('9'); set leftover: last_task, leftover: drop or n_tasks: 3",
+    ),
+    "shuffled classes left over": (
+        {"streams": {"split-digits": {"classes_per_task": 4, "class_order": "shuffled"}}},
+        "streams.split-digits.classes_per_task",
+        "leave 2 over (the trial's seed decides which); set leftover: last_task",
+    ),
+    "listed classes left over": (
+        {"streams": {"split-digits": {"class_order": [7, 2, 4, 5, 1]}}},
+        "streams.split-digits.classes_per_task",
+        "5 classes make 2 tasks of 2 and leave 1 over ('1');",
+    ),
+    "leftover of a stream that is not split": (
+        {"streams": {"permuted-digits": {"leftover": "drop"}}},
+        "streams.permuted-digits.leftover",
+        "have this field; leave it out",
+    ),
+    "background that is no colour": (
+        {"streams": {"photos": {"folder": "a", "background": "pink"}}},
+        "streams.photos.background",
+        "expected white, black or a colour such as '#ff8800', got 'pink'; put it in quotes, because # begins",
+    ),
+    "background that YAML takes for a comment": (
+        {"streams": {"photos": {"folder": "a", "background": None}}},
+        "streams.photos.background",
+        "got null; put it in quotes, because # begins a comment",
+    ),
+    "background without a folder": (
+        {"streams": {"split-digits": {"background": "black"}}},
+        "streams.split-digits.background",
+        "only streams of your own folder, under a name of their own, have this field; leave it out",
+    ),
     "one class a task": (
         {"streams": {"split-digits": {"classes_per_task": 1}}},
         "scenarios.0",
@@ -433,7 +468,7 @@ def test_nearest_offers_all_where_none_is_near() -> None:
         (b"a: " + b"9" * 5000, "expected numbers of at most 1000 digits, got one of 5000"),
         (b"2: 3\n", "2: expected text as a key"),
         (b"a: &a {b: *a}\n", "the alias on line 1 is inside the anchor that it repeats"),
-        (b"name: 1" + b":1" * 100_000, "expected numbers of at most 1000 digits"),
+        (b"name: !!int 1" + b":1" * 100_000, "expected numbers of at most 1000 digits"),
         (b"name: " + b"a" * 2**20, "expected at most 1048576 bytes, got more"),
         (b"name: &a " + b"a" * 10_000 + b"\nmethods: [" + b"*a," * 1_000 + b"]", "characters with aliases written out"),
     ],
@@ -468,6 +503,70 @@ def test_aliases_of_a_reasonable_spec_are_read(tmp_path: Path) -> None:
         "spaces: {ewc: &both {penalty_weight: &range {low: 1, high: 9}}, mas: {<<: *both, penalty_weight: *range}}\n"
     )
     assert load_spec(path).spaces["ewc"] == load_spec(path).spaces["mas"]
+
+
+TEXTS = ["2023", "010", "1e5", "yes", "off", "true", "1:30", "2024-01-01", "0x10", "1_000", ".inf", "3.50"]
+"""What looks like something else, and is the name of a column."""
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_name_without_quotes_is_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "streams:\n  own:\n    table: a.csv\n"
+        f"    label: {text}\n    drop: [{text}a, x]\n    categorical:\n    - {text}b\n    task: {text}c\n"
+    )
+    spec = load_spec(path)
+    own = spec.streams["own"]
+    assert (own.label, own.drop, own.categorical) == (text, (f"{text}a", "x"), (f"{text}b",))
+    assert parse_yaml(spec.to_yaml().encode(), "it")["streams"]["own"]["label"] == text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("training: {epochs: 010}", "begins with 0, which YAML may take for an octal number; write 10"),
+        ("training: {epochs: 1:30}", "training.epochs: expected a whole number, got '1:30';"),
+        ("training: {epochs: yes}", "training.epochs: expected a whole number, got 'yes';"),
+        ("training: {epochs: true}", "training.epochs: expected a whole number, got 'true';"),
+        ("training: {learning_rate: on}", "training.learning_rate: expected a number, got 'on';"),
+        ("training: {learning_rate: false}", "training.learning_rate: expected a number, got 'false';"),
+        ("training: {epochs: 2024-01-01}", "training.epochs: expected a whole number, got '2024-01-01';"),
+        ("training: {learning_rate: .inf}", "training.learning_rate: expected a finite number, got inf;"),
+        ("training: {epochs: ~}", "training.epochs: expected a whole number, got null;"),
+        ("seeds: {search: [1, true]}", "seeds.search.1: expected a whole number, got 'true';"),
+        ("model: {hidden: [true]}", "model.hidden.0: expected a whole number, got 'true';"),
+        ("spaces: {ewc: {penalty_weight: {low: true, high: 3}}}", "penalty_weight.low: expected a number, got 'true'"),
+        ("spaces: {ewc: {penalty_weight: 2024-01-01}}", "expected a number, got '2024-01-01'"),
+        ("spaces: {ewc: {penalty_weight: yes}}", "expected a number, got 'yes'"),
+        ("methods: [~]", "methods.0: expected text, got null;"),
+        ("2024: 1", "2024: expected text as a key, got 2024; put it in quotes"),
+    ],
+)
+def test_what_is_no_number_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(line)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert said in str(caught.value)
+
+
+def test_numbers_and_choices_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "methods: [ewc]\n"
+        "training: {learning_rate: 1e-3, epochs: 1e1, batch_size: 1_6, keep_optimizer: yes}\n"
+        "seeds: {search: 0x2}\n"
+        "spaces: {ewc: {penalty_weight: {low: 1, high: 1e5, log: on}, fisher: true}}\n"
+    )
+    spec = load_spec(path)
+    training = spec.training
+    assert (training.learning_rate, training.epochs, training.batch_size, training.keep_optimizer) == (
+        *(0.001, 10, 16),
+        True,
+    )
+    assert spec.seeds.search == 2
+    assert spec.cells[0].space.fixed == {"fisher": "true"}
 
 
 def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:

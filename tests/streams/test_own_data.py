@@ -334,8 +334,24 @@ def test_class_settings_are_refused_for_task_folders(data: Path) -> None:
     os.rename(data / "photos", data / "2024")
     os.makedirs(data / "photos")
     os.rename(data / "2024", data / "photos" / "2024")
+    shutil.copytree(data / "photos" / "2024", data / "photos" / "2025")
     (fault,) = asked("photos", streams={"photos": {"folder": "data/photos", "image_size": 8, "n_tasks": 2}})
     assert fault.startswith("streams.photos.n_tasks: drop it (it is 2): 'data/photos' has a folder for each task")
+
+
+def test_own_classes_left_over_are_refused_or_noted() -> None:
+    def settings(**more: Any) -> dict[str, Any]:
+        return {"photos": EXAMPLES["photos"]["streams"]["photos"] | {"classes_per_task": 3} | more}
+
+    (fault,) = asked("photos", streams=settings())
+    assert fault.startswith("streams.photos.classes_per_task: 4 classes make 1 task of 3 and leave 1 over ('owl'); ")
+    for more, said in (
+        ({"leftover": "last_task"}, "1 of 4 classes joins the last task ('owl')"),
+        ({"leftover": "drop"}, "1 of 4 classes is in no task ('owl')"),
+        ({"n_tasks": 1}, "1 of 4 classes is in no task ('owl')"),
+    ):
+        spec = example("photos", streams=settings(**more), limits=[])
+        assert api.plan(spec).notes == (f"streams.photos: {said}",)
 
 
 def test_a_used_class_without_validation_is_refused() -> None:

@@ -336,6 +336,11 @@ def class_images(n: int = 40) -> PhaseData:
     [
         ({}, [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]),
         ({"classes_per_task": 3}, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        ({"classes_per_task": 3, "leftover": "drop"}, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
+        ({"classes_per_task": 3, "leftover": "last_task"}, [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]),
+        ({"classes_per_task": 4, "leftover": "last_task"}, [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]]),
+        ({"classes_per_task": 5, "leftover": "last_task"}, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]),
+        ({"n_tasks": 2, "classes_per_task": 4, "leftover": "last_task"}, [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]]),
         ({"n_tasks": 2}, [[0, 1], [2, 3]]),
         ({"class_order": [9, 3, 1, 0, 5, 7]}, [[9, 3], [1, 0], [5, 7]]),
         ({"class_order": [7, 2, 4], "classes_per_task": 1, "n_tasks": 2}, [[7], [2]]),
