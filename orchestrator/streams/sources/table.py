@@ -58,9 +58,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     if len(tables) == 1:
         test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)
         features = [replace(f, parts=(f.parts[0][~test], f.parts[0][test])) for f in features]
-        labels, stages = (
-            [None, None] if part[0] is None else [part[0][~test], part[0][test]] for part in (labels, stages)
-        )
+        labels, stages = _halves(labels[0], test), _halves(stages[0], test)
     inputs, n_numbers, report = encode(f"{where}.table", features, report)
     cut = classes_of_tasks(labels[0], stages[0], len(task_names))
     facts = replace(facts, shape=inputs[0].shape[1:], task_classes=cut, n_numbers=n_numbers)
@@ -99,7 +97,7 @@ def _without_gaps(
             )
         if not keep.any():
             faults.append(
-                f"{where}.{table.field}: no row has a value in {counts}; set missing to another word, or drop one"
+                f"{where}.{table.setting}: no row has a value in {counts}; set missing to another word, or drop one"
             )
         kept.append(replace(table, frame=table.frame[keep]))
         keeps.append(keep)

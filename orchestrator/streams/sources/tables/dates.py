@@ -97,7 +97,7 @@ def mixes_offsets(values: Sequence[str]) -> bool:
 def seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
     """Return times (N,) as seconds since 1970, NaN for a gap."""
     values = times.to_numpy(dtype="datetime64[us]")
-    found = values.astype(np.int64) / 1e6
+    found: NDArray[np.float64] = values.astype(np.int64) / 1e6
     found[np.isnat(values)] = np.nan
     return found
 

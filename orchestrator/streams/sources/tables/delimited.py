@@ -58,7 +58,8 @@ def read_csv(where: str, file: TableFile, settings: StreamSettings, most_bytes: 
     def read(**more: Any) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(BytesIO(content), **options | more)
+            found: pd.DataFrame = pd.read_csv(BytesIO(content), **options | more)
+        return found
 
     try:
         frame = read(dtype=dtype)

@@ -62,7 +62,7 @@ def read_features(
     readings = [[read_column(table, name, settings) for name in names] for table in tables]
     faults, notes = [], [reading.note for reading in readings[0] if reading.note and not reading.fault]
     for table, found in zip(tables, readings, strict=True):
-        faults += first_of(f"{where}.{table.field}: {reading.fault}" for reading in found if reading.fault)
+        faults += first_of(f"{where}.{table.setting}: {reading.fault}" for reading in found if reading.fault)
     if len(tables) == 2:
         first, second = tables
         faults += first_of(

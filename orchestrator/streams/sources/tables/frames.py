@@ -17,7 +17,7 @@ class Table:
     """A table as it was read.
 
     Args:
-        field: the setting that names it, `table` or `test_table`.
+        setting: what names it, `table` or `test_table`.
         name: its place, as messages name it.
         frame: its rows; the index counts them from 0.
         texts: columns that come from text, so that text which is a number is one.
@@ -27,7 +27,7 @@ class Table:
         notes: other sentences.
     """
 
-    field: str
+    setting: str
     name: str
     frame: pd.DataFrame
     texts: frozenset[str] = frozenset()

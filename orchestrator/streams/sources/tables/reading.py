@@ -46,7 +46,8 @@ def read_table(where: str, place: str, settings: StreamSettings) -> Table:
     where = f"{where}.{place}"
     files, skipped = find_files(where, getattr(settings, place))
     available = check_memory(where, files)
-    parts, faults = [], []
+    parts: list[Table] = []
+    faults: list[str] = []
     for file in files:
         try:
             part = _read_parquet(where, file) if file.is_parquet else read_csv(where, file, settings, available)
