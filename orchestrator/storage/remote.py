@@ -39,9 +39,9 @@ def find_remote(text: str) -> list[RemoteFile]:
     """
     uri = checked_uri(text)
     store, path = _open(uri)
+    if uri.scheme in _WEB:
+        return _single(uri, store, path)
     try:
-        if uri.scheme in _WEB:
-            return [_file(uri, path, store.head(path))]
         prefix = path.partition("*")[0].rpartition("/")[0] if "*" in path else path
         found = [meta for batch in store.list(prefix or None) for meta in batch]
     except Exception as error:  # obstore's own
@@ -49,12 +49,7 @@ def find_remote(text: str) -> list[RemoteFile]:
     if "*" in path:
         found = [meta for meta in found if _matches(meta["path"], path)]
     elif not found:
-        try:
-            found = [store.head(path)]
-        except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise _refused(text, error) from error
+        return _single(uri, store, path) if path else []
     return sorted((_file(uri, path, meta) for meta in found), key=lambda file: file.uri)
 
 
@@ -80,6 +75,16 @@ def _open(uri: Uri) -> tuple[Any, str]:
     return HTTPStore.from_url(server, client_options=options, retry_config={"max_retries": 2}), uri.path.strip("/")
 
 
+def _single(uri: Uri, store: Any, path: str) -> list[RemoteFile]:
+    """Return the file at a path, or none."""
+    try:
+        return [_file(uri, path, store.head(path))]
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # obstore's own
+        raise _refused(str(uri), error) from error
+
+
 def _matches(path: str, pattern: str) -> bool:
     """Return whether each part of a path matches its part of a pattern."""
     parts, wanted = path.split("/"), pattern.split("/")
@@ -100,5 +105,5 @@ def _file(uri: Uri, path: str, meta: Any) -> RemoteFile:
 
 
 def _refused(uri: str, error: Exception) -> StorageError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = " ".join(str(error).partition("Debug source")[0].split())[:200] or type(error).__name__
     return StorageError(f"cannot read '{shown(uri)}': {reason}")

@@ -51,6 +51,7 @@ _PERIODS = [
         r"(?P<part>[QH])(?P<number>[1-4])[ /_-]?'?(?P<year>\d{4}|\d{2})",
         r"(?P<number>[1-4])(?P<part>[QH])[ /_-]?'?(?P<year>\d{4}|\d{2})",
         r"(?P<part>[QH])(?P<number>[1-4])",
+        r"(?P<year>\d{4})[ /_-]?(?P<part>W)(?P<number>\d{1,2})",
         _MONTH,
         _MONTH + r"[ ,/_-]*'?(?P<year>\d{4}|\d{2})",
         r"(?P<year>\d{4})[ /_-]*" + _MONTH,
@@ -58,11 +59,11 @@ _PERIODS = [
         r"(?P<number>0?[1-9]|1[0-2])[./_-](?P<year>\d{4})",
     )
 ]
-"""Quarters, halves of years and months, with a year or without."""
+"""Quarters, halves of years, weeks and months, most with a year or without."""
 
 
 def in_order_of_time(values: Sequence[str]) -> list[str] | None:
-    """Return quarters, halves of years or months in their order; None if a value is none, or the kinds are mixed."""
+    """Return quarters, halves of years, weeks or months in their order; None if a value is none or they are mixed."""
     keys = {value: _period(value.strip()) for value in values}
     kinds = {key and key[0] for key in keys.values()}
     if len(kinds) != 1 or None in kinds:

@@ -44,7 +44,7 @@ def _understood(table: Table, column: pd.Series[Any], settings: StreamSettings) 
     if isinstance(column.dtype, pd.CategoricalDtype) or types.is_bool_dtype(column):
         return kinds_of(table, column, settings)
     if types.is_numeric_dtype(column) and not types.is_complex_dtype(column):
-        return Reading("numbers", column, note=zero_note(table, name))
+        return _numbers(table, column)
     if types.is_datetime64_any_dtype(column) or types.is_timedelta64_dtype(column):
         return times_of(column)
     inferred = types.infer_dtype(column, skipna=True)
@@ -64,6 +64,20 @@ def _understood(table: Table, column: pd.Series[Any], settings: StreamSettings) 
         f"column {quoted(name)} is of type {column.dtype} ({kind}), not of numbers, dates, text or booleans; list it "
         "in drop",
     )
+
+
+def _numbers(table: Table, column: pd.Series[Any]) -> Reading:
+    """Return a column of numbers, unless all are whole and dates such as 20240131."""
+    name, values = str(column.name), column.dropna()
+    if types.is_integer_dtype(values) or (types.is_float_dtype(values) and not (values.iloc[:100] % 1).any()):
+        days: list[Any] = list(values.unique()) if values.between(19_000_101, 20_991_231).all() else []
+        if len(days) > 1 and dates.parsed([shown(day) for day in days], "%Y%m%d").notna().all():
+            return refused(
+                column,
+                f"column {quoted(name)} holds dates such as {quoted(shown(days[0]))}; set dates: {{{name}: '%Y%m%d'}}, "
+                "or list the column in drop or categorical",
+            )
+    return Reading("numbers", column, note=zero_note(table, name))
 
 
 def _as_floats(column: pd.Series[Any]) -> Reading:

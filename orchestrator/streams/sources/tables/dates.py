@@ -22,7 +22,7 @@ _TIME = re.compile(r"\s*(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?\s*
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]*\.?"
 _LOOKS = re.compile(
     r"\s*(?:(?:[a-z]{3,9}\.?,? )?(?:"
-    r"\d{1,4}([./-])\d{1,2}\1\d{1,4}"
+    r"\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d{2})|\d{4}([./-])\d{1,2}\2\d{1,2}"
     r"|\d{1,2}[./-]\d{4}|\d{4}[./-]\d{1,2}|\d{4}-?w\d{2}(?:-?\d)?"
     rf"|\d{{1,2}}(?:st|nd|rd|th)?[ ./-]*{_MONTH}[ ,./-]*\d{{2,4}}|\d{{1,2}}\. ?[^\W\d]{{3,9}}\.? \d{{4}}"
     rf"|{_MONTH}[ ./-]*\d{{1,2}}(?:st|nd|rd|th)?,? +\d{{4}}|{_MONTH}[ ,./-]*\d{{2,4}}"
@@ -97,7 +97,7 @@ def mixes_offsets(values: Sequence[str]) -> bool:
 def seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
     """Return times (N,) as seconds since 1970, NaN for a gap."""
     values = times.to_numpy(dtype="datetime64[us]")
-    found: NDArray[np.float64] = values.astype(np.int64) / 1e6
+    found = np.asarray(values.astype(np.int64) / 1e6, dtype=np.float64)
     found[np.isnat(values)] = np.nan
     return found
 
@@ -105,7 +105,7 @@ def seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
 def seconds_of_day(times: pd.Series[Any]) -> NDArray[np.float64]:
     """Return times (N,) as seconds since midnight, NaN for a gap."""
     found = seconds(times)
-    return found - np.floor(found / 86400) * 86400
+    return np.mod(found, 86400.0)
 
 
 def clock_seconds(values: Sequence[str]) -> NDArray[np.float64]:

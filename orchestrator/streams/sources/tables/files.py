@@ -6,7 +6,7 @@ import glob
 import gzip
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -110,6 +110,8 @@ def find_files(where: str, places: str | tuple[str, ...]) -> tuple[list[TableFil
         found += own
     if faults:
         raise DataError(*faults)
+    if len(found) == 1 and as_paths(places) == (found[0].name,) and not found[0].is_parquet:
+        found = [replace(found[0], partitions=())]  # a CSV file of its own has the columns of its header
     return found, skipped
 
 
@@ -119,26 +121,31 @@ Found = tuple[list[TableFile], list[str]]
 def _local(place: str) -> Found:
     path = path_of(Uri.parse(place)) if is_uri(place) else local_path(place)
     if path.is_file():
-        return [TableFile(path, place, _partitions(path.parts[:-1], _is_hive(path)))], []
+        return [TableFile(path, place, _partitions(path.parts[:-1]))], []
     if path.is_dir():
-        inside = sorted(Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
-        kept, skipped = _split(inside, [file.relative_to(path).parts for file in inside])
-        folders = [(path.name, *file.relative_to(path).parts[:-1]) for file in kept]
-        return [TableFile(f, str(f), _partitions(p, True)) for f, p in zip(kept, folders, strict=True)], skipped
-    matches = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
-    kept, skipped = _split(matches, [(file.name,) for file in matches])
-    return [TableFile(file, str(file), _partitions(file.parts[:-1], _is_hive(path))) for file in kept], skipped
+        found, root = [Path(folder) / n for folder, _, names in os.walk(path, followlinks=True) for n in names], path
+    else:
+        found, root = [Path(match) for match in glob.glob(str(path), recursive=True)], _above(path)
+    inside = [file for file in sorted(found) if file.is_file()]
+    kept, skipped = _split(inside, [file.relative_to(root).parts for file in inside])
+    return [TableFile(file, str(file), _partitions(file.relative_to(root).parts[:-1])) for file in kept], skipped
+
+
+def _above(pattern: Path) -> Path:
+    """Return the folder that holds all that a pattern can match."""
+    return next(folder for folder in pattern.parents if "*" not in str(folder))
 
 
 def _remote(place: str) -> Found:
     files, root = find_remote(place), unquote(Uri.parse(place).path).strip("/")
-    n_above = len(root.partition("*")[0].split("/")) - 1
     paths = [tuple(unquote(Uri.parse(file.uri).path).strip("/").split("/")) for file in files]
     if [root.split("/")] == [list(path) for path in paths]:
-        return [TableFile(files[0], files[0].uri, _partitions(paths[0][:-1], True))], []
+        return [TableFile(files[0], files[0].uri, _partitions(paths[0][:-1]))], []
+    fixed = root.partition("*")[0].rpartition("/")[0] if "*" in root else root
+    n_above = len(fixed.split("/")) if fixed else 0
     kept, skipped = _split(files, [path[n_above:] for path in paths])
-    folders = [path[:-1] for file, path in zip(files, paths, strict=True) if file in kept]
-    return [TableFile(f, f.uri, _partitions(p, True)) for f, p in zip(kept, folders, strict=True)], skipped
+    folders = [path[n_above:-1] for file, path in zip(files, paths, strict=True) if file in kept]
+    return [TableFile(f, f.uri, _partitions(p)) for f, p in zip(kept, folders, strict=True)], skipped
 
 
 F = TypeVar("F", Path, RemoteFile)
@@ -155,14 +162,9 @@ def _is_table(parts: tuple[str, ...]) -> bool:
     return not any(part.startswith((".", "_")) for part in parts) and parts[-1].lower().endswith(TABLE_SUFFIXES)
 
 
-def _is_hive(path: Path) -> bool:
-    """Return whether a path names a folder COLUMN=VALUE, of which every file then has that column."""
-    return any("=" in part for part in path.parts[:-1])
-
-
-def _partitions(folders: tuple[str, ...], wanted: bool) -> tuple[tuple[str, str], ...]:
+def _partitions(folders: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs = [folder.partition("=") for folder in folders if re.fullmatch(r"[^=]+=.*", folder)]
-    return tuple((unquote(name), unquote(value)) for name, _, value in pairs) if wanted else ()
+    return tuple((unquote(name), unquote(value)) for name, _, value in pairs)
 
 
 def check_memory(where: str, files: list[TableFile]) -> int:

@@ -54,7 +54,7 @@ def named(where: str, file: str, raw: Sequence[str]) -> list[str]:
         first = names.index(name)
         if first != index and names.index(name, first + 1) == index:
             if raw[first] == raw[index]:
-                what = f"'{file}' has two columns {quoted(name)}, the {first + 1}th and the {index + 1}th"
+                what = f"'{file}' has two columns {quoted(name)}, at {first + 1} and {index + 1}"
             else:
                 what = (
                     f"'{file}' has the columns {raw[first]!a} and {raw[index]!a}, which differ only in spaces or in "

@@ -13,7 +13,7 @@ _CURRENCY = (
     r"aud|sek|nok|dkk|pln|czk|huf|brl|mxn|zar|try|rub|krw|sgd|hkd|nzd|kr\.?|fr\.?|rs\.?|z\u0142))"
 )
 _CORE = (
-    r"(?:\d{1,3}(?:[.,'\u2019 \u00a0\u2009\u202f]\d{3})+(?:[.,]\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"
+    r"(?:\d{1,3}(?:[.,'\u2019_ \u00a0\u2009\u202f]\d{3})+(?:[.,]\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"
     r"|\d*[.,]?\d+[.,]?)"
 )
 _OTHERWISE = re.compile(
@@ -63,8 +63,8 @@ def to_number(value: str, decimal: str | None, thousands: str | None) -> float:
 
 
 def has_leading_zero(value: str) -> bool:
-    """Return whether a text is a whole number with a 0 in front, as codes are."""
-    return re.fullmatch(r"\s*[+-]?0\d+\s*", value) is not None
+    """Return whether a text is a number with a 0 in front of another digit, as codes are."""
+    return re.match(r"\s*[+-]?0\d", value) is not None
 
 
 def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[bool] | None:
@@ -76,7 +76,7 @@ def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[boo
     found = [None if plain.fullmatch(v) else _OTHERWISE.fullmatch(v) for v in values]
     ends = [(m["core"], m["after"]) for m in found if m and m["after"] and not re.fullmatch(_CURRENCY, m["after"])]
     words = {after.casefold() for _, after in ends if after[0] not in "%\u2030\u00b0"}
-    odd = {word for word in words if word not in _UNITS}
+    odd = {word for word in words if word not in _UNITS} - ({"k", "m", "b"} if "k" in words else set())
     if odd and len({core for core, after in ends if after.casefold() in odd}) < 3 * len(odd):
         return None
     return [
@@ -85,13 +85,15 @@ def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[boo
     ]
 
 
-def way_out(value: str) -> str:
-    """Return what a text is that looks like a number, and what to do about it."""
+def way_out(value: str, decimal: str | None) -> str:
+    """Return what a text is that looks like a number, and what to do about it, given the decimal mark."""
     text = value.strip()
     other = "or list the column in drop or categorical"
     match = _OTHERWISE.fullmatch(text)
     if _FRACTION.fullmatch(text):
         return f"a fraction; write it as one number in the file, {other}"
+    if PLAIN.fullmatch(text) and decimal == ",":
+        return f"a number whose decimal mark is not '{decimal}'; write all numbers in the file alike, {other}"
     if match is None or PLAIN.fullmatch(text):
         return f"a number as text; set decimal: '.', which reads such columns as numbers, {other}"
     if "%" in text or "\u2030" in text:
@@ -112,6 +114,8 @@ def _marks(core: str) -> str:
     if not kinds:
         return "digits of another script or more than a number holds; write it otherwise in the file"
     groups = re.fullmatch(r"\d{1,3}(?:\D\d{3})+", core) is not None
+    if "_" in kinds:
+        return "_ between thousands; take it out of the file"
     if len(kinds) > 1:
         return f'marks for thousands and decimals; set thousands: "{kinds[0]}" and decimal: "{kinds[-1]}"'
     if kinds[0] == "," and groups and len(found) == 1:

@@ -39,7 +39,7 @@ def text_of(table: Table, column: pd.Series[Any], settings: StreamSettings) -> R
         return refused(
             column,
             f"column {quoted(column.name)} holds {quoted(example)} {row_of(column, example)}, "
-            f"{numbers.way_out(example)}",
+            f"{numbers.way_out(example, settings.decimal)}",
         )
     for found in (plain, otherwise):
         if found is not None and _mostly(found, weights):
@@ -77,7 +77,7 @@ def _numbers(table: Table, column: pd.Series[Any], settings: StreamSettings, val
         return refused(
             column,
             f"column {quoted(column.name)} holds {quoted(values[0])} {row_of(column, values[0])}, "
-            f"{numbers.way_out(values[0])}",
+            f"{numbers.way_out(values[0], settings.decimal)}",
         )
     known = {value: numbers.to_number(value, settings.decimal, settings.thousands) for value in values}
     note = "" if zero is None else zero_note(replace(table, zeros={str(column.name): zero}), str(column.name))
