@@ -100,7 +100,7 @@ def _file(uri: Uri, path: str, meta: Any) -> RemoteFile:
         own = root.removesuffix(path) + own
     else:
         own = own.removeprefix(path.removesuffix(root))
-    place = replace(uri, path="/" + (own if uri.scheme in _WEB else quote(own)))
+    place = replace(uri, path="/" + (own if uri.scheme in _WEB else quote(own, safe="/=")))
     return RemoteFile(str(place), int(meta["size"]), str(meta.get("e_tag") or meta.get("last_modified")))
 
 

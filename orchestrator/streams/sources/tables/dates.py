@@ -34,7 +34,7 @@ _LOOKS = re.compile(
 )
 
 _DAYS = (
-    "%d.%m.%Y", "%m.%d.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%Y",
+    "%d.%m.%Y", "%m.%d.%Y", "%d.%m.%y", "%m.%d.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d-%m-%Y",
     "%m-%d-%Y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y", "%d-%b-%y",
     "%d %b %Y", "%d %B %Y", "%d %b %y", "%d. %B %Y", "%d. %b %Y", "%d%b%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
     "%B %d %Y", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%m/%Y", "%m.%Y", "%m-%Y", "%Y/%m", "%Y.%m", "%Y %b",
@@ -162,7 +162,7 @@ def way_out(column: str, values: Sequence[str]) -> str:
     forms = formats_of(values)
     if len(forms) > 1:
         either = " or ".join(f"'{form}'" for form in forms)
-        return f"can be read as {either}: set dates: {{{column}: FORMAT}} to one of them, {listed}"
+        return f"can be read as {either}; set dates: {{{column}: FORMAT}} to one of them, {listed}"
     form = f"'{forms[0]}'" if forms else "FORMAT"
     rule = "" if forms else " with a format of strptime that all values have"
-    return f"need a format: set dates: {{{column}: {form}}}{rule}, {listed}"
+    return f"need a format; set dates: {{{column}: {form}}}{rule}, {listed}"

@@ -155,9 +155,8 @@ class _Head:
                     f"{where}: '{file.name}' begins with a line that starts with '#' and may be a comment or the "
                     "header; delete the line, or the '#' if it is the header"
                 )
-            notes.append(
-                f"{n_comments} lines at the start of '{file.name}' begin with '#' and are left out as comments"
-            )
+            n_lines = "1 line" if n_comments == 1 else f"{n_comments} lines"
+            notes.append(f"{n_lines} at the start of '{file.name}' left out: comments, which begin with '#'")
         skipped += n_comments
         rows = _rows("".join(lines[skipped:]), separator)
         if not rows:

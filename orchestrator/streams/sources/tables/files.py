@@ -99,10 +99,8 @@ def find_files(where: str, places: str | tuple[str, ...]) -> tuple[list[TableFil
             faults.append(f"{where}: {str(error).removeprefix('storage: ').rstrip('.')}; correct the path")
             continue
         if others:
-            skipped.append(
-                f"{len(others)} files of '{place}' are left out, such as '{others[0]}': their names begin with . or _, "
-                f"or do not end in {', '.join(TABLE_SUFFIXES)}"
-            )
+            n_files = "1 file" if len(others) == 1 else f"{len(others)} files"
+            skipped.append(f"{n_files} of '{place}' left out, such as '{others[0]}': hidden, or not named as a table")
         if not own:
             what = "nothing that matches" if "*" in place else "no file"
             inside = " that ends in " + ", ".join(TABLE_SUFFIXES) if Path(place).is_dir() else ""
@@ -133,7 +131,7 @@ def _local(place: str) -> Found:
 
 def _above(pattern: Path) -> Path:
     """Return the folder that holds all that a pattern can match."""
-    return next(folder for folder in pattern.parents if "*" not in str(folder))
+    return next(folder for folder in pattern.parents if not re.search(r"[*?[]", str(folder)))
 
 
 def _remote(place: str) -> Found:

@@ -30,6 +30,9 @@ _UNIT_WORDS = (
 _UNITS = frozenset(_UNIT_WORDS.split())
 """Words after a number that are units even if a column has several of them."""
 
+_SHORT_UNITS = frozenset("bdghklmstvw")
+"""The same, beside another unit."""
+
 _TOKEN_WORDS = (
     "na n/a n.a. nan null none nil - -- --- ? . \u2013 \u2014 unknown missing #n/a #na #value! #div/0! #ref! <na> nat "
     "inf -inf infinity -infinity"
@@ -76,7 +79,7 @@ def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[boo
     found = [None if plain.fullmatch(v) else _OTHERWISE.fullmatch(v) for v in values]
     ends = [(m["core"], m["after"]) for m in found if m and m["after"] and not re.fullmatch(_CURRENCY, m["after"])]
     words = {after.casefold() for _, after in ends if after[0] not in "%\u2030\u00b0"}
-    odd = {word for word in words if word not in _UNITS} - ({"k", "m", "b"} if "k" in words else set())
+    odd = words - _UNITS - (_SHORT_UNITS if words & (_UNITS | {"k"}) else set())
     if odd and len({core for core, after in ends if after.casefold() in odd}) < 3 * len(odd):
         return None
     return [
