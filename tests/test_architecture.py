@@ -43,7 +43,7 @@ UPWARDS = {
 OUTSIDE = {
     "ray": {"orchestrator.execution"},
     "optuna": {"search_spaces", "orchestrator.search"},
-    "pyarrow": {"orchestrator.results"},
+    "pyarrow": {"orchestrator.results", "orchestrator.streams.sources"},
     "obstore": {"orchestrator.storage"},
     "pandas": {"orchestrator.results", "orchestrator.search", "orchestrator.report", "orchestrator.streams.sources"},
     "typer": {"orchestrator.cli"},

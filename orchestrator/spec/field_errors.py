@@ -14,15 +14,31 @@ from pydantic.fields import FieldInfo
 from orchestrator.core.text import nearest
 from search_spaces.wording import rule_of, way_out_of
 
-_TAGS = {"range", "choices", "value", "int", "tuple[int, ...]", "tuple[int, int]", "float", "str", "bool", "none"}
+_TAGS = {
+    "range",
+    "choices",
+    "value",
+    "int",
+    "tuple[int, ...]",
+    "tuple[int, int]",
+    "tuple[str, ...]",
+    "float",
+    "str",
+    "bool",
+    "none",
+}
 
 
 def _path(one: Any) -> list[int | str]:
     """Return the place of an error, without the names of the types that pydantic tried."""
     *parents, last = one["loc"] or ("",)
-    kept = [p for p in parents if str(p) not in _TAGS and not str(p).startswith("literal[")]
-    is_name = one["type"] == "extra_forbidden" or not (str(last) in _TAGS or str(last).startswith("literal["))
+    kept = [p for p in parents if not _is_tag(p)]
+    is_name = one["type"] == "extra_forbidden" or not _is_tag(last)
     return [*kept, last] if is_name else kept
+
+
+def _is_tag(part: int | str) -> bool:
+    return str(part) in _TAGS or str(part).startswith(("literal[", "dict["))
 
 
 def remove_faulty(content: dict[Any, Any], error: ValidationError) -> bool:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
+from orchestrator.core.errors import StorageError
+from orchestrator.storage.uris import checked_uri, is_uri
 from orchestrator.streams.facts import DATASETS, DatasetFacts
 from orchestrator.streams.settings import (
     LARGEST_SIDE,
+    MOST_BUCKETS,
     STREAMS,
     TABLE_SUFFIXES,
     Family,
     StreamSettings,
+    as_paths,
     dataset_of,
     family_of,
     n_classes_used,
@@ -33,6 +39,9 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     "image_size": ("folder",),
     "background": ("folder",),
     **dict.fromkeys(("table", "label", "task", "categorical", "drop", "test_table"), ("table",)),
+    **dict.fromkeys(
+        ("missing", "hash", "frequency", "dates", "decimal", "thousands", "separator", "order"), ("table",)
+    ),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
 }
@@ -161,9 +170,8 @@ def _folder_faults(settings: StreamSettings) -> Iterator[str]:
 
 def _table_faults(settings: StreamSettings) -> Iterator[str]:
     for name in ("table", "test_table"):
-        path = getattr(settings, name)
-        if path is not None and not PurePath(path).name.lower().endswith(TABLE_SUFFIXES):
-            yield f"{name}: expected a file ending in {', '.join(TABLE_SUFFIXES)}, got '{path}'; save it as one of them"
+        if (places := getattr(settings, name)) is not None:
+            yield from _path_faults(name, places)
     if settings.label is None:
         yield "label: a table needs it; name the column of the classes"
     fields = StreamSettings.model_fields
@@ -173,12 +181,86 @@ def _table_faults(settings: StreamSettings) -> Iterator[str]:
         for name in ("classes_per_task", "class_order", "leftover"):
             if getattr(settings, name) != fields[name].default:
                 yield f"{name}: has no effect beside task; drop one of the two"
+    yield from _number_faults(settings)
+    yield from _encoding_faults(settings)
+    yield from _use_faults(settings)
+
+
+def _path_faults(name: str, places: str | tuple[str, ...]) -> Iterator[str]:
+    rule = f"expected a file ending in {', '.join(TABLE_SUFFIXES)}"
+    if places == ():
+        yield f"{name}: {rule}, got none; name one"
+    for place in as_paths(places):
+        if is_uri(place):
+            try:
+                checked_uri(place)
+            except StorageError as error:
+                yield f"{name}: {str(error).removeprefix('storage: ').rstrip('.')}; correct it"
+                continue
+        last = PurePath(place.partition("?")[0] if is_uri(place) else place).name.lower()
+        is_folder = place.endswith("/") or "=" in last or (last and "." not in last.strip("."))
+        if not (is_folder or "*" in place or last.endswith(TABLE_SUFFIXES)):
+            yield f"{name}: {rule}, got '{place}'; save it as one of them"
+
+
+def _number_faults(settings: StreamSettings) -> Iterator[str]:
+    """Yield what is wrong with how numbers and fields are written."""
+    decimal, separator = settings.decimal or ".", settings.separator
+    if settings.thousands == decimal:
+        yield f"thousands: '{decimal}' is the decimal mark too; set decimal to the other one, or drop thousands"
+    if separator is not None and (len(separator) != 1 or separator in '\r\n"\0' or separator.isalnum()):
+        yield f"separator: expected one character that is no letter, digit or quote, got {separator!r}; such as ';'"
+
+
+def _encoding_faults(settings: StreamSettings) -> Iterator[str]:
+    """Yield what is wrong with how columns become features."""
+    for place, buckets in {"hash": settings.hash, **{f"hash.{k}": n for k, n in settings.hashed().items()}}.items():
+        if isinstance(buckets, int) and not 2 <= buckets <= MOST_BUCKETS:
+            yield f"{place}: expected 2 to {MOST_BUCKETS} buckets, got {buckets}; such as 64"
+    for column, form in settings.dates.items():
+        if form != "iso" and not _is_format(form):
+            yield (
+                f"dates.{column}: expected iso or a format of strptime such as '%d.%m.%Y', got {form!r}; write a % "
+                "and a letter for each part"
+            )
+    if settings.order is not None:
+        if settings.task is None or settings.n_tasks is not None:
+            why = "without task" if settings.task is None else "beside n_tasks, which sorts the rows by value"
+            yield f"order: has no effect {why}; drop it"
+        values = [str(value) for value in settings.order]
+        for value in dict.fromkeys(v for v in values if values.count(v) > 1):
+            yield f"order: lists '{value}' {values.count(value)} times; keep one"
+
+
+def _is_format(form: str) -> bool:
+    """Return whether strptime can read what strftime writes in a format, and whether that says when it is."""
+    moment = datetime.datetime(2001, 2, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a day without a year
+            datetime.datetime.strptime(moment.strftime(form), form)
+    except (ValueError, re.error):
+        return False
+    return re.search(r"%[a-zA-Z]", form) is not None
+
+
+def _use_faults(settings: StreamSettings) -> Iterator[str]:
+    """Yield which columns are named for two purposes."""
     uses = [
         *(("label", settings.label), ("task", settings.task)),
         *(("categorical", name) for name in settings.categorical),
         *(("drop", name) for name in settings.drop),
+        *(("hash", name) for name in settings.hashed()),
+        *(("frequency", name) for name in settings.frequency),
+        *(("dates", name) for name in settings.dates if name != settings.task),
     ]
     named = [column for _, column in uses if column is not None]
     for column in dict.fromkeys(c for c in named if named.count(c) > 1):
         places = " and ".join(dict.fromkeys(field for field, name in uses if name == column))
         yield f"{places}: column '{column}' is named {named.count(column)} times; keep one"
+    gaps = settings.missing if isinstance(settings.missing, dict) else {}
+    for column in gaps:
+        place = next((field for field in ("label", "task") if getattr(settings, field) == column), None)
+        place = "drop" if column in settings.drop else place
+        if place is not None:
+            yield f"missing.{column}: has no effect on a column named in {place}; drop it"

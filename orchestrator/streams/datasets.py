@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.streams.facts import DatasetFacts, Phase
+from orchestrator.streams.facts import DatasetFacts, Phase, ReadReport
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 Statistic = float | NDArray[np.float32]
@@ -57,6 +57,7 @@ class Dataset:
         train_tasks: task of each training example, (N,) int64; None unless the data come cut into tasks.
         test_tasks: (M,) int64, of the same form.
         notes: what a user should know of how it was read, a sentence each; no part of the fingerprint.
+        report: what was read of a user's own table; no part of the fingerprint.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Dataset:
     train_tasks: NDArray[np.int64] | None = None
     test_tasks: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    report: ReadReport | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of every array, 16 hexadecimal digits."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Phase = Literal["search", "confirm"]
@@ -41,6 +42,39 @@ class DatasetFacts:
     def tasks_share_no_class(self) -> bool:
         """Return whether every class belongs to one task only."""
         return sum(map(len, self.task_classes)) == len({c for classes in self.task_classes for c in classes})
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What was read of a user's own table, and what was not.
+
+    Args:
+        source: the setting `table`, as messages name it.
+        n_files: how many files it is, those of `test_table` included.
+        n_rows: how many rows these have, those left out included.
+        numbers: features that are numbers.
+        dates: features that are dates or times, in seconds.
+        kinds: one-hot features -> how many kinds each has.
+        hashed: hashed features -> how many buckets each has.
+        frequencies: features that are the share of training rows with the same value.
+        indicators: features with a further one that says 'was missing'.
+        dropped: columns in `drop`.
+        left_out: sentences on rows, columns and files that were left out, and why.
+        notes: other sentences that a reader of the results should know.
+    """
+
+    source: str
+    n_files: int
+    n_rows: int
+    numbers: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    hashed: Mapping[str, int] = field(default_factory=dict)
+    frequencies: tuple[str, ...] = ()
+    indicators: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 DATASETS: dict[str, DatasetFacts] = {

@@ -18,9 +18,17 @@ from strategies import Added, IncrementalType
 
 Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"]
 
+Missing = Literal["refuse", "median", "indicator", "drop"]
+"""What is done with a gap in a feature: refuse it, fill it with the training rows' median, fill it and add a feature
+that says so, or leave the row out."""
+
 INCREMENTAL_TYPES: tuple[IncrementalType, ...] = get_args(IncrementalType)
 MOST_TASKS = 1000
 LARGEST_SIDE = 4096
+MOST_BUCKETS = 4096
+ALL = "all"
+"""The key of `missing` that stands for the columns that it does not name."""
+
 TABLE_SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 
@@ -81,8 +89,10 @@ class StreamSettings(BaseModel):
     background: Annotated[str, BeforeValidator(_colour), Added()] = Field(
         "white", description="folder: colour behind transparent images: white, black or '#rrggbb'"
     )
-    table: str | None = Field(
-        None, examples=["data/churn.csv"], description="own table: a Parquet or CSV file, a row an example"
+    table: str | tuple[str, ...] | None = Field(
+        None,
+        examples=["data/churn.csv"],
+        description="own table: Parquet or CSV, a row an example; a file, a list, a pattern, a folder or a URI",
     )
     label: str | None = Field(None, examples=["churned"], description="table: column of the classes")
     task: str | None = Field(
@@ -94,8 +104,36 @@ class StreamSettings(BaseModel):
         (), examples=[["plan"]], description="table: columns to one-hot encode, besides those of text and booleans"
     )
     drop: tuple[str, ...] = Field((), examples=[["customer_id"]], description="table: columns that are left out")
-    test_table: str | None = Field(
-        None, examples=["data/churn-test.csv"], description="table: a second file with the test rows"
+    test_table: str | tuple[str, ...] | None = Field(
+        None, examples=["data/churn-test.csv"], description="table: a second one with the test rows"
+    )
+    missing: Annotated[Missing | dict[str, Missing], Added()] = Field(
+        "refuse",
+        examples=[{"all": "median", "age": "indicator"}],
+        description="table: gaps in features: refuse, median, indicator or drop; one word, or one for each column",
+    )
+    hash: Annotated[int | dict[str, int] | None, Added()] = Field(
+        None,
+        examples=[64],
+        description="table: buckets for text with too many values to one-hot encode, or for each named column",
+    )
+    frequency: Annotated[tuple[str, ...], Added()] = Field(
+        (), examples=[["postcode"]], description="table: columns that become the share of training rows with that value"
+    )
+    dates: Annotated[dict[str, str], Added()] = Field(
+        {}, examples=[{"since": "%d.%m.%Y"}], description="table: format of dates and times, as in strptime, or iso"
+    )
+    decimal: Annotated[Literal[".", ","] | None, Added()] = Field(
+        None, examples=[","], description="table: decimal mark; if given, text that holds numbers is read as numbers"
+    )
+    thousands: Annotated[Literal[".", ",", " ", "'"] | None, Added()] = Field(
+        None, examples=["."], description="table: mark between groups of three digits"
+    )
+    separator: Annotated[str | None, Added()] = Field(
+        None, examples=[";"], description="table: character between the fields of a CSV file; by default a comma"
+    )
+    order: Annotated[tuple[str | int | float, ...] | None, Added()] = Field(
+        None, examples=[["low", "high"]], description="table: the values of the task column, in the order of the tasks"
     )
     test_share: float = Field(0.2, gt=0, lt=1, description="own data: share of each task and class for the test split")
     normalisation: Literal["unit", "standard"] = Field(
@@ -107,6 +145,27 @@ class StreamSettings(BaseModel):
         """Return these settings with blank paths, as they identify a trial: a hash of the data stands for the paths."""
         blank = {name: "" for name in ("folder", "table", "test_table") if getattr(self, name) is not None}
         return self.model_copy(update=blank)
+
+    def missing_in(self, column: str) -> Missing:
+        """Return what is done with a gap in a feature column."""
+        return (
+            self.missing if isinstance(self.missing, str) else self.missing.get(column, self.missing.get(ALL, "refuse"))
+        )
+
+    def hashed(self) -> dict[str, int]:
+        """Return the buckets of the columns that are hashed by name."""
+        return self.hash if isinstance(self.hash, dict) else {}
+
+
+def as_paths(places: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the paths of a table's setting."""
+    return (places,) if isinstance(places, str) else places or ()
+
+
+def shown_paths(places: str | tuple[str, ...] | None) -> str:
+    """Return a table's setting as messages name it."""
+    paths = as_paths(places)
+    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more" if paths else ""
 
 
 _DEFAULT_TASKS = {"permuted": 10, "rotated": 5, "noisy": 5, "clean-rotated-noisy": 3}

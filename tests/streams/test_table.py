@@ -211,8 +211,6 @@ def one_infinite() -> pd.DataFrame:
         pytest.param(
             frame(y=["a"] + ["b"] * 11), {}, "got 1 of class 'a' in task 'q1'; add examples", id="one example"
         ),
-        pytest.param(frame(t=pd.Timestamp("2024-01-01")), {}, "column 't' is of type datetime64", id="time as feature"),
-        pytest.param(frame(t=["2024-01-01"] * N), {}, "column 't' holds days or times as text", id="days as text"),
         pytest.param(frame(m=[*map(str, range(11)), "?"]), {}, "'?' among numbers in row 12", id="text in numbers"),
         pytest.param(frame(l=[[1]] * N), {}, "column 'l' is of type object", id="lists"),
         pytest.param(frame(), {"n_tasks": 2}, "n_tasks: column 'quarter' holds text ('q1')", id="stages of text"),

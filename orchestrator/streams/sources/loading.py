@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,15 +30,16 @@ def load_stream(stream: str, settings: StreamSettings, data_dir: Path) -> Datase
         raise DataError(
             f"streams.{stream}: the path of its data is unknown, because a trial keeps none; pass the spec's streams"
         )
-    return _load_own(stream, settings, _state(settings))
+    return _load_own(stream, settings.model_dump_json(), _state(stream, settings))
 
 
-State = tuple[tuple[str, int, int], ...]
+State = tuple[tuple[str, int | str, int], ...]
 
 
 @lru_cache(maxsize=2)
-def _load_own(stream: str, settings: StreamSettings, state: State) -> Dataset:
-    """Return a user's own data. `state` makes the cache miss if one of their files has changed."""
+def _load_own(stream: str, content: str, state: State) -> Dataset:
+    """Return a user's own data, given the settings as JSON; `state` makes the cache miss if a file has changed."""
+    settings = StreamSettings.model_validate_json(content)
     if settings.folder is not None:
         from orchestrator.streams.sources.image_folder import load_folder
 
@@ -47,15 +49,17 @@ def _load_own(stream: str, settings: StreamSettings, state: State) -> Dataset:
     return load_table(stream, settings)
 
 
-def _state(settings: StreamSettings) -> State:
-    """Return path, time of change (ns) and size (bytes) of every file of a user's own data."""
-    paths = [Path(path).expanduser().absolute() for path in (settings.table, settings.test_table) if path]
-    if settings.folder:
-        root = Path(settings.folder).expanduser().absolute()
-        paths = [Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    found = []
-    for path in sorted(paths):
-        if path.is_file():
-            facts = path.stat()
-            found.append((str(path), facts.st_mtime_ns, facts.st_size))
-    return tuple(found)
+def _state(stream: str, settings: StreamSettings) -> State:
+    """Return place, time of change (ns) or version, and size (bytes) of every file of a user's own data."""
+    if settings.folder is None:
+        from orchestrator.streams.sources.tables.files import find_files
+
+        found = []
+        for name in ("table", "test_table"):
+            with suppress(DataError):  # reported when it is read
+                found += find_files(f"streams.{stream}.{name}", getattr(settings, name))[0]
+        return tuple(sorted(file.state for file in found))
+    root = Path(settings.folder).expanduser().absolute()
+    paths = [Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    facts = [(path, path.stat()) for path in sorted(paths) if path.is_file()]
+    return tuple((str(path), fact.st_mtime_ns, fact.st_size) for path, fact in facts)

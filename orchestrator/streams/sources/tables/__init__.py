@@ -1,0 +1,1 @@
+"""A user's own table: from files to features, classes and tasks."""

@@ -1,0 +1,214 @@
+"""Classes and tasks: the columns `label` and `task` of a user's table as indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.api import types
+
+from orchestrator.core.errors import DataError
+from orchestrator.streams.settings import MOST_TASKS, StreamSettings
+from orchestrator.streams.sources.order import (
+    in_order_of_time,
+    in_task_order,
+    is_ordered,
+    order,
+    quoted,
+    shown,
+)
+from orchestrator.streams.sources.tables import dates
+from orchestrator.streams.sources.tables.frames import Table
+from orchestrator.streams.sources.tables.kinds import alike_fault, as_numbers, case_note
+from orchestrator.streams.sources.tables.text import dated
+
+MOST_CLASSES = 1000
+Labels = NDArray[np.int64]
+
+
+def classes(
+    where: str, settings: StreamSettings, tables: Sequence[Table], notes: list[str]
+) -> tuple[list[Labels], list[str]]:
+    """Return the class (N,) int64 of each row of each table, and the names of the classes."""
+    labels, values = _indices(f"{where}.label", settings, tables, settings.label or "", notes)
+    if len(values) > MOST_CLASSES:
+        raise DataError(
+            f"{where}.label: column '{settings.label}' of '{tables[0].name}' has {len(values)} different values, more "
+            f"than {MOST_CLASSES} classes; name another column"
+        )
+    return labels, [shown(value) for value in values]
+
+
+def tasks(
+    where: str, settings: StreamSettings, tables: Sequence[Table], notes: list[str]
+) -> tuple[list[Labels | None], list[str]]:
+    """Return the task (N,) int64 of each row of each table, and the names of the tasks in their order."""
+    if settings.task is None:
+        return [None for _ in tables], []
+    if settings.n_tasks is not None:
+        return _stages(f"{where}.n_tasks", settings, tables, settings.n_tasks)
+    found, values = _indices(f"{where}.task", settings, tables, settings.task, notes)
+    if len(values) > MOST_TASKS:
+        raise DataError(
+            f"{where}.task: column '{settings.task}' of '{tables[0].name}' has {len(values)} different values, more "
+            f"than {MOST_TASKS} tasks; set n_tasks to cut numbers or times into stages"
+        )
+    wanted = _task_order(where, settings, tables[0], values, notes)
+    place = np.empty(len(values), dtype=np.int64)
+    place[[values.index(value) for value in wanted]] = np.arange(len(values))
+    return [place[codes] for codes in found], [shown(value) for value in wanted]
+
+
+def _task_order(where: str, settings: StreamSettings, table: Table, values: list[Any], notes: list[str]) -> list[Any]:
+    """Return the values of the task column in the order of the tasks."""
+    column = table.frame[settings.task]
+    if settings.order is not None:
+        return _given_order(f"{where}.order", settings, values)
+    if settings.task in settings.dates:
+        reading = dated(column, settings.dates[settings.task])
+        if reading.fault:
+            raise DataError(f"{where}.task: {reading.fault}")
+        first = dict(zip(column, reading.values, strict=True))
+        return sorted(values, key=lambda value: (first[value], order(value)))
+    if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
+        return [value for value in column.cat.categories if value in set(values)]
+    if not all(isinstance(value, str) for value in values):
+        return values
+    if (periods := in_order_of_time(values)) is not None:
+        return periods
+    looks = all(map(dates.looks_like_a_date, values))
+    if looks and not all(map(dates.is_iso, values)) and not all(map(dates.is_time, values)):
+        raise DataError(
+            f"{where}.task: column '{settings.task}' holds dates such as {quoted(values[0])}, whose order is unknown; "
+            f"set dates: {{{settings.task}: FORMAT}}, or order"
+        )
+    if not looks and not all(value.isdecimal() for value in values):
+        notes.append("the tasks are in alphabetical order, numbers in their names by size; set order to change it")
+    return in_task_order(values)
+
+
+def _given_order(where: str, settings: StreamSettings, values: list[Any]) -> list[Any]:
+    named = [shown(value) for value in settings.order or ()]
+    known = {shown(value): value for value in values}
+    faults = [
+        f"{where}: column '{settings.task}' holds {quoted(n)}, which is not listed; add it"
+        for n in known
+        if n not in named
+    ]
+    faults += [
+        f"{where}: column '{settings.task}' does not hold {quoted(n)}; leave it out" for n in named if n not in known
+    ]
+    if faults:
+        raise DataError(*faults)
+    return [known[name] for name in named]
+
+
+def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Labels, list[Any]]:
+    """Return the index (N,) int64 of each row's value, and the values.
+
+    Raises:
+        DataError: if a value is missing, naming the first such row.
+    """
+    try:
+        codes, values = pd.factorize(column)
+    except TypeError as error:
+        raise DataError(
+            f"{where}: column '{column.name}' of '{file}' holds other than text, numbers or times ({error}); change it"
+        ) from error
+    if (codes < 0).any():
+        row = int(column.index[int(np.argmax(codes < 0))]) + 1
+        raise DataError(
+            f"{where}: column '{column.name}' of '{file}' has no value in row {row} (the first is row 1); fill it in "
+            "or drop the row"
+        )
+    return codes.astype(np.int64), list(values)
+
+
+def _plain(where: str, settings: StreamSettings, table: Table, name: str, notes: list[str]) -> pd.Series[Any]:
+    """Return a column of classes or tasks, as numbers if it is numbers in a CSV file or of a type of its own.
+
+    Raises:
+        DataError: if two values differ in nothing one sees.
+    """
+    column = table.frame[name]
+    if fault := alike_fault(column):
+        raise DataError(f"{where}: {fault}")
+    if note := case_note(column):
+        notes.append(note)
+    if types.infer_dtype(column, skipna=True) == "decimal":
+        return column.map(float, na_action="ignore").astype(np.float64)
+    return as_numbers(column, settings) if name in table.texts else column
+
+
+def _indices(
+    where: str, settings: StreamSettings, tables: Sequence[Table], name: str, notes: list[str]
+) -> tuple[list[Labels], list[Any]]:
+    """Return for each table the index (N,) int64 of each row's value, and the sorted values of the first table."""
+    found: list[Labels] = []
+    values: list[Any] = []
+    for table in tables:
+        codes, own = _values(where, _plain(where, settings, table, name, notes), table.name)
+        values = values or sorted(own, key=order)
+        place = {shown(value): index for index, value in enumerate(values)}
+        if unknown := [value for value in own if shown(value) not in place]:
+            raise DataError(
+                f"{where}: column '{name}' of '{table.name}' holds {quoted(shown(unknown[0]))}, which "
+                f"'{tables[0].name}' does not; drop its rows"
+            )
+        found.append(np.array([place[shown(value)] for value in own], dtype=np.int64)[codes])
+    return found, values
+
+
+def _times(settings: StreamSettings, table: Table, where: str) -> pd.Series[Any]:
+    """Return the task column as times, if it holds ISO 8601 text or dates of the given format; else as it is."""
+    column = table.frame[settings.task]
+    form = settings.dates.get(settings.task or "")
+    if form is not None:
+        reading = dated(column, form)
+        if reading.fault:
+            raise DataError(f"{where}: {reading.fault}")
+        return pd.Series(pd.to_datetime(reading.values, unit="s"), column.index, name=column.name)
+    inferred = types.infer_dtype(column, skipna=True)
+    if inferred == "decimal":
+        return column.map(float, na_action="ignore").astype(np.float64)
+    if inferred != "string":
+        return column
+    if (numbers := as_numbers(column, settings)) is not column and settings.task in table.texts:
+        return numbers
+    for utc in (False, True):
+        try:
+            return pd.to_datetime(column, format="ISO8601", utc=utc)
+        except ValueError:
+            continue
+    return column
+
+
+def _stages(
+    where: str, settings: StreamSettings, tables: Sequence[Table], n_tasks: int
+) -> tuple[list[Labels | None], list[str]]:
+    """Return the stage (N,) int64 of each row of each table, and the stages' names, made of their first values."""
+    place = where.replace("n_tasks", "task")
+    columns = [_values(place, _times(settings, table, place), table.name) for table in tables]
+    kinds = {order(value)[0] for _, values in columns for value in values}
+    first = columns[0][1][0]
+    if len(kinds) > 1 or not is_ordered(first):
+        raise DataError(
+            f"{where}: column '{settings.task}' holds text ({quoted(shown(first))}), which cannot be cut into "
+            f"{n_tasks} stages; leave n_tasks out, set dates: {{{settings.task}: FORMAT}}, or save the column as "
+            "numbers or ISO 8601 times"
+        )
+    keys = [np.array([order(value)[1] for value in values])[codes] for codes, values in columns]
+    ranked = np.argsort(keys[0], kind="stable")
+    rows = ranked[np.arange(n_tasks) * len(ranked) // n_tasks]
+    starts = keys[0][rows]
+    if len(np.unique(starts)) < n_tasks:
+        raise DataError(
+            f"{where}: column '{settings.task}' repeats its values too often: of {n_tasks} stages only "
+            f"{len(np.unique(starts))} begin at different values; lower n_tasks"
+        )
+    stages = [np.maximum(np.searchsorted(starts, key, side="right") - 1, 0).astype(np.int64) for key in keys]
+    codes, values = columns[0]
+    return list(stages), [f"from {shown(values[codes[row]])}" for row in rows]
