@@ -16,6 +16,7 @@ from orchestrator.storage.base import DEFAULT_ROOT, ignore
 from orchestrator.storage.uris import join
 
 if TYPE_CHECKING:
+    from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
     from orchestrator.results.compaction import Compacted
     from orchestrator.results.run import Run
@@ -59,7 +60,6 @@ def run_sweep(
     """
     from orchestrator.execution.session import Session
     from orchestrator.results.run import Run
-    from orchestrator.trial.preflight import data_notes
     from orchestrator.trial.provenance import software_now
 
     opened = Run(run_place(spec, run, storage))
@@ -70,7 +70,7 @@ def run_sweep(
     with opened.locked(display.say if display else ignore):
         listeners = (display.trial_ended,) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes)
-        _say_notes(display, data_notes(spec, session.datasets))
+        _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
         try:
             if not session.search.is_finished:
@@ -85,10 +85,16 @@ def run_sweep(
     return opened
 
 
-def _say_notes(display: ProgressDisplay | None, notes: list[str]) -> None:
-    for note in notes:
-        if display:
-            display.say(f"note: {note}")
+def _say_notes(display: ProgressDisplay | None, session: Session) -> None:
+    """Say what a user should know of their own data."""
+    from orchestrator.execution.session import fingerprints
+    from orchestrator.trial.data_summary import data_notes
+
+    earlier = session.run.earlier_data(fingerprints(session.datasets))
+    if display is None:
+        return
+    for note in (*data_notes(session.spec, session.datasets), *earlier):
+        display.say(f"note: {note}")
 
 
 def _compact_if_worth_it(run: Run, display: ProgressDisplay | None) -> None:
@@ -140,7 +146,8 @@ def plan(
     from orchestrator.results.software_changes import software_changes
     from orchestrator.search.plan import Plan, plan_sweep
     from orchestrator.search.sweep_search import SweepSearch
-    from orchestrator.trial.preflight import data_notes, load_datasets
+    from orchestrator.trial.data_summary import summaries
+    from orchestrator.trial.preflight import load_datasets
     from orchestrator.trial.provenance import software_now
 
     opened = Run(run_place(spec, run, storage))
@@ -151,8 +158,8 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    cells, notes = plan_sweep(spec, search, trials, datasets), data_notes(spec, datasets)
-    return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes))
+    cells, notes = plan_sweep(spec, search, trials, datasets), opened.earlier_data(hashes)
+    return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes), tuple(summaries(spec, datasets)))
 
 
 def open_run(path: Place, cached: bool = False) -> Run:

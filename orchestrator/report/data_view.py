@@ -73,6 +73,7 @@ def _tasks(spec: SweepSpec, summary: StreamSummary) -> Table:
     """Return a row a task: its name, its examples in each split, and its classes."""
     table = Table(box=box.SIMPLE_HEAD)
     has_search = bool(spec.seeds.of("search"))
+    score = next(spec.score_of(cell.scenario) for cell in spec.cells if cell.stream == summary.stream)
     for column in ("task", "train", *(("validation",) if has_search else ()), "test", "classes"):
         table.add_column(column, justify="left" if column in ("task", "classes") else "right")
     if has_search:
@@ -81,8 +82,8 @@ def _tasks(spec: SweepSpec, summary: StreamSummary) -> Table:
         train, validation, test = (
             int(split[task].sum()) for split in (summary.train, summary.validation, summary.test)
         )
-        step = summary.one_example(ACCURACY, task)
-        points = UNKNOWN if math.isnan(step) else f"{100 * step:.2g} points of accuracy"
+        step = summary.one_example(score, task)
+        points = UNKNOWN if math.isnan(step) else visible(f"{100 * step:.2g} points of {score}")
         counts = [f"{train - validation:,}", *((f"{validation:,}",) if has_search else ()), f"{test:,}"]
         table.add_row(Text(visible(name)), *counts, _classes(summary, task), *((points,) if has_search else ()))
     return table

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from orchestrator.execution.capacity import NodeResources, share_slots
+from orchestrator.report.data_view import render_data
 from orchestrator.report.numbers import counted, duration
 from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -39,6 +40,7 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None) -> RenderableT
     seconds = sum(cell.seconds for cell in plan.cells) / slots
     source = "trials of this run" if any(cell.is_measured for cell in plan.cells) else "a few training steps timed here"
     return Group(
+        *(part for summary in plan.data for part in render_data(spec, summary)),
         *(f"note: {note}" for note in plan.notes),
         table,
         f"{n_done} trials done, up to {n_to_do} to do in {plan.run}",

@@ -17,6 +17,7 @@ from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.settings import dataset_of, number_of_tasks
+from orchestrator.trial.data_summary import StreamSummary
 from orchestrator.trial.setup import set_up
 from search_spaces import SearchSpace
 from strategies import find_method
@@ -141,10 +142,12 @@ class Plan:
         run: its run folder, as it is shown.
         cells: the plan of each cell.
         changes: a line for each difference between the software and devices of its trials and those of this machine.
-        notes: what a user should know of their own data, a sentence each.
+        notes: what a user should know, a sentence each.
+        data: what was read of each of the user's own streams.
     """
 
     run: str | Path
     cells: tuple[CellPlan, ...]
     changes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    data: tuple[StreamSummary, ...] = ()

@@ -14,6 +14,7 @@ from orchestrator.core.scores import ACCURACY, Measurement, Score, best_constant
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.limits import undefined_tasks
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.checking import left_over_notes
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.naming import task_names
@@ -30,7 +31,7 @@ class StreamSummary:
     Args:
         stream: its name.
         report: what was read of a table; None for images.
-        notes: what a user should know of how it was read.
+        notes: what a user should know of how it was read and cut into tasks.
         source: where it comes from.
         class_names: name of each class (C,).
         task_names: name of each task (T,), in their order.
@@ -97,6 +98,16 @@ def summaries(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[StreamSu
     return list(found.values())
 
 
+def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return what a user should know of their own data before a sweep, a sentence each; `plan` shows more."""
+    notes: list[str] = []
+    for summary in summaries(spec, datasets):
+        report = summary.report
+        notes += [*summary.notes, *((*report.left_out, *report.notes) if report is not None else ())]
+        notes += fineness_warnings(spec, summary)
+    return list(dict.fromkeys(notes))
+
+
 def _summary(spec: SweepSpec, cell: Cell, dataset: Dataset) -> StreamSummary:
     settings, facts = spec.stream_settings(cell.stream), dataset.facts
     names = task_names(cell.stream, settings, facts)
@@ -115,7 +126,7 @@ def _summary(spec: SweepSpec, cell: Cell, dataset: Dataset) -> StreamSummary:
     return StreamSummary(
         cell.stream,
         dataset.report,
-        dataset.notes,
+        (*dataset.notes, *left_over_notes(cell.stream, settings, facts)),
         facts.source,
         facts.class_names,
         names,
@@ -151,9 +162,10 @@ def fineness_warnings(spec: SweepSpec, summary: StreamSummary) -> Iterator[str]:
             if limited is None or asked.metric not in METRICS:
                 continue
             width = constraint.limit if asked.definition.low < 0 else 1 - constraint.limit
+            n_past = len(summary.task_names) - (asked.definition.least_tasks > 1)
             coarse = {
                 name: step
-                for task, name in enumerate(summary.task_names)
+                for task, name in enumerate(summary.task_names[:n_past])
                 if (not asked.tasks or name in asked.tasks)
                 and (step := summary.one_example(limited, task)) > max(width, 0)
             }

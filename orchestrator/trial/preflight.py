@@ -15,7 +15,7 @@ from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.checking import left_over_notes, split_faults
+from orchestrator.streams.checking import split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import StreamSettings, dataset_of, family_of, is_user_data
@@ -114,16 +114,6 @@ def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str,
     else:
         codes = class_lists(settings, family_of(cell.stream, settings), facts, len(names), 0)
     return {name: [facts.class_names[c] for c in own] for name, own in zip(names, codes, strict=True)}
-
-
-def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Return what a user should know of the data that were read for a valid spec, a sentence each."""
-    notes: list[str] = []
-    for stream in dict.fromkeys(cell.stream for cell in spec.cells):
-        if (settings := spec.stream_settings(stream)) and is_user_data(settings):
-            notes += datasets[stream].notes
-            notes += left_over_notes(stream, settings, datasets[stream].facts)
-    return notes
 
 
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:

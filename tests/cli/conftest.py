@@ -44,7 +44,7 @@ def mistake(cli: RunCli) -> Mistake:
         code, out, err = cli(*arguments)
         assert code == EXIT_MISTAKE
         assert err.startswith("error: ")
-        assert out == ""
+        assert all(line.startswith("note: ") for line in out.splitlines())
         return err
 
     return run

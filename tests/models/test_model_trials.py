@@ -97,14 +97,14 @@ def test_a_checkpoint_holds_running_statistics(
     training = {"epochs": 1, "batch_size": 64}
     spec = make_trial(method=method, model=MODELS["own"], streams=streams, training=training)
 
-    def stop(after: int, row: list[float]) -> None:
+    def stop(after: int, row: object, stream: object) -> None:
         if after == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(spec, digits, report=stop, checkpoint=tmp_path / "c.pt")
     reported: list[int] = []
-    resumed = run(spec, digits, report=lambda after, row: reported.append(after), checkpoint=tmp_path / "c.pt")
+    resumed = run(spec, digits, report=lambda after, row, stream: reported.append(after), checkpoint=tmp_path / "c.pt")
 
     assert reported == [1, 2], "it continues after the checkpoint of task 0"
     assert resumed.n_correct == run(spec, digits).n_correct

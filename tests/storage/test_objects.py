@@ -208,14 +208,14 @@ def test_a_stopped_trial_goes_on_from_its_checkpoint(
     spec, data = make_trial(method="replay"), digits.phase("confirm", 0.1)
     checkpoint = checkpoint_of(Run(memory).checkpoint_path(spec.key))
 
-    def stop(after: int, row: list[float]) -> None:
+    def stop(after: int, row: object, stream: object) -> None:
         if after == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(spec, data, report=stop, checkpoint=checkpoint)
     reported: list[int] = []
-    result = run_trial(spec, data, report=lambda after, row: reported.append(after), checkpoint=checkpoint)
+    result = run_trial(spec, data, report=lambda after, row, stream: reported.append(after), checkpoint=checkpoint)
     assert reported == [3, 4]
     assert result.n_correct == run_trial(spec, data).n_correct
     assert Run(memory).storage.folder("checkpoints").names() == []
