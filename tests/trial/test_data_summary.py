@@ -1,0 +1,86 @@
+"""What `plan` says of one's own data."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.core.scores import Score
+from orchestrator.report.console import PlainConsole
+from orchestrator.report.data_view import render_data
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trial.data_summary import StreamSummary, fineness_warnings, summaries
+from orchestrator.trial.preflight import load_datasets
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Return a table of three tasks: 100, 50 and 20 rows, a tenth of them of class b; the last has only a."""
+    names = np.repeat(["2023Q1", "2023Q2", "2023Q3"], [100, 50, 20])
+    frame = pd.DataFrame({"x": np.arange(170.0), "kind": ["p", "q"] * 85, "id": range(170), "quarter": names})
+    frame["y"] = np.where((frame["id"] % 10 == 0) & (frame["quarter"] != "2023Q3"), "b", "a")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv"
+
+
+def read(table: Path, **fields: Any) -> tuple[SweepSpec, StreamSummary]:
+    settings = {"table": str(table), "label": "y", "task": "quarter", "drop": ["id"]}
+    spec = parse_spec(
+        {"scenarios": ["t/domain"], "methods": ["naive"], "validation_share": 0.2, "streams": {"t": settings}} | fields
+    )
+    (summary,) = summaries(spec, load_datasets(spec, table.parent))
+    return spec, summary
+
+
+def test_examples_by_task_class_and_split(table: Path) -> None:
+    _, summary = read(table)
+    assert summary.task_names == ("2023Q1", "2023Q2", "2023Q3")
+    assert summary.class_names == ("a", "b")
+    np.testing.assert_array_equal(summary.train, [[72, 8], [36, 4], [16, 0]])
+    np.testing.assert_array_equal(summary.test, [[18, 2], [9, 1], [4, 0]])
+    np.testing.assert_array_equal(summary.validation, [[14, 2], [7, 1], [3, 0]])
+    assert summary.class_shares == pytest.approx([155 / 170, 15 / 170])
+
+
+def test_constant_answers(table: Path) -> None:
+    _, summary = read(table)
+    assert summary.constant(Score("accuracy"), False) == pytest.approx((0.9 + 0.9 + 1) / 3)
+    assert summary.constant(Score("balanced_accuracy"), False) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert summary.constant(Score("auroc"), False) == 0.5, "the task of one class has none"
+    assert summary.constant(Score("average_precision"), False) == pytest.approx(0.1)
+
+
+def test_how_fine_the_data_can_tell(table: Path) -> None:
+    spec, summary = read(table, limits=["worst_forgetting <= 0.1", "recall(b).worst_forgetting[2023Q1] <= 0.1"])
+    assert summary.one_example(Score("accuracy"), 0) == 1 / 16
+    assert summary.one_example(Score("recall", "b"), 0) == 1 / 2
+    undefined, coarse, of_class = fineness_warnings(spec, summary)
+    assert undefined == "t/domain: recall(b) is undefined on 2023Q3, which it leaves out"
+    assert "'worst_forgetting <= 0.1' is finer than the data can tell on 2023Q2: one validation" in coarse
+    assert "example of 2023Q2 is 12.5 points of accuracy" in coarse
+    assert "one validation example of 2023Q1 is 50 points of recall(b)" in of_class
+
+
+def test_the_view(table: Path) -> None:
+    spec, summary = read(table, score="auroc")
+    console = PlainConsole(file=StringIO(), width=120)
+    for part in render_data(spec, summary):
+        console.print(part)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for line in (
+        f"t: 170 rows from '{table}'",
+        "numbers: x",
+        "kinds: kind (2)",
+        "dropped: id",
+        "classes: a 91.2 %, b 8.82 %",
+        "a 90, b 10",
+        "always the same answer has accuracy 0.933, auroc 0.500",
+        "auroc is undefined on 2023Q3",
+    ):
+        assert line in text, line
