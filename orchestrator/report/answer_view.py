@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.metrics import quantity
+from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
@@ -175,7 +175,8 @@ def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         if not cell.is_reference or suggestion is None or scenario.meaningless is not None:
             continue
         pairs = zip(spec.constraints, suggestion.violations(phase, spec), strict=True)
-        if violated := [constraint.name for constraint, violation in pairs if violation > 0]:
+        violated = [c.name for c, violation in pairs if violation > 0 and quantity(c.metric).metric in METRICS]
+        if violated:  # a limit on memory or time is no bound on what can be learned
             yield (
                 f"Even {cell.cell.method}, which keeps the data of all tasks, violates {' and '.join(violated)} on "
                 f"{_SPLIT[phase]}. Look at the limit, the data and the training settings first:"

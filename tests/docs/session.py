@@ -126,6 +126,10 @@ class Session:
             name, _, value = words[1].partition("=")
             os.environ[name] = value
             return ""
+        if words[0] == "cd":
+            shutil.copytree(ROOT / words[1], self._folder / words[1])
+            os.chdir(words[1])
+            return ""
         if words[0] == "make":
             return self._make(block, words)
         if words[:2] == ["ray", "start"]:
@@ -135,6 +139,7 @@ class Session:
         if words[:3] == ["python", "-m", "orchestrator"]:
             printed = self._orchestrator(block, words[3:], more)
         elif words[0] == "python" and words[1].endswith(".py"):
+            sys.argv = words[1:]
             printed = self._printed(block, lambda: runpy.run_path(words[1], run_name="__main__") and 0)
         else:
             raise PageError(f"{block.page}:{block.line}: '{command}' is nothing that is run here; mark the block")
