@@ -210,7 +210,14 @@ def run_single_trial(
 def single_trial_spec(
     spec: SweepSpec, hyperparameters: Mapping[str, Any], seed: int, phase: Any, data_dir: str | Path
 ) -> TrialSpec:
-    """Return the trial of a spec with one cell, for given hyper-parameters.
+    """Return the trial of a spec with one cell.
+
+    Args:
+        spec: the sweep. Of its spaces, the fixed values count; what it searches takes the method's defaults.
+        hyperparameters: name -> value, which wins over the spec's.
+        seed: of the trial.
+        phase: `search` or `confirm`; `confirm` needs no validation data.
+        data_dir: where torchvision's data sets are, or are downloaded to.
 
     Raises:
         SpecError: if the spec has more than one cell.
@@ -218,12 +225,18 @@ def single_trial_spec(
     from orchestrator.spec.loading import parse_spec
     from orchestrator.streams.settings import dataset_of
     from orchestrator.trial.preflight import load_datasets
+    from strategies import find_method
 
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
-    fixed = parse_spec(
-        spec.model_dump(mode="json") | {"spaces": {spec.cells[0].method: dict(hyperparameters)}, "limits": []}
-    )
+    cell = spec.cells[0]
+    defaults = find_method(cell.method).hyperparameter_class().model_dump(mode="json")
+    single = {
+        "spaces": {cell.method: {**defaults, **cell.space.fixed, **hyperparameters}},
+        "limits": [],
+        "seeds": {"search": int(phase == "search"), "confirm": 1},
+    }
+    fixed = parse_spec(spec.model_dump(mode="json") | single)
     cell = fixed.cells[0]
     dataset = load_datasets(fixed, Path(data_dir))[dataset_of(cell.stream)]
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())

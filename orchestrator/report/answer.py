@@ -59,6 +59,7 @@ class CellSummary:
         n_failed: trials with status `failed` or `error`.
         is_complete: whether there is a chosen suggestion and no trial of the cell is missing.
         chance_accuracy: average accuracy of the best constant answer.
+        is_finished: whether no trial of the cell is missing, whatever came out.
     """
 
     cell: Cell
@@ -67,6 +68,7 @@ class CellSummary:
     n_failed: int
     is_complete: bool
     chance_accuracy: float = math.nan
+    is_finished: bool = False
 
     @property
     def is_at_chance(self) -> bool:
@@ -167,6 +169,7 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         int((rows["status"] != "completed").sum()),
         is_known and search.is_finished,
         float(rows["chance_accuracy"].mean()),
+        search.is_finished,
     )
 
 

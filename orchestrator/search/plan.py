@@ -141,7 +141,7 @@ class Plan:
         run: its run folder, as it is shown.
         cells: the plan of each cell.
         changes: a line for each difference between the software and devices of its trials and those of this machine.
-        notes: what a user should know of their own data, a sentence each.
+        notes: what a user should know of the data that were read, a sentence each.
     """
 
     run: str | Path

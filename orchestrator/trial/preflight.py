@@ -80,12 +80,11 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Return what a user should know of the data that were read for a valid spec, a sentence each."""
+    """Return what a user should know of the data of a valid spec, and of classes that no task has, a sentence each."""
     notes: list[str] = []
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
-        if (settings := spec.stream_settings(stream)) and is_user_data(settings):
-            notes += datasets[stream].notes
-            notes += left_over_notes(stream, settings, datasets[stream].facts)
+        dataset = datasets[dataset_of(stream)]
+        notes += [*dataset.notes, *left_over_notes(stream, spec.stream_settings(stream), dataset.facts)]
     return notes
 
 

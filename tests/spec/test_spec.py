@@ -507,19 +507,6 @@ def test_numbers_without_a_dot_are_numbers() -> None:
         ({"limits": ["peak_memory_bytes <= 1e9"]}, "peak_memory_bytes is measured"),
         ({"search": {"sampler": "random"}, "limits": ["forgetting <= 0.1"]}, "random ignores limits"),
         ({"streams": {"split-mnist": {"n_tasks": 2}}}, "streams.split-mnist is not used"),
-        ({"streams": {"split-digits": {"n_tasks": 4}}}, "split-digits: 2 of 10 classes are in no task ('8', '9')"),
-        (
-            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "drop"}}},
-            "streams.split-digits: 1 of 10 classes is in no task ('9')",
-        ),
-        (
-            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "last_task"}}},
-            "streams.split-digits: 1 of 10 classes joins the last task ('9')",
-        ),
-        (
-            {"streams": {"split-digits": {"n_tasks": 2, "class_order": "shuffled"}}},
-            "6 of 10 classes are in no task (the trial's seed decides which)",
-        ),
         (
             {"limits": ["kept_bytes <= 1", "worst_forgetting <= 3"]},
             "limits.1: 'worst_forgetting <= 3' can never be violated (worst_forgetting lies between -1 and 1); for 3 "
