@@ -131,7 +131,8 @@ def load_spec(
         _override(content, path, value)
     methods = content.get("methods")
     load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
-    without_validation = phase == "confirm" and content.get("validation_share", True) in (0, "0")
+    share = content.get("validation_share")
+    without_validation = phase == "confirm" and isinstance(share, int | float) and share == 0 and share is not False
     if without_validation:
         del content["validation_share"]  # refused beside the seeds of a search, of which this trial has none
     spec = parse_spec(content)

@@ -37,7 +37,10 @@ from tests.cli.conftest import Mistake, RunCli, RunFolder
         ),
         (["--set", "training.epochs=yes"], ["training.epochs: expected a whole number, got 'yes'"]),
         (["--set", "training.epochs=true"], ["training.epochs: expected a whole number, got 'true'"]),
-        (["--set", "training={epochs: 1, epochs: 2}"], ["--set: expected FIELD=VALUE"]),
+        (
+            ["--set", "training={epochs: 1, 'epochs': 2}"],
+            ["--set: the key 'epochs' is on line 1 and again on line 1; keep one (in 'training={"],
+        ),
         (["--set", "name=-1e5"], ["name: expected letters, digits, '.', '_' and '-'", "got '-1e5'"]),
         (["--set", "=3"], ["--set: expected FIELD=VALUE, got '=3'"]),
         (["--set", "a..b=3"], ["--set: expected FIELD=VALUE, got 'a..b=3'"]),
