@@ -146,7 +146,7 @@ def plan(
     from orchestrator.results.software_changes import software_changes
     from orchestrator.search.plan import Plan, plan_sweep
     from orchestrator.search.sweep_search import SweepSearch
-    from orchestrator.trial.data_summary import summaries
+    from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
     from orchestrator.trial.provenance import software_now
 
@@ -158,7 +158,10 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    cells, notes = plan_sweep(spec, search, trials, datasets), opened.earlier_data(hashes)
+    cells, notes = (
+        plan_sweep(spec, search, trials, datasets),
+        [*cut_notes(spec, datasets), *opened.earlier_data(hashes)],
+    )
     return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes), tuple(summaries(spec, datasets)))
 
 
@@ -217,7 +220,14 @@ def run_single_trial(
 def single_trial_spec(
     spec: SweepSpec, hyperparameters: Mapping[str, Any], seed: int, phase: Any, data_dir: str | Path
 ) -> TrialSpec:
-    """Return the trial of a spec with one cell, for given hyper-parameters.
+    """Return the trial of a spec with one cell.
+
+    Args:
+        spec: the sweep. Of its spaces, the fixed values count; what it searches takes the method's defaults.
+        hyperparameters: name -> value, which wins over the spec's.
+        seed: of the trial.
+        phase: `search` or `confirm`; `confirm` needs no validation data.
+        data_dir: where torchvision's data sets are, or are downloaded to.
 
     Raises:
         SpecError: if the spec has more than one cell.
@@ -225,12 +235,18 @@ def single_trial_spec(
     from orchestrator.spec.loading import parse_spec
     from orchestrator.streams.settings import dataset_of
     from orchestrator.trial.preflight import load_datasets
+    from strategies import find_method
 
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
-    fixed = parse_spec(
-        spec.model_dump(mode="json") | {"spaces": {spec.cells[0].method: dict(hyperparameters)}, "limits": []}
-    )
+    cell = spec.cells[0]
+    defaults = find_method(cell.method).hyperparameter_class().model_dump(mode="json")
+    single = {
+        "spaces": {cell.method: {**defaults, **cell.space.fixed, **hyperparameters}},
+        "limits": [],
+        "seeds": {"search": int(phase == "search"), "confirm": 1},
+    }
+    fixed = parse_spec(spec.model_dump(mode="json") | single)
     cell = fixed.cells[0]
     dataset = load_datasets(fixed, Path(data_dir))[dataset_of(cell.stream)]
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())

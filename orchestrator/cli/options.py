@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +92,7 @@ def parse_overrides(settings: list[str] | None, options: dict[str, Any], option:
         try:
             if not equals or not all(path.split(".")):
                 raise ValueError
-            found[path.strip()] = load_yaml(text.encode(), partial(_is_text_at, place))
+            found[path.strip()] = load_yaml(text.encode(), _texts_at(place))
         except AmbiguousError as error:
             faults.append(f"{option}: {error} (in '{shown}')")
         except Exception:  # a bad tag can raise anything, not only PyYAML's own errors
@@ -102,11 +102,11 @@ def parse_overrides(settings: list[str] | None, options: dict[str, Any], option:
     return found
 
 
-def _is_text_at(place: tuple[str, ...], inner: tuple[str, ...]) -> bool:
-    """Return whether the spec has text at `inner` under `place`; False if that is no place of a spec."""
+def _texts_at(place: tuple[str, ...]) -> Callable[[tuple[str, ...]], bool]:
+    """Return the function that tells whether the spec has text at a path under `place`, if that is in a spec at all."""
     from orchestrator.spec.typed_fields import is_text
 
-    return bool(place) and is_text((*place, *inner))
+    return lambda inner: bool(place) and is_text((*place, *inner))
 
 
 def split(text: str | None) -> list[str] | None:

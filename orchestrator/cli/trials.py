@@ -35,7 +35,9 @@ def trial(
         Literal["search", "confirm"],
         typer.Option(help="Measure on the validation split (search) or on the test split (confirm)."),
     ] = "confirm",
-    spec: Annotated[Path | None, typer.Option(help="Take the model, training and streams from this spec.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="Take the model, training, streams and fixed hyper-parameters from this spec.")
+    ] = None,
     preset: Preset = None,
     data_dir: DataDir = DATA_DIR,
     settings: Setting = None,
@@ -65,7 +67,7 @@ def trial(
     # Limits, seeds and resources of a sweep do not apply to a single trial.
     single = {"scenarios": [scenario], "methods": [method], "limits": [], "seeds": {}, "resources": {}}
     overrides = parse_overrides(settings, single | {"unsupported_cells": "refuse"})
-    loaded = load_spec(spec, preset, overrides)
+    loaded = load_spec(spec, preset, overrides, phase)
     resolved = api.single_trial_spec(loaded, parse_overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
     console = make_console()
     score = loaded.score_of(resolved.scenario)

@@ -157,9 +157,21 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
         yield from _margins(spec, suggestion, phase)
     else:
-        n_failed = sum(cell.n_failed for cell in scenario.cells)
-        failed = f"{counted(n_failed, 'trial')} failed (see show RUN --trials). " if n_failed else ""
-        yield f"No answer yet: no method has been measured on all of its seeds. {failed}{_GO_ON}"
+        yield _no_answer(scenario)
+
+
+def _no_answer(scenario: ScenarioSummary) -> str:
+    """Return why no method is recommended and none is near: trials are missing, failed, or only of upper bounds."""
+    n_failed = sum(cell.n_failed for cell in scenario.cells)
+    failed = f"{counted(n_failed, 'trial')} failed (see show RUN --trials)." if n_failed else ""
+    if not all(cell.is_finished for cell in scenario.cells):
+        return f"No answer yet: no method has been measured on all of its seeds. {failed and failed + ' '}{_GO_ON}"
+    if all(cell.is_reference for cell in scenario.cells):
+        return f"No answer: {scenario.cells[0].cell.method} is an upper bound, never recommended. Add other methods."
+    return (
+        f"No answer: every trial has ended, and no method completed on all of its seeds. {failed} Check the data and "
+        "the training settings; the same command would train nothing."
+    )
 
 
 def _objective(spec: SweepSpec, scenario: ScenarioSummary) -> str:

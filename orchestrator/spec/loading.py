@@ -15,6 +15,7 @@ from orchestrator.spec.field_errors import remove_faulty, structural_faults
 from orchestrator.spec.safe_yaml import MOST_BYTES, AmbiguousError, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.typed_fields import is_text, spell_booleans
+from orchestrator.streams.facts import Phase
 from strategies import STRATEGIES, MethodError
 
 
@@ -104,6 +105,7 @@ def load_spec(
     source: str | Path | None = None,
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    phase: Phase | None = None,
 ) -> SweepSpec:
     """Return a validated spec.
 
@@ -111,6 +113,7 @@ def load_spec(
         source: a YAML file.
         preset: the name of a preset, if no file is given; `quickstart` by default.
         overrides: path of a field, such as `search.suggestions` -> value.
+        phase: of the only trial that is wanted, if there is one; `confirm` needs no validation data.
 
     Raises:
         SpecError: with every fault.
@@ -128,7 +131,13 @@ def load_spec(
         _override(content, path, value)
     methods = content.get("methods")
     load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
+    share = content.get("validation_share")
+    without_validation = phase == "confirm" and isinstance(share, int | float) and share == 0 and share is not False
+    if without_validation:
+        del content["validation_share"]  # refused beside the seeds of a search, of which this trial has none
     spec = parse_spec(content)
+    if without_validation:
+        spec = spec.model_copy(update={"validation_share": 0.0})
     if spec.model.is_own_class:
         from orchestrator.models.building import model_faults  # imports torch, as the user's class does
 

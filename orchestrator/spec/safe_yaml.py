@@ -95,8 +95,9 @@ class _Loader(yaml.SafeLoader):
                     identities.append(self.construct_object(key))  # 1 and 1.0 are one key
                 for identity in identities:
                     if identity in lines:
-                        raise yaml.YAMLError(
-                            f"the key '{key.value[:50]}' is on line {lines[identity]} and again on line {line}"
+                        raise AmbiguousError(
+                            f"the key '{key.value[:50]}' is on line {lines[identity]} and again on line {line}; "
+                            "keep one"
                         )
                 lines |= dict.fromkeys(identities, line)
         return node
@@ -161,8 +162,8 @@ def load_yaml(content: bytes, is_text: IsText | None = None) -> Any:
 
     Raises:
         TooLargeError: if it is too large, or would be with its aliases written out.
-        AmbiguousError: if a number has two readings.
-        yaml.YAMLError: if it is no YAML, has a key twice in a mapping, or an alias inside of its own anchor.
+        AmbiguousError: if a number has two readings, or a key is twice in a mapping.
+        yaml.YAMLError: if it is no YAML, or has an alias inside of its own anchor.
         Exception: whatever else PyYAML lets through.
     """
     if len(content) > MOST_BYTES:

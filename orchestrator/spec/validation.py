@@ -10,7 +10,7 @@ from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import Request
 from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
-from orchestrator.streams.checking import left_over_notes, refused_type, stream_faults
+from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
@@ -63,10 +63,7 @@ def notes_of(spec: SweepSpec) -> list[str]:
         for name in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
         if quantity(name).definition.is_measured
     ]
-    used = dict.fromkeys(cell.stream for cell in spec.cells)
-    for stream in used:
-        if stream in STREAMS:  # a user's own data tell their classes once they are read: `preflight.data_notes`
-            notes += left_over_notes(stream, spec.stream_settings(stream), DATASETS[dataset_of(stream)])
+    used = {cell.stream for cell in spec.cells}
     notes += [f"streams.{name} is not used: no scenario names it" for name in spec.streams if name not in used]
     if spec.search.sampler == "random" and spec.limits:
         notes.append("search.sampler random ignores limits; tpe and gp search under them")

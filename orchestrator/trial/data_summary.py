@@ -100,12 +100,22 @@ def summaries(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[StreamSu
 
 def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
     """Return what a user should know of their own data before a sweep, a sentence each; `plan` shows more."""
-    notes: list[str] = []
+    notes = cut_notes(spec, datasets)
     for summary in summaries(spec, datasets):
         report = summary.report
         notes += [*summary.notes, *((*report.left_out, *report.notes) if report is not None else ())]
         notes += fineness_warnings(spec, summary)
     return list(dict.fromkeys(notes))
+
+
+def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
+    """Return which classes of built-in data are in no task, or join the last one; of one's own, a summary says it."""
+    notes = []
+    for stream in dict.fromkeys(cell.stream for cell in spec.cells):
+        settings = spec.stream_settings(stream)
+        if not is_user_data(settings):
+            notes += left_over_notes(stream, settings, datasets[dataset_of(stream)].facts)
+    return notes
 
 
 def _summary(spec: SweepSpec, cell: Cell, dataset: Dataset) -> StreamSummary:

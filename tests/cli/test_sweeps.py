@@ -31,6 +31,17 @@ from tests.cli.conftest import Mistake, RunCli, RunFolder
         (["--set", "trainin.epochs=3"], ["trainin: expected a known field", "did you mean 'training'?"]),
         (["--set", "training.epochs=many"], ["training.epochs: expected a whole number, got 'many'"]),
         (["--set", "training.epochs"], ["--set: expected FIELD=VALUE, got 'training.epochs'"]),
+        (
+            ["--set", "training.epochs=010"],
+            ["--set: '010' on line 1 begins with 0", "write 10 if it is a number", "(in 'training.epochs=010')"],
+        ),
+        (["--set", "training.epochs=yes"], ["training.epochs: expected a whole number, got 'yes'"]),
+        (["--set", "training.epochs=true"], ["training.epochs: expected a whole number, got 'true'"]),
+        (
+            ["--set", "training={epochs: 1, 'epochs': 2}"],
+            ["--set: the key 'epochs' is on line 1 and again on line 1; keep one (in 'training={"],
+        ),
+        (["--set", "name=-1e5"], ["name: expected letters, digits, '.', '_' and '-'", "got '-1e5'"]),
         (["--set", "=3"], ["--set: expected FIELD=VALUE, got '=3'"]),
         (["--set", "a..b=3"], ["--set: expected FIELD=VALUE, got 'a..b=3'"]),
         (["--set", "name=[1", "--set", "x"], ["got 'name=[1'", "got 'x'"]),

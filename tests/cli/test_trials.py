@@ -10,6 +10,8 @@ import yaml
 
 from orchestrator import api
 from orchestrator.cli.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_MISTAKE
+from orchestrator.core.defaults import DATA_DIR
+from orchestrator.spec.loading import load_spec, parse_spec
 from tests.cli.conftest import SMALL, Mistake, RunCli, RunFolder
 
 
@@ -89,6 +91,41 @@ def test_a_trial_ignores_what_only_a_sweep_needs(cli: RunCli, tmp_path: Path) ->
     assert code == 0
     assert "after 0/1" in out
     assert "after 2/3" not in out
+
+
+def test_a_confirm_trial_needs_no_validation_data(cli: RunCli, mistake: Mistake, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("methods: [naive]\nvalidation_share: 0\nseeds: {search: 0}\n")
+    trial = ("trial", "split-digits/task", "ewc", "--spec", path, *SMALL)
+    code, out, _ = cli(*trial)
+    assert code == 0
+    assert ": completed\n" in out
+    assert cli(*trial, "--phase", "confirm")[0] == 0
+    assert "validation_share: the search phase needs validation data" in mistake(*trial, "--phase", "search")
+
+
+def test_a_trial_takes_the_fixed_values_of_its_spec(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "scenarios: [split-digits/task]\nmethods: [ewc]\nvalidation_share: 0\n"
+        "spaces:\n"
+        "  all: {learning_rate: 0.5}\n"
+        "  ewc: {penalty_weight: 7, fisher_samples: {low: 1, high: 9}, fisher: true}\n"
+    )
+    spec = load_spec(path, phase="confirm")
+    trial = api.single_trial_spec(spec, {}, 3, "confirm", DATA_DIR)
+    values = trial.hyperparameters
+    assert (values["learning_rate"], values["penalty_weight"], values["fisher_samples"]) == (0.5, 7.0, 200)
+    assert (trial.validation_share, trial.seed, trial.phase) == (0.0, 3, "confirm")
+    assert api.single_trial_spec(spec, {"penalty_weight": 9}, 3, "confirm", DATA_DIR).hyperparameters == values | {
+        "penalty_weight": 9.0
+    }
+
+
+def test_a_single_trial_has_the_key_of_the_sweep() -> None:
+    spec = parse_spec({"methods": ["ewc"], "spaces": {"ewc": {"penalty_weight": 7}}})
+    trial = api.single_trial_spec(spec, {}, 3, "search", DATA_DIR)
+    assert trial.key == spec.trial(spec.cells[0], {}, 3, "search", trial.data_fingerprint).key
 
 
 def test_a_trial_that_diverges_is_incomplete(cli: RunCli) -> None:

@@ -169,6 +169,24 @@ def test_no_results_at_all() -> None:
     assert "4 trials failed (see show RUN --trials)" in line
 
 
+def test_nothing_is_to_be_run_again_if_nothing_is_missing() -> None:
+    spec = spec_of()
+    ewc, joint = (
+        CellSummary(next(c for c in spec.cells if c.method == name), None, None, n, False, is_finished=True)
+        for name, n in (("ewc", 4), ("joint", 0))
+    )
+    assert lines(spec, ScenarioSummary("split-digits/task", (ewc, joint), None, ())) == [
+        "No answer: every trial has ended, and no method completed on all of its seeds. 4 trials failed (see show RUN "
+        "--trials). Check the data and the training settings; the same command would train nothing."
+    ]
+    assert lines(spec, ScenarioSummary("split-digits/task", (joint,), None, ())) == [
+        "No answer: joint is an upper bound, never recommended. Add other methods."
+    ]
+    waiting = replace(ewc, is_finished=False)
+    (line,) = lines(spec, ScenarioSummary("split-digits/task", (waiting, joint), None, ()))
+    assert line.endswith("4 trials failed (see show RUN --trials). Run the same command again.")
+
+
 def test_a_best_method_at_chance_is_not_recommended() -> None:
     spec = spec_of(methods=["ewc"])
     good = GOOD | {"average": 0.801}

@@ -530,19 +530,6 @@ def test_numbers_without_a_dot_are_numbers() -> None:
         ({"search": {"sampler": "random"}, "limits": ["forgetting <= 0.1"]}, "random ignores limits"),
         ({"streams": {"split-mnist": {"n_tasks": 2}}}, "streams.split-mnist is not used"),
         ({"score": "recall(1)"}, "a recall of 1 is reached by answering '1' to everything"),
-        ({"streams": {"split-digits": {"n_tasks": 4}}}, "split-digits: 2 of 10 classes are in no task ('8', '9')"),
-        (
-            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "drop"}}},
-            "streams.split-digits: 1 of 10 classes is in no task ('9')",
-        ),
-        (
-            {"streams": {"split-digits": {"classes_per_task": 3, "leftover": "last_task"}}},
-            "streams.split-digits: 1 of 10 classes joins the last task ('9')",
-        ),
-        (
-            {"streams": {"split-digits": {"n_tasks": 2, "class_order": "shuffled"}}},
-            "6 of 10 classes are in no task (the trial's seed decides which)",
-        ),
     ],
 )
 def test_notes(fields: Mapping[str, Any], part: str) -> None:

@@ -526,6 +526,10 @@ def test_a_name_without_quotes_is_text(tmp_path: Path, text: str) -> None:
     ("line", "said"),
     [
         ("training: {epochs: 010}", "begins with 0, which YAML may take for an octal number; write 10"),
+        (
+            "training:\n  epochs: 1\n  'epochs': 2\n",
+            "a.yaml: the key 'epochs' is on line 2 and again on line 3; keep one",
+        ),
         ("training: {epochs: 1:30}", "training.epochs: expected a whole number, got '1:30';"),
         ("training: {epochs: yes}", "training.epochs: expected a whole number, got 'yes';"),
         ("training: {epochs: true}", "training.epochs: expected a whole number, got 'true';"),

@@ -356,6 +356,9 @@ def test_names_that_only_resemble_a_split_are_tasks_or_classes(tmp_path: Path) -
     ("folders", "said"),
     [
         (("train", "test", "extra"), "holds 'extra' beside train and test; move it away"),
+        (("seg_train", "seg_test", "seg_pred"), "holds 'seg_pred' beside seg_train and seg_test; move it away"),
+        (("trainA", "trainB", "testA", "testB"), "has the name of a split, and lies beside"),
+        (("train", "unlabelled"), "has the name of a split, and lies beside 'unlabelled'"),
         (("train", "val", "extra"), "holds 'extra' beside train and val; move it away"),
         (("train", "training", "test"), "of which 2 would be for training; keep one folder train and one folder test"),
         (("train", "test", "testing"), "of which 2 would be for the test; keep one folder train and one folder test"),
@@ -390,6 +393,26 @@ def test_a_folder_of_images_in_each_class_is_no_class(tmp_path: Path) -> None:
     data = load(write_split(tmp_path, "cat", "dog", classes=("images",)))
     assert (data.facts.class_names, data.facts.task_names) == (("cat", "dog"), ())
     assert "each class has its images in a folder 'images'" in data.notes[0]
+
+
+def test_a_test_split_without_classes_is_refused(tmp_path: Path) -> None:
+    """As in Tiny ImageNet, whose validation labels are in a text file."""
+    write_split(tmp_path, "train/cat", "train/dog", classes=("images",))
+    write_image(tmp_path / "val" / "images" / "0.png", 200)
+    (fault,) = faults(tmp_path)
+    assert fault.endswith("/val/images/0.png' is in no class folder; move it into one")
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_every_split_has_tasks_or_none_has(tmp_path: Path, part: str) -> None:
+    write_split(tmp_path, *(f"{name}/2024" if name == part else name for name in ("train", "val", "test")))
+    assert "only some splits in '" in faults(tmp_path)[0]
+
+
+def test_a_link_back_up_ends(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert any("/a/up/a' lies among the images of a class" in fault for fault in faults(tmp_path))
 
 
 # Files.

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import rotate
 from orchestrator.core.errors import DataError
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.checking import refused_type, stream_faults
+from orchestrator.streams.checking import left_over_notes, refused_type, stream_faults
 from orchestrator.streams.datasets import Dataset, PhaseData, held_out_rows
 from orchestrator.streams.facts import DATASETS, DatasetFacts
 from orchestrator.streams.settings import STREAMS, StreamSettings, number_of_tasks
@@ -349,6 +349,28 @@ def class_images(n: int = 40) -> PhaseData:
 def test_classes_of_each_split_task(settings: dict[str, Any], expected: list[list[int]]) -> None:
     data = class_images()
     assert task_classes(stream_of("split-digits", "class", data, **settings), data) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, None),
+        ({"classes_per_task": 5}, None),
+        ({"n_tasks": 4}, "2 of 10 classes are in no task ('8', '9')"),
+        ({"classes_per_task": 3, "leftover": "drop"}, "1 of 10 classes is in no task ('9')"),
+        ({"classes_per_task": 3, "leftover": "last_task"}, "1 of 10 classes joins the last task ('9')"),
+        ({"n_tasks": 4, "leftover": "last_task"}, "2 of 10 classes join the last task ('8', '9')"),
+        ({"n_tasks": 1, "class_order": [7, 2, 4]}, "1 of 3 classes is in no task ('4')"),
+        (
+            {"n_tasks": 2, "class_order": "shuffled"},
+            "6 of 10 classes are in no task (the trial's seed decides which)",
+        ),
+    ],
+)
+def test_notes_name_the_classes_left_over(settings: dict[str, Any], said: str | None) -> None:
+    notes = left_over_notes("split-digits", StreamSettings(**settings), FACTS)
+    assert notes == ([] if said is None else [f"streams.split-digits: {said}"])
+    assert left_over_notes("permuted-digits", StreamSettings(n_tasks=2), FACTS) == []
 
 
 def test_shuffled_class_order_follows_the_trials_seed() -> None:

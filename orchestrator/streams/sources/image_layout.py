@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from orchestrator.core.errors import DataError
 from orchestrator.streams.sources.composition import first_of
 from orchestrator.streams.sources.image_files import SUFFIXES, is_left_out
+from orchestrator.streams.sources.image_split import is_split, role_of, roles_of
 from orchestrator.streams.sources.order import natural
 
 _DEEPEST = 6
@@ -31,15 +31,6 @@ _CARRIERS = {
     "files",
 }
 """Names of a folder between a class and its images that says nothing."""
-
-_ROLES = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
-    **dict.fromkeys(("eval", "evaluation"), "eval"),
-}
-_NO_MEANING = {"set", "data", "dataset", "images", "image", "imgs", "img", "split", "samples", "folder", "the"}
-_TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_]+?(?=[A-Z]|[\W\d_]|$)|\d+")
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ def _without_wrappers(root: Path, leaves: list[_Leaf]) -> tuple[list[_Leaf], lis
     notes = []
     while leaves and all(len(leaf.names) > 1 for leaf in leaves) and len({leaf.names[0] for leaf in leaves}) == 1:
         name = leaves[0].names[0]
-        if leaves[0].role is None and (_role(name) or ("train",))[0] != "train":
+        if leaves[0].role is None and (role_of(name) or ("train",))[0] != "train":
             break
         notes.append(f"'{name}' holds all the images of '{root}', so it is taken as neither a task nor a class")
         leaves = [replace(leaf, names=leaf.names[1:]) for leaf in leaves]
@@ -151,29 +142,25 @@ def _without_wrappers(root: Path, leaves: list[_Leaf]) -> tuple[list[_Leaf], lis
 
 
 def _without_carriers(leaves: list[_Leaf]) -> tuple[list[_Leaf], list[str]]:
-    """Return the leaves without a folder such as `images` between each class and its files."""
-    last = {leaf.names[-1] for leaf in leaves if len(leaf.names) > 1}
-    if (
-        len(last) != 1
-        or any(len(leaf.names) < 2 for leaf in leaves)
-        or (name := last.pop()).casefold() not in _CARRIERS
-    ):
-        return leaves, []
-    return [replace(leaf, names=leaf.names[:-1]) for leaf in leaves], [
-        f"each class has its images in a folder '{name}', which is taken as no class"
-    ]
+    """Return the leaves without a folder such as `images` between each class and its files, and notes on them.
+
+    Training and test are looked at by themselves; one that is a lone such folder has no classes.
+    """
+    kept, names = list(leaves), []
+    for role in {leaf.role for leaf in leaves}:
+        own = [index for index, leaf in enumerate(leaves) if leaf.role == role]
+        last = {leaves[index].names[-1] if leaves[index].names else "" for index in own}
+        depths = {len(leaves[index].names) for index in own}
+        name = last.pop()
+        if last or name.casefold() not in _CARRIERS or (1 in depths and role is None) or 0 in depths:
+            continue
+        names.append(name)
+        for index in own:
+            kept[index] = replace(leaves[index], names=leaves[index].names[:-1])
+    return kept, [f"each class has its images in a folder '{name}', which is taken as no class" for name in set(names)]
 
 
 # The split.
-
-
-def _role(name: str) -> tuple[str, str] | None:
-    """Return what split a folder's name means, train, test, val or eval, and the rest of the name; or None."""
-    tokens = [re.sub(r"(?<=.)(set|data)$", "", token.casefold()) for token in _TOKEN.findall(name)]
-    roles = [_ROLES[token] for token in tokens if token in _ROLES]
-    if len(roles) != 1:
-        return None
-    return roles[0], " ".join(token for token in tokens if token not in _ROLES and token not in _NO_MEANING)
 
 
 def _split(where: str, root: Path, leaves: list[_Leaf]) -> tuple[list[_Leaf], list[str]]:
@@ -185,12 +172,12 @@ def _split(where: str, root: Path, leaves: list[_Leaf]) -> tuple[list[_Leaf], li
     for level in range(deepest):
         reached = [leaf.names for leaf in leaves if len(leaf.names) > level]
         names = sorted({each[level] for each in reached}, key=natural)
-        found = {name: role for name in names if (role := _role(name)) is not None}
-        if not _is_split(where, root, names, found, all(len(each) == level + 1 for each in reached)):
+        found = {name: role for name in names if (role := role_of(name)) is not None}
+        if not is_split(where, root, names, found, all(len(each) == level + 1 for each in reached)):
             continue
         if len(reached) < len(leaves):
             break
-        roles, notes = _roles_of(where, root, {name: role for name, (role, _) in found.items()})
+        roles, notes = roles_of(where, root, {name: role for name, (role, _) in found.items()})
         return [
             replace(leaf, names=_without(leaf.names, level), role=roles[leaf.names[level]]) for leaf in leaves
         ], notes
@@ -205,83 +192,9 @@ def _without(names: tuple[str, ...], level: int) -> tuple[str, ...]:
     return names[:level] + names[end:]
 
 
-def _is_split(where: str, root: Path, names: list[str], found: dict[str, tuple[str, str]], are_last: bool) -> bool:
-    """Return whether the folders of a level are a split.
-
-    Args:
-        where: the field, as messages name it.
-        root: the folder.
-        names: of all folders of the level.
-        found: those with the name of a split -> what it means, and the rest of the name.
-        are_last: whether no folder lies deeper, so that these may be classes.
-
-    Raises:
-        DataError: if they may be, and may be tasks or classes as well.
-    """
-    exact = [name for name in found if not found[name][1]]
-    rests = {rest for _, rest in found.values()}
-    roles = {role for role, _ in found.values()}
-    if len(found) == len(names) and len(rests) == 1:
-        if len(roles) > 1:
-            return True
-        if not are_last and "" in rests and names and "train" not in roles:
-            raise DataError(
-                f"{where}: '{root}' holds '{names[0]}' and no folder 'train'; add the training images, or rename the "
-                "folder if it is a task"
-            )
-        return len(names) > 1 and "" in rests and _ambiguous(where, root, names, names[0])
-    others = [name for name in names if name not in exact]
-    if "train" in {found[name][0] for name in exact} and len({found[name][0] for name in exact}) > 1:
-        beside = " and ".join(sorted(exact, key=lambda name: ("train", "val", "eval", "test").index(found[name][0])))
-        raise DataError(f"{where}: '{root}' holds '{others[0]}' beside {beside}; move it away")
-    if exact and not are_last:
-        return _ambiguous(where, root, [others[0]], exact[0])
-    if len(found) == len(names) and len(roles) > 1:
-        return _ambiguous(where, root, names[1:], names[0])
-    return False
-
-
-def _ambiguous(where: str, root: Path, others: list[str], name: str) -> bool:
-    raise DataError(
-        f"{where}: '{name}' in '{root}' has the name of a split, and lies beside '{others[-1]}'; use the folders train "
-        "and test, or rename it if it is a task"
-    )
-
-
-def _roles_of(where: str, root: Path, meant: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return train, test or val for each folder of a split, and notes on the choice.
-
-    `eval` is the test split if nothing else is, and so is a lone validation split.
-    """
-    roles = dict(meant)
-    for least in ("eval", "val"):
-        candidates = [name for name, role in roles.items() if role == least]
-        if "test" not in roles.values() and len(candidates) == 1:
-            roles[candidates[0]] = "test"
-    roles = {name: "val" if role == "eval" else role for name, role in roles.items()}
-    of = {kind: [name for name, role in roles.items() if role == kind] for kind in ("train", "val", "test")}
-    for kind, names in of.items():
-        if (kind != "val" and len(names) != 1) or (kind == "val" and names and not of["test"]):
-            shown = ", ".join(f"'{name}'" for name in roles)
-            raise DataError(
-                f"{where}: '{root}' holds {shown}, of which {'none' if not names else len(names)} "
-                f"would be for {'the test' if kind != 'train' else 'training'}; keep one folder train and one folder "
-                "test"
-            )
-    train, test, added = of["train"][0], of["test"][0], of["val"]
-    notes = [f"'{train}' is the training split and '{test}' the test split"]
-    if meant[test] != "test":
-        notes = [f"'{train}' is the training split and '{test}' is used as the test split, because there is no other"]
-    notes += [
-        f"'{name}' is added to the training split, from which the search draws its own validation split"
-        for name in added
-    ]
-    return roles, notes
-
-
 def _check_split(where: str, root: Path, train: list[Example], test: list[Example]) -> None:
-    if train and test and (train[0].task is None) != (test[0].task is None):
-        raise DataError(f"{where}: only one of train and test in '{root}' has task folders; use one form in both")
+    if len({example.task is None for example in (*train, *test)}) > 1:
+        raise DataError(f"{where}: only some splits in '{root}' have task folders; use one form in all of them")
     unknown = sorted({e.task or "" for e in test} - {e.task or "" for e in train}, key=natural)
     if unknown:
         raise DataError(
