@@ -158,11 +158,9 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    cells, notes = (
-        plan_sweep(spec, search, trials, datasets),
-        [*cut_notes(spec, datasets), *opened.earlier_data(hashes)],
-    )
-    return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes), tuple(summaries(spec, datasets)))
+    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes))
+    cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
+    return Plan(opened.where, tuple(cells), tuple(changes), notes, tuple(data))
 
 
 def open_run(path: Place, cached: bool = False) -> Run:

@@ -160,11 +160,11 @@ def test_an_unconfirmed_method_is_not_a_violation() -> None:
 
 def test_no_results_at_all() -> None:
     spec = spec_of()
-    empty = CellSummary(spec.cells[0], None, None, 0, False)
+    empty = CellSummary(spec.cells[0], None, None, 0, False, is_finished=False)
     assert lines(spec, ScenarioSummary("split-digits/task", (empty,), None, ())) == [
         "No answer yet: no method has been measured on all of its seeds. Run the same command again."
     ]
-    failed = CellSummary(spec.cells[0], None, None, 4, False)
+    failed = CellSummary(spec.cells[0], None, None, 4, False, is_finished=False)
     (line,) = lines(spec, ScenarioSummary("split-digits/task", (failed,), None, ()))
     assert "4 trials failed (see show RUN --trials)" in line
 

@@ -375,6 +375,18 @@ def test_a_checkpoint_goes_once_its_trial_has_its_rows(
     assert {path.stem for path in (run.path / "checkpoints").iterdir()} == set(kept)
 
 
+def test_other_built_in_data_are_refused(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path / "run", make_spec())
+    recorded = write(run, make_trial()).data_fingerprint
+    run.refuse_other_data({"digits": recorded})
+    with pytest.raises(
+        RunFolderError, match=rf"expected the digits data .* \(hash {recorded}\), got beef; .*--data-dir"
+    ):
+        run.refuse_other_data({"digits": "beef"})
+
+
 # Locking.
 
 
