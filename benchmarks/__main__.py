@@ -7,23 +7,25 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import overhead, training
+from benchmarks import evaluation, overhead, training
 
 
 def main() -> int:
     """Run the chosen benchmarks and return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
-    parser.add_argument("--only", choices=("training", "overhead"), help="run one of the two")
+    parser.add_argument("--only", choices=("training", "evaluation", "overhead"), help="run one of them")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of the training benchmark, whose medians are printed"
     )
     parser.add_argument("--trials", type=int, default=200, help="trials of the overhead benchmark")
     options = parser.parse_args()
     rows: list[tuple[str, float, float, str]] = []
-    if options.only != "overhead":
+    if options.only in (None, "training"):
         rows += training.measure(options.data_dir, options.rounds, statistics.median)
-    if options.only != "training":
+    if options.only in (None, "evaluation"):
+        rows += evaluation.measure(options.rounds, statistics.median)
+    if options.only in (None, "overhead"):
         rows += overhead.measure(options.trials)
     print(f"\n{'what':68} {'measured':>9} {'limit':>7}")
     for name, value, limit, unit in rows:

@@ -13,7 +13,7 @@ import pandas as pd
 
 N_ROWS, SHARE, SEED = 5_000, 0.02, 7
 QUARTERS = ["2023Q1", "2023Q2", "2023Q3", "2023Q4", "2024Q1", "2024Q2"]
-TURN = 18.0
+TURN = 19.0
 """Degrees by which the pattern of fraud turns each quarter."""
 
 DISTANCE = 3.8

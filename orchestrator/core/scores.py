@@ -188,41 +188,38 @@ def best_constant(
     return max((_mean([_at(values, answer) for values in defined]) for answer in range(n_answers)), default=math.nan)
 
 
+def ranked_scores(
+    log_odds: Mapping[int, NDArray[Any]], labels: NDArray[Any], wanted: Sequence[str]
+) -> dict[str, float | None]:
+    """Return the wanted scores that rank examples, the mean over some classes; None if no class has both kinds.
+
+    Args:
+        log_odds: class -> each example's odds of it against the others, (N,) float: they rank examples as probabilities
+            do, without the ties that rounding makes of probabilities near 1. Of two classes, one has the AUROC of both.
+        labels: the true class, (N,) int64.
+        wanted: kinds of scores.
+    """
+    import numpy as np
+
+    found: dict[str, list[float]] = {kind: [] for kind in wanted}
+    for label, odds in log_odds.items():
+        own, whole = np.sort(odds[labels == label]), np.sort(odds)
+        n_own, n_other = len(own), len(odds) - len(own)
+        if not n_own or not n_other:
+            continue
+        below, own_below = np.searchsorted(whole, own, "left"), np.searchsorted(own, own, "left")
+        if "auroc" in found:
+            up_to = np.searchsorted(whole, own, "right") - np.searchsorted(own, own, "right")
+            others = (below - own_below + up_to).mean()  # a tie counts half
+            found["auroc"].append(float(others) / (2 * n_other))
+        if "average_precision" in found:
+            found["average_precision"].append(float(((n_own - own_below) / (len(odds) - below)).mean()))
+    return {kind: _mean(values) if values else None for kind, values in found.items()}
+
+
 def _at(values: Sequence[float], answer: int) -> float:
     return values[answer] if answer < len(values) and not math.isnan(values[answer]) else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
-
-
-def ranked_scores(
-    log_odds: NDArray[Any], labels: NDArray[Any], wanted: Sequence[str], positive: int | None
-) -> dict[str, float | None]:
-    """Return the wanted scores that rank examples; None if the examples are of one class.
-
-    Args:
-        log_odds: of each class against the others, (N, C) float: they rank examples as probabilities do, without the
-            ties that rounding makes of probabilities near 1.
-        labels: column of the true class, (N,) int64.
-        wanted: kinds of scores.
-        positive: with two classes, the column of the one that average precision is for; else None.
-    """
-    import numpy as np
-
-    found: dict[str, list[float]] = {kind: [] for kind in wanted}
-    present = np.unique(labels)
-    if len(present) > 1:
-        for column in present:
-            is_own = labels == column
-            own, other = np.sort(log_odds[is_own, column]), np.sort(log_odds[~is_own, column])
-            if "auroc" in found:
-                below = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
-                found["auroc"].append(float(below.mean()) / (2 * len(other)))
-            if "average_precision" in found and (positive is None or column == positive):
-                n_own = len(own) - np.searchsorted(own, own, "left")
-                n_other = len(other) - np.searchsorted(other, own, "left")
-                found["average_precision"].append(float((n_own / (n_own + n_other)).mean()))
-            if positive is not None and log_odds.shape[1] == 2 and column == positive:
-                break  # of two classes, the other's AUROC is the same
-    return {kind: _mean(values) if values else None for kind, values in found.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,7 +65,7 @@ class Stream:
         data = self._data
         return self._make(task, data.evaluation_inputs, data.evaluation_labels, data.evaluation_tasks, "evaluation")
 
-    @property
+    @cached_property
     def class_names(self) -> list[list[str]]:
         """Return for each task the class behind each output that competes for it, once all tasks are seen."""
         names, width = self._data.facts.class_names, self.layout.n_outputs
@@ -83,7 +85,7 @@ class Stream:
         behind = [dict.fromkeys(names[c] for c in column) for column in zip(*self._classes, strict=False)]
         return ["/".join(each) for each in behind]
 
-    @property
+    @cached_property
     def positive_class(self) -> str | None:
         """Return the rarer class of a data set with two, the second of equally rare ones; None with more classes."""
         if self._data.facts.n_classes != 2:

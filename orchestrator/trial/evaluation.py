@@ -12,6 +12,7 @@ from orchestrator.streams.stream import Stream
 from strategies import IncrementalType, Learner, TaskData
 
 _ROWS_AT_ONCE = 1024
+_FEW_CLASSES = 64
 _CACHE_BYTES = 256 * 2**20
 
 
@@ -52,23 +53,30 @@ class Evaluator:
         data, learner = self._data(task), self._learner
         learner.network.eval()
         first, stop = self._stream.layout.inference_range(task, max(learner.n_seen, 1))
-        logits = [learner.logits(batch.inputs, task) for batch in data.batches(_ROWS_AT_ONCE)]
-        labels, predicted = data.labels - first, torch.cat([part.argmax(1) for part in logits])
-        answers = (labels, predicted, labels[predicted == labels])
-        true, answered, right = (torch.bincount(of, minlength=stop - first).tolist() for of in answers)
-        ranked = self._rank(task, torch.cat(logits), labels) if self._ranked else {}
+        logits = torch.cat([learner.logits(batch.inputs, task) for batch in data.batches(_ROWS_AT_ONCE)])
+        labels = data.labels - first if first else data.labels
+        # Of two, a comparison is four times as fast as the same answer by argmax.
+        predicted = (logits[:, 1] > logits[:, 0]).long() if logits.shape[1] == 2 else logits.argmax(1)
+        ranked = self._rank(task, logits, labels) if self._ranked else {}
+        n = stop - first
+        if n <= _FEW_CLASSES:  # one pass for all three
+            table = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)
+            counts = (table.sum(1), table.sum(0), table.diagonal())
+        else:
+            found = (labels, predicted, labels[predicted == labels])
+            counts = tuple(torch.bincount(of, minlength=n) for of in found)  # type: ignore[assignment]
+        true, answered, right = (of.tolist() for of in counts)
         return Measurement(true, answered, right, ranked)
 
     def _rank(self, task: int, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
         """Return the scores that rank examples, from logits (N, C) and the column of each true class (N,)."""
-        if logits.shape[1] == 2:
-            odds = (logits[:, 1] - logits[:, 0])[:, None] * torch.tensor([-1.0, 1.0], device=logits.device)
+        positive, names = self._stream.positive_class, self._stream.class_names[task]
+        if positive is not None and logits.shape[1] == 2:
+            column = names.index(positive)
+            odds = {column: (logits[:, column] - logits[:, 1 - column]).cpu().numpy()}
         else:
-            odds = log_odds(logits)
-        positive = self._stream.positive_class
-        names = self._stream.class_names[task]
-        column = names.index(positive) if positive in names else None
-        return ranked_scores(odds.cpu().numpy(), labels.cpu().numpy(), self._ranked, column)
+            odds = dict(enumerate(log_odds(logits).T.contiguous().cpu().numpy()))
+        return ranked_scores(odds, labels.cpu().numpy(), self._ranked)
 
     def chance_accuracy(self, incremental_type: IncrementalType) -> float:
         """Return the mean over tasks of the accuracy of the best constant answer, in [0, 1].

@@ -55,10 +55,9 @@ def test_ranked_scores_of_two_classes_equal_scikit_learns(seed: int) -> None:
     labels, _, logits = example(seed, 3)
     logits = logits[:, :2]
     odds = logits[:, 1] - logits[:, 0]
-    both = np.stack([-odds, odds], 1)
     for positive in (0, 1):
-        found = ranked_scores(both, labels, ["auroc", "average_precision"], positive)
         sign = odds if positive else -odds
+        found = ranked_scores({positive: sign}, labels, ["auroc", "average_precision"])
         assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels, odds), abs=1e-12)
         assert found["average_precision"] == pytest.approx(
             sk.average_precision_score(labels == positive, sign), abs=1e-12
@@ -69,7 +68,8 @@ def test_ranked_scores_of_two_classes_equal_scikit_learns(seed: int) -> None:
 def test_ranked_scores_of_many_classes_equal_scikit_learns(seed: int) -> None:
     """Each class of the task against the rest; a class that is never true does not count."""
     labels, _, logits = example(seed)
-    found = ranked_scores(log_odds(torch.from_numpy(logits)).numpy(), labels, ["auroc", "average_precision"], None)
+    odds = dict(enumerate(log_odds(torch.from_numpy(logits)).T.numpy()))
+    found = ranked_scores(odds, labels, ["auroc", "average_precision"])
     shares = torch.from_numpy(logits).double().softmax(1).numpy()
     present = np.unique(labels)
     each = [sk.roc_auc_score(labels == c, shares[:, c]) for c in present]
@@ -82,7 +82,7 @@ def test_probabilities_that_round_to_one_are_still_ranked() -> None:
     """In float32 all three probabilities are 1."""
     logits = torch.tensor([[0.0, 40.0, 0.0], [0.0, 60.0, 0.0], [0.0, 50.0, 0.0]])
     assert len(set(log_odds(logits)[:, 1].tolist())) == 3
-    found = ranked_scores(log_odds(logits).numpy(), np.array([0, 1, 1]), ["auroc"], None)
+    found = ranked_scores({1: log_odds(logits)[:, 1].numpy()}, np.array([0, 1, 1]), ["auroc"])
     assert found["auroc"] == 1.0
 
 
@@ -94,7 +94,7 @@ def test_what_a_task_cannot_have_is_nan_and_never_0() -> None:
     assert only_a.value(Score.parse("recall(a)"), names) == 0.6
     never = Measurement([5, 5], [10, 0], [5, 0])
     assert never.value(Score.parse("precision(b)"), names) == never.value(Score.parse("f1(b)"), names) == 0.0
-    assert ranked_scores(np.ones((4, 2)), np.zeros(4, dtype=int), ["auroc"], 1) == {"auroc": None}
+    assert ranked_scores({1: np.ones(4)}, np.zeros(4, dtype=int), ["auroc"]) == {"auroc": None}
 
 
 @pytest.mark.parametrize(
