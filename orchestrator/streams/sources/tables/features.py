@@ -21,6 +21,7 @@ from orchestrator.streams.sources.tables.files import available_bytes
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import MOST_CATEGORIES, gaps_of
 
+_BLOCK_ROWS = 1 << 13
 _MISSING = "missing\0"  # no text in a file can equal this
 
 Inputs = NDArray[np.float32]
@@ -50,9 +51,11 @@ class Feature:
     def is_number(self) -> bool:
         return self.encoding in ("number", "date", "frequency")
 
-    def rows(self, take: Callable[[pd.Series[Any], int], pd.Series[Any]]) -> Feature:
-        """Return this feature with some rows of each part; `take` gets a part and its index."""
-        return replace(self, parts=tuple(take(part, index) for index, part in enumerate(self.parts)))
+    def split(self, test: NDArray[np.bool_]) -> Feature:
+        """Return this feature of one table with its training rows and its test rows as parts."""
+        values = self.parts[0].array
+        halves = (values.take(np.flatnonzero(rows)) for rows in (~test, test))
+        return replace(self, parts=tuple(map(pd.Series, halves)))
 
 
 def read_features(
@@ -121,9 +124,12 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     n_rows = [len(part) for part in features[0].parts]
     _check_width(where, sum(n_rows), width)
     outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
-    for index, feature in enumerate(numbers):
-        for out, column in zip(outs, _scaled(where, feature), strict=True):
-            out[:, index] = column
+    scaled = [_scaled(where, feature) for feature in numbers]
+    for place, out in enumerate(outs):
+        for first in range(0, len(out), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            for index, scale in enumerate(scaled):
+                out[block, index] = scale(place, block)
     start = len(numbers)
     for feature, n_columns in zip(kinds, widths, strict=True):
         for out, part in zip(outs, feature.parts, strict=True):
@@ -156,22 +162,34 @@ def _check_width(where: str, n_rows: int, width: int) -> None:
         )
 
 
-def _scaled(where: str, feature: Feature) -> list[Floats]:
-    """Return a number in each part, scaled by the training rows, gaps filled with their median."""
+def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
+    """Return a function from a part's index and rows to its numbers.
+
+    They are scaled by the training rows, and gaps filled with their median.
+    """
     if feature.encoding == "frequency":
-        return _shares(feature)
-    values = [floats(part) for part in feature.parts]
+        shares = _shares(feature)
+        return lambda part, rows: shares[part][rows]
+    values = [part.to_numpy() if isinstance(part.dtype, np.dtype) else floats(part) for part in feature.parts]
+    there = values[0]
+    middle = np.nan
     if feature.gaps in ("median", "indicator"):
-        there = values[0][~np.isnan(values[0])]
+        there = there[~np.isnan(there)]
         if not len(there):
             raise DataError(
                 f"{where}: column {quoted(feature.name)} has no value in any training row, so no median; list it in "
                 "drop"
             )
         middle = np.median(there)
-        values = [np.where(np.isnan(column), middle, column) for column in values]
-    low, high = values[0].min(), values[0].max()
-    return [(column - low) / (high - low) if high > low else np.zeros(len(column)) for column in values]
+    low, high = np.float64(there.min()), np.float64(there.max())
+
+    def scale(part: int, rows: slice) -> Floats:
+        found = values[part][rows].astype(np.float64)
+        if feature.gaps in ("median", "indicator"):
+            found[np.isnan(found)] = middle
+        return (found - low) / (high - low) if high > low else np.zeros(len(found))
+
+    return scale
 
 
 def floats(column: pd.Series[Any]) -> Floats:
