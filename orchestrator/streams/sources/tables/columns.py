@@ -113,6 +113,8 @@ def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSetting
 
 
 def _size_fault(values: pd.Series[Any]) -> str:
+    if types.is_integer_dtype(values) or (-_LARGEST <= values.min() and values.max() <= _LARGEST):
+        return ""
     numbers_ = values.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.abs(numbers_) <= _LARGEST) & ~values.isna().to_numpy()
     if not wrong.any():

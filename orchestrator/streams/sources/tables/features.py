@@ -51,11 +51,10 @@ class Feature:
     def is_number(self) -> bool:
         return self.encoding in ("number", "date", "frequency")
 
-    def split(self, test: NDArray[np.bool_]) -> Feature:
-        """Return this feature of one table with its training rows and its test rows as parts."""
+    def split(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> Feature:
+        """Return this feature of one table with rows for training and rows for the test as its parts."""
         values = self.parts[0].array
-        halves = (values.take(np.flatnonzero(rows)) for rows in (~test, test))
-        return replace(self, parts=tuple(map(pd.Series, halves)))
+        return replace(self, parts=(pd.Series(values.take(train)), pd.Series(values.take(test))))
 
 
 def read_features(
