@@ -16,7 +16,7 @@ from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.composition import first_of
 from orchestrator.streams.sources.order import natural, quoted, shown
-from orchestrator.streams.sources.tables.columns import read_column, unlike_faults
+from orchestrator.streams.sources.tables.columns import LARGEST, read_column, unlike_faults
 from orchestrator.streams.sources.tables.files import available_bytes
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import MOST_CATEGORIES, gaps_of
@@ -186,7 +186,15 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
         found = values[part][rows].astype(np.float64)
         if feature.gaps in ("median", "indicator"):
             found[np.isnan(found)] = middle
-        return (found - low) / (high - low) if high > low else np.zeros(len(found))
+        if not high > low:
+            return np.zeros(len(found))
+        found = (found - low) / (high - low)
+        if part and len(found) and max(-found.min(), found.max()) > LARGEST:
+            raise DataError(
+                f"{where}: column {quoted(feature.name)} holds a value in a test row that is too far from the training "
+                f"rows, which lie between {low:g} and {high:g}; correct it or drop the row"
+            )
+        return found
 
     return scale
 
