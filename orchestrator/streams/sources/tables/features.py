@@ -39,6 +39,7 @@ class Feature:
         parts: its values in each table: numbers or seconds as they are, or kinds; NaN or None for a gap.
         gaps: what is done with gaps, `refuse` if there are none.
         n_buckets: of a hash.
+        rows: for numbers of one table: which rows each part has of its one series, (N,) int64.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Feature:
     parts: tuple[pd.Series[Any], ...]
     gaps: str = "refuse"
     n_buckets: int = 0
+    rows: tuple[NDArray[np.int64], ...] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -53,8 +55,19 @@ class Feature:
 
     def split(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> Feature:
         """Return this feature of one table with rows for training and rows for the test as its parts."""
+        if self.encoding in ("number", "date") and isinstance(self.parts[0].dtype, np.dtype):
+            return replace(self, rows=(train, test))  # copied a block at a time
         values = self.parts[0].array
         return replace(self, parts=(pd.Series(values.take(train)), pd.Series(values.take(test))))
+
+    def n_rows(self) -> list[int]:
+        """Return how many rows each part has."""
+        return [len(part) for part in self.rows or self.parts]
+
+    def flags(self) -> list[NDArray[np.bool_]]:
+        """Return in each part which rows have a gap."""
+        found = [part.isna().to_numpy() for part in self.parts]
+        return found if self.rows is None else [found[0][rows] for rows in self.rows]
 
 
 def read_features(
@@ -120,7 +133,7 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     known = {f.name: _categories(f.parts[0], f.gaps) for f in kinds if f.encoding == "one-hot"}
     widths = [len(known[f.name]) if f.name in known else f.n_buckets for f in kinds]
     width = len(numbers) + sum(widths) + len(flags)
-    n_rows = [len(part) for part in features[0].parts]
+    n_rows = features[0].n_rows()
     _check_width(where, sum(n_rows), width)
     outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
     scaled = [_scaled(where, feature) for feature in numbers]
@@ -137,8 +150,8 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
             out[rows, start + columns[rows]] = 1
         start += n_columns
     for index, feature in enumerate(flags):
-        for out, part in zip(outs, feature.parts, strict=True):
-            out[:, start + index] = part.isna().to_numpy()
+        for out, flag in zip(outs, feature.flags(), strict=True):
+            out[:, start + index] = flag
     names = {kind: tuple(f.name for f in features if f.encoding == kind) for kind in ("number", "date", "frequency")}
     report = replace(
         report,
@@ -170,7 +183,7 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
         shares = _shares(feature)
         return lambda part, rows: shares[part][rows]
     values = [part.to_numpy() if isinstance(part.dtype, np.dtype) else floats(part) for part in feature.parts]
-    there = values[0]
+    there = _spanning(values[0], feature)
     middle = np.nan
     if feature.gaps in ("median", "indicator"):
         there = there[~np.isnan(there)]
@@ -183,7 +196,8 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
     low, high = np.float64(there.min()), np.float64(there.max())
 
     def scale(part: int, rows: slice) -> Floats:
-        found = values[part][rows].astype(np.float64)
+        chosen = values[part][rows] if feature.rows is None else values[0][feature.rows[part][rows]]
+        found = chosen.astype(np.float64)
         if feature.gaps in ("median", "indicator"):
             found[np.isnan(found)] = middle
         if not high > low:
@@ -204,6 +218,16 @@ def floats(column: pd.Series[Any]) -> Floats:
     if isinstance(column.dtype, np.dtype):
         return column.to_numpy(dtype=np.float64)
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _spanning(values: NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """Return the values of the training rows, or two that span them."""
+    if feature.rows is None:
+        return values
+    ends = np.array([values.argmin(), values.argmax()])
+    train = feature.rows[0]
+    found = train[np.minimum(np.searchsorted(train, ends), len(train) - 1)]
+    return values[ends] if feature.gaps == "refuse" and (found == ends).all() else values[train]
 
 
 def _shares(feature: Feature) -> list[Floats]:
