@@ -7,18 +7,20 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import evaluation, overhead, training
+from benchmarks import evaluation, overhead, tables, training
 
 
 def main() -> int:
     """Run the chosen benchmarks and return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
-    parser.add_argument("--only", choices=("training", "evaluation", "overhead"), help="run one of them")
+    choices = ("training", "evaluation", "overhead", "tables")
+    parser.add_argument("--only", choices=choices, help="run one of them")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of the training benchmark, whose medians are printed"
     )
     parser.add_argument("--trials", type=int, default=200, help="trials of the overhead benchmark")
+    parser.add_argument("--rows", type=int, default=2_000_000, help="rows of the table that is read")
     options = parser.parse_args()
     rows: list[tuple[str, float, float, str]] = []
     if options.only in (None, "training"):
@@ -27,6 +29,8 @@ def main() -> int:
         rows += evaluation.measure(options.rounds, statistics.median)
     if options.only in (None, "overhead"):
         rows += overhead.measure(options.trials)
+    if options.only in (None, "tables"):
+        rows += tables.measure(options.rows)
     print(f"\n{'what':68} {'measured':>9} {'limit':>7}")
     for name, value, limit, unit in rows:
         bound = f"{limit:.2f}" if limit < float("inf") else "-"

@@ -48,7 +48,7 @@ def test_a_sweep_runs_in_an_object_store(
     assert "/small/trials and s3://" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spec.yaml"], "nothing is left on this machine's disk"
     assert "up to 0 to do" in printed("plan", "spec.yaml", "--storage", root)
-    assert "average_accuracy" in printed("show", join(root, "small"))
+    assert "average accuracy" in printed("show", join(root, "small"))
     frame = pd.read_parquet(join(join(root, "small"), "trials"))
     assert (frame["status"] == "completed").all()
     assert not frame["key"].duplicated().any()
@@ -64,7 +64,7 @@ def dies_after_a_checkpoint(
         return run_trial(spec, data, placement, None, checkpoint)
     marks = checkpoint.storage.folder("marks")
 
-    def report_row(after: int, row: list[float]) -> None:
+    def report_row(after: int, row: object, stream: object) -> None:
         if not marks.names() and after == 2:
             marks.write("died", b"")
             os.kill(os.getpid(), signal.SIGKILL)

@@ -61,6 +61,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "churned": ["no", "no", "no", "yes", "yes"] * 18,
     }
     pd.DataFrame(churn).to_csv(tmp_path / "data" / "churn.csv", index=False)
+    contracts = {
+        "quarter": ["Q4 2023"] * 45 + ["Q1 2024"] * 45,
+        "since": pd.date_range("2020-01-01", periods=n).strftime("%d.%m.%Y"),
+        "price": [None, *generator.normal(30, 5, n - 1).round(2)],
+        "city": generator.choice(["Bonn", "Ulm", "Jena"], n),
+        "churned": churn["churned"],
+    }
+    pd.DataFrame(contracts).to_csv(tmp_path / "data" / "contracts.csv", index=False, sep=";", decimal=",")
     return tmp_path / "data"
 
 
@@ -87,10 +95,10 @@ def run_all(spec: SweepSpec, run: Path) -> Run:
 
 
 def test_the_page_has_an_example_of_each_kind() -> None:
-    assert set(EXAMPLES) == {"photos", "churn"}
+    assert set(EXAMPLES) == {"photos", "churn", "contracts"}
 
 
-@pytest.mark.parametrize("name", ["photos", "churn"])
+@pytest.mark.parametrize("name", ["photos", "churn", "contracts"])
 def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     (tmp_path / "my-sweep.yaml").write_text(yaml.safe_dump(EXAMPLES[name]))
     spec = orchestrator.load_spec("my-sweep.yaml")
@@ -99,11 +107,11 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     trial = spec.trial(spec.cells[0], {}, 0, "confirm", load_datasets(spec, Path())[name].fingerprint())
     result = orchestrator.run_single_trial(trial, streams=spec.streams)
     assert (result.status, result.reason) == ("completed", "")
-    assert result.n_examples == {"photos": [2, 2], "churn": [10, 6, 2]}[name]
+    assert result.n_examples == {"photos": [2, 2], "churn": [10, 6, 2], "contracts": [9, 9]}[name]
     assert result.costs["n_parameters"] > 0
 
 
-@pytest.mark.parametrize("name", ["photos", "churn"])
+@pytest.mark.parametrize("name", ["photos", "churn", "contracts"])
 def test_every_trial_of_an_example_completes(name: str, tmp_path: Path) -> None:
     trials = run_all(example(name), tmp_path / "run").trials()
     assert set(trials["status"]) == {"completed"}
@@ -111,7 +119,11 @@ def test_every_trial_of_an_example_completes(name: str, tmp_path: Path) -> None:
 
 
 def test_shapes_of_the_examples() -> None:
-    for name, shape, ranges in (("photos", (3, 32, 32), ((0, 2), (2, 4))), ("churn", (3,), ((0, 2),) * 3)):
+    for name, shape, ranges in (
+        ("photos", (3, 32, 32), ((0, 2), (2, 4))),
+        ("churn", (3,), ((0, 2),) * 3),
+        ("contracts", (3,), ((0, 2),) * 2),
+    ):
         spec = example(name)
         phase = load_datasets(spec, Path())[name].phase("search", 0.1)
         stream = Stream(

@@ -156,3 +156,8 @@ def test_codes_with_a_leading_zero_are_noted(load_table: Load) -> None:
 def test_what_cannot_be_learned_from_is_refused(refused: Refused) -> None:
     assert "is of type object (bytes)" in refused(column([b"a", b"b"]), suffix=".parquet")
     assert "complex" not in refused(column([{"a": 1}, {"a": 2}]), suffix=".parquet")
+
+
+def test_a_test_row_out_of_all_proportion_is_refused(refused: Refused) -> None:
+    fault = refused(column([0.0, 1e-20]), column([0.0, 1e30]))
+    assert "column 'c' holds a value in a test row that is too far from the training rows" in fault

@@ -57,7 +57,8 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
     if len(tables) == 1:
         test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)
-        features = [replace(f, parts=(f.parts[0][~test], f.parts[0][test])) for f in features]
+        halves = np.flatnonzero(~test), np.flatnonzero(test)
+        features = [feature.split(*halves) for feature in features]
         labels, stages = _halves(labels[0], test), _halves(stages[0], test)
     inputs, n_numbers, report = encode(f"{where}.table", features, report)
     cut = classes_of_tasks(labels[0], stages[0], len(task_names))
@@ -103,7 +104,8 @@ def _without_gaps(
         keeps.append(keep)
     if faults:
         return tables, features, []
-    return kept, [feature.rows(lambda part, index: part[keeps[index]]) for feature in features], sentences
+    shorter = [tuple(part[keep] for part, keep in zip(feature.parts, keeps, strict=True)) for feature in features]
+    return kept, [replace(feature, parts=parts) for feature, parts in zip(features, shorter, strict=True)], sentences
 
 
 def _report(

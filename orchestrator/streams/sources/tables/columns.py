@@ -18,7 +18,7 @@ from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import gaps_of, kinds_of
 from orchestrator.streams.sources.tables.text import dated, text_of, times_of, zero_note
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_column(table: Table, name: str, settings: StreamSettings) -> Reading:
@@ -113,14 +113,16 @@ def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSetting
 
 
 def _size_fault(values: pd.Series[Any]) -> str:
+    if types.is_integer_dtype(values) or max(-values.min(), values.max()) <= LARGEST:
+        return ""
     numbers_ = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = ~(np.abs(numbers_) <= _LARGEST) & ~values.isna().to_numpy()
+    wrong = ~(np.abs(numbers_) <= LARGEST) & ~values.isna().to_numpy()
     if not wrong.any():
         return ""
     place = int(np.argmax(wrong))
     return (
         f"column {quoted(values.name)} holds {numbers_[place]:g} in row {int(values.index[place]) + 1} {FIRST}, which "
-        f"is not finite or larger than {_LARGEST:.2g}; correct it or drop the row"
+        f"is not finite or larger than {LARGEST:.2g}; correct it or drop the row"
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api import types
 
@@ -24,6 +25,7 @@ _OTHERS = {b"PK\x03\x04": "an Excel or zip file", b"\x1f\x8b": "a gzip file", b"
            b"\xd0\xcf\x11\xe0": "an Excel file", b"%PDF": "a PDF file"}  # fmt: skip
 _SEPARATORS = {",": "','", ";": "';'", "\t": '"\\t"', "|": "'|'", " ": "' '"}
 _HEAD_CHARACTERS = 1 << 18
+_BLOCK_BYTES = 1 << 24
 
 
 def read_csv(where: str, file: TableFile, settings: StreamSettings, most_bytes: int) -> Table:
@@ -212,8 +214,7 @@ def _zeros(
     A column of months such as 03.2024 is put back as text.
     """
     numbers = [old for old, new in renamed.items() if types.is_numeric_dtype(frame[new]) and frame[new].dtype != bool]
-    start = rb'[\r\n"' + re.escape(separator.encode()) + rb"][ ]*[+-]?0[0-9]"
-    if not numbers or re.search(start, content) is None:
+    if not numbers or not _may_have_zeros(content, separator):
         return {}
     found = {}
     texts = read(numbers)
@@ -225,3 +226,19 @@ def _zeros(
             if column.str.fullmatch(r"\s*(?:0[1-9]|1[0-2])\.(?:19|20)\d\d\s*").all():
                 frame[renamed[old]] = texts[old]
     return found
+
+
+def _may_have_zeros(content: bytes, separator: str) -> bool:
+    """Return whether a field begins with a 0 before another digit, after a space or sign at most."""
+    starts, between = np.zeros(256, dtype=bool), np.zeros(256, dtype=bool)
+    starts[[*separator.encode(), *b'\r\n"']] = True
+    between[[*b" +-"]] = True
+    text = np.frombuffer(content, dtype=np.uint8)
+    for start in range(0, len(text), _BLOCK_BYTES):
+        block = text[max(start - 2, 0) : start + _BLOCK_BYTES + 1]
+        zeros = np.flatnonzero(block[2:-1] == ord("0")) + 2
+        before, after = block[zeros - 1], block[zeros + 1]
+        first = starts[before] | (between[before] & starts[block[zeros - 2]])
+        if (first & (after >= ord("0")) & (after <= ord("9"))).any():
+            return True
+    return False

@@ -16,11 +16,12 @@ from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.composition import first_of
 from orchestrator.streams.sources.order import natural, quoted, shown
-from orchestrator.streams.sources.tables.columns import read_column, unlike_faults
+from orchestrator.streams.sources.tables.columns import LARGEST, read_column, unlike_faults
 from orchestrator.streams.sources.tables.files import available_bytes
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import MOST_CATEGORIES, gaps_of
 
+_BLOCK_ROWS = 1 << 13
 _MISSING = "missing\0"  # no text in a file can equal this
 
 Inputs = NDArray[np.float32]
@@ -38,6 +39,7 @@ class Feature:
         parts: its values in each table: numbers or seconds as they are, or kinds; NaN or None for a gap.
         gaps: what is done with gaps, `refuse` if there are none.
         n_buckets: of a hash.
+        rows: for numbers of one table: which rows each part has of its one series, (N,) int64.
     """
 
     name: str
@@ -45,14 +47,27 @@ class Feature:
     parts: tuple[pd.Series[Any], ...]
     gaps: str = "refuse"
     n_buckets: int = 0
+    rows: tuple[NDArray[np.int64], ...] | None = None
 
     @property
     def is_number(self) -> bool:
         return self.encoding in ("number", "date", "frequency")
 
-    def rows(self, take: Callable[[pd.Series[Any], int], pd.Series[Any]]) -> Feature:
-        """Return this feature with some rows of each part; `take` gets a part and its index."""
-        return replace(self, parts=tuple(take(part, index) for index, part in enumerate(self.parts)))
+    def split(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> Feature:
+        """Return this feature of one table with rows for training and rows for the test as its parts."""
+        if self.encoding in ("number", "date") and isinstance(self.parts[0].dtype, np.dtype):
+            return replace(self, rows=(train, test))  # copied a block at a time
+        values = self.parts[0].array
+        return replace(self, parts=(pd.Series(values.take(train)), pd.Series(values.take(test))))
+
+    def n_rows(self) -> list[int]:
+        """Return how many rows each part has."""
+        return [len(part) for part in self.rows or self.parts]
+
+    def flags(self) -> list[NDArray[np.bool_]]:
+        """Return in each part which rows have a gap."""
+        found = [part.isna().to_numpy() for part in self.parts]
+        return found if self.rows is None else [found[0][rows] for rows in self.rows]
 
 
 def read_features(
@@ -118,12 +133,15 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     known = {f.name: _categories(f.parts[0], f.gaps) for f in kinds if f.encoding == "one-hot"}
     widths = [len(known[f.name]) if f.name in known else f.n_buckets for f in kinds]
     width = len(numbers) + sum(widths) + len(flags)
-    n_rows = [len(part) for part in features[0].parts]
+    n_rows = features[0].n_rows()
     _check_width(where, sum(n_rows), width)
     outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
-    for index, feature in enumerate(numbers):
-        for out, column in zip(outs, _scaled(where, feature), strict=True):
-            out[:, index] = column
+    scaled = [_scaled(where, feature) for feature in numbers]
+    for place, out in enumerate(outs):
+        for first in range(0, len(out), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            for index, scale in enumerate(scaled):
+                out[block, index] = scale(place, block)
     start = len(numbers)
     for feature, n_columns in zip(kinds, widths, strict=True):
         for out, part in zip(outs, feature.parts, strict=True):
@@ -132,8 +150,8 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
             out[rows, start + columns[rows]] = 1
         start += n_columns
     for index, feature in enumerate(flags):
-        for out, part in zip(outs, feature.parts, strict=True):
-            out[:, start + index] = part.isna().to_numpy()
+        for out, flag in zip(outs, feature.flags(), strict=True):
+            out[:, start + index] = flag
     names = {kind: tuple(f.name for f in features if f.encoding == kind) for kind in ("number", "date", "frequency")}
     report = replace(
         report,
@@ -156,22 +174,43 @@ def _check_width(where: str, n_rows: int, width: int) -> None:
         )
 
 
-def _scaled(where: str, feature: Feature) -> list[Floats]:
-    """Return a number in each part, scaled by the training rows, gaps filled with their median."""
+def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
+    """Return a function from a part's index and rows to its numbers.
+
+    They are scaled by the training rows, and gaps filled with their median.
+    """
     if feature.encoding == "frequency":
-        return _shares(feature)
-    values = [floats(part) for part in feature.parts]
+        shares = _shares(feature)
+        return lambda part, rows: shares[part][rows]
+    values = [part.to_numpy() if isinstance(part.dtype, np.dtype) else floats(part) for part in feature.parts]
+    there = _spanning(values[0], feature)
+    middle = np.nan
     if feature.gaps in ("median", "indicator"):
-        there = values[0][~np.isnan(values[0])]
+        there = there[~np.isnan(there)]
         if not len(there):
             raise DataError(
                 f"{where}: column {quoted(feature.name)} has no value in any training row, so no median; list it in "
                 "drop"
             )
         middle = np.median(there)
-        values = [np.where(np.isnan(column), middle, column) for column in values]
-    low, high = values[0].min(), values[0].max()
-    return [(column - low) / (high - low) if high > low else np.zeros(len(column)) for column in values]
+    low, high = np.float64(there.min()), np.float64(there.max())
+
+    def scale(part: int, rows: slice) -> Floats:
+        chosen = values[part][rows] if feature.rows is None else values[0][feature.rows[part][rows]]
+        found = chosen.astype(np.float64)
+        if feature.gaps in ("median", "indicator"):
+            found[np.isnan(found)] = middle
+        if not high > low:
+            return np.zeros(len(found))
+        found = (found - low) / (high - low)
+        if part and len(found) and max(-found.min(), found.max()) > LARGEST:
+            raise DataError(
+                f"{where}: column {quoted(feature.name)} holds a value in a test row that is too far from the training "
+                f"rows, which lie between {low:g} and {high:g}; correct it or drop the row"
+            )
+        return found
+
+    return scale
 
 
 def floats(column: pd.Series[Any]) -> Floats:
@@ -179,6 +218,16 @@ def floats(column: pd.Series[Any]) -> Floats:
     if isinstance(column.dtype, np.dtype):
         return column.to_numpy(dtype=np.float64)
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _spanning(values: NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """Return the values of the training rows, or two that span them."""
+    if feature.rows is None:
+        return values
+    ends = np.array([values.argmin(), values.argmax()])
+    train = feature.rows[0]
+    found = train[np.minimum(np.searchsorted(train, ends), len(train) - 1)]
+    return values[ends] if feature.gaps == "refuse" and (found == ends).all() else values[train]
 
 
 def _shares(feature: Feature) -> list[Floats]:
