@@ -108,6 +108,7 @@ def test_seconds_are_counted_in_utc() -> None:
         (["Jan 2024", "Mar 2024"], "set dates: {c: '%b %Y'}"),
         (["03.2024", "12.2024"], "set dates: {c: '%m.%Y'}"),
         (["20240131", "20240228"], "set dates: {c: '%Y%m%d'}"),
+        (["24-Jan", "25-Feb"], "need a format; set dates: {c: FORMAT}"),
         (["2024-W05", "2024-W06"], "need a format; set dates: {c: FORMAT}"),
         (["5. März 2024", "6. Mai 2024"], "need a format; set dates: {c: FORMAT}"),
         (["03/04/2024", "05/06/2024"], "can be read as '%d/%m/%Y' or '%m/%d/%Y'; set dates: {c: FORMAT} to one"),

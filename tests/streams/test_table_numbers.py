@@ -39,6 +39,7 @@ def feature(data: Dataset) -> list[float]:
         (["$1,200", "$900"], "a number with a currency"),
         (["12 EUR", "13 EUR"], "a number with a currency"),
         (["€ 5", "€ 6,50"], "a number with a currency"),
+        (["$1.5M", "$2M"], "a number with a currency"),
         (["12kg", "13kg"], "a number with a unit"),
         (["12 km/h", "15.5 km/h"], "a number with a unit"),
         (["900 g", "1 kg", "2 kg"], "a number with a unit"),

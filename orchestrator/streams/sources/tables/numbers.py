@@ -77,7 +77,7 @@ def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[boo
     numbers before each.
     """
     found = [None if plain.fullmatch(v) else _OTHERWISE.fullmatch(v) for v in values]
-    ends = [(m["core"], m["after"]) for m in found if m and m["after"] and not re.fullmatch(_CURRENCY, m["after"])]
+    ends = [(m["core"], m["after"]) for m in found if m and m["after"] and not _is_money(m)]
     words = {after.casefold() for _, after in ends if after[0] not in "%\u2030\u00b0"}
     odd = words - _UNITS - (_SHORT_UNITS if words & (_UNITS | {"k"}) else set())
     if odd and len({core for core, after in ends if after.casefold() in odd}) < 3 * len(odd):
@@ -86,6 +86,10 @@ def written_otherwise(values: Sequence[str], plain: re.Pattern[str]) -> list[boo
         m is not None or plain.fullmatch(v) is not None or _FRACTION.fullmatch(v) is not None
         for v, m in zip(values, found, strict=True)
     ]
+
+
+def _is_money(match: re.Match[str]) -> bool:
+    return bool(match["before"]) or re.fullmatch(_CURRENCY, match["after"] or "") is not None
 
 
 def way_out(value: str, decimal: str | None) -> str:
@@ -101,7 +105,7 @@ def way_out(value: str, decimal: str | None) -> str:
         return f"a number as text; set decimal: '.', which reads such columns as numbers, {other}"
     if "%" in text or "\u2030" in text:
         return f"a number with a percent sign; take the sign out of the file, {other}"
-    if match["before"] or (match["after"] and re.fullmatch(_CURRENCY, match["after"])):
+    if _is_money(match):
         return f"a number with a currency; take it out of the file, {other}"
     if match["after"]:
         return f"a number with a unit; take the unit out of the file, {other}"
