@@ -170,7 +170,16 @@ def stopped_job(world: World, tally: Tally) -> None:
     )
     try:
         assert wait_for(lambda: ray_job("list").returncode == 0, 60), "the cluster never came up"
-        submitted = ray_job("submit", "--submission-id", "first", "--no-wait", "--", *job).stdout
+        submitted = ""
+
+        def is_accepted() -> bool:
+            """Submit the job; the dashboard answers before its node's agent is there, and refuses jobs until then."""
+            nonlocal submitted
+            done = ray_job("submit", "--submission-id", "first", "--no-wait", "--", *job)
+            submitted = done.stdout
+            return done.returncode == 0
+
+        assert wait_for(is_accepted, 60), f"the cluster never took a job: {submitted[-300:]}"
         if not wait_for(lambda: len(list(folder.glob("trials/*.parquet"))) >= 4, 90):
             tally.wrong(f"{what}: the job never ran: {submitted[-300:]} {ray_job('logs', 'first').stdout[-300:]}")
             return
