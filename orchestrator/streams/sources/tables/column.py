@@ -35,6 +35,17 @@ def refused(column: pd.Series[Any], fault: str) -> Reading:
     return Reading(None, column, fault)
 
 
+def is_empty(column: pd.Series[Any]) -> bool:
+    """Return whether a column has no value at all, mostly from its first row."""
+    return not len(column) or (bool(pd.isna(column.iloc[0])) and bool(column.isna().all()))
+
+
+def has_gaps(column: pd.Series[Any]) -> bool:
+    """Return whether a column lacks any value; whole numbers of NumPy's types never do."""
+    is_whole = isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub"
+    return not is_whole and bool(column.isna().any())
+
+
 def row_of(column: pd.Series[Any], value: Any) -> str:
     """Return where a value is first, in words; `value` None stands for a gap."""
     found = column.isna() if value is None else column == value

@@ -13,7 +13,7 @@ from pandas.api import types
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.order import quoted, shown
 from orchestrator.streams.sources.tables import dates
-from orchestrator.streams.sources.tables.column import FIRST, Reading, refused, row_of
+from orchestrator.streams.sources.tables.column import FIRST, Reading, has_gaps, is_empty, refused, row_of
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import gaps_of, kinds_of
 from orchestrator.streams.sources.tables.text import dated, text_of, times_of, zero_note
@@ -35,7 +35,7 @@ def read_column(table: Table, name: str, settings: StreamSettings) -> Reading:
 
 def _understood(table: Table, column: pd.Series[Any], settings: StreamSettings) -> Reading:
     name = str(column.name)
-    if column.isna().all():
+    if is_empty(column):
         return refused(column, f"column {quoted(name)} has no value in any row; list it in drop")
     if name in {*settings.categorical, *settings.hashed(), *settings.frequency}:
         return kinds_of(table, column, settings)
@@ -68,8 +68,10 @@ def _understood(table: Table, column: pd.Series[Any], settings: StreamSettings) 
 
 def _numbers(table: Table, column: pd.Series[Any]) -> Reading:
     """Return a column of numbers, unless all are whole and dates such as 20240131."""
-    name, values = str(column.name), column.dropna()
-    if types.is_integer_dtype(values) or (types.is_float_dtype(values) and not (values.iloc[:100] % 1).any()):
+    name = str(column.name)
+    first = column.iloc[:10_000].dropna().iloc[:100]
+    if types.is_integer_dtype(column) or (types.is_float_dtype(column) and not (first % 1).any()):
+        values = column.dropna()
         days: list[Any] = list(values.unique()) if values.between(19_000_101, 20_991_231).all() else []
         if len(days) > 1 and dates.parsed([shown(day) for day in days], "%Y%m%d").notna().all():
             return refused(
@@ -90,7 +92,7 @@ def _as_floats(column: pd.Series[Any]) -> Reading:
 def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSettings) -> str:
     """Return that a column has gaps that the settings do not allow; empty if they do."""
     name = str(column.name)
-    if not column.isna().any():
+    if not has_gaps(column):
         return ""
     word = gaps_of(name, settings)
     if reading.holds == "kinds" and word == "median":

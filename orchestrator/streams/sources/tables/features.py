@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.composition import first_of
 from orchestrator.streams.sources.order import natural, quoted, shown
+from orchestrator.streams.sources.tables.column import has_gaps
 from orchestrator.streams.sources.tables.columns import LARGEST, read_column, unlike_faults
 from orchestrator.streams.sources.tables.files import available_bytes
 from orchestrator.streams.sources.tables.frames import Table
@@ -90,7 +92,7 @@ def read_features(
     features = []
     for index, name in enumerate(names):
         parts = tuple(found[index].values for found in readings)
-        gaps = gaps_of(name, settings) if any(part.isna().any() for part in parts) else "refuse"
+        gaps = gaps_of(name, settings) if any(map(has_gaps, parts)) else "refuse"
         encoding: Encoding = "number" if readings[0][index].holds == "numbers" else "date"
         n_buckets = 0
         if readings[0][index].holds == "kinds":
@@ -136,12 +138,7 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     n_rows = features[0].n_rows()
     _check_width(where, sum(n_rows), width)
     outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
-    scaled = [_scaled(where, feature) for feature in numbers]
-    for place, out in enumerate(outs):
-        for first in range(0, len(out), _BLOCK_ROWS):
-            block = slice(first, first + _BLOCK_ROWS)
-            for index, scale in enumerate(scaled):
-                out[block, index] = scale(place, block)
+    _fill_numbers(outs, [_scaled(where, feature) for feature in numbers])
     start = len(numbers)
     for feature, n_columns in zip(kinds, widths, strict=True):
         for out, part in zip(outs, feature.parts, strict=True):
@@ -163,6 +160,20 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
         indicators=tuple(f.name for f in flags),
     )
     return outs, len(numbers), report
+
+
+def _fill_numbers(outs: Sequence[Inputs], scaled: Sequence[Callable[[int, slice], Floats]]) -> None:
+    """Write the numbers of each part into its first columns, some rows at a time and several at once."""
+    firsts = ((place, first) for place, out in enumerate(outs) for first in range(0, len(out), _BLOCK_ROWS))
+    blocks = [(place, slice(first, first + _BLOCK_ROWS)) for place, first in firsts]
+
+    def fill(block: tuple[int, slice]) -> None:
+        place, rows = block
+        for index, scale in enumerate(scaled):
+            outs[place][rows, index] = scale(place, rows)
+
+    with ThreadPoolExecutor() as threads:  # NumPy computes without Python's lock
+        list(threads.map(fill, blocks))
 
 
 def _check_width(where: str, n_rows: int, width: int) -> None:

@@ -12,7 +12,7 @@ from pandas.api import types
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.order import quoted
 from orchestrator.streams.sources.tables import numbers
-from orchestrator.streams.sources.tables.column import Reading, refused, row_of
+from orchestrator.streams.sources.tables.column import Reading, has_gaps, refused, row_of
 from orchestrator.streams.sources.tables.frames import Table
 
 MOST_CATEGORIES = 1000
@@ -47,7 +47,7 @@ def _listed_numbers_fault(column: pd.Series[Any], settings: StreamSettings) -> s
     """Return that a listed column of many numbers has gaps, which are easier mended than made a kind."""
     name = str(column.name)
     said = isinstance(settings.missing, dict) and settings.missing.get(name) in ("indicator", "drop")
-    if said or not column.isna().any() or not types.is_numeric_dtype(column) or types.is_bool_dtype(column):
+    if said or not has_gaps(column) or not types.is_numeric_dtype(column) or types.is_bool_dtype(column):
         return ""
     known = column.dropna().to_numpy(dtype=np.float64)
     if len(np.unique(known)) <= MOST_LISTED_NUMBERS and not (known % 1).any():

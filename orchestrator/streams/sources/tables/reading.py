@@ -15,6 +15,7 @@ from pandas.api import types
 from orchestrator.core.errors import DataError
 from orchestrator.streams.settings import StreamSettings, shown_paths
 from orchestrator.streams.sources.order import quoted
+from orchestrator.streams.sources.tables.column import is_empty
 from orchestrator.streams.sources.tables.delimited import read_csv
 from orchestrator.streams.sources.tables.files import TableFile, check_memory, find_files
 from orchestrator.streams.sources.tables.frames import Table, named, plain_name
@@ -97,7 +98,7 @@ def _unlike(where: str, first: Table, other: Table) -> list[str]:
 
 def _family(column: pd.Series[Any]) -> str:
     """Return what a column of a file holds, in words."""
-    if column.isna().all():
+    if is_empty(column):
         return "nothing"
     if types.is_bool_dtype(column):
         return "true and false"
@@ -132,7 +133,7 @@ def _checked(where: str, file: TableFile, part: Table, settings: StreamSettings)
         if name in used or not (_NAMELESS.fullmatch(name) or not name):
             continue
         column = frame[name]
-        if column.isna().all() and index:
+        if index and is_empty(column):
             left_out.append(f"column {index + 1} of '{file.name}' has neither a name nor a value and is left out")
             frame = frame.drop(columns=name)
             continue
