@@ -106,10 +106,12 @@ def class_faults(
     known = list(dict.fromkeys(name for names in classes.values() for name in names))
     asked = {"score": Quantity("average", spec.score_of(cell.scenario))}
     asked |= {f"scores.{index}": Quantity("average", Score.parse(text)) for index, text in enumerate(spec.scores)}
+    said = set()
     for where, one in (asked | _asked(spec)).items():
         score = one.score_in(spec.score_of(cell.scenario))
-        if score is None:
+        if score is None or (score, one.tasks) in said or not set(one.tasks) <= set(task_names):
             continue
+        said.add((score, one.tasks))
         if score.class_name is not None and score.class_name not in known:
             yield f"{where}: {cell.scenario} has no class '{score.class_name}'; {nearest(score.class_name, known)}"
             continue

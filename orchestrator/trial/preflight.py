@@ -81,8 +81,8 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         if dataset is None or (is_user_data(spec.stream_settings(cell.stream)) and cell.stream not in sound):
             continue
         names = task_names(cell.stream, spec.stream_settings(cell.stream), dataset.facts)
-        of_tasks = list(metric_faults(spec, cell, names)) if cell.stream in sound else []
-        faults += of_tasks or class_faults(spec, cell, names, classes_held_out(spec, cell, dataset))
+        faults += metric_faults(spec, cell, names) if cell.stream in sound else []
+        faults += class_faults(spec, cell, names, classes_held_out(spec, cell, dataset))
     return faults
 
 
