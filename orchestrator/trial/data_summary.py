@@ -20,6 +20,7 @@ from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import dataset_of, family_of, is_user_data
 from orchestrator.streams.stream import class_lists
+from orchestrator.trial.preflight import classes_held_out
 
 Counts = NDArray[np.int64]
 
@@ -81,13 +82,6 @@ class StreamSummary:
             n = int(present.min()) * len(present) if len(present) else 0
         return 1 / n if n else float("nan")
 
-    def present(self, split: Counts) -> dict[str, list[str]]:
-        """Return task -> the classes that it has in a split."""
-        return {
-            name: [self.class_names[c] for c in np.flatnonzero(row)]
-            for name, row in zip(self.task_names, split, strict=True)
-        }
-
 
 def summaries(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[StreamSummary]:
     """Return a summary of each of a user's own streams that the sweep uses."""
@@ -109,8 +103,18 @@ def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Return which classes of built-in data are in no task, or join the last one; of one's own, a summary says it."""
+    """Return which tasks lack a score, and which classes of built-in data no task has or the last one has besides.
+
+    A summary says the latter of one's own data.
+    """
     notes = []
+    for cell in {cell.scenario: cell for cell in spec.cells}.values():
+        classes = classes_held_out(spec, cell, datasets[dataset_of(cell.stream)])
+        notes += [
+            f"{cell.scenario}: {score} is undefined on {_listed(lacking)}, which it leaves out"
+            for score in spec.scores_of(cell.scenario)
+            if (lacking := undefined_tasks(score, classes))
+        ]
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
         settings = spec.stream_settings(stream)
         if not is_user_data(settings):
@@ -157,15 +161,12 @@ def _places(spec: SweepSpec, cell: Cell, dataset: Dataset, n_tasks: int) -> Coun
 
 
 def fineness_warnings(spec: SweepSpec, summary: StreamSummary) -> Iterator[str]:
-    """Yield where the data cannot tell what a limit asks, and tasks that cannot have a score."""
+    """Yield where the data cannot tell what a limit asks."""
     if not spec.seeds.of("search"):
         return
     scenarios = {cell.scenario: None for cell in spec.cells if cell.stream == summary.stream}
     for scenario in scenarios:
         default = spec.score_of(scenario)
-        for score in spec.scores_of(scenario):
-            if lacking := undefined_tasks(score, summary.present(summary.test)):
-                yield f"{scenario}: {score} is undefined on {_listed(lacking)}, which it leaves out"
         for constraint in spec.constraints:
             asked = quantity(constraint.metric)
             limited = asked.score_in(default)

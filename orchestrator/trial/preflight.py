@@ -106,11 +106,16 @@ def _weight_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
 
 
 def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str, list[str]]:
-    """Return task -> the names of the classes that its held-out examples have, in a cell of the scenario."""
+    """Return task -> the names of the classes that its held-out examples have, in a cell of the scenario.
+
+    If the trial's seed shuffles the classes, that is all of them.
+    """
     settings, facts = spec.stream_settings(cell.stream), dataset.facts
     names = task_names(cell.stream, settings, facts)
     if facts.task_names:
         codes = [np.unique(dataset.test_labels[dataset.test_tasks == task]).tolist() for task in range(len(names))]
+    elif settings.class_order == "shuffled":
+        codes = [list(range(facts.n_classes))] * len(names)
     else:
         codes = class_lists(settings, family_of(cell.stream, settings), facts, len(names), 0)
     return {name: [facts.class_names[c] for c in own] for name, own in zip(names, codes, strict=True)}
