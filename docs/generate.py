@@ -217,14 +217,18 @@ def streams_page() -> str:
     ]
     facts = [[code(name), *_metric(metric)] for name, metric in METRICS_AND_COSTS.items()]
     derived = [[code(name), _prose(text)] for name, text in DERIVED.items()]
+    scores = [[code(f"{n}(CLASS)" if kind.of_class else n), _prose(kind.meaning)] for n, kind in SCORES.items()]
     measured = ", ".join(code(name) for name, cost in COSTS.items() if cost.is_measured)
     return (
         "# Streams, metrics and costs\n\nA scenario is STREAM/TYPE, such as `split-mnist/class`.\n\n## Streams\n\n"
         + table(["stream", "tasks", "incremental types", "data set"], streams)
         + "\nThe number of tasks is the default. `rotated` and `noisy` streams have no `class` type: an image keeps "
         "its class, so no task brings new ones. [Your own images](../how-to/own-data.md) and "
-        "[tables](../tutorials/own-table.md) are streams too.\n\n## Metrics and costs\n\nA limit or an objective may "
-        f"name any of these. {measured} are measured, so they differ from run to run.\n\n"
+        "[tables](../tutorials/own-table.md) are streams too.\n\n## Scores\n\nWhat a cell of R holds, `accuracy` by default. "
+        "Values equal scikit-learn's; a score that a task cannot have is missing.\n\n"
+        + table(["score", "meaning"], scores)
+        + "\n## Metrics and costs\n\nA limit or an objective may name any of these; a metric also of another score or of "
+        f"some tasks, as in `auroc.worst_forgetting[2023Q1]`. {measured} are measured, so they differ from run to run.\n\n"
         + table(["name", "better", "range", "meaning"], facts)
         + "\n## Columns that nothing is searched under\n\n"
         + table(["name", "meaning"], derived)
@@ -386,7 +390,7 @@ def exit_codes_page() -> str:
     found = re.findall(r"(\d+) (.*?)(?=, \d|\.?$)", str(cli.app.info.epilog).partition(": ")[2])
     if len(found) < 5:
         raise ValueError(f"expected the exit codes in the epilog of the command line, got {cli.app.info.epilog!r}")
-    rows = [[code(number), meaning] for number, meaning in found]
+    rows = [[code(number), re.sub(r"--[a-z-]+", lambda option: code(option[0]), meaning)] for number, meaning in found]
     return f"# Exit codes\n\n{table(['code', 'meaning'], rows)}\nThe same for every command.\n"
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.core.errors import UsageError
 from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS
+from orchestrator.core.scores import SCORES
 from orchestrator.core.text import visible
 from orchestrator.report.numbers import value_text
 from orchestrator.spec.validation import method_fault
@@ -93,6 +94,8 @@ def render_scenarios() -> RenderableType:
         abilities,
         Text("\nSettings of a stream, under streams.NAME in a spec", style="bold"),
         settings,
+        Text("\nScores, for score, scores, and in front of a metric (auroc.worst_forgetting)", style="bold"),
+        _facts({f"{n}(CLASS)" if kind.of_class else n: kind.meaning for n, kind in SCORES.items()}),
         Text("\nMetrics and costs, for limits and the objective", style="bold"),
         _facts({name: metric.meaning for name, metric in METRICS_AND_COSTS.items()}),
         Text("\nAlso in the tables, but not available for limits", style="bold"),
