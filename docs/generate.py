@@ -224,11 +224,11 @@ def streams_page() -> str:
         + table(["stream", "tasks", "incremental types", "data set"], streams)
         + "\nThe number of tasks is the default. `rotated` and `noisy` streams have no `class` type: an image keeps "
         "its class, so no task brings new ones. [Your own images](../how-to/own-data.md) and "
-        "[tables](../tutorials/own-table.md) are streams too.\n\n"
-        "## Scores\n\nWhat a cell of R holds, `accuracy` by default. Values equal scikit-learn's; a score that a task cannot have is missing.\n\n"
+        "[tables](../tutorials/own-table.md) are streams too.\n\n## Scores\n\nWhat a cell of R holds: accuracy by "
+        "default. Values equal scikit-learn's; a score that a task cannot have is missing.\n\n"
         + table(["score", "meaning"], scores)
-        + "\n## Metrics and costs\n\nA limit or an objective may name any of these; a metric also of another score "
-        f"or of some tasks, as in `auroc.worst_forgetting[2023Q1]`. {measured} are measured, so they differ from run to "
+        + "\n## Metrics and costs\n\nA limit or an objective may name any of these; a metric also of another score or "
+        f"of some tasks, as in `auroc.worst_forgetting[2023Q1]`. {measured} are measured, so they differ from run to "
         "run.\n\n"
         + table(["name", "better", "range", "meaning"], facts)
         + "\n## Columns that nothing is searched under\n\n"
