@@ -134,7 +134,7 @@ def _load(
     cpus: float | None,
     gpus: float | None,
 ) -> SweepSpec:
-    from orchestrator.spec.loading import load_spec
+    from orchestrator.spec.loading import given, load_spec
 
     options = {
         "scenarios": split(scenarios),
@@ -146,7 +146,11 @@ def _load(
         "resources.cpus": cpus,
         "resources.gpus": gpus,
     }
-    return load_spec(spec, preset, parse_overrides(settings, options))
+    loaded = load_spec(spec, preset, parse_overrides(settings, options))
+    replaced = [text for text in given(spec, preset).get("limits") or () if str(text) not in loaded.limits]
+    if limit and replaced:
+        print(f"note: --limit replaces the limits of the spec: {', '.join(map(str, replaced))} no longer holds")
+    return loaded
 
 
 def _is_new(spec: SweepSpec, run: str | None, storage: str | None) -> bool:

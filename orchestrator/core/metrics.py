@@ -96,6 +96,9 @@ DERIVED: dict[str, str] = {
 _FORM = re.compile(r"\s*((?P<score>\w+\s*(\(.*\))?)\s*\.\s*)?(?P<metric>\w+)\s*(\[(?P<tasks>.*)\])?\s*", re.DOTALL)
 
 
+_IN_PARENTHESES = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A number of a trial, such as `worst_forgetting`, `auroc.worst_forgetting`, `forgetting[2023Q1]` or `seconds`.
@@ -119,6 +122,8 @@ class Quantity:
         """
         match = _FORM.fullmatch(text)
         if match is None:
+            if (found := _IN_PARENTHESES.fullmatch(text)) and found[1] in METRICS:
+                raise ValueError(f"'{text}' is no metric; write tasks in brackets: {found[1]}[{found[2]}]")
             raise ValueError(f"expected a metric or a cost, got '{text}'; {_way_out(text, None)}")
         metric = match["metric"]
         if metric not in METRICS_AND_COSTS:

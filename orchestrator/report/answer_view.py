@@ -15,7 +15,7 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
-from orchestrator.search.suggestion import Suggestion
+from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 
@@ -142,6 +142,7 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         if spec.seeds.of("search"):
             yield f"  on validation, where it was chosen: {with_spread(spec.objective, best.chosen, 'search')}"
         yield from _margins(spec, best.chosen, "confirm")
+        yield from _better_on_test(spec, scenario, best)
         if waiting:
             yield f"Not confirmed on test yet, and perhaps better: {waiting}. {_GO_ON}"
     elif waiting:
@@ -180,6 +181,25 @@ def _objective(spec: SweepSpec, scenario: ScenarioSummary) -> str:
     return f"average {score}" if spec.objective == "average" else spec.objective
 
 
+def _better_on_test(spec: SweepSpec, scenario: ScenarioSummary, best: CellSummary) -> Iterator[str]:
+    """Yield which methods did better on test than the recommended one, which was best where methods are compared."""
+    if best.chosen is None or not spec.seeds.of("search"):
+        return
+    value = rank(spec.objective, best.chosen.mean("confirm", spec.objective))
+    better = [
+        f"{cell.cell.method} ({number(spec.objective, cell.chosen.mean('confirm', spec.objective))})"
+        for cell in scenario.cells
+        if cell.chosen is not None and not cell.is_reference and cell.is_complete
+        if cell.chosen.is_feasible("confirm", spec)
+        if rank(spec.objective, cell.chosen.mean("confirm", spec.objective)) < value
+    ]
+    if better:
+        yield (
+            f"  {', '.join(better)} did better on test; methods are compared on validation, where "
+            f"{best.cell.method} was best"
+        )
+
+
 def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield that even a method which keeps all data violates a limit."""
     for cell in scenario.cells:
@@ -189,11 +209,12 @@ def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         pairs = zip(spec.constraints, suggestion.violations(phase, spec), strict=True)
         violated = [c.name for c, violation in pairs if violation > 0 and quantity(c.metric).metric in METRICS]
         if violated:  # a limit on memory or time is no bound on what can be learned
+            look = "" if scenario.best else " Look at the limit, the data and the training settings first:"
             yield (
                 f"Even {cell.cell.method}, which keeps the data of all tasks, violates {' and '.join(violated)} on "
-                f"{_SPLIT[phase]}. Look at the limit, the data and the training settings first:"
+                f"{_SPLIT[phase]}.{look}"
             )
-            yield from _margins(spec, suggestion, phase)
+            yield from () if scenario.best else _margins(spec, suggestion, phase)
 
 
 def _nothing_learned(spec: SweepSpec, scenario: ScenarioSummary, cell: CellSummary) -> Iterator[str]:

@@ -117,7 +117,7 @@ class ProgressDisplay:
     def _verdict(search: CellSearch) -> str:
         if search.is_finished:
             if search.chosen is not None:
-                return "confirmed"
+                return "measured on test"
             return "no suggestion meets the limits" if search.spec.limits else "no suggestion completed"
         if search.is_blocked:
             return "stopped by an error of the machine; run again"

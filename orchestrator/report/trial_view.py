@@ -54,9 +54,12 @@ def print_result(console: Console, result: TrialResult, score: Score = ACCURACY)
     metrics = result.metrics(score)
     if score == ACCURACY:  # its own names are shown alone
         metrics = {name: value for name, value in metrics.items() if name not in ACCURACY_METRICS.values()}
-    for name, value in {**metrics, **result.costs}.items():
-        if not math.isnan(value):
-            console.print(f"  {name:28}{number(name, value)}")
+    lead = "" if score == ACCURACY else f"{score}."
+    named = {name if name in ACCURACY_METRICS else lead + name: number(name, value) for name, value in metrics.items()}
+    named |= {name: number(name, value) for name, value in result.costs.items()}
+    for name, text in named.items():
+        if text != UNKNOWN:
+            console.print(visible(f"  {name:{28 + len(lead)}}{text}"))
 
 
 def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult) -> bool:

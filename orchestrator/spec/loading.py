@@ -101,6 +101,24 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
+def given(source: str | Path | None = None, preset: str | None = None) -> dict[str, Any]:
+    """Return what a file or a preset says, as it stands.
+
+    Raises:
+        SpecError: if both are given, or there is no such file or preset.
+    """
+    if source is not None and preset is not None:
+        raise SpecError([f"--preset: a spec is read from '{source}' or from preset '{preset}', not both; drop one"])
+    if source is not None:
+        content = read_spec(Path(source))
+    else:
+        name = preset or "quickstart"
+        if name not in preset_names():
+            raise SpecError([f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"])
+        content = read_spec(PRESETS / f"{name}.yaml")
+    return content
+
+
 def load_spec(
     source: str | Path | None = None,
     preset: str | None = None,
@@ -118,15 +136,7 @@ def load_spec(
     Raises:
         SpecError: with every fault.
     """
-    if source is not None and preset is not None:
-        raise SpecError([f"--preset: a spec is read from '{source}' or from preset '{preset}', not both; drop one"])
-    if source is not None:
-        content = read_spec(Path(source))
-    else:
-        name = preset or "quickstart"
-        if name not in preset_names():
-            raise SpecError([f"--preset: expected a known preset, got '{name}'; {nearest(name, preset_names())}"])
-        content = read_spec(PRESETS / f"{name}.yaml")
+    content = given(source, preset)
     for path, value in (overrides or {}).items():
         _override(content, path, value)
     methods = content.get("methods")

@@ -79,7 +79,8 @@ class StreamSummary:
             n = int(counts.sum())
         else:  # each class counts alike, so an example of the rarest moves it most
             present = counts[counts > 0]
-            n = int(present.min()) * len(present) if len(present) else 0
+            n_shares = 1 if score.is_ranked and len(present) == 2 else len(present)  # both have one AUROC
+            n = int(present.min()) * n_shares if len(present) else 0
         return 1 / n if n else float("nan")
 
 
@@ -185,7 +186,7 @@ def fineness_warnings(spec: SweepSpec, summary: StreamSummary) -> Iterator[str]:
                 yield (
                     f"{scenario}: '{constraint.name}' is finer than the data can tell on {_listed(list(coarse))}: one "
                     f"validation example of {name} is {100 * step:.3g} points of {limited}. Add examples, raise "
-                    "validation_share, or cut fewer tasks"
+                    "validation_share, or make fewer, larger tasks"
                 )
 
 

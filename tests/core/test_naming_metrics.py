@@ -57,6 +57,7 @@ def test_a_class_may_be_called_anything() -> None:
         ("kept_bytes[2023Q1]", "'kept_bytes' is a cost"),
         ("auroc.average_accuracy", "write auroc.average"),
         ("forgetting[]", "names no task"),
+        ("forgetting(2023Q1)", "write tasks in brackets: forgetting[2023Q1]"),
         ("forgetting[a,a]", "names a task twice"),
         ("intransigence", "known only after the search"),
     ],

@@ -57,7 +57,7 @@ def test_at_the_end_no_time_is_left(session: Session, make_result: Callable[...,
     n_trials = session.search.n_expected
     shown = show(session, make_result, ["completed"] * n_trials, terminal=True)
     assert f"{n_trials}/{n_trials} trials done, 0 running, 0 failed, about 0 s left" in shown
-    assert "confirmed" in shown
+    assert "measured on test" in shown
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -65,11 +65,11 @@ def test_a_failure_reason_is_one_plain_line(
     session: Session, make_result: Callable[..., TrialResult], terminal: bool
 ) -> None:
     def hostile(spec: TrialSpec, status: str) -> TrialResult:
-        reason = "[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: confirmed"
+        reason = "[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: measured on test"
         return replace(make_result(spec, status), reason=reason)
 
     shown = show(session, hostile, ["failed"], terminal)
-    spelled = r"[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: confirmed"
+    spelled = r"[/] \x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b]0;title\r\u202e :smile:\nnaive: measured on test"
     assert f": {spelled}\n" in shown
     for raw in ("\x1b]", "\x1b[2J", "\x07", "\u202e"):
         assert raw not in shown

@@ -199,10 +199,10 @@ def one_infinite() -> pd.DataFrame:
         pytest.param(frame(), {"drop": ("z",)}, "has no column 'z'; choose from: x, y, quarter", id="drop"),
         pytest.param(frame(), {"categorical": ("z",)}, "streams.churn.categorical: '", id="categorical"),
         pytest.param(frame(), {"drop": ("x",)}, "has no column left to learn from", id="nothing left"),
-        pytest.param(one_infinite(), {}, "column 'x' holds inf in row 4 (the first is row 1)", id="infinite"),
+        pytest.param(one_infinite(), {}, "column 'x' holds inf in row 4 (counted from 1)", id="infinite"),
         pytest.param(frame(x=1e300), {}, "holds 1e+300 in row 1", id="too large"),
         pytest.param(
-            frame(x=[*range(11), None]), {}, "column 'x' has no value in row 12 (the first is row 1);", id="missing"
+            frame(x=[*range(11), None]), {}, "column 'x' has no value in row 12 (counted from 1);", id="missing"
         ),
         pytest.param(frame(plan=["a", None] * 6), {}, "list the column in categorical", id="missing text"),
         pytest.param(frame(y=["a", None] * 6), {}, "streams.churn.label: column 'y' of", id="no label"),

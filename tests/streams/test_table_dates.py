@@ -115,7 +115,7 @@ def test_seconds_are_counted_in_utc() -> None:
         (["03.04.24", "05.06.24"], "can be read as '%d.%m.%y' or"),
         (["2024-01-01", "2024-01-02", "unknown"], "the text 'unknown' among ISO 8601 dates in row 3"),
         (["2024-01-01", "2024-01-02", "soon"], "the text 'soon' among ISO 8601 dates in row 3"),
-        (["2024-01-01", "2024-02-30"], "'2024-02-30' in row 2 (the first is row 1), which is no ISO 8601 date"),
+        (["2024-01-01", "2024-02-30"], "'2024-02-30' in row 2 (counted from 1), which is no ISO 8601 date"),
         (["2024-01-01T10:00Z", "2024-01-01T10:00"], "with an offset from UTC and others without"),
         (["08:15", "09:30", "25:00"], "the text '25:00' among times of day in row 3"),
         (["31.12.2024", "01.02.2024", "n/a"], "the text 'n/a' among dates in row 3"),

@@ -45,7 +45,7 @@ def test_periods_are_in_the_order_of_time(load_table: Load, names: list[str]) ->
     data = load_table(tasks(names[::-1]), task="t")
     assert data.facts.task_names == tuple(names)
     assert data.report is not None
-    assert data.report.notes == ()
+    assert not any("order" in note for note in data.report.notes)
 
 
 def test_an_ordered_category_keeps_its_order(load_table: Load) -> None:
@@ -81,7 +81,17 @@ def test_a_given_order_must_list_exactly_the_values(load_table: Load) -> None:
 
 def test_dates_in_an_unknown_order_are_refused(refused: Refused) -> None:
     fault = refused(tasks(["31.12.2023", "01.01.2024"]), task="t")
-    assert "whose order is unknown; set dates: {t: FORMAT}, or order" in fault
+    assert "holds dates such as" in fault
+    assert "set dates: {t: '%d.%m.%Y'}, or order" in fault
+
+
+def test_a_task_for_nearly_every_row_is_refused_with_the_way_out(refused: Refused) -> None:
+    days = [f"2024-01-{day:02}" for day in range(1, 31)]
+    assert "has 30 different values in" in refused(
+        pd.DataFrame({"x": range(60), "y": [*"ab"] * 30, "t": days * 2}), task="t"
+    )
+    measured = pd.DataFrame({"x": range(60), "y": [n + 0.5 for n in range(60)]})
+    assert "so they are no classes; name another column, or write ranges of it as classes" in refused(measured)
 
 
 # A second table.

@@ -14,6 +14,7 @@ from orchestrator.streams.datasets import Dataset, held_out_rows, strata
 from orchestrator.streams.facts import DatasetFacts, ReadReport
 from orchestrator.streams.settings import ALL, StreamSettings
 from orchestrator.streams.sources.composition import classes_of_tasks, parts_faults, whole_faults
+from orchestrator.streams.sources.suspicions import suspicions
 from orchestrator.streams.sources.tables.features import Feature, encode, read_features
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.reading import read_table, with_plain_names
@@ -54,6 +55,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
         faults = whole_faults(place, labels[0], stages[0], facts)
     if faults:
         raise DataError(*faults)
+    notes += suspicions(tables[0].frame, names, labels[0], stages[0])
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
     if len(tables) == 1:
         test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)

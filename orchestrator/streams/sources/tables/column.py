@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-FIRST = "(the first is row 1)"
+FIRST = "(counted from 1)"
 
 Holds = Literal["numbers", "dates", "times of day", "kinds"]
 

@@ -53,7 +53,7 @@ def read_csv(where: str, file: TableFile, settings: StreamSettings, most_bytes: 
     raw = [name or f"Unnamed: {index}" for index, name in enumerate(head.header)]
     options: dict[str, Any] = {
         "sep": head.separator, "skiprows": head.n_skipped, "low_memory": False, "keep_default_na": False,
-        "na_values": [""], "index_col": False if head.ends_in_separator else None,
+        "na_values": [""], "skipinitialspace": head.has_spaces, "index_col": False if head.ends_in_separator else None,
     }  # fmt: skip
     dtype: Any = str if all_text else {old: str for old, new in zip(raw, names, strict=True) if new in texts}
 
@@ -129,6 +129,11 @@ class _Head:
     n_skipped: int
     ends_in_separator: bool
     notes: list[str]
+
+    @property
+    def has_spaces(self) -> bool:
+        """Return whether a space follows each separator, as in 'a, b, c'."""
+        return len(self.header) > 1 and all(name.startswith(" ") for name in self.header[1:])
 
     @classmethod
     def read(cls, where: str, file: TableFile, settings: StreamSettings, text: str) -> _Head:

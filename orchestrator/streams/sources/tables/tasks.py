@@ -26,6 +26,7 @@ from orchestrator.streams.sources.tables.kinds import alike_fault, as_numbers, c
 from orchestrator.streams.sources.tables.text import dated
 
 MOST_CLASSES = 1000
+_FEW = 10
 Labels = NDArray[np.int64]
 
 
@@ -38,6 +39,12 @@ def classes(
         raise DataError(
             f"{where}.label: column '{settings.label}' of '{tables[0].name}' has {len(values)} different values, more "
             f"than {MOST_CLASSES} classes; name another column"
+        )
+    if len(values) > max(_FEW, len(labels[0]) / 4):
+        raise DataError(
+            f"{where}.label: column '{settings.label}' of '{tables[0].name}' has {len(values)} different values in "
+            f"{len(labels[0])} rows, such as {quoted(shown(values[0]))}, so they are no classes; name another column, "
+            "or write ranges of it as classes"
         )
     return labels, [shown(value) for value in values]
 
@@ -55,6 +62,12 @@ def tasks(
         raise DataError(
             f"{where}.task: column '{settings.task}' of '{tables[0].name}' has {len(values)} different values, more "
             f"than {MOST_TASKS} tasks; set n_tasks to cut numbers or times into stages"
+        )
+    if len(values) > max(_FEW, len(found[0]) / 4):
+        raise DataError(
+            f"{where}.task: column '{settings.task}' of '{tables[0].name}' has {len(values)} different values in "
+            f"{len(found[0])} rows, too few rows a task; set n_tasks: 5 to cut numbers, dates or times into 5 stages, "
+            "or name a column of months or quarters"
         )
     wanted = _task_order(where, settings, tables[0], values, notes)
     place = np.empty(len(values), dtype=np.int64)
@@ -82,8 +95,8 @@ def _task_order(where: str, settings: StreamSettings, table: Table, values: list
     looks = all(map(dates.looks_like_a_date, values))
     if looks and not all(map(dates.is_iso, values)) and not all(map(dates.is_time, values)):
         raise DataError(
-            f"{where}.task: column '{settings.task}' holds dates such as {quoted(values[0])}, whose order is unknown; "
-            f"set dates: {{{settings.task}: FORMAT}}, or order"
+            f"{where}.task: column '{settings.task}' holds dates such as {quoted(values[0])}, which "
+            f"{dates.way_out(settings.task or '', list(map(str, values))).partition(', or list')[0]}, or order"
         )
     if not looks and not all(value.isdecimal() for value in values):
         notes.append("the tasks are in alphabetical order, numbers in their names by size; set order to change it")
@@ -121,7 +134,7 @@ def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Label
     if (codes < 0).any():
         row = int(column.index[int(np.argmax(codes < 0))]) + 1
         raise DataError(
-            f"{where}: column '{column.name}' of '{file}' has no value in row {row} (the first is row 1); fill it in "
+            f"{where}: column '{column.name}' of '{file}' has no value in row {row} (counted from 1); fill it in "
             "or drop the row"
         )
     return codes.astype(np.int64), list(values)

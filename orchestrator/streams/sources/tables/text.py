@@ -17,6 +17,8 @@ from orchestrator.streams.sources.tables.column import Reading, refused, row_of
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import kinds_of
 
+_MOST_ODD = 6
+
 
 def text_of(table: Table, column: pd.Series[Any], settings: StreamSettings) -> Reading:
     """Return what a column of text holds: numbers, dates or times if all of it is, kinds if little of it looks so."""
@@ -43,7 +45,8 @@ def text_of(table: Table, column: pd.Series[Any], settings: StreamSettings) -> R
         )
     for found in (plain, otherwise):
         if found is not None and _mostly(found, weights):
-            return _odd(column, next(v for v, fits in zip(real, found, strict=True) if not fits), "numbers")
+            odd = [v for v, fits in zip(real, found, strict=True) if not fits]
+            return _odd(column, [*odd, *filter(numbers.is_token, values)], "numbers")
     return kinds_of(table, column, settings)
 
 
@@ -53,18 +56,22 @@ def _mostly(found: Sequence[bool], weights: Any) -> bool:
     return sum(found) > len(found) / 2 or rows >= 0.9 * weights.sum()
 
 
-def _odd(column: pd.Series[Any], odd: str, what: str) -> Reading:
-    cure = "make it empty in the file and set missing" if numbers.is_token(odd) else "correct it or drop the row"
+def _odd(column: pd.Series[Any], odd: Sequence[str], what: str) -> Reading:
+    """Return that a column holds some texts among others, all of which are named if they are few."""
+    all_tokens = all(map(numbers.is_token, odd))
+    cure = "make such fields empty in the file and set missing" if all_tokens else "correct it or drop the row"
+    more = f" (also {', '.join(map(quoted, odd[1:_MOST_ODD]))}" if len(odd) > 1 else ""
+    more += "" if not more else f" and {len(odd) - _MOST_ODD} more)" if len(odd) > _MOST_ODD else ")"
     return refused(
         column,
-        f"column {quoted(column.name)} holds the text {quoted(odd)} among {what} {row_of(column, odd)}; {cure}, or "
-        "list the column in categorical, which makes each value a category",
+        f"column {quoted(column.name)} holds the text {quoted(odd[0])} among {what} {row_of(column, odd[0])}{more}; "
+        f"{cure}, or list the column in categorical, which makes each value a category",
     )
 
 
 def _numbers(table: Table, column: pd.Series[Any], settings: StreamSettings, values: list[str]) -> Reading:
     """Return a column of text in which all but what people write for a gap is a number."""
-    if (odd := next((value for value in values if numbers.is_token(value)), None)) is not None:
+    if odd := list(filter(numbers.is_token, values)):
         return _odd(column, odd, "numbers")
     zero = next(filter(numbers.has_leading_zero, values), None)
     if zero is not None and all(value.strip()[2:3] == "." and dates.looks_like_a_date(value) for value in values):
@@ -94,7 +101,7 @@ def _dates(column: pd.Series[Any], values: list[str]) -> Reading:
         if sum(found) > sum(looks) / 2:
             what, fits = form, found
     if not all(fits):
-        return _odd(column, next(v for v, one in zip(values, fits, strict=True) if not one), what)
+        return _odd(column, [v for v, one in zip(values, fits, strict=True) if not one], what)
     if what == "times of day":
         known = dict(zip(values, dates.clock_seconds(values), strict=True))
         return Reading("times of day", column.map(known).astype(np.float64))
