@@ -55,7 +55,7 @@ def read_run_spec(storage: Storage) -> SweepSpec:
     if not isinstance(fields, dict):
         raise _damaged(where, "it is empty" if fields is None else "it is not a mapping of fields")
     try:
-        return parse_spec(fields)
+        return parse_spec(fields, is_recorded=True)
     except SpecError as error:
         raise RunFolderError(
             f"{where}: expected the spec of a run, got one with faults: {error}\nmend them, or {_WAY_OUT}"

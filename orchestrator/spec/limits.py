@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from orchestrator.spec.sweep_spec import SweepSpec
 
 
-def limit_faults(spec: SweepSpec) -> Iterator[str]:
-    """Yield what is wrong with the objective and the limits, whatever the scenarios are."""
+def limit_faults(spec: SweepSpec, is_recorded: bool = False) -> Iterator[str]:
+    """Yield what is wrong with the objective and the limits, whatever the scenarios are.
+
+    In a spec that is recorded, a limit that every trial meets is none.
+    """
     try:
         quantity(spec.objective)
     except ValueError as error:
@@ -34,7 +37,7 @@ def limit_faults(spec: SweepSpec) -> Iterator[str]:
         constraints.append((index, constraint))
         if _is_violated_by_all(constraint):
             yield f"limits.{index}: '{constraint.name}' can never be met: {_range(constraint)}; {_mend(constraint)}"
-        elif _is_met_by_all(constraint):
+        elif _is_met_by_all(constraint) and not is_recorded:
             yield (
                 f"limits.{index}: '{constraint.name}' can never be violated: {_range(constraint)}; {_mend(constraint)}"
             )

@@ -19,23 +19,27 @@ from orchestrator.streams.facts import Phase
 from strategies import STRATEGIES, MethodError
 
 
-def parse_spec(content: Mapping[str, Any]) -> SweepSpec:
+def parse_spec(content: Mapping[str, Any], is_recorded: bool = False) -> SweepSpec:
     """Return the spec that `content` states.
+
+    Args:
+        content: its fields.
+        is_recorded: whether it is that of an existing run, which an earlier version may have accepted.
 
     Raises:
         SpecError: if anything is wrong, with every fault of single fields and between fields.
     """
     try:
-        return _parse(spell_booleans(copy.deepcopy(dict(content))))
+        return _parse(spell_booleans(copy.deepcopy(dict(content))), is_recorded)
     except RecursionError:
         raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
 
-def _parse(rest: dict[str, Any]) -> SweepSpec:
+def _parse(rest: dict[str, Any], is_recorded: bool) -> SweepSpec:
     faults: list[str] = []
     while True:
         try:
-            spec = SweepSpec.model_validate(rest)
+            spec = SweepSpec.model_validate(rest, context={"is_recorded": is_recorded})
         except SpecError as error:
             raise SpecError([*faults, *error.faults]) from None
         except ValidationError as error:

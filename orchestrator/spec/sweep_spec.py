@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from orchestrator.core.canonical import short_hash
 from orchestrator.core.errors import SpecError
@@ -77,8 +77,8 @@ class SweepSpec(Frozen):
     resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        faults = faults_of(self)
+    def _check(self, info: ValidationInfo) -> Self:
+        faults = faults_of(self, is_recorded=bool((info.context or {}).get("is_recorded")))
         if faults:
             raise SpecError(faults)
         return self

@@ -33,15 +33,20 @@ MOST_TRIALS_AT_ONCE = 100_000
 """Largest number of trials before any result is known. More would take long to plan and to show."""
 
 
-def faults_of(spec: SweepSpec) -> list[str]:
-    """Return everything that is wrong with a spec whose single fields have the right types."""
+def faults_of(spec: SweepSpec, is_recorded: bool = False) -> list[str]:
+    """Return everything that is wrong with a spec whose single fields have the right types.
+
+    Args:
+        spec: the spec.
+        is_recorded: whether it is that of an existing run; what earlier versions accepted is then none.
+    """
     n_cells = len(spec.scenarios) * len(spec.methods)
     if n_cells > MOST_CELLS:
         return [_too_many("scenarios", n_cells, MOST_CELLS, "cells (scenarios times methods)")]
     of_cells = [*_names(spec), *_seeds(spec)]
     of_spaces = list(_spaces(spec))
-    of_scores = [*score_faults(spec), *limit_faults(spec)]
-    faults = [*of_cells, *_resources(spec), *of_scores, *of_spaces, *_streams(spec), *_refused(spec)]
+    of_scores = [*score_faults(spec), *limit_faults(spec, is_recorded)]
+    faults = [*of_cells, *_resources(spec), *of_scores, *of_spaces, *_streams(spec, is_recorded), *_refused(spec)]
     if not of_cells and not of_spaces:
         faults += _cells(spec)
     return faults
@@ -192,7 +197,7 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
                         return
 
 
-def _streams(spec: SweepSpec) -> Iterator[str]:
+def _streams(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:
     for stream, settings in spec.streams.items():
         if stream not in known_streams(spec.streams):
             yield (
@@ -200,7 +205,7 @@ def _streams(spec: SweepSpec) -> Iterator[str]:
                 f"{nearest(stream, STREAMS)}"
             )
             continue
-        for fault in stream_faults(stream, settings):
+        for fault in stream_faults(stream, settings, may_leave_over=is_recorded):
             yield f"streams.{stream}.{fault}"
 
 

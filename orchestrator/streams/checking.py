@@ -66,10 +66,10 @@ def refused_type(stream: str, incremental_type: IncrementalType, settings: Strea
     return None
 
 
-def stream_faults(stream: str, settings: StreamSettings) -> list[str]:
+def stream_faults(stream: str, settings: StreamSettings, may_leave_over: bool = False) -> list[str]:
     """Return what is wrong with the settings of a known stream, one message a fault, beginning with the field.
 
-    What depends on a user's own data is checked once they are read: `orchestrator.trial.preflight`.
+    With `may_leave_over`, classes that are in no task are none, as they once were. What depends on a user's own data is checked once they are read: `orchestrator.trial.preflight`.
     """
     family = family_of(stream, settings)
     fields = StreamSettings.model_fields
@@ -79,7 +79,7 @@ def stream_faults(stream: str, settings: StreamSettings) -> list[str]:
         if family not in owners and getattr(settings, name) != fields[name].default
     ]
     if family == "split":
-        faults += split_faults(settings, DATASETS[dataset_of(stream)])
+        faults += split_faults(settings, DATASETS[dataset_of(stream)], may_leave_over)
     elif family == "clean-rotated-noisy" and settings.n_tasks not in (None, 3):
         faults.append(f"n_tasks: this stream always has 3 tasks, got {settings.n_tasks}; leave it out")
     elif stream not in STREAMS:
@@ -87,7 +87,7 @@ def stream_faults(stream: str, settings: StreamSettings) -> list[str]:
     return faults
 
 
-def split_faults(settings: StreamSettings, facts: DatasetFacts) -> list[str]:
+def split_faults(settings: StreamSettings, facts: DatasetFacts, may_leave_over: bool = False) -> list[str]:
     """Return what is wrong with how classes are cut into tasks."""
     faults, order, n_classes = [], settings.class_order, facts.n_classes
     if isinstance(order, tuple) and (len(set(order)) != len(order) or not set(order) <= set(range(n_classes))):
@@ -102,7 +102,7 @@ def split_faults(settings: StreamSettings, facts: DatasetFacts) -> list[str]:
             "of the two"
         )
     n_whole, n_left = divmod(available, size)
-    if not faults and n_left and settings.n_tasks is None and settings.leftover == "refuse":
+    if not (faults or may_leave_over) and n_left and settings.n_tasks is None and settings.leftover == "refuse":
         tasks = "1 task" if n_whole == 1 else f"{n_whole} tasks"
         faults.append(
             f"classes_per_task: {available} classes make {tasks} of {size} and leave {n_left} over"

@@ -375,6 +375,16 @@ def test_a_checkpoint_goes_once_its_trial_has_its_rows(
     assert {path.stem for path in (run.path / "checkpoints").iterdir()} == set(kept)
 
 
+def test_a_run_that_an_earlier_version_accepted_stays_readable(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path / "run", make_spec())
+    body = (run.path / "spec.yaml").read_text().partition("\n")[2]
+    body = body.replace("limits: []", "limits: ['worst_forgetting <= 3']")
+    (run.path / "spec.yaml").write_text(body.replace("streams: {}", "streams: {split-digits: {classes_per_task: 3}}"))
+    assert Run.open(run.path).spec.limits == ("worst_forgetting <= 3",)
+    with pytest.raises(SpecError, match="the spec has 2 faults"):
+        load_spec(run.path / "spec.yaml")
+
+
 def test_other_built_in_data_are_refused(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
 ) -> None:
