@@ -69,7 +69,8 @@ def refused_type(stream: str, incremental_type: IncrementalType, settings: Strea
 def stream_faults(stream: str, settings: StreamSettings, may_leave_over: bool = False) -> list[str]:
     """Return what is wrong with the settings of a known stream, one message a fault, beginning with the field.
 
-    With `may_leave_over`, classes that are in no task are none, as they once were. What depends on a user's own data is checked once they are read: `orchestrator.trial.preflight`.
+    With `may_leave_over`, classes that are in no task are none, as they once were. What depends on a user's own data is
+    checked once they are read: `orchestrator.trial.preflight`.
     """
     family = family_of(stream, settings)
     fields = StreamSettings.model_fields
