@@ -21,6 +21,7 @@ from orchestrator.core.metrics import METRICS
 from orchestrator.execution.session import Session
 from orchestrator.results.compaction import compact
 from orchestrator.results.run import Run
+from orchestrator.results.schema import LISTS
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage.base import is_temporary
@@ -193,9 +194,12 @@ def n_differences(expected: pd.DataFrame, found: pd.DataFrame, identity: list[st
 
 
 def read(folder: Path, table: str) -> pd.DataFrame:
-    """Return a table as pandas reads it, empty if there is none."""
+    """Return a table as pandas reads it, lists as tuples, which can be compared; empty if there is none."""
     files = [p for p in (folder / table).glob("*.parquet") if not p.name.startswith(".")]
-    return pd.read_parquet(folder / table) if files else pd.DataFrame()
+    frame = pd.read_parquet(folder / table) if files else pd.DataFrame()
+    for name in frame.columns.intersection(LISTS):
+        frame[name] = [None if value is None else tuple(value) for value in frame[name]]
+    return frame
 
 
 def drive(folder: Path, spec: SweepSpec, merge: bool = True) -> None:
