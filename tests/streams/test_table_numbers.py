@@ -162,3 +162,17 @@ def test_what_cannot_be_learned_from_is_refused(refused: Refused) -> None:
 def test_a_test_row_out_of_all_proportion_is_refused(refused: Refused) -> None:
     fault = refused(column([0.0, 1e-20]), column([0.0, 1e30]))
     assert "column 'c' holds a value in a test row that is too far from the training rows" in fault
+
+
+@pytest.mark.parametrize("values", [["<5", "5-10", ">10"], ["1h30", "2h15"], ["0x1f", "0x2a"], ["~5", "~7"]])
+def test_text_that_begins_as_numbers_do_is_noted(load_table: Load, values: list[str]) -> None:
+    report = load_table(column(values)).report
+    assert report is not None
+    assert report.kinds == {"c": len(values)}
+    assert f"column 'c' holds text such as '{values[0]}', whose values are kinds, no numbers" in report.notes
+
+
+def test_codes_are_not_noted(load_table: Load) -> None:
+    report = load_table(column(["A1", "B2"])).report
+    assert report is not None
+    assert not any("no numbers" in note for note in report.notes)

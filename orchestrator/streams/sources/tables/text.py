@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import kinds_of
 
 _MOST_ODD = 6
+_BEGINS_AS_A_NUMBER = re.compile(r"\s*[<>~\u2248\u00b1+\-\u2264\u2265=]*\s*\d")
 
 
 def text_of(table: Table, column: pd.Series[Any], settings: StreamSettings) -> Reading:
@@ -47,7 +49,13 @@ def text_of(table: Table, column: pd.Series[Any], settings: StreamSettings) -> R
         if found is not None and _mostly(found, weights):
             odd = [v for v, fits in zip(real, found, strict=True) if not fits]
             return _odd(column, [*odd, *filter(numbers.is_token, values)], "numbers")
-    return kinds_of(table, column, settings)
+    reading = kinds_of(table, column, settings)
+    if reading.fault or reading.note or not all(map(_BEGINS_AS_A_NUMBER.match, real)):
+        return reading
+    return replace(
+        reading,
+        note=f"column {quoted(column.name)} holds text such as {quoted(real[0])}, whose values are kinds, no numbers",
+    )
 
 
 def _mostly(found: Sequence[bool], weights: Any) -> bool:
