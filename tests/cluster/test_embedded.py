@@ -115,14 +115,15 @@ def knocked_at(done: Whole, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def whole(two_nodes: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """Run the small sweep with three commands: on its own cluster, on the shared one, and on its own to the end.
+    """Run the small sweep with three commands: twice on the shared cluster, and on its own to the end.
 
-    `make faults` interrupts many more, and CI a few.
+    `make faults` interrupts many more, on clusters of their own.
     """
     folder = tmp_path_factory.mktemp("whole")
     done, spec = Whole(folder / "run"), write_spec(SMALL, folder)
-    interrupted(done, start(spec, done.folder, "--num-cpus", "2"), signal.SIGINT, 2)
-    interrupted(done, start(spec, done.folder, "--address", two_nodes.address), signal.SIGTERM, 1)
+    for signal_number, n_trials in ((signal.SIGINT, 2), (signal.SIGTERM, 1)):
+        process = start(spec, done.folder, "--address", two_nodes.address)
+        interrupted(done, process, signal_number, n_trials)
     done.kept = pd.read_parquet(done.folder / "trials").set_index("key")["started_at"]
     with start(spec, done.folder, "--num-cpus", "2") as process:
         knocked_at(done, process)
