@@ -13,8 +13,6 @@ sweep: $(READY)
 
 # Some processes at once; what shares a cluster is in one of them (tests/conftest.py). One that dies ends the run: the
 # others would wait for ever.
-# A run starts about a hundred Python processes, which would each compile the package again.
-test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 

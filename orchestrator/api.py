@@ -90,9 +90,9 @@ def _say_notes(display: ProgressDisplay | None, session: Session) -> None:
     from orchestrator.execution.session import fingerprints
     from orchestrator.trial.data_summary import data_notes
 
-    earlier = session.run.earlier_data(fingerprints(session.datasets))
     if display is None:
         return
+    earlier = session.run.earlier_data(fingerprints(session.datasets))
     for note in (*data_notes(session.spec, session.datasets), *earlier):
         display.say(f"note: {note}")
 

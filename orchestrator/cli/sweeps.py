@@ -32,6 +32,7 @@ from orchestrator.cli.options import (
     split,
 )
 from orchestrator.core.defaults import DATA_DIR
+from orchestrator.core.text import visible
 
 if TYPE_CHECKING:
     from orchestrator.spec.sweep_spec import SweepSpec
@@ -147,9 +148,9 @@ def _load(
         "resources.gpus": gpus,
     }
     loaded = load_spec(spec, preset, parse_overrides(settings, options))
-    replaced = [text for text in given(spec, preset).get("limits") or () if str(text) not in loaded.limits]
-    if limit and replaced:
-        print(f"note: --limit replaces the limits of the spec: {', '.join(map(str, replaced))} no longer holds")
+    written = map(str, given(spec, preset).get("limits") or ()) if limit else ()
+    if replaced := [text for text in written if text not in loaded.limits]:
+        print(visible(f"note: --limit replaces the limits of the spec; left out: {', '.join(replaced)}"))
     return loaded
 
 

@@ -41,8 +41,8 @@ def compute_metrics(
 ) -> dict[str, float]:
     """Return every metric of a matrix R (T + 1, T), row 0 before any training, that is not of accuracy by its name.
 
-    With T = 1 the metrics of forgetting and transfer
-    are NaN, and so is each metric without a task left. `forward_transfer` is NaN if any of its cells was not measured.
+    With T = 1 the metrics of forgetting and transfer are NaN, and so is each metric without a task left.
+    `forward_transfer` is NaN if any of its cells was not measured.
 
     Args:
         scores: R.

@@ -241,16 +241,14 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
         if cell.chosen is not None and was_feasible:
             if not cell.is_complete:
                 continue
-            suggestion, phase = cell.chosen, "confirm"
+            suggestion, is_confirmed = cell.chosen, True
         elif cell.nearest is not None:
-            suggestion, phase = cell.nearest, "search"
+            suggestion, is_confirmed = cell.nearest, False
         else:
             continue
-        on_test = suggestion.total_violation("confirm", spec) if phase == "confirm" else 0.0
+        phase: Phase = "confirm" if is_confirmed else "search"
+        on_test = suggestion.total_violation("confirm", spec) if is_confirmed else 0.0
         distance = suggestion.total_violation("search", spec) if has_search else on_test
         if distance < math.inf and on_test < math.inf:
-            found.append((distance, on_test, index, cell, suggestion, phase))  # type: ignore[arg-type]
-    if not found:
-        return None
-    _, _, _, cell, suggestion, phase = min(found, key=lambda item: item[:3])
-    return cell, suggestion, phase
+            found.append((distance, on_test, index, cell, suggestion, phase))
+    return min(found, key=lambda item: item[:3])[3:] if found else None

@@ -107,7 +107,7 @@ def _measured(result: TrialResult, after: int, task: int, score: Score) -> dict[
     """Return the columns of a cell of R that name its task and count its classes; none if they were not measured."""
     cell = result.cells[after + 1][task] if result.measured else None
     if cell is None:
-        return {"score": result.n_correct[after + 1][task] / result.n_examples[task] if score == ACCURACY else None}  # type: ignore[operator]
+        return {"score": _or_none(float(result.scores(score)[after + 1, task]))} if score == ACCURACY else {}
     names = result.class_names[task][: len(cell.n_true)]
     found = {kind: _or_none(cell.value(Score(kind), names)) for kind in COLUMNS}
     return found | {

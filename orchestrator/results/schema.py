@@ -80,6 +80,8 @@ TRIALS_SCHEMA = pa.schema(
 """Metrics are NaN if the trial did not complete; `intransigence` also until `joint` has ended on the same seed and
 phase. `hyperparameters`, `details` and `trial_spec` are JSON."""
 
+_SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if not kind.of_class and name != "accuracy")
+
 ACCURACY_SCHEMA = pa.schema(
     [
         pa.field("key", _TEXT, nullable=False),
@@ -93,7 +95,7 @@ ACCURACY_SCHEMA = pa.schema(
         pa.field("task_name", _TEXT),
         pa.field("score", _REAL),
         pa.field("accuracy", _REAL, nullable=False),
-        *(pa.field(name, _REAL) for name, kind in SCORES.items() if not kind.of_class and name != "accuracy"),
+        *(pa.field(name, _REAL) for name in _SCORE_COLUMNS),
         pa.field("n_correct", _COUNT, nullable=False),
         pa.field("n_examples", _COUNT, nullable=False),
         pa.field("classes", pa.list_(_TEXT)),
@@ -198,7 +200,7 @@ def _open(content: bytes, where: str) -> pq.ParquetFile:
 _NEW_IN_2 = {
     "trials": {"score", "average", "learning_average", "worst_forgetting_ever", "worst_score"}
     | {"constant_score", "untrained_score"},
-    "accuracy": {*ACCURACY_SCHEMA.names} & {"task_name", "score", *(set(SCORES) - {"accuracy"}), *LISTS},
+    "accuracy": {"task_name", "score", *_SCORE_COLUMNS, *LISTS},
 }
 
 

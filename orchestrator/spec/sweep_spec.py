@@ -106,9 +106,11 @@ class SweepSpec(Frozen):
         own = self.score_of(scenario)
         return tuple(dict.fromkeys([own, *further, *(score for score in named if score is not None)]))
 
-    def ranked_scores(self, scenario: str) -> tuple[str, ...]:
-        """Return the kinds of scores of a scenario that are measured only because they are asked for."""
-        return tuple(sorted({score.kind for score in self.scores_of(scenario) if score.is_ranked}))
+    @cached_property
+    def ranked_scores(self) -> dict[str, tuple[str, ...]]:
+        """Return scenario -> the kinds of scores that are measured only because they are asked for."""
+        kinds = {s: {score.kind for score in self.scores_of(s) if score.is_ranked} for s in self.scenarios}
+        return {scenario: tuple(sorted(found)) for scenario, found in kinds.items()}
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -148,7 +150,7 @@ class SweepSpec(Frozen):
             validation_share=self.validation_share,
             data_fingerprint=fingerprint,
             strategy_versions=method.versions,
-            ranked_scores=self.ranked_scores(cell.scenario),
+            ranked_scores=self.ranked_scores[cell.scenario],
         )
 
     def content_hash(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -91,10 +91,22 @@ class TrialSpec(BaseModel):
 def identity_of(model: BaseModel) -> dict[str, Any]:
     """Return a model as plain JSON without the fields that were added later and are at their default."""
     content: dict[str, Any] = model.model_dump(mode="json")
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            content[name] = identity_of(value)
-        elif any(isinstance(mark, Added) for mark in field.metadata) and value == field.default:
-            del content[name]
+    _leave_out(model, content)
     return content
+
+
+def _leave_out(model: BaseModel, content: dict[str, Any]) -> None:
+    """Delete what was added later and is at its default from the JSON of a model, and of the models in it."""
+    for name, default in _added(type(model)):
+        if getattr(model, name) == default:
+            del content[name]
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            _leave_out(value, content[name])
+
+
+@cache
+def _added(kind: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """Return name and default of each field of a model that was added later."""
+    marked = (item for item in kind.model_fields.items() if any(isinstance(m, Added) for m in item[1].metadata))
+    return tuple((name, field.default) for name, field in marked)

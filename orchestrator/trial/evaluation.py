@@ -12,7 +12,6 @@ from orchestrator.streams.stream import Stream
 from strategies import IncrementalType, Learner, TaskData
 
 _ROWS_AT_ONCE = 1024
-_FEW_CLASSES = 64
 _CACHE_BYTES = 256 * 2**20
 
 
@@ -59,13 +58,8 @@ class Evaluator:
         predicted = (logits[:, 1] > logits[:, 0]).long() if logits.shape[1] == 2 else logits.argmax(1)
         ranked = self._rank(task, logits, labels) if self._ranked else {}
         n = stop - first
-        if n <= _FEW_CLASSES:  # one pass for all three
-            table = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)
-            counts = (table.sum(1), table.sum(0), table.diagonal())
-        else:
-            found = (labels, predicted, labels[predicted == labels])
-            counts = tuple(torch.bincount(of, minlength=n) for of in found)  # type: ignore[assignment]
-        true, answered, right = (of.tolist() for of in counts)
+        table = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)  # one pass for all three counts
+        true, answered, right = (of.tolist() for of in (table.sum(1), table.sum(0), table.diagonal()))
         return Measurement(true, answered, right, ranked)
 
     def _rank(self, task: int, logits: Tensor, labels: Tensor) -> dict[str, float | None]:

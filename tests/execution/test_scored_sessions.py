@@ -111,3 +111,4 @@ def test_rows_of_before_are_trained_again_only_for_what_they_do_not_tell(tmp_pat
     assert run.n_missing(new) == 0
     assert all(math.isfinite(outcome.values["worst_score"]) for outcome in run.outcomes(new).values())
     assert run.n_missing(parse_spec(fields | {"score": "recall(1)"})) == 6
+    assert run.n_missing(parse_spec(fields | {"limits": ["forgetting[0/1] <= 0.9"]})) == 6, "tasks had no names"

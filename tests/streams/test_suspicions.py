@@ -17,7 +17,7 @@ DRAW = np.random.default_rng(0)
 
 
 def said(column: Any, tasks: Any = TASKS) -> list[str]:
-    return list(suspicions(pd.DataFrame({"c": column}), ["c"], LABELS, tasks))
+    return list(suspicions(pd.DataFrame({"c": column}), ["c"], LABELS, tasks, has_guessed_dots=True))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,11 @@ def test_each_is_said(column: Any, part: str) -> None:
 )
 def test_features_are_not(column: Any) -> None:
     assert said(column) == []
+
+
+def test_dots_that_were_not_guessed_are_decimals() -> None:
+    column = DRAW.integers(1000, 9999, N) / 1000
+    assert list(suspicions(pd.DataFrame({"c": column}), ["c"], LABELS, TASKS)) == []
 
 
 def test_a_few_rows_prove_nothing() -> None:

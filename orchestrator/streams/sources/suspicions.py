@@ -18,7 +18,11 @@ _MOST_VALUES = 50
 
 
 def suspicions(
-    frame: pd.DataFrame, names: Sequence[str], labels: NDArray[np.int64], tasks: NDArray[np.int64] | None
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    tasks: NDArray[np.int64] | None,
+    has_guessed_dots: bool = False,
 ) -> Iterator[str]:
     """Yield a sentence for each feature that is constant, names rows, or tells the label or the task.
 
@@ -27,6 +31,7 @@ def suspicions(
         names: the features.
         labels: class of each row, (N,) int64.
         tasks: task of each row, (N,) int64.
+        has_guessed_dots: whether numbers were text, and nothing said what a dot means in them.
     """
     if len(frame) < _FEW_ROWS:
         return
@@ -40,7 +45,7 @@ def suspicions(
             yield f"column {quoted(name)} has another value in every row; list it in drop if it identifies rows"
         elif n_values <= _MOST_VALUES:
             yield from _tells(column, labels, tasks)
-        if _looks_grouped(column):
+        if has_guessed_dots and _looks_grouped(column):
             yield (
                 f"column {quoted(name)} has three digits after every dot and is read as decimals; set thousands: '.' "
                 "if the dot groups digits"

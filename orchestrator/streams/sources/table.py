@@ -55,7 +55,8 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
         faults = whole_faults(place, labels[0], stages[0], facts)
     if faults:
         raise DataError(*faults)
-    notes += suspicions(tables[0].frame, names, labels[0], stages[0])
+    guessed = bool(tables[0].texts) and settings.decimal is None and settings.thousands is None
+    notes += suspicions(tables[0].frame, names, labels[0], stages[0], guessed)
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
     if len(tables) == 1:
         test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)

@@ -6,6 +6,7 @@ import glob
 import gzip
 import os
 import re
+import sys
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -191,8 +192,9 @@ def check_memory(where: str, files: list[TableFile]) -> int:
 
 def available_bytes() -> int:
     """Return how much memory this process may still take: of the machine, and of its control group if that is less."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = sys.maxsize
     try:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
         available = int(found[1]) * 1024 if found else available
         group = Path("/sys/fs/cgroup")

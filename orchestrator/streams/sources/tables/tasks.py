@@ -35,17 +35,10 @@ def classes(
 ) -> tuple[list[Labels], list[str]]:
     """Return the class (N,) int64 of each row of each table, and the names of the classes."""
     labels, values = _indices(f"{where}.label", settings, tables, settings.label or "", notes)
-    if len(values) > MOST_CLASSES:
-        raise DataError(
-            f"{where}.label: column '{settings.label}' of '{tables[0].name}' has {len(values)} different values, more "
-            f"than {MOST_CLASSES} classes; name another column"
-        )
-    if len(values) > max(_FEW, len(labels[0]) / 4):
-        raise DataError(
-            f"{where}.label: column '{settings.label}' of '{tables[0].name}' has {len(values)} different values in "
-            f"{len(labels[0])} rows, such as {quoted(shown(values[0]))}, so they are no classes; name another column, "
-            "or write ranges of it as classes"
-        )
+    _refuse_many(
+        f"{where}.label: column '{settings.label}' of '{tables[0].name}'", values, len(labels[0]), MOST_CLASSES,
+        "so they are no classes; name another column, or write ranges of it as classes",
+    )  # fmt: skip
     return labels, [shown(value) for value in values]
 
 
@@ -58,21 +51,26 @@ def tasks(
     if settings.n_tasks is not None:
         return _stages(f"{where}.n_tasks", settings, tables, settings.n_tasks)
     found, values = _indices(f"{where}.task", settings, tables, settings.task, notes)
-    if len(values) > MOST_TASKS:
-        raise DataError(
-            f"{where}.task: column '{settings.task}' of '{tables[0].name}' has {len(values)} different values, more "
-            f"than {MOST_TASKS} tasks; set n_tasks to cut numbers or times into stages"
-        )
-    if len(values) > max(_FEW, len(found[0]) / 4):
-        raise DataError(
-            f"{where}.task: column '{settings.task}' of '{tables[0].name}' has {len(values)} different values in "
-            f"{len(found[0])} rows, too few rows a task; set n_tasks: 5 to cut numbers, dates or times into 5 stages, "
-            "or name a column of months or quarters"
-        )
+    _refuse_many(
+        f"{where}.task: column '{settings.task}' of '{tables[0].name}'", values, len(found[0]), MOST_TASKS,
+        "too many tasks; set n_tasks: 5 to cut numbers, dates or times into 5 stages, or name a column of months or "
+        "quarters",
+    )  # fmt: skip
     wanted = _task_order(where, settings, tables[0], values, notes)
     place = np.empty(len(values), dtype=np.int64)
     place[[values.index(value) for value in wanted]] = np.arange(len(values))
     return [place[codes] for codes in found], [shown(value) for value in wanted]
+
+
+def _refuse_many(column: str, values: Sequence[Any], n_rows: int, most: int, way_out: str) -> None:
+    """Refuse a column of classes or tasks with more values than there may be, or with few rows for each.
+
+    Raises:
+        DataError: if it has.
+    """
+    if len(values) > min(most, max(_FEW, n_rows / 4)):
+        example = quoted(shown(values[0]))
+        raise DataError(f"{column} has {len(values)} different values in {n_rows} rows, such as {example}, {way_out}")
 
 
 def _task_order(where: str, settings: StreamSettings, table: Table, values: list[Any], notes: list[str]) -> list[Any]:
