@@ -208,12 +208,13 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
 
     def scale(part: int, rows: slice) -> Floats:
         chosen = values[part][rows] if feature.rows is None else values[0][feature.rows[part][rows]]
-        found = chosen.astype(np.float64)
+        found = chosen.astype(np.float64, copy=feature.rows is None)  # rows by number are a copy already
         if feature.gaps in ("median", "indicator"):
             found[np.isnan(found)] = middle
         if not high > low:
             return np.zeros(len(found))
-        found = (found - low) / (high - low)
+        found -= low
+        found /= high - low
         if part and len(found) and max(-found.min(), found.max()) > LARGEST:
             raise DataError(
                 f"{where}: column {quoted(feature.name)} holds a value in a test row that is too far from the training "
