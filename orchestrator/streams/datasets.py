@@ -139,6 +139,8 @@ def held_out_rows(kinds: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
     """
     generator = np.random.default_rng(0)
     chosen = np.zeros(len(kinds), dtype=bool)
+    if len(kinds) and kinds.min() >= 0 and kinds.max() <= np.iinfo(np.uint16).max:
+        kinds = kinds.astype(np.uint16)  # NumPy sorts these by radix
     order = np.argsort(kinds, kind="stable")
     starts = np.flatnonzero(np.diff(kinds[order])) + 1
     for members in np.split(order, starts) if len(order) else []:

@@ -20,11 +20,11 @@ def counts(labels: Labels, tasks: Labels | None, facts: DatasetFacts) -> NDArray
     return np.bincount(places, minlength=n_tasks * facts.n_classes).reshape(n_tasks, facts.n_classes)
 
 
-def classes_of_tasks(labels: Labels, tasks: Labels | None, n_tasks: int) -> tuple[tuple[int, ...], ...]:
+def classes_of_tasks(labels: Labels, tasks: Labels | None, facts: DatasetFacts) -> tuple[tuple[int, ...], ...]:
     """Return the classes of each task, ascending; empty if the data have no tasks."""
     if tasks is None:
         return ()
-    return tuple(tuple(np.unique(labels[tasks == task]).tolist()) for task in range(n_tasks))
+    return tuple(tuple(np.flatnonzero(found).tolist()) for found in counts(labels, tasks, facts))
 
 
 def whole_faults(where: str, labels: Labels, tasks: Labels | None, facts: DatasetFacts) -> list[str]:

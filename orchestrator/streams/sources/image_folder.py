@@ -63,7 +63,7 @@ def load_folder(stream: str, settings: StreamSettings) -> Dataset:
     shape = (1, *inputs.shape[1:]) if inputs.ndim == 3 else inputs.shape[1:]
     facts = DatasetFacts(
         facts.class_names, shape, 255, facts.source, facts.task_names,
-        classes_of_tasks(labels[0], numbers[0], len(facts.task_names)),
+        classes_of_tasks(labels[0], numbers[0], facts),
     )  # fmt: skip
     notes = (*layout.notes, *_notes(where, settings, layout, images))
     if len(parts) == 2:

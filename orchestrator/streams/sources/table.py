@@ -62,16 +62,16 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
         test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)
         halves = np.flatnonzero(~test), np.flatnonzero(test)
         features = [feature.split(*halves) for feature in features]
-        labels, stages = _halves(labels[0], test), _halves(stages[0], test)
+        labels, stages = _halves(labels[0], halves), _halves(stages[0], halves)
     inputs, n_numbers, report = encode(f"{where}.table", features, report)
-    cut = classes_of_tasks(labels[0], stages[0], len(task_names))
+    cut = classes_of_tasks(labels[0], stages[0], facts)
     facts = replace(facts, shape=inputs[0].shape[1:], task_classes=cut, n_numbers=n_numbers)
     return Dataset(stream, inputs[0], labels[0], inputs[1], labels[1], facts, stages[0], stages[1], report=report)
 
 
-def _halves(values: Any, test: Any) -> list[Any]:
+def _halves(values: Any, rows: Sequence[Any]) -> list[Any]:
     """Return the training rows and the test rows of an array, which may be None."""
-    return [None, None] if values is None else [values[~test], values[test]]
+    return [None if values is None else values[chosen] for chosen in rows]
 
 
 def _attempt(faults: list[str], read: Any) -> Any:

@@ -22,12 +22,14 @@ class Reading:
         values: numbers, seconds, or kinds as they are, with the index of the table.
         fault: why it cannot be used, and what to do.
         note: a sentence for the reader.
+        has_gaps: whether some rows have no value.
     """
 
     holds: Holds | None
     values: pd.Series[Any]
     fault: str = ""
     note: str = ""
+    has_gaps: bool = False
 
 
 def refused(column: pd.Series[Any], fault: str) -> Reading:

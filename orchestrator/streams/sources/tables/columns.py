@@ -27,6 +27,7 @@ def read_column(table: Table, name: str, settings: StreamSettings) -> Reading:
     reading = _understood(table, column, settings)
     if reading.fault:
         return reading
+    reading = replace(reading, has_gaps=has_gaps(column))
     fault = _gap_fault(column, reading, settings)
     if not fault and reading.holds == "numbers":
         fault = _size_fault(reading.values)
@@ -71,8 +72,8 @@ def _numbers(table: Table, column: pd.Series[Any]) -> Reading:
     name = str(column.name)
     first = column.iloc[:10_000].dropna().iloc[:100]
     if types.is_integer_dtype(column) or (types.is_float_dtype(column) and not (first % 1).any()):
-        values = column.dropna()
-        days: list[Any] = list(values.unique()) if values.between(19_000_101, 20_991_231).all() else []
+        are_days = column.min() >= 19_000_101 and column.max() <= 20_991_231
+        days: list[Any] = list(column.dropna().unique()) if are_days else []
         if len(days) > 1 and dates.parsed([shown(day) for day in days], "%Y%m%d").notna().all():
             return refused(
                 column,
@@ -92,7 +93,7 @@ def _as_floats(column: pd.Series[Any]) -> Reading:
 def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSettings) -> str:
     """Return that a column has gaps that the settings do not allow; empty if they do."""
     name = str(column.name)
-    if not has_gaps(column):
+    if not reading.has_gaps:
         return ""
     word = gaps_of(name, settings)
     if reading.holds == "kinds" and word == "median":
@@ -115,7 +116,10 @@ def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSetting
 
 
 def _size_fault(values: pd.Series[Any]) -> str:
-    if types.is_integer_dtype(values) or max(-values.min(), values.max()) <= LARGEST:
+    if types.is_integer_dtype(values):
+        return ""
+    plain = values.to_numpy() if isinstance(values.dtype, np.dtype) else values
+    if max(-plain.min(), plain.max()) <= LARGEST:  # a NaN is not
         return ""
     numbers_ = values.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.abs(numbers_) <= LARGEST) & ~values.isna().to_numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,13 +18,13 @@ from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.composition import first_of
 from orchestrator.streams.sources.order import natural, quoted, shown
-from orchestrator.streams.sources.tables.column import has_gaps
 from orchestrator.streams.sources.tables.columns import LARGEST, read_column, unlike_faults
 from orchestrator.streams.sources.tables.files import available_bytes
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import MOST_CATEGORIES, gaps_of
 
-_BLOCK_ROWS = 1 << 13
+_BLOCK_ROWS = 1 << 15
+_N_THREADS = os.cpu_count() or 1
 _MISSING = "missing\0"  # no text in a file can equal this
 
 Inputs = NDArray[np.float32]
@@ -76,7 +77,10 @@ def read_features(
     where: str, tables: Sequence[Table], names: Sequence[str], settings: StreamSettings
 ) -> tuple[list[Feature], list[str], list[str]]:
     """Return the features, what is wrong with them, naming column and first row, and notes."""
-    readings = [[read_column(table, name, settings) for name in names] for table in tables]
+    with ThreadPoolExecutor(_N_THREADS) as threads:
+        readings = [
+            list(threads.map(lambda name, of=table: read_column(of, name, settings), names)) for table in tables
+        ]
     faults, notes = [], [reading.note for reading in readings[0] if reading.note and not reading.fault]
     for table, found in zip(tables, readings, strict=True):
         faults += first_of(f"{where}.{table.setting}: {reading.fault}" for reading in found if reading.fault)
@@ -92,7 +96,7 @@ def read_features(
     features = []
     for index, name in enumerate(names):
         parts = tuple(found[index].values for found in readings)
-        gaps = gaps_of(name, settings) if any(map(has_gaps, parts)) else "refuse"
+        gaps = gaps_of(name, settings) if any(found[index].has_gaps for found in readings) else "refuse"
         encoding: Encoding = "number" if readings[0][index].holds == "numbers" else "date"
         n_buckets = 0
         if readings[0][index].holds == "kinds":
@@ -138,7 +142,7 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     n_rows = features[0].n_rows()
     _check_width(where, sum(n_rows), width)
     outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
-    _fill_numbers(outs, [_scaled(where, feature) for feature in numbers])
+    _fill_numbers(where, outs, numbers)
     start = len(numbers)
     for feature, n_columns in zip(kinds, widths, strict=True):
         for out, part in zip(outs, feature.parts, strict=True):
@@ -162,7 +166,7 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     return outs, len(numbers), report
 
 
-def _fill_numbers(outs: Sequence[Inputs], scaled: Sequence[Callable[[int, slice], Floats]]) -> None:
+def _fill_numbers(where: str, outs: Sequence[Inputs], numbers: Sequence[Feature]) -> None:
     """Write the numbers of each part into its first columns, some rows at a time and several at once."""
     firsts = ((place, first) for place, out in enumerate(outs) for first in range(0, len(out), _BLOCK_ROWS))
     blocks = [(place, slice(first, first + _BLOCK_ROWS)) for place, first in firsts]
@@ -172,7 +176,8 @@ def _fill_numbers(outs: Sequence[Inputs], scaled: Sequence[Callable[[int, slice]
         for index, scale in enumerate(scaled):
             outs[place][rows, index] = scale(place, rows)
 
-    with ThreadPoolExecutor() as threads:  # NumPy computes without Python's lock
+    with ThreadPoolExecutor(_N_THREADS) as threads:  # NumPy computes without Python's lock
+        scaled = list(threads.map(lambda feature: _scaled(where, feature), numbers))
         list(threads.map(fill, blocks))
 
 
@@ -194,9 +199,9 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
         shares = _shares(feature)
         return lambda part, rows: shares[part][rows]
     values = [part.to_numpy() if isinstance(part.dtype, np.dtype) else floats(part) for part in feature.parts]
-    there = _spanning(values[0], feature)
     middle = np.nan
     if feature.gaps in ("median", "indicator"):
+        there = values[0] if feature.rows is None else values[0][feature.rows[0]]
         there = there[~np.isnan(there)]
         if not len(there):
             raise DataError(
@@ -204,7 +209,9 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
                 "drop"
             )
         middle = np.median(there)
-    low, high = np.float64(there.min()), np.float64(there.max())
+        low, high = there.min(), there.max()
+    else:
+        low, high = _ends(values[0], feature)
 
     def scale(part: int, rows: slice) -> Floats:
         chosen = values[part][rows] if feature.rows is None else values[0][feature.rows[part][rows]]
@@ -232,14 +239,17 @@ def floats(column: pd.Series[Any]) -> Floats:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _spanning(values: NDArray[Any], feature: Feature) -> NDArray[Any]:
-    """Return the values of the training rows, or two that span them."""
+def _ends(values: NDArray[Any], feature: Feature) -> tuple[np.float64, np.float64]:
+    """Return the least and the largest value of the training rows, which are looked at some at a time."""
     if feature.rows is None:
-        return values
-    ends = np.array([values.argmin(), values.argmax()])
+        return np.float64(values.min()), np.float64(values.max())
     train = feature.rows[0]
-    found = train[np.minimum(np.searchsorted(train, ends), len(train) - 1)]
-    return values[ends] if feature.gaps == "refuse" and (found == ends).all() else values[train]
+    lows, highs = [], []
+    for first in range(0, len(train), _BLOCK_ROWS):
+        block = values[train[first : first + _BLOCK_ROWS]]
+        lows.append(block.min())
+        highs.append(block.max())
+    return np.float64(min(lows)), np.float64(max(highs))
 
 
 def _shares(feature: Feature) -> list[Floats]:

@@ -117,7 +117,7 @@ def _given_order(where: str, settings: StreamSettings, values: list[Any]) -> lis
     return [known[name] for name in named]
 
 
-def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Labels, list[Any]]:
+def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Labels, pd.Series[Any]]:
     """Return the index (N,) int64 of each row's value, and the values.
 
     Raises:
@@ -135,23 +135,22 @@ def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Label
             f"{where}: column '{column.name}' of '{file}' has no value in row {row} (counted from 1); fill it in "
             "or drop the row"
         )
-    return codes.astype(np.int64), list(values)
+    return codes.astype(np.int64), pd.Series(values, name=column.name)
 
 
-def _plain(where: str, settings: StreamSettings, table: Table, name: str, notes: list[str]) -> pd.Series[Any]:
-    """Return a column of classes or tasks, as numbers if it is numbers in a CSV file or of a type of its own.
+def _plain(where: str, settings: StreamSettings, table: Table, values: pd.Series[Any], notes: list[str]) -> Any:
+    """Return the values of a column of classes or tasks, as numbers if they are numbers in a CSV file or a type's own.
 
     Raises:
         DataError: if two values differ in nothing one sees.
     """
-    column = table.frame[name]
-    if fault := alike_fault(column):
+    if fault := alike_fault(values):
         raise DataError(f"{where}: {fault}")
-    if note := case_note(column):
+    if note := case_note(values):
         notes.append(note)
-    if types.infer_dtype(column, skipna=True) == "decimal":
-        return column.map(float, na_action="ignore").astype(np.float64)
-    return as_numbers(column, settings) if name in table.texts else column
+    if types.infer_dtype(values, skipna=True) == "decimal":
+        return values.map(float).astype(np.float64)
+    return as_numbers(values, settings) if values.name in table.texts else values
 
 
 def _indices(
@@ -161,7 +160,8 @@ def _indices(
     found: list[Labels] = []
     values: list[Any] = []
     for table in tables:
-        codes, own = _values(where, _plain(where, settings, table, name, notes), table.name)
+        codes, written = _values(where, table.frame[name], table.name)
+        again, own = _values(where, _plain(where, settings, table, written, notes), table.name)
         values = values or sorted(own, key=order)
         place = {shown(value): index for index, value in enumerate(values)}
         if unknown := [value for value in own if shown(value) not in place]:
@@ -169,8 +169,8 @@ def _indices(
                 f"{where}: column '{name}' of '{table.name}' holds {quoted(shown(unknown[0]))}, which "
                 f"'{tables[0].name}' does not; drop its rows"
             )
-        found.append(np.array([place[shown(value)] for value in own], dtype=np.int64)[codes])
-    return found, values
+        found.append(np.array([place[shown(value)] for value in own], dtype=np.int64)[again][codes])
+    return found, list(values)
 
 
 def _times(settings: StreamSettings, table: Table, where: str) -> pd.Series[Any]:
@@ -204,7 +204,7 @@ def _stages(
     place = where.replace("n_tasks", "task")
     columns = [_values(place, _times(settings, table, place), table.name) for table in tables]
     kinds = {order(value)[0] for _, values in columns for value in values}
-    first = columns[0][1][0]
+    first = columns[0][1].iloc[0]
     if len(kinds) > 1 or not is_ordered(first):
         raise DataError(
             f"{where}: column '{settings.task}' holds text ({quoted(shown(first))}), which cannot be cut into "
@@ -222,4 +222,4 @@ def _stages(
         )
     stages = [np.maximum(np.searchsorted(starts, key, side="right") - 1, 0).astype(np.int64) for key in keys]
     codes, values = columns[0]
-    return list(stages), [f"from {shown(values[codes[row]])}" for row in rows]
+    return list(stages), [f"from {shown(values.iloc[codes[row]])}" for row in rows]
