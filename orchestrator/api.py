@@ -64,6 +64,7 @@ def run_sweep(
 
     opened = Run(run_place(spec, run, storage))
     opened.tables.start_cache()  # until it is locked, after which another sweep's rows are seen
+    spec = opened.as_begun(spec)
     opened.check(spec)
     if not accept_changes:
         opened.refuse_changed(spec, software_now(are_workers_here=address is None))
@@ -152,6 +153,7 @@ def plan(
 
     opened = Run(run_place(spec, run, storage))
     opened.tables.start_cache()
+    spec = opened.as_begun(spec)
     opened.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
     hashes = fingerprints(datasets)
@@ -212,7 +214,7 @@ def run_single_trial(
             + ("with --data-dir" if spec.stream in STREAMS else f"under streams.{spec.stream}")
         )
     torch.set_num_threads(placement.threads)
-    return run_trial(spec, dataset.phase(spec.phase, spec.validation_share), placement, report)
+    return run_trial(spec, dataset.phase(spec.phase, spec.validation_share, spec.validation_seed), placement, report)
 
 
 def single_trial_spec(

@@ -38,6 +38,14 @@ SMALL: dict[str, Any] = {
 }
 """A sweep whose trials take a fraction of a second."""
 
+
+def without_finals(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a spec that runs all seeds of each suggestion and no finals, unless it says otherwise."""
+    base: dict[str, dict[str, Any]] = {"seeds": {"finals": 0}, "search": {"seeds": "all"}}
+    given = {name: fields.get(name, {}) for name in base}
+    return {**fields, **{name: base[name] | one if isinstance(one, dict) else one for name, one in given.items()}}
+
+
 S3_SERVER = """
 import sys
 from moto.s3.models import FakeKey
@@ -106,7 +114,7 @@ def make_spec() -> MakeSpec:
     """Return a function from changed fields to a valid sweep of small trials."""
 
     def make(**fields: Any) -> SweepSpec:
-        return parse_spec(SMALL | fields)
+        return parse_spec(without_finals(SMALL | fields))
 
     return make
 

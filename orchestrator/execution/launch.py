@@ -66,7 +66,7 @@ def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[Cell
     for cell in cells:
         feasible = cell.feasible()
         best = cell.best_of(feasible)
-        objective = best.mean(cell.judged_phase, session.spec.objective) if best else None
+        objective = best.mean(cell.judged_split, session.spec.objective) if best else None
         metrics.cell(cell.cell.name, len(feasible), objective)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from orchestrator.search.mirror import StudyMirror
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Dataset, PhaseData
-from orchestrator.streams.facts import Phase
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import Dataset, PhaseData, TrainingData
 from orchestrator.trial.preflight import load_datasets
 from orchestrator.trial.provenance import software_versions
 from orchestrator.trial.result import TrialResult
@@ -79,9 +79,16 @@ class Session:
         self._accept_changes = accept_changes
         self._known_workers: set[tuple[Any, ...]] = set()
 
-    def phase_data(self, dataset: str, phase: Phase) -> PhaseData:
-        """Return the arrays that trials of `phase` are handed."""
-        return self.datasets[dataset].phase(phase, self.spec.validation_share)
+    def data(self) -> Iterator[tuple[str, TrainingData | PhaseData]]:
+        """Yield `DATASET/SPLIT` and the arrays of each: what trials on the validation or on the test split may see."""
+        for name, dataset in self.datasets.items():
+            if self.spec.seeds.of("search"):
+                yield f"{name}/validation", dataset.training()
+            yield f"{name}/test", dataset.phase("confirm", self.spec.validation_share)
+
+    def arrays(self, trial: TrialSpec) -> PhaseData:
+        """Return the arrays that a trial is handed."""
+        return self.datasets[trial.dataset].phase(trial.phase, trial.validation_share, trial.validation_seed)
 
     def finish(self, result: TrialResult, n_attempts: int = 1) -> None:
         """Write the rows of a running trial that ended, then record it in the search and call the listeners.

@@ -24,8 +24,7 @@ from orchestrator.execution.searcher import TuneSearcher
 from orchestrator.execution.session import Session
 from orchestrator.execution.tune_internals import silent_progress
 from orchestrator.execution.worker import SweepWorker, TrialFunction
-from orchestrator.streams.datasets import PhaseData
-from orchestrator.streams.facts import Phase
+from orchestrator.streams.datasets import PhaseData, TrainingData
 from orchestrator.trial.protocol import run_trial
 
 MAX_RETRIES = 2
@@ -144,12 +143,9 @@ def _raise_fault(fault: Exception | None) -> None:
         raise RuntimeError("A bug in the orchestrator ended the sweep. Complete trials are kept.") from fault
 
 
-def _put_data(session: Session) -> dict[str, ray.ObjectRef[PhaseData]]:
-    """Put the arrays of each data set and phase into the object store, once; each node fetches what it needs."""
-    phases: list[Phase] = ["search", "confirm"] if session.spec.seeds.of("search") else ["confirm"]
-    return {
-        f"{name}/{phase}": ray.put(session.phase_data(name, phase)) for name in session.datasets for phase in phases
-    }
+def _put_data(session: Session) -> dict[str, ray.ObjectRef[TrainingData | PhaseData]]:
+    """Put the arrays of each data set into the object store, once; each node fetches what it needs."""
+    return {name: ray.put(arrays) for name, arrays in session.data()}
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class SweepWorker(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        data: Mapping[str, ray.ObjectRef[PhaseData]] | None = None,
+        data: Mapping[str, ray.ObjectRef[Any]] | None = None,
         function: Any = run_trial,
     ) -> None:
         """Remember where the data are; nothing of a trial stays for the next."""
@@ -57,7 +57,10 @@ class SweepWorker(tune.Trainable):
         STRATEGIES.load_plugin(spec.method)  # the driver's user named it
         placement = Placement(self.config["device"], self.config["threads"])
         torch.set_num_threads(placement.threads)
-        data = ray.get(self._data[f"{spec.dataset}/{spec.phase}"])
+        if spec.phase == "confirm":
+            data = ray.get(self._data[f"{spec.dataset}/test"])
+        else:
+            data = ray.get(self._data[f"{spec.dataset}/validation"]).split(spec.validation_share, spec.validation_seed)
         result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]))
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
         return {"result": result.to_json(), "done": True, DAMAGED: result.status == "error"}

@@ -15,11 +15,10 @@ import pandas as pd
 
 from orchestrator.report.numbers import counted
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.suggestion import Suggestion, rank
+from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.facts import Phase
 from search_spaces import Constraint
 from strategies import find_method
 
@@ -83,8 +82,8 @@ class CellSummary:
         shown = self.chosen or self.nearest
         if shown is None:
             return ""
-        for phase in ("confirm", "search"):
-            values = Spread(tuple(shown.values(phase, "average")))
+        for split in ("test", "validation"):
+            values = Spread(tuple(shown.values(split, "average")))
             if values.values:
                 error = 2 * values.std / math.sqrt(len(values.values)) if math.isfinite(values.std) else 0.0
                 beaten = values.mean - max(error, _LEAST_ABOVE_CHANCE)
@@ -115,7 +114,7 @@ class ScenarioSummary:
         cells: all of its cells.
         best: the recommended cell, or None.
         vetoed: cells that did better on validation but violated a limit, or had failed trials, on test.
-        nearest_miss: if nothing is feasible, the cell, suggestion and phase that violate the limits least.
+        nearest_miss: if nothing is feasible, the cell, suggestion and split that violate the limits least.
         meaningless: if nothing can be recommended because nothing was learned, the cell that shows it.
     """
 
@@ -123,7 +122,7 @@ class ScenarioSummary:
     cells: tuple[CellSummary, ...]
     best: CellSummary | None
     vetoed: tuple[CellSummary, ...]
-    nearest_miss: tuple[CellSummary, Suggestion, Phase] | None = None
+    nearest_miss: tuple[CellSummary, Suggestion, Split] | None = None
     meaningless: CellSummary | None = None
 
     @property
@@ -163,9 +162,9 @@ def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
     return f"Not in this answer: {counted(n, 'completed trial')} in the tables, from {origin}."
 
 
-def spread(suggestion: Suggestion, phase: Phase, metric: str) -> Spread:
-    """Return a metric of a suggestion over the seeds of a phase."""
-    return Spread(tuple(suggestion.values(phase, metric)))
+def spread(suggestion: Suggestion, split: Split, metric: str) -> Spread:
+    """Return a metric of a suggestion over the seeds of a split."""
+    return Spread(tuple(suggestion.values(split, metric)))
 
 
 def n_met(constraint: Constraint, values: Sequence[float]) -> int:
@@ -174,18 +173,14 @@ def n_met(constraint: Constraint, values: Sequence[float]) -> int:
 
 
 def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
-    spec, rows = search.spec, trials[trials["key"].isin(search.keys)]
-    search_seeds = set(spec.seeds.of("search"))
-    measured = [s for s in search.suggestions if set(s.outcomes["search"]) == search_seeds]
+    rows = trials[trials["key"].isin(search.keys)]
     # Until the search has chosen, the best so far stands for the cell.
     chosen = search.chosen or search.best_feasible()
     is_known = chosen is not None and any(chosen.outcomes.values())
-    known = [s for s in measured if s.total_violation("search", spec) < math.inf]
-    nearest = min(known, key=lambda s: (s.total_violation("search", spec), s.number), default=None)
     return CellSummary(
         search.cell,
         chosen if is_known else None,
-        nearest,
+        search.nearest_miss(),
         int((rows["status"] != "completed").sum()),
         is_known and search.is_finished,
         search.is_finished,
@@ -205,14 +200,14 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
         chosen = cell.chosen
         if chosen is None or cell.is_reference or not cell.is_complete:
             continue
-        if has_search and not chosen.is_feasible("search", spec):
+        if has_search and not chosen.is_feasible("validation", spec):
             continue
-        judged: Phase = "search" if has_search else "confirm"
+        judged: Split = "validation" if has_search else "test"
         value = chosen.mean(judged, spec.objective)
         candidates.append((rank(spec.objective, value) if math.isfinite(value) else math.inf, cell))
     candidates.sort(key=lambda item: item[0])
     ordered = [cell for _, cell in candidates]
-    feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("confirm", spec)]
+    feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("test", spec)]
     best = feasible[0] if feasible else None
     vetoed = tuple(ordered[: ordered.index(best)] if best else ordered)
     meaningless = _meaningless(cells, best)
@@ -227,17 +222,17 @@ def _meaningless(cells: tuple[CellSummary, ...], best: CellSummary | None) -> Ce
     return next((cell for cell in bounds or ([best] if best else []) if cell.is_at_chance), None)
 
 
-def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Phase] | None:
+def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSummary, Suggestion, Split] | None:
     """Return what violates the limits least, all compared on validation if there is one.
 
     What meets them there and violates them on test is nearest, and shown as measured on test.
     """
     has_search = bool(spec.seeds.of("search"))
-    found: list[tuple[float, float, int, CellSummary, Suggestion, Phase]] = []
+    found: list[tuple[float, float, int, CellSummary, Suggestion, Split]] = []
     for index, cell in enumerate(cells):
         if cell.is_reference:
             continue
-        was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("search", spec))
+        was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("validation", spec))
         if cell.chosen is not None and was_feasible:
             if not cell.is_complete:
                 continue
@@ -246,9 +241,9 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
             suggestion, is_confirmed = cell.nearest, False
         else:
             continue
-        phase: Phase = "confirm" if is_confirmed else "search"
-        on_test = suggestion.total_violation("confirm", spec) if is_confirmed else 0.0
-        distance = suggestion.total_violation("search", spec) if has_search else on_test
+        split: Split = "test" if is_confirmed else "validation"
+        on_test = suggestion.total_violation("test", spec) if is_confirmed else 0.0
+        distance = suggestion.total_violation("validation", spec) if has_search else on_test
         if distance < math.inf and on_test < math.inf:
-            found.append((distance, on_test, index, cell, suggestion, phase))
+            found.append((distance, on_test, index, cell, suggestion, split))
     return min(found, key=lambda item: item[:3])[3:] if found else None

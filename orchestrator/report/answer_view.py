@@ -15,9 +15,8 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import visible
 from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
-from orchestrator.search.suggestion import Suggestion, rank
+from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.facts import Phase
 
 _HEADS = {
     "average_accuracy": "accuracy",
@@ -27,15 +26,14 @@ _HEADS = {
     "peak_memory_bytes": "peak memory",
     "n_parameters": "parameters",
 }
-_SPLIT: dict[Phase, str] = {"search": "validation", "confirm": "test"}
 _GO_ON = "Run the same command again."
 _IMBALANCED = 0.7
 """If one answer is right so often, accuracy hides what happens to the other classes."""
 
 
-def with_spread(metric: str, suggestion: Suggestion, phase: Phase) -> str:
-    """Return mean ± standard deviation over the seeds of a phase."""
-    values = spread(suggestion, phase, metric)
+def with_spread(metric: str, suggestion: Suggestion, split: Split) -> str:
+    """Return mean ± standard deviation over the seeds of a split."""
+    values = spread(suggestion, split, metric)
     deviation = values.std
     shown = number(metric, values.mean)
     return shown if math.isnan(deviation) or deviation == 0 else f"{shown} ± {number(metric, deviation)}"
@@ -79,39 +77,40 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
     table.add_column("measured on")
     table.add_column("hyper-parameters", overflow="fold")
     for cell in scenario.cells:
-        suggestion, phase = _shown(cell)
+        suggestion, split = _shown(cell)
         style = "bold green" if cell is scenario.best else ""
-        if suggestion is not None and not suggestion.is_feasible(phase, spec):
+        if suggestion is not None and not suggestion.is_feasible(split, spec):
             style = "dim"
         table.add_row(
             Text(visible(cell.cell.method + ("*" if cell.is_reference else "")), style=style),
-            *([_limits(spec, suggestion, phase)] if spec.limits else []),
-            *(with_spread(metric, suggestion, phase) if suggestion else UNKNOWN for metric in columns(spec, score)),
-            _measured_on(spec, cell, suggestion, phase),
+            *([_limits(spec, suggestion, split)] if spec.limits else []),
+            *(with_spread(metric, suggestion, split) if suggestion else UNKNOWN for metric in columns(spec, score)),
+            _measured_on(spec, cell, suggestion, split),
             _assignment(cell, suggestion) if suggestion else "",
         )
     return table
 
 
-def _limits(spec: SweepSpec, suggestion: Suggestion | None, phase: Phase) -> Text:
-    if suggestion is None or not math.isfinite(suggestion.total_violation(phase, spec)):
+def _limits(spec: SweepSpec, suggestion: Suggestion | None, split: Split) -> Text:
+    if suggestion is None or not math.isfinite(suggestion.total_violation(split, spec)):
         return Text(UNKNOWN)  # a trial failed, so its metrics are not known
-    is_met = suggestion.is_feasible(phase, spec)
+    is_met = suggestion.is_feasible(split, spec)
     return Text("met", style="green") if is_met else Text("violated", style="red")
 
 
-def _measured_on(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, phase: Phase) -> str:
+def _measured_on(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, split: Split) -> str:
     if suggestion is None:
         return "no result" + (f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else "")
-    n, n_all = len(suggestion.outcomes[phase]), len(spec.seeds.of(phase))
-    return f"{_SPLIT[phase]}, " + ("" if n == n_all else f"{n} of ") + counted(n_all, "seed")
+    n = len(suggestion.on(split))
+    n_all = max(n, len(spec.seeds.of("confirm" if split == "test" else "search")))
+    return f"{split}, " + ("" if n == n_all else f"{n} of ") + counted(n_all, "seed")
 
 
-def _shown(cell: CellSummary) -> tuple[Suggestion | None, Phase]:
-    """Return the suggestion that stands for a cell and the phase that it is shown in."""
-    if cell.chosen is not None and cell.chosen.outcomes["confirm"]:
-        return cell.chosen, "confirm"
-    return cell.chosen or cell.nearest, "search"
+def _shown(cell: CellSummary) -> tuple[Suggestion | None, Split]:
+    """Return the suggestion that stands for a cell and the split that it is shown in."""
+    if cell.chosen is not None and cell.chosen.on("test"):
+        return cell.chosen, "test"
+    return cell.chosen or cell.nearest, "validation"
 
 
 def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
@@ -137,26 +136,26 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     waiting = ", ".join(cell.cell.method for cell in scenario.unconfirmed)
     best = scenario.best
     if best is not None and best.chosen is not None:
-        objective = with_spread(spec.objective, best.chosen, "confirm")
+        objective = with_spread(spec.objective, best.chosen, "test")
         yield f"Recommended: {_named(best, best.chosen)}: {_objective(spec, scenario)} {objective} on test."
         if spec.seeds.of("search"):
-            yield f"  on validation, where it was chosen: {with_spread(spec.objective, best.chosen, 'search')}"
-        yield from _margins(spec, best.chosen, "confirm")
+            yield f"  on validation, where it was chosen: {with_spread(spec.objective, best.chosen, 'validation')}"
+        yield from _margins(spec, best.chosen, "test")
         yield from _better_on_test(spec, scenario, best)
         if waiting:
             yield f"Not confirmed on test yet, and perhaps better: {waiting}. {_GO_ON}"
     elif waiting:
         yield f"No answer yet. Still to be confirmed on test: {waiting}. {_GO_ON}"
     elif not scenario.is_finished and scenario.nearest_miss is not None:
-        cell, suggestion, phase = scenario.nearest_miss
-        so_far = f"The nearest so far is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
+        cell, suggestion, split = scenario.nearest_miss
+        so_far = f"The nearest so far is {_named(cell, suggestion)}, on {split}:"
         yield f"No answer yet: trials are missing. {so_far}"
-        yield from _margins(spec, suggestion, phase)
+        yield from _margins(spec, suggestion, split)
         yield _GO_ON
     elif scenario.nearest_miss is not None:
-        cell, suggestion, phase = scenario.nearest_miss
-        yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {_SPLIT[phase]}:"
-        yield from _margins(spec, suggestion, phase)
+        cell, suggestion, split = scenario.nearest_miss
+        yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {split}:"
+        yield from _margins(spec, suggestion, split)
     else:
         yield _no_answer(scenario)
 
@@ -185,13 +184,13 @@ def _better_on_test(spec: SweepSpec, scenario: ScenarioSummary, best: CellSummar
     """Yield which methods did better on test than the recommended one, which was best where methods are compared."""
     if best.chosen is None or not spec.seeds.of("search"):
         return
-    value = rank(spec.objective, best.chosen.mean("confirm", spec.objective))
+    value = rank(spec.objective, best.chosen.mean("test", spec.objective))
     better = [
-        f"{cell.cell.method} ({number(spec.objective, cell.chosen.mean('confirm', spec.objective))})"
+        f"{cell.cell.method} ({number(spec.objective, cell.chosen.mean('test', spec.objective))})"
         for cell in scenario.cells
         if cell.chosen is not None and not cell.is_reference and cell.is_complete
-        if cell.chosen.is_feasible("confirm", spec)
-        if rank(spec.objective, cell.chosen.mean("confirm", spec.objective)) < value
+        if cell.chosen.is_feasible("test", spec)
+        if rank(spec.objective, cell.chosen.mean("test", spec.objective)) < value
     ]
     if better:
         yield (
@@ -203,18 +202,18 @@ def _better_on_test(spec: SweepSpec, scenario: ScenarioSummary, best: CellSummar
 def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield that even a method which keeps all data violates a limit."""
     for cell in scenario.cells:
-        suggestion, phase = _shown(cell)
+        suggestion, split = _shown(cell)
         if not cell.is_reference or suggestion is None or scenario.meaningless is not None:
             continue
-        pairs = zip(spec.constraints, suggestion.violations(phase, spec), strict=True)
+        pairs = zip(spec.constraints, suggestion.violations(split, spec), strict=True)
         violated = [c.name for c, violation in pairs if violation > 0 and quantity(c.metric).metric in METRICS]
         if violated:  # a limit on memory or time is no bound on what can be learned
             look = "" if scenario.best else " Look at the limit, the data and the training settings first:"
             yield (
                 f"Even {cell.cell.method}, which keeps the data of all tasks, violates {' and '.join(violated)} on "
-                f"{_SPLIT[phase]}.{look}"
+                f"{split}.{look}"
             )
-            yield from () if scenario.best else _margins(spec, suggestion, phase)
+            yield from () if scenario.best else _margins(spec, suggestion, split)
 
 
 def _nothing_learned(spec: SweepSpec, scenario: ScenarioSummary, cell: CellSummary) -> Iterator[str]:
@@ -239,20 +238,20 @@ def _nothing_learned(spec: SweepSpec, scenario: ScenarioSummary, cell: CellSumma
 def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:
     """Return why a suggestion cannot be recommended after its trials on the test split."""
     lead = "did better on validation, but " if spec.seeds.of("search") else ""
-    violations = zip(spec.constraints, suggestion.violations("confirm", spec), strict=True)
+    violations = zip(spec.constraints, suggestion.violations("test", spec), strict=True)
     violated = ", ".join(constraint.name for constraint, violation in violations if violation > 0)
     if violated:
         place = "at least one test seed" if spec.search.limits_hold_for == "every_seed" else "test"
         return f"{lead}violates {violated} on {place}"
-    outcomes = suggestion.outcomes["confirm"].values()
+    outcomes = suggestion.on("test").values()
     n_failed = sum(outcome.status != "completed" for outcome in outcomes)
     return f"{lead}{n_failed} of its {counted(len(outcomes), 'trial')} on test failed"
 
 
-def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[str]:
+def _margins(spec: SweepSpec, suggestion: Suggestion, split: Split) -> Iterator[str]:
     """Yield for each limit what was measured, by how much it is met or violated, and on how many seeds it is met."""
-    for constraint, violation in zip(spec.constraints, suggestion.violations(phase, spec), strict=True):
-        values = spread(suggestion, phase, constraint.metric)
+    for constraint, violation in zip(spec.constraints, suggestion.violations(split, spec), strict=True):
+        values = spread(suggestion, split, constraint.metric)
         margin = constraint.margin(values.mean)
         shown = number(constraint.metric, abs(margin))
         if margin < 0:
@@ -262,4 +261,4 @@ def _margins(spec: SweepSpec, suggestion: Suggestion, phase: Phase) -> Iterator[
         else:
             verdict = f"met with {shown} to spare"
         on_seeds = f"met on {n_met(constraint, values.values)} of {counted(len(values.values), 'seed')}"
-        yield f"  {constraint.name}: {with_spread(constraint.metric, suggestion, phase)}, {verdict}; {on_seeds}"
+        yield f"  {constraint.name}: {with_spread(constraint.metric, suggestion, split)}, {verdict}; {on_seeds}"

@@ -104,7 +104,7 @@ class ProgressDisplay:
         for search in session.search.cells:
             best = search.best_feasible()
             objective = session.spec.objective
-            shown = number(objective, best.mean(search.judged_phase, objective)) if best else UNKNOWN
+            shown = number(objective, best.mean(search.judged_split, objective)) if best else UNKNOWN
             trials = f"{search.n_recorded}/{search.n_recorded + search.n_unknown}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
         n_recorded, n_unknown = self._counts(session)

@@ -31,6 +31,7 @@ def protocol_of(spec: SweepSpec) -> Protocol:
         "model": spec.model,
         "training": spec.training,
         "validation_share": spec.validation_share,
+        "validation_split": spec.validation_split,
         **{f"streams.{stream}": spec.stream_settings(stream).without_paths() for stream in streams},
     }
 
@@ -55,6 +56,8 @@ def recorded_protocols(rows: pd.DataFrame, trials: Table) -> list[Protocol]:
                 "validation_share": trial["validation_share"],
                 f"streams.{stream}": StreamSettings.model_validate(trial["stream_settings"]),
             }
+            if trial["phase"] != "confirm":
+                protocol["validation_split"] = "fixed" if trial.get("validation_seed") is None else "seed"
         except (ValueError, KeyError, RecursionError) as error:
             raise odd_spec(trials, key, f"one with faults ({str(error).splitlines()[0][:120]})") from error
         if protocol not in found:

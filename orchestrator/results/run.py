@@ -248,6 +248,24 @@ class Run:
         unknown = {dataset_of(cell.stream): "" for cell in spec.cells}
         return SweepSearch(spec, unknown | known, self.outcomes(spec))
 
+    def as_begun(self, spec: SweepSpec) -> SweepSpec:
+        """Return a spec as this run began, if that was before there were finals and splits of a seed's own.
+
+        What the user sets stays as it is.
+        """
+        if SPEC_FILE not in run_entries(self.storage):
+            return spec
+        recorded = self.spec
+        is_open = not (
+            "validation_split" in spec.model_fields_set
+            or "seeds" in spec.search.model_fields_set
+            or "finals" in spec.seeds.model_fields_set
+        )
+        if not (is_open and recorded.is_of_before and recorded.validation_split == "fixed"):
+            return spec
+        search, seeds = spec.search.model_copy(update={"seeds": "all"}), spec.seeds.model_copy(update={"finals": 0})
+        return spec.model_copy(update={"validation_split": "fixed", "search": search, "seeds": seeds})
+
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         return self.search(spec).n_unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from typing import Any
 
 from orchestrator.core.errors import RunFolderError, SpecError
 from orchestrator.spec.loading import parse_spec
@@ -55,11 +56,22 @@ def read_run_spec(storage: Storage) -> SweepSpec:
     if not isinstance(fields, dict):
         raise _damaged(where, "it is empty" if fields is None else "it is not a mapping of fields")
     try:
-        return parse_spec(fields, is_recorded=True)
+        return parse_spec(_as_before(fields), is_recorded=True)
     except SpecError as error:
         raise RunFolderError(
             f"{where}: expected the spec of a run, got one with faults: {error}\nmend them, or {_WAY_OUT}"
         ) from error
+
+
+def _as_before(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recorded spec; one from before a field was there is searched as it was then."""
+    search, seeds = fields.get("search"), fields.get("seeds")
+    return {
+        **fields,
+        "validation_split": fields.get("validation_split", "fixed"),
+        "search": {"seeds": "all", **search} if isinstance(search, dict) else search or {"seeds": "all"},
+        "seeds": {"finals": 0, **seeds} if isinstance(seeds, dict) else seeds or {"finals": 0},
+    }
 
 
 def _read(storage: Storage, where: str) -> bytes:

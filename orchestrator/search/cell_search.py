@@ -1,33 +1,37 @@
-"""The constrained search of one cell: an Optuna study that is a pure function of the spec and of results.
+"""The constrained search of one cell, a pure function of the spec and of results.
 
-The study is asked for suggestions in batches of a fixed size, each batch with a sampler seeded for it. Once a batch is
-complete, the study is told its results in number order. So the suggestions never depend on timing, on the number of
-workers, or on which trial ends first.
+Suggestions are asked in batches of a fixed size. A batch races: all of it runs on the first search seed, then what can
+still matter on the next. Once a batch is complete, the study is told its results in number order. After the last batch,
+the few best run on the finals seeds, one after the other, until it is decided which is chosen. That one is measured on
+the test split. Every decision is made when all trials of a round have ended, so nothing depends on timing, on how many
+workers there are, or on which trial ends first.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import optuna
-from optuna.trial import TrialState
 
-from orchestrator.core.metrics import lower_is_better
-from orchestrator.search.suggestion import Outcome, Suggestion, rank
+from orchestrator.search.race import (
+    RULES,
+    Evidence,
+    Rules,
+    best_so_far,
+    can_matter,
+    chosen_of,
+    contenders,
+)
+from orchestrator.search.study import CellStudy, SuggestionLog
+from orchestrator.search.suggestion import Outcome, Split, Suggestion, rank
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import Phase
-from search_spaces import to_optuna
-from strategies import derive_seed
-
-_STARTUP_SUGGESTIONS = 8
-"""Random suggestions before TPE takes over; a constant, so that a larger budget extends a search without redoing it."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,22 @@ class PlannedTrial:
     request: ResolvedRequest
 
 
-class CellSearch:
-    """The search of one cell: batches of suggestions over the search seeds, then the chosen one over the confirm seeds.
+Stage = Literal["search", "finals", "confirm", "finished"]
 
-    A cell with nothing to search runs its one suggestion on the seeds of both phases. `keys` holds the key of every
-    trial that it has planned so far.
+
+class CellSearch:
+    """The search of one cell: batches of suggestions, then finals, then the chosen one on the test split.
+
+    A cell with nothing to search runs its one suggestion on the search and the confirm seeds. `keys` holds the key of
+    every trial that it has planned so far.
 
     Args:
         spec: the sweep.
         cell: the scenario and method.
         fingerprint: hash of the cell's data set.
         on_tell: called with this search and the Optuna trial after the study was told a result.
+        log: what was asked before, to which what is asked now is added.
+        rules: thresholds of the race and the finals.
     """
 
     def __init__(
@@ -66,25 +75,46 @@ class CellSearch:
         cell: Cell,
         fingerprint: str,
         on_tell: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+        log: SuggestionLog | None = None,
+        rules: Rules = RULES,
     ) -> None:
         self.spec = spec
         self.cell = cell
+        self.rules = rules
         self.suggestions: list[Suggestion] = []
         self.chosen: Suggestion | None = None
-        self.is_finished = False
+        self.confirmed: list[Suggestion] = []
+        self.finalists: list[Suggestion] = []
         self.is_blocked = False
         self.keys: set[str] = set()
+        self._stage: Stage = "search"
         self._fingerprint = fingerprint
         self._on_tell = on_tell
-        self._asked: dict[int, optuna.Trial] = {}
+        self._batch: list[Suggestion] = []
+        self._racing: list[Suggestion] = []
+        self._n_finals = 0
         self._waiting: dict[str, list[tuple[Suggestion, int, Phase]]] = {}
-        self._study: optuna.Study | None = None
+        self._study = CellStudy(spec, cell, {} if log is None else log) if cell.is_searched else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether no trial of the cell is missing."""
+        return self._stage == "finished"
 
     @property
     def n_expected(self) -> int:
-        """Return how many trials this cell has in total, including the confirm phase."""
-        budget = self.spec.search.suggestions if self.cell.is_searched else 1
-        return budget * len(self.spec.seeds.of("search")) + len(self.spec.seeds.of("confirm"))
+        """Return how many trials this cell has in total, at most."""
+        seeds = self.spec.seeds
+        n_search, n_confirm = len(seeds.of("search")), len(seeds.of("confirm"))
+        if not self.cell.is_searched:
+            return n_search + n_confirm
+        finalists, n_finals = self.spec.search.finalists, len(seeds.of("finals"))
+        return self.spec.search.suggestions * n_search + finalists * n_finals + self._n_confirmable * n_confirm
+
+    @property
+    def _n_confirmable(self) -> int:
+        """Return how many suggestions may be measured on the test split, one after the other."""
+        return min(self.rules.n_confirmed, self.spec.search.finalists) if self.spec.seeds.of("finals") else 1
 
     @property
     def n_recorded(self) -> int:
@@ -99,11 +129,12 @@ class CellSearch:
     def start(self) -> list[PlannedTrial]:
         """Return the first trials."""
         if self.cell.is_searched:
-            self._study = optuna.create_study(direction=self.study_direction)
             return self._ask_batch()
         only = Suggestion(0, {})
         self.suggestions = [only]
         self.chosen = only
+        self.confirmed = [only]
+        self._stage = "confirm"
         return self._plan(only, "search") + self._plan(only, "confirm")
 
     def record(self, key: str, outcome: Outcome) -> list[PlannedTrial]:
@@ -111,31 +142,142 @@ class CellSearch:
         for suggestion, seed, phase in self._waiting.pop(key, []):
             suggestion.outcomes[phase][seed] = outcome
             self.is_blocked |= outcome.status == "error"
-        if self._waiting:
+        if self._waiting or self.is_blocked:
             return []
-        if self.is_blocked:
-            return []
-        if not self.cell.is_searched or self.chosen is not None:
-            self.is_finished = True
-            return []
+        match self._stage:
+            case "search":
+                return self._race_on()
+            case "finals":
+                return self._finals_on()
+            case "confirm":
+                return self._confirm_on()
+            case "finished":
+                return []
+
+    # The race.
+
+    def _ask_batch(self) -> list[PlannedTrial]:
+        assert self._study is not None
+        settings, first = self.spec.search, len(self.suggestions)
+        n = min(settings.batch, settings.suggestions - first)
+        self._batch = [Suggestion(first + i, values) for i, values in enumerate(self._study.ask(n))]
+        self.suggestions += self._batch
+        self._racing = list(self._batch)
+        seeds = self.spec.seeds.of("search")
+        return self._plan_all(self._racing, "search", seeds[:1] if settings.seeds == "race" else seeds)
+
+    def _race_on(self) -> list[PlannedTrial]:
+        """Return the next round of the race, or of what follows the last."""
+        seeds, n_run = self.spec.seeds.of("search"), len(self._racing[0].outcomes["search"])
+        if n_run < len(seeds):
+            evidence = self._evidence()
+            best = best_so_far(self.spec, self.suggestions, evidence)
+            self._racing = [s for s in self._racing if can_matter(s, evidence, best, self.rules)]
+            if self._racing:
+                return self._plan_all(self._racing, "search", seeds[n_run : n_run + 1])
         self._tell_batch()
         if len(self.suggestions) < self.spec.search.suggestions:
             return self._ask_batch()
-        self.chosen = self.best_feasible()
-        if self.chosen is None:
-            self.is_finished = True
+        self._stage = "finals"
+        return self._finals_on()
+
+    def _tell_batch(self) -> None:
+        """Tell the study the results of the batch in number order."""
+        assert self._study is not None
+        for suggestion in self._batch:
+            objective = suggestion.mean("validation", self.spec.objective)
+            told = self._study.tell(suggestion.hyperparameters, objective, self._to_tell(suggestion))
+            if self._on_tell is not None:
+                self._on_tell(self, told)
+
+    def _to_tell(self, suggestion: Suggestion) -> list[float]:
+        """Return the violation of each limit for the sampler; by the mean where seeds are too few for the rule."""
+        violations = suggestion.violations("validation", self.spec)
+        means = [c.violation(suggestion.mean("validation", c.metric)) for c in self.spec.constraints]
+        return [mean if math.isinf(found) else found for found, mean in zip(violations, means, strict=True)]
+
+    # The finals.
+
+    def _finals_on(self) -> list[PlannedTrial]:
+        """Return the next round of the finals, or the first trials of the confirm phase."""
+        if self.spec.seeds.of("finals"):
+            evidence = self._evidence()
+            entrants = self._entrants(evidence)
+            self.finalists += [s for s in entrants if s not in self.finalists]
+            if entrants:
+                return [trial for s in entrants for trial in self._plan_all([s], *self._next_seed(s))]
+        self._stage = "confirm"
+        return self._confirm_on()
+
+    def _entrants(self, evidence: Evidence) -> list[Suggestion]:
+        """Return the finalists that run on another seed: those that are not decided, and others for those that lost."""
+        places = self.spec.search.finalists
+        budget = places * len(self.spec.seeds.of("finals")) - self._n_finals
+        found: list[Suggestion] = []
+        n_places = 0
+        for suggestion in contenders(self.spec, self.suggestions, evidence):
+            if n_places == places or len(found) == budget:
+                break
+            likely = evidence.feasibility(suggestion)
+            is_entered = suggestion in self.finalists
+            if is_entered and likely < self.rules.lost:
+                continue  # decided: it leaves its place to the next
+            n_places += 1
+            if likely >= self.rules.sure and is_entered:
+                continue
+            if self._next_seed(suggestion)[1]:
+                found.append(suggestion)
+        self._n_finals += len(found)
+        return found
+
+    def _next_seed(self, suggestion: Suggestion) -> tuple[Phase, tuple[int, ...]]:
+        """Return the phase and the next seed of a finalist: first the search seeds that the race spared it."""
+        phases: tuple[Phase, Phase] = ("search", "finals")
+        for phase in phases:
+            if left := [seed for seed in self.spec.seeds.of(phase) if seed not in suggestion.outcomes[phase]]:
+                return phase, (left[0],)
+        return "finals", ()
+
+    # The test split.
+
+    def _confirm_on(self) -> list[PlannedTrial]:
+        """Return the trials of the next suggestion that is measured on the test split; finish if there is none."""
+        last = self.confirmed[-1] if self.confirmed else None
+        if not self.cell.is_searched or (last is not None and last.is_feasible("test", self.spec)):
+            self._stage = "finished"
             return []
+        left = [s for s in self._candidates() if s not in self.confirmed]
+        if len(self.confirmed) < self._n_confirmable and left:
+            self.chosen = left[0]
+        elif self.spec.confirm == "all" and not self.confirmed and (nearest := self.nearest_miss()) is not None:
+            self.chosen = nearest
+        else:
+            self._stage = "finished"
+            if self.confirmed:  # each violates a limit on test, or failed
+                self.chosen = min(self.confirmed, key=lambda s: (s.total_violation("test", self.spec), s.number))
+            return []
+        self.confirmed.append(self.chosen)
         return self._plan(self.chosen, "confirm")
 
+    def _candidates(self) -> list[Suggestion]:
+        """Return the suggestions that may be recommended, best first."""
+        if self.spec.is_of_before:
+            best = self.best_feasible()
+            return [] if best is None else [best]
+        return chosen_of(self.spec, self.suggestions, self._evidence(), self.rules)
+
+    # What others ask.
+
     @property
-    def judged_phase(self) -> Phase:
-        """Return the phase that suggestions are judged by: `search`, or `confirm` if the sweep has no search seeds."""
-        return "search" if self.spec.seeds.of("search") else "confirm"
+    def judged_split(self) -> Split:
+        """Return the split that suggestions are judged on: `test` if the sweep has no search seeds."""
+        return "validation" if self.spec.seeds.of("search") else "test"
 
     def feasible(self) -> list[Suggestion]:
-        """Return the suggestions that are measured on every seed and meet every limit."""
-        phase, n_seeds = self.judged_phase, len(self.spec.seeds.of(self.judged_phase))
-        return [s for s in self.suggestions if len(s.outcomes[phase]) == n_seeds and s.is_feasible(phase, self.spec)]
+        """Return the suggestions that were not left behind in the race and meet every limit."""
+        split = self.judged_split
+        n_seeds = len(self.spec.seeds.of("search" if split == "validation" else "confirm"))
+        return [s for s in self.suggestions if len(s.on(split)) >= n_seeds and s.is_feasible(split, self.spec)]
 
     def best_feasible(self) -> Suggestion | None:
         """Return the feasible suggestion with the best mean objective so far, or None."""
@@ -143,53 +285,27 @@ class CellSearch:
 
     def best_of(self, suggestions: Iterable[Suggestion]) -> Suggestion | None:
         """Return the suggestion with the best mean objective, the first of equals, or None if there are none."""
-        metric, phase = self.spec.objective, self.judged_phase
-        return min(suggestions, key=lambda s: (rank(metric, s.mean(phase, metric)), s.number), default=None)
+        metric, split = self.spec.objective, self.judged_split
+        return min(suggestions, key=lambda s: (rank(metric, s.mean(split, metric)), s.number), default=None)
 
-    def nearest_miss(self, phase: Phase = "search") -> Suggestion | None:
+    def nearest_miss(self, split: Split = "validation") -> Suggestion | None:
         """Return the suggestion that violates the limits least, or None if none completed."""
-        known = [s for s in self.suggestions if s.total_violation(phase, self.spec) < math.inf]
-        return min(known, key=lambda s: (s.total_violation(phase, self.spec), s.number), default=None)
+        known = [s for s in self.suggestions if s.total_violation(split, self.spec) < math.inf]
+        full = [s for s in known if len(s.on(split)) >= len(self.spec.seeds.of("search"))]  # few seeds flatter
+        known = known if self.spec.search.seeds == "race" else []
+        return min(full or known, key=lambda s: (s.total_violation(split, self.spec), s.number), default=None)
 
-    def _ask_batch(self) -> list[PlannedTrial]:
-        assert self._study is not None
-        settings, space = self.spec.search, self.cell.space
-        first = len(self.suggestions)
-        self._study.sampler = _sampler(
-            settings.sampler, derive_seed(settings.seed, self.cell.name, first // settings.batch)
-        )
-        if first == 0 and space.start:
-            self._study.enqueue_trial(dict(space.start))
-        planned: list[PlannedTrial] = []
-        for number in range(first, min(first + settings.batch, settings.suggestions)):
-            trial = self._study.ask(to_optuna(space.distributions))
-            suggestion = Suggestion(number, dict(trial.params))
-            self._asked[number] = trial
-            self.suggestions.append(suggestion)
-            planned += self._plan(suggestion, "search")
-        return planned
+    def _evidence(self) -> Evidence:
+        return Evidence(self.spec, self.suggestions, self.rules)
 
-    def _tell_batch(self) -> None:
-        """Tell the study the results of the batch in number order; a suggestion that misses any counts as failed."""
-        assert self._study is not None
-        for number, trial in sorted(self._asked.items()):
-            suggestion = self.suggestions[number]
-            violations = suggestion.violations("search", self.spec)
-            objective = suggestion.mean("search", self.spec.objective)
-            if math.isfinite(objective) and all(map(math.isfinite, violations)):
-                for constraint, violation in zip(self.spec.constraints, violations, strict=True):
-                    trial.set_constraint(constraint.name, violation)
-                told = self._study.tell(trial, objective)
-            else:
-                told = self._study.tell(trial, state=TrialState.FAIL)
-            if self._on_tell is not None:
-                self._on_tell(self, told)
-        self._asked.clear()
+    def _plan_all(self, suggestions: Iterable[Suggestion], phase: Phase, seeds: Iterable[int]) -> list[PlannedTrial]:
+        chosen = tuple(seeds)
+        return [trial for suggestion in suggestions for trial in self._plan(suggestion, phase, chosen)]
 
-    def _plan(self, suggestion: Suggestion, phase: Phase) -> list[PlannedTrial]:
+    def _plan(self, suggestion: Suggestion, phase: Phase, seeds: tuple[int, ...] | None = None) -> list[PlannedTrial]:
         planned = []
         request = self.spec.resources.of(self.cell.scenario, self.cell.method)
-        for seed in self.spec.seeds.of(phase):
+        for seed in self.spec.seeds.of(phase) if seeds is None else seeds:
             trial = self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint)
             self.keys.add(trial.key)
             waiting = self._waiting.setdefault(trial.key, [])
@@ -197,21 +313,3 @@ class CellSearch:
                 planned.append(PlannedTrial(trial, self.cell, suggestion.number, request))
             waiting.append((suggestion, seed, phase))
         return planned
-
-    @property
-    def study_direction(self) -> Literal["minimize", "maximize"]:
-        """Return whether Optuna minimizes or maximizes the objective."""
-        return "minimize" if lower_is_better(self.spec.objective) else "maximize"
-
-
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    seed %= 2**32
-    match name:
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case "gp":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_STARTUP_SUGGESTIONS)
-        case _:
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_SUGGESTIONS)

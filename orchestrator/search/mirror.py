@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.core.errors import StorageError
+from orchestrator.search.study import direction_of
 from orchestrator.storage.uris import shown_query
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class StudyMirror:
 
     def add(self, search: CellSearch, trial: optuna.trial.FrozenTrial) -> None:
         """Queue a copy of `trial`."""
-        self._queue.put((search.cell.name, search.study_direction, trial))
+        self._queue.put((search.cell.name, direction_of(self._spec), trial))
 
     def close(self) -> None:
         """Wait until everything is copied.

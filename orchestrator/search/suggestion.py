@@ -6,11 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Literal
 
 from orchestrator.core.metrics import lower_is_better
+from orchestrator.search.evidence import predictive_bound
+from orchestrator.spec.fields import Chance
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.facts import Phase
+from orchestrator.streams.facts import PHASES, Phase
 from search_spaces import Constraint, Value
+
+Split = Literal["validation", "test"]
+"""What a trial was measured on: the phases `search` and `finals` on validation, `confirm` on test."""
 
 
 @dataclass(frozen=True)
@@ -38,43 +44,60 @@ class Suggestion:
 
     number: int
     hyperparameters: dict[str, Value]
-    outcomes: dict[Phase, dict[int, Outcome]] = field(default_factory=lambda: {"search": {}, "confirm": {}})
+    outcomes: dict[Phase, dict[int, Outcome]] = field(default_factory=lambda: {phase: {} for phase in PHASES})
 
-    def values(self, phase: Phase, metric: str) -> list[float]:
-        """Return a metric for each seed, in the order of the seeds; NaN if the trial did not complete."""
-        outcomes = self.outcomes[phase]
-        return [
-            outcomes[seed].values.get(metric, math.nan) if outcomes[seed].status == "completed" else math.nan
-            for seed in sorted(outcomes)
-        ]
+    def on(self, split: Split) -> dict[int, Outcome]:
+        """Return seed -> outcome of its trials on a split, in the order of the seeds within each phase."""
+        phases: tuple[Phase, ...] = ("confirm",) if split == "test" else ("search", "finals")
+        return {seed: self.outcomes[phase][seed] for phase in phases for seed in sorted(self.outcomes[phase])}
 
-    def mean(self, phase: Phase, metric: str) -> float:
-        """Return the mean over seeds; NaN if a seed is missing."""
-        values = self.values(phase, metric)
+    def values(self, split: Split, metric: str) -> list[float]:
+        """Return a metric for each seed; NaN if the trial did not complete."""
+        return list(self.by_seed(split, metric).values())
+
+    def by_seed(self, split: Split, metric: str) -> dict[int, float]:
+        """Return a metric by seed; NaN if the trial did not complete."""
+        return {
+            seed: outcome.values.get(metric, math.nan) if outcome.status == "completed" else math.nan
+            for seed, outcome in self.on(split).items()
+        }
+
+    def mean(self, split: Split, metric: str) -> float:
+        """Return the mean over seeds; NaN if there is none, or one did not complete."""
+        values = self.values(split, metric)
         return fmean(values) if values else math.nan
 
-    def violations(self, phase: Phase, spec: SweepSpec) -> list[float]:
-        """Return the violation of each limit in tolerances: ≤ 0 if it is met, NaN if a seed is missing."""
-        return [_violation(c, self.values(phase, c.metric), spec) for c in spec.constraints]
+    def violations(self, split: Split, spec: SweepSpec) -> list[float]:
+        """Return the violation of each limit in tolerances: ≤ 0 if it is met, NaN if it is not known."""
+        return [violation_of(c, self.values(split, c.metric), spec) for c in spec.constraints]
 
-    def is_feasible(self, phase: Phase, spec: SweepSpec) -> bool:
+    def is_feasible(self, split: Split, spec: SweepSpec) -> bool:
         """Return whether every limit is met and the objective is known."""
-        known = math.isfinite(self.mean(phase, spec.objective))
-        return known and all(violation <= 0 for violation in self.violations(phase, spec))
+        known = math.isfinite(self.mean(split, spec.objective))
+        return known and all(violation <= 0 for violation in self.violations(split, spec))
 
-    def total_violation(self, phase: Phase, spec: SweepSpec) -> float:
-        """Return the sum of the violations, in tolerances; infinite if a seed is missing."""
-        violations = self.violations(phase, spec)
-        if not math.isfinite(self.mean(phase, spec.objective)) or not all(map(math.isfinite, violations)):
+    def total_violation(self, split: Split, spec: SweepSpec) -> float:
+        """Return the sum of the violations, in tolerances; infinite if one is not known."""
+        violations = self.violations(split, spec)
+        if not math.isfinite(self.mean(split, spec.objective)) or not all(map(math.isfinite, violations)):
             return math.inf
         return sum(max(violation, 0.0) for violation in violations)
 
+    def has_failed(self, split: Split) -> bool:
+        """Return whether a trial on a split ended without completing."""
+        return any(outcome.status != "completed" for outcome in self.on(split).values())
 
-def _violation(constraint: Constraint, values: list[float], spec: SweepSpec) -> float:
+
+def violation_of(constraint: Constraint, values: list[float], spec: SweepSpec) -> float:
+    """Return the violation of a limit in tolerances by the values of some seeds, by the spec's rule; NaN if unknown."""
     if not values or not all(map(math.isfinite, values)):
         return math.nan
-    if spec.search.limits_hold_for == "every_seed":
-        return max(constraint.violation(value) for value in values)
+    rule = spec.search.limits_hold_for
+    violations = [constraint.violation(value) for value in values]
+    if rule == "every_seed":
+        return max(violations)
+    if isinstance(rule, Chance):
+        return predictive_bound(violations, rule.probability)
     return constraint.violation(fmean(values))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import optuna
 
 from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.study import SuggestionLog
 from orchestrator.search.suggestion import Outcome
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -22,6 +23,7 @@ class SweepSearch:
         fingerprints: data set -> hash.
         cached: outcomes of earlier runs by trial key; those with status `error` are tried again.
         on_tell: passed on to every `CellSearch`.
+        log: what cells were asked before; what they are asked now is added to it.
     """
 
     def __init__(
@@ -30,10 +32,14 @@ class SweepSearch:
         fingerprints: Mapping[str, str],
         cached: Mapping[str, Outcome],
         on_tell: Callable[[CellSearch, optuna.trial.FrozenTrial], None] | None = None,
+        log: SuggestionLog | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
-        self.cells = [CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], on_tell) for cell in spec.cells]
+        self.log: SuggestionLog = {} if log is None else log
+        self.cells = [
+            CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], on_tell, self.log) for cell in spec.cells
+        ]
         self.n_cached = 0
         self._known = {key: outcome for key, outcome in cached.items() if outcome.status != "error"}
         self._by_name = {search.cell.name: search for search in self.cells}

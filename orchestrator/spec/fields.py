@@ -12,7 +12,10 @@ from orchestrator.streams.facts import Phase
 from search_spaces import Range, Value
 
 FIRST_CONFIRM_SEED = 1000
-"""Counted confirm seeds start here and counted search seeds at 0, so counts of 1000 or fewer never overlap."""
+"""Counted search seeds start at 0, confirm seeds here, so counts of 1000 or fewer never overlap."""
+
+FIRST_FINALS_SEED = 2000
+"""Counted finals seeds start here."""
 
 
 class Frozen(BaseModel):
@@ -22,32 +25,60 @@ class Frozen(BaseModel):
 
 
 class Seeds(Frozen):
-    """Seeds of the two phases, as counts or lists, without overlap."""
+    """Seeds of the phases, as counts or lists, without overlap."""
 
-    search: int | tuple[int, ...] = Field(3, description="seeds of every suggestion, on the validation split")
+    search: int | tuple[int, ...] = Field(3, description="seeds of a suggestion, on the validation split")
+    finals: int | tuple[int, ...] = Field(
+        8, description="further seeds of each of a cell's best suggestions, on the validation split"
+    )
     confirm: int | tuple[int, ...] = Field(5, description="seeds of each chosen suggestion, on the test split")
 
     def of(self, phase: Phase) -> tuple[int, ...]:
-        """Return the seeds of `phase`."""
-        if phase == "search":
-            return self.search if isinstance(self.search, tuple) else tuple(range(self.search))
-        if isinstance(self.confirm, tuple):
-            return self.confirm
-        return tuple(range(FIRST_CONFIRM_SEED, FIRST_CONFIRM_SEED + self.confirm))
+        """Return the seeds of `phase`; none of the finals without a search."""
+        if phase == "finals" and not self.of("search"):
+            return ()
+        firsts = {"search": 0, "finals": FIRST_FINALS_SEED, "confirm": FIRST_CONFIRM_SEED}
+        stated = getattr(self, phase)
+        return stated if isinstance(stated, tuple) else tuple(range(firsts[phase], firsts[phase] + stated))
+
+
+class Chance(Frozen):
+    """That a single new run meets the limits with a probability."""
+
+    probability: float = Field(gt=0, lt=1, description="with which a new run must meet each limit", examples=[0.9])
+
+
+def _kind_of_rule(value: Any) -> str:
+    return "chance" if isinstance(value, Mapping | Chance) else "word"
+
+
+HoldsFor = Annotated[
+    Annotated[Literal["mean", "every_seed"], Tag("word")] | Annotated[Chance, Tag("chance")],
+    Discriminator(_kind_of_rule),
+]
 
 
 class SearchSettings(Frozen):
     """How each cell is searched."""
 
+    mode: Literal["search", "defaults"] = Field(
+        "search", description="whether hyper-parameters are searched, or every method runs at its defaults"
+    )
     suggestions: int = Field(
         24, ge=1, le=100_000, description="suggestions of each searched cell; the same for every method"
     )
     batch: int = Field(4, ge=1, le=1_000, description="suggestions that run at once, before any result is used")
     sampler: Literal["tpe", "random", "gp"] = Field("tpe", description="Optuna sampler; random ignores limits")
     seed: int = Field(0, ge=0, description="seed of the sampler")
-    limits_hold_for: Literal["mean", "every_seed"] = Field(
+    seeds: Literal["race", "all"] = Field(
+        "race", description="whether a suggestion gets its next seed only while it may be chosen, or all seeds"
+    )
+    finalists: int = Field(3, ge=1, le=100, description="suggestions of a cell that run on finals seeds at a time")
+    limits_hold_for: HoldsFor = Field(
         "mean",
-        description="whether the mean over seeds must meet the limits, or every seed",
+        description="whether the mean over seeds must meet the limits, or every seed, or a new run with a "
+        "{probability: 0.9}",
+        examples=["mean"],
     )
 
 

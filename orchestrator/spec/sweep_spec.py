@@ -21,8 +21,13 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings
-from search_spaces import Constraint, Value, space_of
+from search_spaces import Constraint, SearchSpace, Value, space_of
 from strategies import TrainingSettings, find_method
+
+
+def _or_defaults(schema: dict[str, Any]) -> None:
+    """Let a schema of search settings allow the word `defaults` too."""
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "defaults"}]
 
 
 class SweepSpec(Frozen):
@@ -55,8 +60,15 @@ class SweepSpec(Frozen):
         (), max_length=100, description="further scores that are measured", examples=[["recall(fraud)"]]
     )
     objective: str = Field("average", description="metric or cost that decides among what meets the limits")
-    seeds: Seeds = Field(default_factory=Seeds, description="seeds of the two phases")
-    search: SearchSettings = Field(default_factory=SearchSettings, description="how each cell is searched")
+    seeds: Seeds = Field(default_factory=Seeds, description="seeds of the three phases")
+    search: SearchSettings = Field(
+        default_factory=SearchSettings,
+        description="how each cell is searched; or the word defaults, for no search",
+        json_schema_extra=_or_defaults,
+    )
+    confirm: Literal["chosen", "all"] = Field(
+        "chosen", description="whether what meets the limits is measured on test, or the best of every cell"
+    )
     spaces: dict[str, dict[str, SpaceEntry]] = Field(
         default_factory=dict,
         max_length=1_000,
@@ -71,10 +83,24 @@ class SweepSpec(Frozen):
     validation_share: float = Field(
         0.1, ge=0, le=0.9, description="share of the training data held out in search; 0 only if seeds.search is 0"
     )
+    validation_split: Literal["seed", "fixed"] = Field(
+        "seed", description="whether each seed has a validation split of its own, or all seeds share one"
+    )
     unsupported_cells: Literal["refuse", "skip"] = Field(
         "refuse", description="whether a method that cannot learn a scenario is an error, or left out there"
     )
     resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_search(cls, content: Any) -> Any:
+        """Read `search: defaults`; then only the test split is used, unless search seeds are given."""
+        if not (isinstance(content, Mapping) and content.get("search") == "defaults"):
+            return content
+        seeds = content.get("seeds", {})
+        if isinstance(seeds, Mapping):
+            seeds = {"search": 0, **seeds}
+        return {**content, "search": {"mode": "defaults"}, "seeds": seeds}
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -88,6 +114,11 @@ class SweepSpec(Frozen):
         """Return the limits in the order written."""
         parsed = (Constraint.parse(limit) for limit in self.limits)
         return tuple(replace(each, metric=str(quantity(each.metric))) for each in parsed)
+
+    @property
+    def is_of_before(self) -> bool:
+        """Return whether its search is that of before there were finals: all seeds for all, and the best mean wins."""
+        return self.search.seeds == "all" and not self.seeds.of("finals")
 
     def score_of(self, scenario: str) -> Score:
         """Return the score that R holds in a scenario."""
@@ -116,12 +147,16 @@ class SweepSpec(Frozen):
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell that runs, scenario by scenario."""
         return tuple(
-            Cell(stream, kind, method, space_of(find_method(method), self.overrides(scenario, method), self.training))
+            Cell(stream, kind, method, self._space(scenario, method))
             for scenario in self.scenarios
             for stream, kind in [split_scenario(scenario)]
             for method in self.methods
             if kind not in find_method(method).unsupported
         )
+
+    def _space(self, scenario: str, method: str) -> SearchSpace:
+        space = space_of(find_method(method), self.overrides(scenario, method), self.training)
+        return space if self.search.mode == "search" else SearchSpace({}, space.fixed, {})
 
     def overrides(self, scenario: str, method: str) -> dict[str, Any]:
         """Return the entries of `spaces` for a cell: those of `all`, of the method and of the cell; the last wins."""
@@ -151,6 +186,7 @@ class SweepSpec(Frozen):
             data_fingerprint=fingerprint,
             strategy_versions=method.versions,
             ranked_scores=self.ranked_scores[cell.scenario],
+            validation_seed=seed if self.validation_split == "seed" and phase != "confirm" else None,
         )
 
     def content_hash(self) -> str:

@@ -34,11 +34,12 @@ class TrialSpec(BaseModel):
         training: how each task is trained, before the suggestion's overrides.
         seed: decides initial weights, batches, buffers and a shuffled class order.
         phase: which arrays it sees.
-        validation_share: share of the training examples held out in the `search` phase.
+        validation_share: share of the training examples held out in the phases `search` and `finals`.
         data_fingerprint: hash of the data set.
         strategy_versions: strategy -> version.
         protocol_version: version of the protocol.
         ranked_scores: kinds of the scores to measure that rank examples; all other scores are always measured.
+        validation_seed: which validation split; None for the one that all trials share, and in `confirm`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class TrialSpec(BaseModel):
     strategy_versions: dict[str, int]
     protocol_version: int = PROTOCOL_VERSION
     ranked_scores: Annotated[tuple[str, ...], Added()] = ()
+    validation_seed: Annotated[int | None, Added()] = None
 
     @cached_property
     def key(self) -> str:

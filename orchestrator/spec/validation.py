@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from orchestrator.core.metrics import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
-from orchestrator.spec.fields import Request
+from orchestrator.spec.fields import Request, SearchSettings, Seeds
 from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
 from orchestrator.streams.checking import refused_type, stream_faults
-from orchestrator.streams.facts import DATASETS
+from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
 from search_spaces import SpaceError, default_space, space_of
@@ -115,7 +116,7 @@ def _names(spec: SweepSpec) -> Iterator[str]:
 
 def _seeds(spec: SweepSpec) -> Iterator[str]:
     seeds, wrong = spec.seeds, False
-    for phase in ("search", "confirm"):
+    for phase in PHASES:
         value = getattr(seeds, phase)
         where = f"seeds.{phase}"
         if isinstance(value, int) and not 0 <= value <= MOST_SEEDS:
@@ -132,12 +133,14 @@ def _seeds(spec: SweepSpec) -> Iterator[str]:
         return
     if not seeds.of("confirm"):
         yield "seeds.confirm: the confirm phase needs at least 1 seed, because all results come from it; raise it"
-    shared = sorted(set(seeds.of("search")) & set(seeds.of("confirm")))
-    if shared:
-        yield (
-            f"seeds: search and confirm share {_first(shared)}; choose other confirm seeds, because the seeds that "
-            "chose a suggestion would flatter it"
-        )
+    for one, other in combinations(PHASES, 2):
+        if shared := sorted(set(seeds.of(one)) & set(seeds.of(other))):
+            yield (
+                f"seeds: {one} and {other} share {_first(shared)}; choose other {other} seeds, because the seeds that "
+                "chose a suggestion would flatter it"
+            )
+    if seeds.finals not in (0, (), Seeds().finals) and not seeds.of("search"):
+        yield "seeds.finals: there are no finals without search seeds; leave it out, or raise seeds.search"
 
 
 def _resources(spec: SweepSpec) -> Iterator[str]:
@@ -249,6 +252,8 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
                 f"spaces.{method}: {searched} cannot be searched without search seeds; fix each to a value, or raise "
                 "seeds.search"
             )
+    if spec.search.finalists != SearchSettings().finalists and not spec.seeds.of("finals"):
+        yield "search.finalists: finalists need finals seeds, got 0; raise seeds.finals, or leave finalists out"
     yield from _trials(spec)
     for cell in {cell.scenario: cell for cell in cells}.values():
         if cell.stream in STREAMS:  # a user's own data say how many tasks they have only when they are read
@@ -257,10 +262,10 @@ def _cells(spec: SweepSpec) -> Iterator[str]:
 
 
 def _trials(spec: SweepSpec) -> Iterator[str]:
-    n_seeds, n_confirm = len(spec.seeds.of("search")), len(spec.seeds.of("confirm"))
+    n_seeds, n_finals, n_confirm = (len(spec.seeds.of(phase)) for phase in PHASES)
     n_searched = sum(cell.is_searched for cell in spec.cells)
     n_at_once = n_searched * min(spec.search.batch, spec.search.suggestions) * n_seeds
-    n_searching = n_searched * spec.search.suggestions * n_seeds
+    n_searching = n_searched * (spec.search.suggestions * n_seeds + spec.search.finalists * n_finals)
     n_rest = (len(spec.cells) - n_searched) * n_seeds + len(spec.cells) * n_confirm
     if n_searching + n_rest > MOST_TRIALS:
         yield _too_many("search.suggestions", n_searching + n_rest, MOST_TRIALS, "trials in the sweep")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.streams.facts import DatasetFacts, Phase, ReadReport
+from strategies import derive_seed
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 Statistic = float | NDArray[np.float32]
@@ -22,7 +23,7 @@ class PhaseData:
     Args:
         train_inputs: grey images (N, H, W) uint8, colour images (N, 3, H, W) uint8, or a table's rows (N, F) float32.
         train_labels: classes, (N,) int64.
-        evaluation_inputs: (M, …), of the same form; the validation split in `search`, the test split in `confirm`.
+        evaluation_inputs: (M, …), of the same form; the test split in `confirm`, else a validation split.
         evaluation_labels: (M,) int64.
         facts: what is known of the data set besides its arrays.
         mean: mean of all training inputs divided by the largest pixel value, so the same in both phases: one number
@@ -41,6 +42,46 @@ class PhaseData:
     std: Statistic
     train_tasks: NDArray[np.int64] | None = None
     evaluation_tasks: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the phases `search` and `finals` may see of a data set: all of it but the test examples.
+
+    Args:
+        inputs: training inputs (N, …), as in `PhaseData`.
+        labels: (N,) int64.
+        facts: what is known of the data set besides its arrays.
+        mean: as in `PhaseData`.
+        std: as in `PhaseData`.
+        tasks: task of each example, (N,) int64; None unless the data come cut into tasks.
+    """
+
+    inputs: Inputs
+    labels: NDArray[np.int64]
+    facts: DatasetFacts
+    mean: Statistic
+    std: Statistic
+    tasks: NDArray[np.int64] | None = None
+
+    def held_out(self, share: float, seed: int | None = None) -> NDArray[np.bool_]:
+        """Return which examples are held out for validation, (N,) bool; as many of each class for every seed.
+
+        Args:
+            share: of the examples of each class, or of each class in a task, in [0, 1).
+            seed: which split; None for the one that all trials may share.
+        """
+        number = 0 if seed is None else derive_seed(seed, "validation")
+        return held_out_rows(strata(self.labels, self.tasks), share, number)
+
+    def split(self, share: float, seed: int | None = None) -> PhaseData:
+        """Return the arrays of a trial that is evaluated on the held-out examples and trained on the others."""
+        out = self.held_out(share, seed)
+        tasks = (None, None) if self.tasks is None else (self.tasks[~out], self.tasks[out])
+        return PhaseData(
+            self.inputs[~out], self.labels[~out], self.inputs[out], self.labels[out],
+            self.facts, self.mean, self.std, *tasks,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,26 +122,30 @@ class Dataset:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
-    def phase(self, phase: Phase, validation_share: float) -> PhaseData:
+    def phase(self, phase: Phase, validation_share: float, validation_seed: int | None = None) -> PhaseData:
         """Return the arrays of `phase`.
 
-        `search` holds out a validation split of the training examples, stratified by class and task and the same for
-        every trial, and is evaluated on it. `confirm` trains on all training examples and is evaluated on the test
-        split.
+        `search` and `finals` hold out a validation split of the training examples, stratified by class and task, and
+        are evaluated on it. `confirm` trains on all training examples and is evaluated on the test split.
+
+        Args:
+            phase: of the trial.
+            validation_share: share of the training examples that is held out, in (0, 1).
+            validation_seed: which split; None for the one that is held out where all trials share it.
         """
-        mean, std = self._statistics()
-        train, labels, tasks = self.train_inputs, self.train_labels, self.train_tasks
-        held_out, held_out_labels, held_out_tasks = self.test_inputs, self.test_labels, self.test_tasks
-        if phase == "search":
-            chosen = self.validation_rows(validation_share)
-            held_out, held_out_labels = train[chosen], labels[chosen]
-            train, labels = train[~chosen], labels[~chosen]
-            if tasks is not None:
-                tasks, held_out_tasks = tasks[~chosen], tasks[chosen]
-        return PhaseData(train, labels, held_out, held_out_labels, self.facts, mean, std, tasks, held_out_tasks)
+        if phase != "confirm":
+            return self.training().split(validation_share, validation_seed)
+        return PhaseData(
+            self.train_inputs, self.train_labels, self.test_inputs, self.test_labels,
+            self.facts, *self._statistics(), self.train_tasks, self.test_tasks,
+        )  # fmt: skip
+
+    def training(self) -> TrainingData:
+        """Return what trials may see that are not evaluated on the test split."""
+        return TrainingData(self.train_inputs, self.train_labels, self.facts, *self._statistics(), self.train_tasks)
 
     def validation_rows(self, share: float) -> NDArray[np.bool_]:
-        """Return which training rows the `search` phase holds out, (N,) bool."""
+        """Return which training rows a validation split holds out, (N,) bool; each split has as many of a class."""
         return held_out_rows(strata(self.train_labels, self.train_tasks), share)
 
     def _statistics(self) -> tuple[Statistic, Statistic]:
@@ -128,7 +173,7 @@ def strata(labels: NDArray[np.int64], tasks: NDArray[np.int64] | None) -> NDArra
     return labels if tasks is None or not len(labels) else tasks * (labels.max() + 1) + labels
 
 
-def held_out_rows(kinds: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+def held_out_rows(kinds: NDArray[np.int64], share: float, seed: int = 0) -> NDArray[np.bool_]:
     """Return which rows are held out, (N,) bool: round(share · n) of the n rows of each kind.
 
     At least 1 row of a kind is held out if share > 0, but never all of them.
@@ -136,8 +181,9 @@ def held_out_rows(kinds: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
     Args:
         kinds: the class of each row, or its task and class, (N,) int64.
         share: in [0, 1).
+        seed: which rows of a kind, 0 or more.
     """
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     chosen = np.zeros(len(kinds), dtype=bool)
     if len(kinds) and kinds.min() >= 0 and kinds.max() <= np.iinfo(np.uint16).max:
         kinds = kinds.astype(np.uint16)  # NumPy sorts these by radix

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-Phase = Literal["search", "confirm"]
+Phase = Literal["search", "finals", "confirm"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 """Which arrays a trial sees: `search` is evaluated on a validation split, `confirm` on the test split."""
 
 _TEN = tuple("0123456789")

@@ -98,7 +98,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     session = Session(spec, Run.create(folder, spec), folder)
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
-        session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
+        session.finish(run_trial(trial, session.arrays(trial)))
     session.close()
     return folder
 

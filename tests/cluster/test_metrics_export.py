@@ -74,7 +74,7 @@ def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, settings:
     session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
-        session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
+        session.finish(run_trial(trial, session.arrays(trial)))
     at_last = {(name, of): value for name, value, of in settings}
     settings.clear()
     export_metrics(session, metrics, session.search.cells)

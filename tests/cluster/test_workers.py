@@ -421,7 +421,7 @@ def test_the_checkpoint_of_a_complete_trial_is_deleted(spec: SweepSpec, tmp_path
     run = Run.create(tmp_path / "run", spec)
     session = Session(spec, run, tmp_path)
     planned = session.search.hand_out(session.search.waiting_requests()[0])
-    session.finish(run_trial(planned.spec, session.phase_data("digits", planned.spec.phase)))
+    session.finish(run_trial(planned.spec, session.arrays(planned.spec)))
     late, other = Path(run.checkpoint_path(planned.spec.key)), Path(run.checkpoint_path("0" * 16))
     erred = session.search.hand_out(session.search.waiting_requests()[0]).spec.key
     session.finish(TrialResult(erred, "error", "worker lost"))

@@ -14,6 +14,7 @@ from orchestrator.execution.session import Session, outcome_of
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.trial.protocol import run_trial
+from tests.conftest import without_finals
 
 FIELDS: dict[str, Any] = {
     "scenarios": ["tx/domain"],
@@ -42,11 +43,11 @@ def table(tmp_path: Path) -> Path:
 def sweep(table: Path, **fields: Any) -> tuple[Session, int]:
     """Run a sweep without Ray in one folder; return its session and how many trials were trained."""
     streams = {"tx": {"table": str(table), "label": "outcome", "task": "quarter"}}
-    spec = parse_spec(FIELDS | {"streams": streams} | fields)
+    spec = parse_spec(without_finals(FIELDS | {"streams": streams} | fields))
     session, n = Session(spec, Run.create(table.parent / "run", spec), table.parent), 0
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
-        result = run_trial(trial, session.phase_data(trial.dataset, trial.phase))
+        result = run_trial(trial, session.arrays(trial))
         assert result.status == "completed", result.reason
         session.finish(result)
         score = spec.score_of(trial.scenario)

@@ -23,7 +23,7 @@ from orchestrator.results.run import Run
 from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.datasets import Dataset
+from orchestrator.streams.datasets import Dataset, TrainingData
 from orchestrator.trial.preflight import load_datasets
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.provenance import software_versions
@@ -141,7 +141,7 @@ def test_a_whole_sweep_without_ray(open_session: Callable[..., Session], digits:
     session = open_session(fields=fields)
     while not session.search.is_finished:
         spec = hand_out(session)
-        session.finish(run_trial(spec, session.phase_data(spec.dataset, spec.phase)))
+        session.finish(run_trial(spec, session.arrays(spec)))
     session.close()
     trials = session.run.trials()
     assert (trials["status"] == "completed").all()
@@ -256,9 +256,14 @@ def test_a_lower_budget_ends_with_its_own_answer(
 def test_search_trials_never_get_the_test_images(open_session: Callable[..., Session], digits: Dataset) -> None:
     session = open_session()
     test = {image.tobytes() for image in digits.test_inputs}
-    seen = session.phase_data("digits", "search")
+    arrays = dict(session.data())
+    assert list(arrays) == ["digits/validation", "digits/test"]
+    seen = arrays["digits/validation"]
+    assert isinstance(seen, TrainingData)
+    assert not test & {image.tobytes() for image in seen.inputs}
+    seen = seen.split(0.1, 7)
     assert not test & {image.tobytes() for part in (seen.train_inputs, seen.evaluation_inputs) for image in part}
-    held_out = session.phase_data("digits", "confirm").evaluation_inputs
+    held_out = arrays["digits/test"].evaluation_inputs
     assert {image.tobytes() for image in held_out} == test
 
 

@@ -213,7 +213,7 @@ def drive(folder: Path, spec: SweepSpec, merge: bool = True) -> None:
         Run.create(folder, spec)
         while not session.search.is_finished:
             planned = session.search.hand_out(session.search.waiting_requests()[0])
-            data = session.phase_data("digits", planned.spec.phase)
+            data = session.arrays(planned.spec)
             place = session.run.checkpoint_path(planned.spec.key)
             session.finish(run_trial(planned.spec, data, checkpoint=stored_file(place)))
         session.close()

@@ -21,6 +21,7 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import TrialResult
 from search_spaces import Constraint
+from tests.conftest import without_finals
 
 N = 1000
 """Held-out examples per task, of two; the accuracies below are counts of them."""
@@ -58,7 +59,7 @@ class Rows:
     """
 
     def __init__(self, **fields: Any) -> None:
-        self.spec = parse_spec(FIELDS | fields)
+        self.spec = parse_spec(without_finals(FIELDS | fields))
         self.measured: dict[tuple[str, Phase, int], tuple[Measured, ...]] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.outcomes: dict[str, Outcome] = {}
@@ -72,7 +73,7 @@ class Rows:
 
     def run(self, **fields: Any) -> Rows:
         """Run the sweep; or, given `fields`, another sweep over the rows of earlier ones."""
-        self.spec = parse_spec(FIELDS | fields) if fields else self.spec
+        self.spec = parse_spec(without_finals(FIELDS | fields)) if fields else self.spec
         search = self.search()
         while search.n_waiting:
             planned = search.hand_out(search.waiting_requests()[0])
@@ -147,12 +148,12 @@ def test_without_limits_the_most_accurate_is_chosen() -> None:
 def test_the_choice_is_measured_on_test() -> None:
     chosen = plain().cell("ewc").chosen
     assert chosen is not None
-    accuracy = spread(chosen, "confirm", "average_accuracy")
+    accuracy = spread(chosen, "test", "average_accuracy")
     assert accuracy.values == (0.78, 0.80)
     assert accuracy.mean == pytest.approx(0.79)
     assert accuracy.std == pytest.approx(math.sqrt(2) * 0.01), "the sample's deviation, n - 1"
-    assert spread(chosen, "search", "average_accuracy").mean == pytest.approx(0.81)
-    assert spread(chosen, "confirm", "worst_forgetting").values == pytest.approx((0.06, 0.02))
+    assert spread(chosen, "validation", "average_accuracy").mean == pytest.approx(0.81)
+    assert spread(chosen, "test", "worst_forgetting").values == pytest.approx((0.06, 0.02))
 
 
 def test_deviation_needs_two_values() -> None:
@@ -211,7 +212,7 @@ def test_if_all_are_vetoed_the_nearest_miss_is_on_test() -> None:
     assert [cell.cell.method for cell in summary.vetoed] == ["replay", "naive"]
     assert summary.nearest_miss is not None
     cell, suggestion, phase = summary.nearest_miss
-    assert (cell.cell.method, phase) == ("replay", "confirm")
+    assert (cell.cell.method, phase) == ("replay", "test")
     assert spread(suggestion, phase, "worst_forgetting").mean == pytest.approx(0.12)
 
 
@@ -228,7 +229,7 @@ def test_the_nearest_miss_is_else_on_validation() -> None:
     assert not ewc.is_complete
     assert summary.nearest_miss is not None
     cell, suggestion, phase = summary.nearest_miss
-    assert (cell.cell.method, suggestion.number, phase) == ("ewc", 1, "search")
+    assert (cell.cell.method, suggestion.number, phase) == ("ewc", 1, "validation")
 
 
 def test_an_unsearched_method_is_judged_on_validation() -> None:
@@ -238,7 +239,7 @@ def test_an_unsearched_method_is_judged_on_validation() -> None:
     summary = rows.summary()
     assert summary.best is None
     assert summary.nearest_miss is not None
-    assert summary.nearest_miss[2] == "search"
+    assert summary.nearest_miss[2] == "validation"
 
 
 def test_every_seed_is_stricter_than_the_mean() -> None:
@@ -325,7 +326,7 @@ def test_a_suggestion_with_a_failed_seed_is_not_chosen() -> None:
 def test_other_seeds_or_fixed_values_change_the_answer() -> None:
     def again(**fields: Any) -> ScenarioSummary:
         rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
-        rows.spec = parse_spec(FIELDS | fields)
+        rows.spec = parse_spec(without_finals(FIELDS | fields))
         return rows.found()
 
     fewer = again(seeds={"search": 2, "confirm": 1})
@@ -407,7 +408,7 @@ def test_failures_of_other_searches_are_not_counted() -> None:
 def test_the_note_counts_rows_of_other_searches() -> None:
     rows = with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0)] * 2).run()
     assert note_on_others(rows.search(), rows.frame()) == ""
-    rows.spec = parse_spec(FIELDS | {"methods": ["ewc", "replay"]})
+    rows.spec = parse_spec(without_finals(FIELDS | {"methods": ["ewc", "replay"]}))
     assert note_on_others(rows.search(), rows.frame()) == (
         "Not in this answer: 8 completed trials in the tables, from other searches (with another budget, space, seeds, "
         "methods, data or code)."

@@ -60,13 +60,13 @@ def lines(spec: SweepSpec, scenario: ScenarioSummary) -> list[str]:
 def test_mean_and_deviation() -> None:
     suggestion = Suggestion(0, {})
     suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, {"forgetting": 0.3})
-    assert with_spread("forgetting", suggestion, "confirm") == "0.200 ± 0.141"
+    assert with_spread("forgetting", suggestion, "test") == "0.200 ± 0.141"
     suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1})
-    assert with_spread("forgetting", suggestion, "confirm") == "0.100"
+    assert with_spread("forgetting", suggestion, "test") == "0.100"
     suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, {"forgetting": 0.1})
-    assert with_spread("forgetting", suggestion, "confirm") == "0.100"
+    assert with_spread("forgetting", suggestion, "test") == "0.100"
     suggestion.outcomes["confirm"] = outcomes({"forgetting": 0.1}, "failed")
-    assert with_spread("forgetting", suggestion, "confirm") == "–"
+    assert with_spread("forgetting", suggestion, "test") == "–"
 
 
 def test_columns_are_the_objective_and_the_limits() -> None:
@@ -101,7 +101,7 @@ def test_a_veto_names_the_limit() -> None:
 def test_a_veto_of_one_seed_names_the_limit_too() -> None:
     spec = spec_of(search={"limits_hold_for": "every_seed"})
     vetoed = cell_of(spec, "replay", [GOOD] * 2, [GOOD, GOOD | {"worst_forgetting": 0.06}])
-    scenario = ScenarioSummary("split-digits/task", (vetoed,), None, (vetoed,), (vetoed, vetoed.chosen, "confirm"))  # type: ignore[arg-type]
+    scenario = ScenarioSummary("split-digits/task", (vetoed,), None, (vetoed,), (vetoed, vetoed.chosen, "test"))  # type: ignore[arg-type]
     assert lines(spec, scenario)[0] == (
         "replay did better on validation, but violates worst_forgetting <= 0.05 on at least one test seed."
     )
@@ -110,7 +110,7 @@ def test_a_veto_of_one_seed_names_the_limit_too() -> None:
 def test_one_violating_seed_is_not_called_met() -> None:
     spec = spec_of(search={"limits_hold_for": "every_seed"}, limits=["worst_forgetting <= 0.05"])
     cell = cell_of(spec, "replay", [GOOD] * 2, [GOOD, GOOD | {"worst_forgetting": 0.06}])
-    scenario = ScenarioSummary("split-digits/task", (cell,), None, (), (cell, cell.chosen, "confirm"))  # type: ignore[arg-type]
+    scenario = ScenarioSummary("split-digits/task", (cell,), None, (), (cell, cell.chosen, "test"))  # type: ignore[arg-type]
     assert lines(spec, scenario)[1:] == [
         "  worst_forgetting <= 0.05: 0.040 ± 0.028, violated, as every seed must meet it; met on 1 of 2 seeds"
     ]
@@ -137,7 +137,7 @@ def test_the_nearest_miss_says_by_how_much() -> None:
     spec = spec_of()
     cell = cell_of(spec, "ewc", [GOOD | {"worst_forgetting": 0.08}] * 2, [], penalty_weight=2.0)
     nearest = CellSummary(cell.cell, None, cell.chosen, 0, False)
-    scenario = ScenarioSummary("split-digits/task", (nearest,), None, (), (nearest, cell.chosen, "search"))  # type: ignore[arg-type]
+    scenario = ScenarioSummary("split-digits/task", (nearest,), None, (), (nearest, cell.chosen, "validation"))  # type: ignore[arg-type]
     assert lines(spec, scenario) == [
         "No method meets the limits. The nearest miss is ewc with penalty_weight 2, on validation:",
         "  worst_forgetting <= 0.05: 0.080, violated by 0.030; met on 0 of 2 seeds",

@@ -366,7 +366,7 @@ def test_a_large_sweep_compacts_at_its_end(
     session = Session(spec, done, tmp_path)
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
-        session.finish(run_trial(trial, session.phase_data(trial.dataset, trial.phase)))
+        session.finish(run_trial(trial, session.arrays(trial)))
     n_files = len(files(done, "trials"))
     api.run_sweep(spec, done.path, tmp_path)
     assert len(files(done, "trials")) == n_files == 4

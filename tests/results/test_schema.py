@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from orchestrator import api
 from orchestrator.core.errors import RunFolderError
@@ -19,6 +20,7 @@ from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
 from orchestrator.results.run import Run
 from orchestrator.results.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
+from orchestrator.spec.loading import parse_spec
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -186,3 +188,18 @@ def test_text_that_is_none_is_damage(table: tuple[str, pa.Table]) -> None:
     odd = pa.array([b"\xff\xfe"] * len(rows), pa.binary()).view(pa.string())
     with pytest.raises(RunFolderError, match=r"here: expected a Parquet file, got a damaged one .*UTF8"):
         check_file(encode(rows.set_column(0, rows.schema.field(0), odd)), "here", name)
+
+
+def test_a_run_of_before_goes_on_as_it_began(tmp_path: Path) -> None:
+    """Its trials had one validation split, all seeds and no finals; the same command trains nothing again."""
+    run = api.open_run(shutil.copytree(FIXTURES / "run-schema-2", tmp_path / "run"))
+    fields = yaml.safe_load((FIXTURES / "run-schema-2" / "spec.yaml").read_text())
+    assert "validation_split" not in fields
+    assert (run.spec.validation_split, run.spec.search.seeds, run.spec.seeds.finals) == ("fixed", "all", 0)
+    same = run.as_begun(parse_spec(fields))
+    assert run.n_missing(same) == run.n_missing(run.spec)
+    run.write_spec(same)
+    again = api.open_run(tmp_path / "run")
+    assert again.as_begun(parse_spec(fields)) == same, "the second time too"
+    with pytest.raises(RunFolderError, match="validation_split: fixed -> seed"):
+        again.check(again.as_begun(parse_spec(fields | {"validation_split": "seed"})))

@@ -510,7 +510,7 @@ def test_arrows_own_extension_types_are_refused(tmp_path: Path, row: dict[str, A
 @pytest.mark.parametrize(
     ("column", "value", "rule"),
     [
-        ("phase", "weird", "one of search, confirm, got 'weird'"),
+        ("phase", "weird", "one of search, finals, confirm, got 'weird'"),
         ("status", "weird", "one of completed, failed, error, got 'weird'"),
         ("hyperparameters", "not json {", "the JSON of a mapping, got 'not json {'"),
         ("hyperparameters", "[" * 100_000, r"the JSON of a mapping, got '\[\["),

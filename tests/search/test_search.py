@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.study import direction_of
 from orchestrator.search.suggestion import Outcome, Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -273,7 +274,7 @@ def test_equal_suggestions_share_their_trials(replay: MakeSpec, batch: int) -> N
     assert cell.n_recorded == cell.n_expected == 6 * 2 + 2
     for suggestion in cell.suggestions:
         expected = [0.9 - 0.01 + math.log10(float(suggestion.hyperparameters["buffer_size"]) + 1) / 100]  # type: ignore[arg-type]
-        assert suggestion.mean("search", "average") == pytest.approx(expected[0], abs=0.01)
+        assert suggestion.mean("validation", "average") == pytest.approx(expected[0], abs=0.01)
     again, nothing = searched(spec, trained)
     assert nothing == {}
     assert history(again) == history(search)
@@ -299,7 +300,7 @@ def test_a_suggestion_with_a_failed_seed_is_not_chosen(replay: MakeSpec) -> None
     assert best.number in failed
     for number in failed:
         assert told[number].state == optuna.trial.TrialState.FAIL
-        assert math.isnan(cell.suggestions[number].mean("search", "average"))
+        assert math.isnan(cell.suggestions[number].mean("validation", "average"))
     assert cell.chosen is not None
     assert cell.chosen.number not in failed
     assert cell.is_finished
@@ -350,11 +351,11 @@ def test_an_error_while_confirming_blocks_too(replay: MakeSpec) -> None:
 def test_the_best_feasible_is_chosen(replay: MakeSpec) -> None:
     search, _ = searched(replay(24))
     cell, spec = search.cells[0], replay(24)
-    feasible = [s for s in cell.suggestions if s.mean("search", "worst_forgetting") <= 0.15]
+    feasible = [s for s in cell.suggestions if s.mean("validation", "worst_forgetting") <= 0.15]
     assert 0 < len(feasible) < 24
-    best = max(feasible, key=lambda s: s.mean("search", "average"))
+    best = max(feasible, key=lambda s: s.mean("validation", "average"))
     assert cell.chosen is best
-    top = min(cell.suggestions, key=lambda s: rank(spec.objective, s.mean("search", spec.objective)))
+    top = min(cell.suggestions, key=lambda s: rank(spec.objective, s.mean("validation", spec.objective)))
     assert top not in feasible, "the limit decided"
 
 
@@ -365,39 +366,39 @@ def test_without_a_feasible_one_nothing_is_confirmed(replay: MakeSpec) -> None:
     assert len(trained) == 24
     miss = cell.nearest_miss()
     assert miss is not None
-    assert miss.mean("search", "worst_forgetting") == min(
-        s.mean("search", "worst_forgetting") for s in cell.suggestions
+    assert miss.mean("validation", "worst_forgetting") == min(
+        s.mean("validation", "worst_forgetting") for s in cell.suggestions
     )
 
 
 def test_a_cost_as_objective_is_minimized(replay: MakeSpec) -> None:
     search, _ = searched(replay(objective="kept_bytes", limits=["average >= 0.85"]))
     cell = search.cells[0]
-    assert cell.study_direction == "minimize"
-    feasible = [s for s in cell.suggestions if s.mean("search", "average") >= 0.85]
-    assert cell.chosen is min(feasible, key=lambda s: s.mean("search", "kept_bytes"))
+    assert direction_of(cell.spec) == "minimize"
+    feasible = [s for s in cell.suggestions if s.mean("validation", "average") >= 0.85]
+    assert cell.chosen is min(feasible, key=lambda s: s.mean("validation", "kept_bytes"))
     assert cell.chosen.hyperparameters["buffer_size"] < 500  # type: ignore[operator]
 
 
 def test_limits_hold_for_the_mean_or_for_every_seed(make_spec: MakeSpec) -> None:
     outcomes = {0: completed(average=0.8, forgetting=0.04), 1: completed(average=0.9, forgetting=0.1)}
-    suggestion = Suggestion(0, {}, {"search": outcomes, "confirm": {}})
+    suggestion = Suggestion(0, {}, {"search": outcomes, "finals": {}, "confirm": {}})
     for aggregate, violation in (("mean", 0.0), ("every_seed", 3.0)):
         spec = make_spec(limits=["forgetting <= 0.07 (tolerance 0.01)"], search={"limits_hold_for": aggregate})
-        assert suggestion.violations("search", spec) == pytest.approx([violation])
-        assert suggestion.is_feasible("search", spec) == (aggregate == "mean")
-        assert suggestion.total_violation("search", spec) == pytest.approx(violation)
-    assert suggestion.mean("search", "average") == pytest.approx(0.85)
-    assert math.isnan(suggestion.mean("confirm", "average"))
-    assert not suggestion.is_feasible("confirm", make_spec())
+        assert suggestion.violations("validation", spec) == pytest.approx([violation])
+        assert suggestion.is_feasible("validation", spec) == (aggregate == "mean")
+        assert suggestion.total_violation("validation", spec) == pytest.approx(violation)
+    assert suggestion.mean("validation", "average") == pytest.approx(0.85)
+    assert math.isnan(suggestion.mean("test", "average"))
+    assert not suggestion.is_feasible("test", make_spec())
 
 
 def test_only_violated_limits_add_up_in_tolerances(make_spec: MakeSpec) -> None:
     spec = make_spec(limits=["forgetting <= 0.1 (tolerance 0.02)", "kept_bytes <= 1000", "average >= 0.5"])
     outcome = completed(average=0.9, forgetting=0.14, kept_bytes=1250.0)
-    suggestion = Suggestion(0, {}, {"search": {0: outcome}, "confirm": {}})
-    assert suggestion.violations("search", spec) == pytest.approx([2.0, 2.5, -8.0])
-    assert suggestion.total_violation("search", spec) == pytest.approx(4.5)
+    suggestion = Suggestion(0, {}, {"search": {0: outcome}, "finals": {}, "confirm": {}})
+    assert suggestion.violations("validation", spec) == pytest.approx([2.0, 2.5, -8.0])
+    assert suggestion.total_violation("validation", spec) == pytest.approx(4.5)
 
 
 @pytest.mark.parametrize("hold_for", ["mean", "every_seed"])
@@ -412,7 +413,8 @@ def test_optuna_gets_the_limits_and_chooses_the_same(replay: MakeSpec, hold_for:
     def note(cell: CellSearch, trial: optuna.trial.FrozenTrial) -> None:
         told.append(trial)
         assert cell._study is not None
-        studies[:] = [cell._study]
+        assert cell._study._study is not None
+        studies[:] = [cell._study._study]
 
     search = SweepSearch(spec, FINGERPRINTS, {}, note)
     drive(search)
@@ -420,8 +422,8 @@ def test_optuna_gets_the_limits_and_chooses_the_same(replay: MakeSpec, hold_for:
     assert [trial.number for trial in told] == list(range(20))
     for trial, suggestion in zip(told, cell.suggestions, strict=True):
         assert list(trial.constraints) == ["worst_forgetting <= 0.15", "kept_bytes <= 400000"]
-        assert list(trial.constraints.values()) == suggestion.violations("search", spec)
-        assert trial.value == suggestion.mean("search", "average")
+        assert list(trial.constraints.values()) == suggestion.violations("validation", spec)
+        assert trial.value == suggestion.mean("validation", "average")
         assert trial.params == suggestion.hyperparameters
     assert cell.chosen is not None
     assert studies[0].best_trial.number == cell.chosen.number

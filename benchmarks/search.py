@@ -1,0 +1,307 @@
+"""How well a search decides, and what it spends: searches replayed over recorded trials, with nothing trained.
+
+`python -m benchmarks.search` takes any table of the form of `benchmarks/recorded/README.md`. Each cell is searched many
+times; a draw decides which recorded seeds stand for the seeds of the spec, and seeds the sampler. A suggestion is
+answered by the recorded configuration that is nearest to it. What a configuration truly does is its mean over all test
+seeds of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.record import TABLE, TEST, VALIDATION, spec_of
+from orchestrator.core.accuracy import compute_metrics
+from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.race import RULES, Rules, chosen_of
+from orchestrator.search.suggestion import Outcome, Suggestion
+from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.sweep_spec import SweepSpec
+from search_spaces import Choices, Distribution
+
+METRICS = ("average", "worst_forgetting", "worst_forgetting_ever")
+LIMITED = "worst_forgetting"
+SHARES = {"tight": 0.15, "medium": 0.35, "loose": 0.60}
+"""How hard a limit is -> share of the configurations that truly meet it."""
+
+_OF_BEFORE: dict[str, Any] = {"search": {"seeds": "all"}, "seeds": {"finals": 0}}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded cell.
+
+    Args:
+        name: `SCENARIO METHOD`.
+        configurations: hyper-parameters of each, C of them.
+        values: split -> metric -> (C, S) float64, NaN where a trial did not complete.
+        seconds: (C,) mean time of a trial.
+    """
+
+    name: str
+    configurations: list[dict[str, Any]]
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    seconds: NDArray[np.float64]
+
+    def truth(self, metric: str) -> NDArray[np.float64]:
+        """Return the mean of a metric over all test seeds (C,)."""
+        return self.values[TEST][metric].mean(axis=1)
+
+    def limit(self, share: float) -> float:
+        """Return the limit on the largest forgetting that a share of the configurations truly meets."""
+        known = np.sort(np.nan_to_num(self.truth(LIMITED), nan=np.inf))
+        n_met = max(round(share * len(known)), 1)
+        return float((known[n_met - 1] + known[min(n_met, len(known) - 1)]) / 2)
+
+    def nearest(self, space: Mapping[str, Distribution], hyperparameters: Mapping[str, Any]) -> int:
+        """Return the configuration nearest to a suggestion, in the space scaled to a cube."""
+        place = _places(space, [hyperparameters])
+        return int(np.argmin(((self._cube(space) - place) ** 2).sum(axis=1)))
+
+    def _cube(self, space: Mapping[str, Distribution]) -> NDArray[np.float64]:
+        if "cube" not in self.__dict__:
+            object.__setattr__(self, "cube", _places(space, self.configurations))
+        cube: NDArray[np.float64] = self.__dict__["cube"]
+        return cube
+
+
+def _places(space: Mapping[str, Distribution], all_values: list[Any]) -> NDArray[np.float64]:
+    """Return where assignments lie in the space scaled to a cube (N, D); choices have an axis each."""
+    rows = []
+    for values in all_values:
+        row: list[float] = []
+        for name, one in space.items():
+            if isinstance(one, Choices):
+                row += [float(values[name] == choice) for choice in one.choices]
+            else:
+                scale = math.log if one.log else float
+                row.append((scale(values[name]) - scale(one.low)) / (scale(one.high) - scale(one.low)))
+        rows.append(row)
+    return np.array(rows)
+
+
+def read_table(path: Path) -> list[Recorded]:
+    """Return the cells of a recorded table."""
+    frame = pq.read_table(path).to_pandas()
+    cells = []
+    for (scenario, method), rows in frame.groupby(["scenario", "method"], observed=True):
+        first = rows.drop_duplicates("configuration").sort_values("configuration")
+        values = {}
+        for split, part in rows[rows["split"].isin([VALIDATION, TEST])].groupby("split", observed=True):
+            part = part.sort_values(["configuration", "seed"])
+            found = [
+                _metrics(np.asarray(one, dtype=float), n)
+                for one, n in zip(part["scores"], part["n_tasks"], strict=True)
+            ]
+            shape = len(first), -1
+            values[str(split)] = {m: np.array([one[m] for one in found]).reshape(shape) for m in METRICS}
+        seconds = rows.groupby("configuration")["seconds"].mean().to_numpy(dtype=float)
+        cells.append(
+            Recorded(f"{scenario} {method}", [json.loads(t) for t in first["hyperparameters"]], values, seconds)
+        )
+    return cells
+
+
+def _metrics(scores: NDArray[np.float64], n_tasks: int) -> dict[str, float]:
+    if not n_tasks:
+        return dict.fromkeys(METRICS, math.nan)
+    found = compute_metrics(scores.reshape(n_tasks + 1, n_tasks))
+    return {name: found[name] for name in METRICS}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to search.
+
+    Args:
+        name: in the printed table.
+        settings: what it changes of the spec.
+        rules: thresholds.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rules: Rules = RULES
+
+
+WAYS = (
+    Way("ours"),
+    Way("ours, all seeds", {"search": {"seeds": "all"}}),
+    Way("ours, no finals", {"seeds": {"finals": 0}}),
+    Way("ours, one confirmed", rules=replace(RULES, n_confirmed=1)),
+    Way("before", _OF_BEFORE),
+    Way("plain TPE", {**_OF_BEFORE, "search": {"seeds": "all", "batch": 1}}),
+    Way("random", {**_OF_BEFORE, "search": {"seeds": "all", "sampler": "random"}}),
+)
+
+
+@dataclass
+class Ended:
+    """What one replayed search came to.
+
+    Args:
+        recommended: configuration, None if nothing is recommended.
+        is_wrong: whether the recommended truly violates the limit.
+        exists: whether any configuration truly meets it.
+        regret: how much worse the recommended is than the best that meets it, as a share of the range that meets it.
+        seconds: of all trials.
+        n_full: trial-seconds in units of a mean trial on all search seeds.
+        reached: `n_full` when the choice was first within 5 % of the best and met the limit; infinite if never.
+    """
+
+    recommended: int | None
+    is_wrong: bool
+    exists: bool
+    regret: float
+    seconds: float
+    n_full: float
+    reached: float
+
+
+class Replay:
+    """One search of a recorded cell under a limit.
+
+    Args:
+        recorded: the cell.
+        way: how it is searched.
+        hardness: a key of `SHARES`.
+        n_suggestions: budget.
+        draw: decides seeds and sampler.
+        base: fields of the spec of the cell.
+    """
+
+    def __init__(self, recorded: Recorded, way: Way, hardness: str, n_suggestions: int, draw: int) -> None:
+        self.recorded, self.way, self.hardness, self.draw = recorded, way, hardness, draw
+        self.limit = recorded.limit(SHARES[hardness])
+        self.spec = self._spec(n_suggestions)
+        self.cell = self.spec.cells[0]
+        generator = np.random.default_rng([draw, 1])
+        n_validation, n_test = (recorded.values[s][LIMITED].shape[1] for s in (VALIDATION, TEST))
+        validation, test = generator.permutation(n_validation), generator.permutation(n_test)
+        seeds = [*self.spec.seeds.of("search"), *self.spec.seeds.of("finals")]
+        self._row = dict(zip(seeds, validation, strict=False)) | dict(
+            zip(self.spec.seeds.of("confirm"), test, strict=False)
+        )
+        self._configuration: dict[int, int] = {}
+
+    def _spec(self, n_suggestions: int) -> SweepSpec:
+        base = spec_of(self.recorded.name).model_dump(mode="json", exclude_unset=True)
+        own = self.way.settings
+        search = {"suggestions": n_suggestions, "seed": self.draw, **own.get("search", {})}
+        limits = [f"{LIMITED} <= {self.limit:.6f}"]
+        return parse_spec({**base, **own, "search": search, "limits": limits, "objective": "average"})
+
+    def run(self) -> Ended:
+        """Search to the end."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        search = CellSearch(self.spec, self.cell, "", rules=self.way.rules)
+        waiting = search.start()
+        spent, reached = 0.0, math.inf
+        n_batches = 0
+        while waiting:
+            following: list[PlannedTrial] = []
+            for trial in waiting:
+                configuration = self._of(search.suggestions[trial.suggestion])
+                spent += self.recorded.seconds[configuration]
+                following += search.record(trial.spec.key, self._outcome(configuration, trial))
+            if len(search.suggestions) != n_batches:
+                n_batches = len(search.suggestions)
+            if math.isinf(reached) and self._is_near(self._choice(search)):
+                reached = spent
+            waiting = following
+        last = search.confirmed[-1] if search.confirmed else None
+        recommended = self._of(last) if last is not None and last.is_feasible("test", self.spec) else None
+        full = float(self.recorded.seconds.mean()) * len(self.spec.seeds.of("search"))
+        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
+        met = truth <= self.limit
+        is_wrong = recommended is not None and not bool(met[recommended])
+        regret = math.nan
+        if recommended is not None and not is_wrong:
+            regret = float(objective[met].max() - objective[recommended])
+        return Ended(recommended, is_wrong, bool(met.any()), regret, spent, spent / full, reached / full)
+
+    def _choice(self, search: CellSearch) -> Suggestion | None:
+        """Return what would be chosen if the search ended now."""
+        if self.spec.is_of_before:
+            return search.best_feasible()
+        found = chosen_of(self.spec, search.suggestions, search._evidence(), self.way.rules)
+        return found[0] if found else None
+
+    def _is_near(self, suggestion: Suggestion | None) -> bool:
+        if suggestion is None:
+            return False
+        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
+        met, place = truth <= self.limit, self._of(suggestion)
+        return bool(met[place]) and bool(objective[place] >= 0.95 * objective[met].max())
+
+    def _of(self, suggestion: Suggestion) -> int:
+        if suggestion.number not in self._configuration:
+            found = self.recorded.nearest(self.cell.space.distributions, suggestion.hyperparameters)
+            self._configuration[suggestion.number] = found
+        return self._configuration[suggestion.number]
+
+    def _outcome(self, configuration: int, trial: PlannedTrial) -> Outcome:
+        split = TEST if trial.spec.phase == "confirm" else VALIDATION
+        row = self._row[trial.spec.seed]
+        values = {name: float(self.recorded.values[split][name][configuration, row]) for name in METRICS}
+        return Outcome("failed" if math.isnan(values["average"]) else "completed", values)
+
+
+def replay(job: tuple[Recorded, Way, str, int, int]) -> Ended:
+    """Run one search."""
+    warnings.simplefilter("ignore")
+    return Replay(*job).run()
+
+
+def summary(found: list[Ended]) -> dict[str, float]:
+    """Return rates over searches."""
+    given = [one for one in found if one.recommended is not None]
+    possible = [one for one in found if one.exists]
+    return {
+        "wrong": sum(one.is_wrong for one in given) / max(len(given), 1),
+        "right": sum(one.recommended is not None and not one.is_wrong for one in possible) / max(len(possible), 1),
+        "regret": float(np.nanmean([one.regret for one in found])),
+        "spent": float(np.mean([one.n_full for one in found])),
+        "reached": float(np.median([one.reached for one in found])),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser("benchmarks.search", description=__doc__)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--suggestions", type=int, default=24)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--cells", choices=("all", "even", "odd"), default="all")
+    parser.add_argument("--ways", default="")
+    options = parser.parse_args()
+    cells = read_table(options.table)
+    cells = {"all": cells, "even": cells[::2], "odd": cells[1::2]}[options.cells]
+    ways = [way for way in WAYS if not options.ways or way.name in options.ways.split(";")]
+    with ProcessPoolExecutor(options.processes) as pool:
+        for way in ways:
+            for hardness in SHARES:
+                jobs = [
+                    (cell, way, hardness, options.suggestions, draw) for cell in cells for draw in range(options.draws)
+                ]
+                row = summary(list(pool.map(replay, jobs, chunksize=8)))
+                shown = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+                print(f"{way.name:22} {hardness:7} {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
