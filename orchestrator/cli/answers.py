@@ -19,8 +19,8 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
 
     Returns: how many trials are missing, and the scenarios without a recommendation.
     """
-    from orchestrator.report.answer import note_on_others, summarise
     from orchestrator.report.answer_view import render_answer
+    from orchestrator.search.answer import note_on_others, summarise
 
     trials, search = run.trials(), run.search(spec)
     scenarios = summarise(search, trials)

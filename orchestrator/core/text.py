@@ -33,3 +33,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things, such as `1 seed` or `3 seeds`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Score
-from orchestrator.core.text import visible
-from orchestrator.report.answer import CellSummary, ScenarioSummary, n_met, spread
-from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
+from orchestrator.core.text import counted, visible
+from orchestrator.report.numbers import UNKNOWN, number, value_text
+from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.scores import ACCURACY
-from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, counted
+from orchestrator.core.text import counted, visible
+from orchestrator.report.numbers import UNKNOWN
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import ReadReport
 from orchestrator.trial.data_summary import StreamSummary, fineness_warnings

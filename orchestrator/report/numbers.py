@@ -34,11 +34,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def counted(n: int, noun: str) -> str:
-    """Return a number of things, such as `1 seed` or `3 seeds`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def value_text(value: Any) -> str:
     """Return the value of a hyper-parameter: floats with 4 significant digits, others unchanged."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

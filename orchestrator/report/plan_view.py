@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from orchestrator.core.text import counted
 from orchestrator.execution.capacity import NodeResources, share_slots
 from orchestrator.report.data_view import render_data
-from orchestrator.report.numbers import counted, duration
+from orchestrator.report.numbers import duration
 from orchestrator.spec.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from orchestrator.core.metrics import ACCURACY_METRICS
 from orchestrator.core.scores import ACCURACY, Measurement, Score
-from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, counted, number, value_text
+from orchestrator.core.text import counted, visible
+from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
 from orchestrator.streams.stream import Stream

@@ -268,6 +268,13 @@ class CellSearch:
 
     # What others ask.
 
+    def may_be_chosen(self, suggestion: Suggestion) -> bool:
+        """Return whether a suggestion meets the limits on validation, or is not unlikely to."""
+        if self.spec.is_of_before or not suggestion.on("validation"):
+            return suggestion.is_feasible(self.judged_split, self.spec)
+        likely = self._evidence().feasibility(suggestion)
+        return likely >= self.rules.least or suggestion.is_feasible("validation", self.spec)
+
     @property
     def judged_split(self) -> Split:
         """Return the split that suggestions are judged on: `test` if the sweep has no search seeds."""

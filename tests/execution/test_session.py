@@ -18,8 +18,8 @@ from orchestrator.cli.main import app
 from orchestrator.core.errors import DataError, RunFolderError, StorageError
 from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import Progress, Session, outcome_of
-from orchestrator.report.answer import summarise
 from orchestrator.results.run import Run
+from orchestrator.search.answer import summarise
 from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec

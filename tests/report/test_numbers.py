@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from orchestrator.report.numbers import counted, duration, number
+from orchestrator.core.text import counted
+from orchestrator.report.numbers import duration, number
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 
 from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import outcome_of
-from orchestrator.report.answer import CellSummary, ScenarioSummary, Spread, n_met, note_on_others, spread, summarise
 from orchestrator.results.rows import trial_row
 from orchestrator.results.schema import TRIALS_SCHEMA
+from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, note_on_others, spread, summarise
+from orchestrator.search.certainty import Spread
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import parse_spec

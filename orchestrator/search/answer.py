@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 
 import pandas as pd
 
-from orchestrator.report.numbers import counted
+from orchestrator.core.text import counted
 from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.certainty import Spread
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
@@ -23,28 +23,6 @@ from search_spaces import Constraint
 from strategies import find_method
 
 _LEAST_ABOVE_CHANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number over seeds.
-
-    Args:
-        values: one a seed.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Return the mean, NaN if there is no value."""
-        return fmean(self.values) if self.values else math.nan
-
-    @property
-    def std(self) -> float:
-        """Return the sample standard deviation, NaN if there are fewer than two values or one of them is NaN."""
-        known = len(self.values) > 1 and all(map(math.isfinite, self.values))
-        return stdev(self.values) if known else math.nan
 
 
 @dataclass(frozen=True)
@@ -60,6 +38,8 @@ class CellSummary:
         is_finished: whether no trial of the cell is missing.
         constant: average score of the best constant answer; NaN if it tells nothing.
         untrained: average score of the untrained model; NaN if it was not measured.
+        is_candidate: whether the chosen suggestion was chosen because it may meet the limits.
+        tried: suggestions that were measured on the test split before the chosen one, and broke a limit there.
     """
 
     cell: Cell
@@ -70,6 +50,8 @@ class CellSummary:
     is_finished: bool = True
     constant: float = math.nan
     untrained: float = math.nan
+    is_candidate: bool = True
+    tried: tuple[Suggestion, ...] = ()
 
     @property
     def is_at_chance(self) -> bool:
@@ -116,6 +98,7 @@ class ScenarioSummary:
         vetoed: cells that did better on validation but violated a limit, or had failed trials, on test.
         nearest_miss: if nothing is feasible, the cell, suggestion and split that violate the limits least.
         meaningless: if nothing can be recommended because nothing was learned, the cell that shows it.
+        runners_up: cells that meet the limits on test too, best on validation first.
     """
 
     scenario: str
@@ -124,6 +107,7 @@ class ScenarioSummary:
     vetoed: tuple[CellSummary, ...]
     nearest_miss: tuple[CellSummary, Suggestion, Split] | None = None
     meaningless: CellSummary | None = None
+    runners_up: tuple[CellSummary, ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -186,6 +170,8 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         search.is_finished,
         _mean(rows["constant_score"].where(rows["score"] != "accuracy", rows["chance_accuracy"])),
         _mean(rows["untrained_score"]),
+        chosen is not None and search.may_be_chosen(chosen),
+        tuple(s for s in search.confirmed if s is not chosen),
     )
 
 
@@ -200,7 +186,7 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
         chosen = cell.chosen
         if chosen is None or cell.is_reference or not cell.is_complete:
             continue
-        if has_search and not chosen.is_feasible("validation", spec):
+        if has_search and not cell.is_candidate:
             continue
         judged: Split = "validation" if has_search else "test"
         value = chosen.mean(judged, spec.objective)
@@ -213,7 +199,9 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
     meaningless = _meaningless(cells, best)
     if meaningless is not None:
         return ScenarioSummary(scenario, cells, None, vetoed, None, meaningless)
-    return ScenarioSummary(scenario, cells, best, vetoed, None if best else _nearest(spec, cells))
+    return ScenarioSummary(
+        scenario, cells, best, vetoed, None if best else _nearest(spec, cells), runners_up=tuple(feasible[1:])
+    )
 
 
 def _meaningless(cells: tuple[CellSummary, ...], best: CellSummary | None) -> CellSummary | None:
@@ -232,7 +220,7 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
     for index, cell in enumerate(cells):
         if cell.is_reference:
             continue
-        was_feasible = cell.chosen is not None and (not has_search or cell.chosen.is_feasible("validation", spec))
+        was_feasible = cell.chosen is not None and (not has_search or cell.is_candidate)
         if cell.chosen is not None and was_feasible:
             if not cell.is_complete:
                 continue

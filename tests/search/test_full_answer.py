@@ -1,0 +1,86 @@
+"""The whole answer as typed objects and as JSON: how sure, what blocks, what another limit would give."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from orchestrator.search.full_answer import Answer, ScenarioAnswer, answer_of
+from tests.search.test_answer import Rows, plain, with_replay
+
+SCENARIO = "split-digits/task"
+
+
+def answer(rows: Rows) -> Answer:
+    rows.run()
+    return answer_of(rows.search(), rows.frame())
+
+
+def scenario(rows: Rows) -> ScenarioAnswer:
+    return answer(rows).scenario(SCENARIO)
+
+
+def test_the_recommended_and_the_runner_up() -> None:
+    """replay is better by 0.06 and 0.12 on the two test seeds."""
+    found = scenario(with_replay([(0.9, 0.02), (0.9, 0.02)], [(0.84, 0.02), (0.92, 0.04)]))
+    assert (found.status, found.recommended, found.runner_up) == ("recommended", "replay", "ewc")
+    replay, ewc = found.method("replay"), found.method("ewc")
+    assert replay.test is not None
+    accuracy = replay.test.numbers["average"]
+    assert accuracy.mean == pytest.approx(0.88)
+    half = 12.706 * 0.04 * math.sqrt(2) / math.sqrt(2)  # t(0.975, 1) · s / √n
+    assert (accuracy.low, accuracy.high) == pytest.approx((0.88 - half, 0.88 + half), abs=1e-4)
+    (limit,) = replay.test.limits
+    assert (limit.limit, limit.is_met, limit.new_run.n_met, limit.new_run.n_seeds) == (
+        "worst_forgetting <= 0.1",
+        True,
+        2,
+        2,
+    )
+    assert limit.margin == pytest.approx(0.07)
+    assert limit.new_run.at_least == pytest.approx(math.sqrt(0.05))
+    assert ewc.against_recommended is not None
+    assert ewc.against_recommended.difference == pytest.approx(0.09)
+    assert not ewc.against_recommended.is_told_apart
+    assert ewc.against_recommended.n_more_seeds is not None
+    assert replay.against_recommended is None
+
+
+def test_what_another_limit_would_give() -> None:
+    """On validation, ewc has 0.81 at 0.05 and 0.90 at 0.20; naive 0.7 at 0.3 never pays; joint is left out."""
+    found = scenario(plain())
+    steps = found.what_if["worst_forgetting <= 0.1"]
+    assert [(step.method, step.suggestion) for step in steps] == [("ewc", 0), ("ewc", 1)]
+    assert [step.limit for step in steps] == pytest.approx([0.05, 0.20])
+    assert [step.objective for step in steps] == pytest.approx([0.81, 0.90])
+
+
+def test_the_cheapest_relaxation() -> None:
+    """Two limits: ewc's first suggestion violates 0.03 by 0.02; the other limit is met by all."""
+    rows = plain(limits=["worst_forgetting <= 0.03", "kept_bytes <= 200"])
+    found = scenario(rows)
+    assert (found.status, found.recommended) == ("nothing meets the limits", None)
+    assert found.blocking == {"worst_forgetting <= 0.03": pytest.approx(0.02)}
+    assert found.relaxation is not None
+    assert (found.relaxation.limit, found.relaxation.method) == ("worst_forgetting <= 0.03", "ewc")
+    assert (found.relaxation.value, found.relaxation.by) == pytest.approx((0.05, 0.02))
+
+
+def test_how_far_validation_and_test_differ() -> None:
+    """ewc's first suggestion: 0.81 less 0.79; naive and joint: nothing. Three were measured on both."""
+    found = scenario(plain())
+    assert found.validation_less_test["average"] == pytest.approx(0.02 / 3)
+
+
+def test_json_is_plain_and_complete() -> None:
+    rows = plain()
+    found = answer(rows)
+    read = json.loads(found.to_json())
+    assert read["version"] == 1
+    assert [one["scenario"] for one in read["scenarios"]] == [SCENARIO]
+    assert read["scenarios"][0]["recommended"] == "ewc"
+    assert {one["method"] for one in read["scenarios"][0]["methods"]} == {"naive", "joint", "ewc", "replay"}
+    assert read["n_missing"] == found.n_missing > 0, "replay has no result"
+    assert "NaN" not in found.to_json()
