@@ -33,12 +33,8 @@ def test_the_recommended_and_the_runner_up() -> None:
     half = 12.706 * 0.04 * math.sqrt(2) / math.sqrt(2)  # t(0.975, 1) · s / √n
     assert (accuracy.low, accuracy.high) == pytest.approx((0.88 - half, 0.88 + half), abs=1e-4)
     (limit,) = replay.test.limits
-    assert (limit.limit, limit.is_met, limit.new_run.n_met, limit.new_run.n_seeds) == (
-        "worst_forgetting <= 0.1",
-        True,
-        2,
-        2,
-    )
+    assert (limit.limit, limit.is_met) == ("worst_forgetting <= 0.1", True)
+    assert (limit.new_run.n_met, limit.new_run.n_seeds) == (2, 2)
     assert limit.margin == pytest.approx(0.07)
     assert limit.new_run.at_least == pytest.approx(math.sqrt(0.05))
     assert ewc.against_recommended is not None
@@ -59,7 +55,7 @@ def test_what_another_limit_would_give() -> None:
 
 def test_the_cheapest_relaxation() -> None:
     """Two limits: ewc's first suggestion violates 0.03 by 0.02; the other limit is met by all."""
-    rows = plain(limits=["worst_forgetting <= 0.03", "kept_bytes <= 200"])
+    rows = plain(methods=["naive", "joint", "ewc"], limits=["worst_forgetting <= 0.03", "kept_bytes <= 200"])
     found = scenario(rows)
     assert (found.status, found.recommended) == ("nothing meets the limits", None)
     assert found.blocking == {"worst_forgetting <= 0.03": pytest.approx(0.02)}

@@ -56,10 +56,7 @@ def run(
 def history(search: SweepSearch) -> list[Any]:
     return [
         (
-            [
-                (s.hyperparameters, {phase: sorted(found) for phase, found in s.outcomes.items()})
-                for s in cell.suggestions
-            ],
+            [(s.hyperparameters, {p: sorted(found) for p, found in s.outcomes.items()}) for s in cell.suggestions],
             cell.chosen.number if cell.chosen else None,
             [s.number for s in cell.finalists],
             [s.number for s in cell.confirmed],
