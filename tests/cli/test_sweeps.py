@@ -121,7 +121,7 @@ def test_settings_of_other_streams_may_be_unused(planned: Callable[..., SweepSpe
 
 def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("orchestrator.search.plan.naive_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("orchestrator.search.plan.trial_seconds", lambda *_: 1.0)
     code, out, err = cli(
         "plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", "--workers", "2"
     )

@@ -14,13 +14,17 @@ from rich.console import Console
 
 from orchestrator.report.plan_view import render_plan
 from orchestrator.search import plan as planning_module
-from orchestrator.search.plan import CellPlan, Plan, naive_seconds, plan_sweep
+from orchestrator.search.plan import CellPlan, Plan, TimedCells, middle, plan_sweep
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Dataset
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.sources.builtin import load_dataset
+from search_spaces import SearchSpace
+from search_spaces.space import Choices, FloatRange, IntRange
 
 MakeSpec = Callable[..., SweepSpec]
 DIGITS = load_dataset("digits", Path("nowhere"))
@@ -31,12 +35,13 @@ FIELDS: dict[str, Any] = {
     "search": {"suggestions": 5, "batch": 2},
 }
 N_NAIVE, N_EWC = 2 + 3, 5 * 2 + 3
+ONE_CPU = ResolvedRequest(1.0, 0.0, 1, "cpu")
 GOOD = {"average": 0.9, "worst_forgetting": 0.0}
 
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning_module, "naive_seconds", lambda spec, cell, dataset: 2.0)
+    monkeypatch.setattr(planning_module, "trial_seconds", lambda *_: 2.0)
 
 
 def run_trials(spec: SweepSpec, n_trials: int, values: Mapping[str, float] = GOOD) -> dict[str, Outcome]:
@@ -146,22 +151,46 @@ def test_a_larger_budget_keeps_what_is_there(make_spec: MakeSpec) -> None:
     assert counts(found["ewc"]) == (8, 4, 3, 0), "the confirm trials of the old choice count once it is made again"
 
 
-def test_the_estimate_of_a_method_is_relative_to_naive(make_spec: MakeSpec) -> None:
-    fields = FIELDS | {"methods": ["replay", "joint"], "spaces": {"replay": {"replay_ratio": 0.5, "buffer_size": 9}}}
-    found = plans(make_spec(**fields), {})
-    assert found["replay"].seconds_a_trial == pytest.approx(2.0 * (1 + 4 / 5)), (
-        "as many remembered as new, 4 tasks of 5"
+def test_a_stream_and_a_method_are_timed_once(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(
+        scenarios=["split-digits/task", "split-digits/class", "rotated-digits/domain"],
+        methods=["naive", "replay"],
+        spaces={"split-digits/class replay": {"buffer_size": 9}},
+        resources={"threads": 3},
     )
-    assert found["joint"].seconds_a_trial == pytest.approx(2.0 * 3), "1 + 2 + 3 + 4 + 5 tasks instead of 5"
+    timed: list[tuple[str, str, dict[str, Any], str, int]] = []
+
+    def record(trial: TrialSpec, data: PhaseData, device: str, threads: int) -> float:
+        timed.append((trial.stream, trial.method, trial.hyperparameters, trial.phase, threads))
+        return float(len(timed))
+
+    monkeypatch.setattr(planning_module, "trial_seconds", record)
+    cells = TimedCells(spec, {"digits": DIGITS})
+    assert [cells.seconds(cell) for cell in spec.cells] == [1, 2, 1, 3, 4, 5]
+    assert [(stream, method) for stream, method, *_ in timed] == [
+        ("split-digits", "naive"),
+        ("split-digits", "replay"),
+        ("split-digits", "replay"),
+        ("rotated-digits", "naive"),
+        ("rotated-digits", "replay"),
+    ]
+    assert timed[1][2]["replay_ratio"] == pytest.approx(0.5)
+    assert timed[1][2]["buffer_size"] == 500
+    assert timed[2][2]["buffer_size"] == 9
+    assert [phase for *_, phase, _ in timed] == ["confirm", "search", "search", "confirm", "search"]
+    assert {threads for *_, threads in timed} == {3}
 
 
-def test_timing_some_steps_gives_a_plausible_time(make_spec: MakeSpec, digits: Dataset) -> None:
-    spec = make_spec()
-    seconds = naive_seconds(spec, spec.cells[0], digits)
-    twice = spec.training.model_copy(update={"epochs": 200})
-    longer = naive_seconds(spec.model_copy(update={"training": twice}), spec.cells[0], digits)
-    assert 0.001 < seconds < 30
-    assert longer > 20 * seconds, "200 times the epochs"
+def test_the_middle_of_what_is_searched() -> None:
+    searched = {
+        "a": FloatRange(0.1, 10.0, log=True),
+        "b": FloatRange(0.0, 1.0, step=0.4),
+        "c": IntRange(1, 6),
+        "d": IntRange(10, 1000, log=True),
+        "e": Choices((1, 2, 3)),
+    }
+    found = middle(SearchSpace(searched, {}, {}))
+    assert found == {"a": pytest.approx(1.0), "b": pytest.approx(0.4), "c": 3, "d": 100, "e": 2}
 
 
 # What the terminal shows.
@@ -206,6 +235,6 @@ def test_trials_at_once_follow_the_requests(make_spec: MakeSpec, monkeypatch: py
 def test_a_cell_that_is_complete_has_no_time(make_spec: MakeSpec) -> None:
     spec = make_spec(methods=["naive"])
     cell = parse_spec({"methods": ["naive"]}).cells[0]
-    text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, math.nan, False)}, 1)
+    text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, 0, math.nan, False, ONE_CPU)}, 1)
     assert "nan" not in text
     assert "about 0 s" in text
