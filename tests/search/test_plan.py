@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from orchestrator.execution.budget import Budget
 from orchestrator.report.plan_view import render_plan
 from orchestrator.search import plan as planning_module
 from orchestrator.search.plan import CellPlan, Plan, TimedCells, middle, plan_sweep
@@ -196,20 +198,40 @@ def test_the_middle_of_what_is_searched() -> None:
 # What the terminal shows.
 
 
-def text_of(spec: SweepSpec, cells: dict[str, CellPlan], workers: int | None) -> str:
+def text_of(spec: SweepSpec, cells: dict[str, CellPlan], workers: int | None, prices: Budget | None = None) -> str:
     console = Console(file=StringIO(), width=160)
-    console.print(render_plan(spec, Plan(Path("runs/a"), tuple(cells.values())), workers))
+    console.print(render_plan(spec, Plan(Path("runs/a"), tuple(cells.values())), workers, prices))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def test_the_totals(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS)
     text = text_of(spec, plans(spec, run_trials(spec, N_NAIVE + 4)), 2)
-    assert "9 trials done, up to 9 to do in runs/a" in text
+    assert "9 trials done, at most 9 to do in runs/a, 9 expected" in text
     assert "about 18 s with 2 trials at once, estimated from trials of this run" in text
     assert [line.split()[:5] for line in text.splitlines() if " ewc " in line] == [
-        ["split-digits/task", "ewc", "4", "9", "4.0"]
+        ["split-digits/task", "ewc", "4", "9", "9"]
     ]
+
+
+def test_hours_and_cost(make_spec: MakeSpec) -> None:
+    """13 trials of ewc take 1800 s on 2 CPUs and half a GPU each; 5 of naive take 3600 s on 1 CPU."""
+    spec = make_spec(**FIELDS, resources={"methods": {"ewc": {"cpus": 2, "gpus": 0.5}}})
+    cells = plans(spec, {})
+    cells["naive"] = replace(cells["naive"], seconds_a_trial=3600.0)
+    cells["ewc"] = replace(cells["ewc"], seconds_a_trial=1800.0)
+    assert "about 18 CPU hours and 3.25 GPU hours\n" in text_of(spec, cells, 1)
+    prices = Budget(price_per_hour=0.5, gpu_price_per_hour=2.0)
+    assert "about 18 CPU hours and 3.25 GPU hours, which cost about 15.50\n" in text_of(spec, cells, 1, prices)
+
+
+def test_what_diverges_at_once_is_not_counted(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    cells = plans(spec, {})
+    cells["ewc"] = replace(cells["ewc"], seconds_a_trial=math.nan)
+    text = text_of(spec, cells, 1)
+    assert "about 10 s with 1 trial at once" in text
+    assert "not counted, since their trials diverge at once: split-digits/task ewc" in text
 
 
 def test_an_estimate_says_that_it_is_timed_here(make_spec: MakeSpec) -> None:
