@@ -146,9 +146,10 @@ class TuneSearcher(Searcher):
         reached = self.session.spending.reached
         if reached and not self._has_said_budget:
             self._has_said_budget = True
+            n = self.n_in_flight
             self.say(
-                f"{reached[0].upper()}{reached[1:]} is reached: finishing {self.n_in_flight} trials in flight. "
-                "Run the same command again to go on."
+                f"{reached[0].upper()}{reached[1:]} is reached: finishing {n} {'trial' if n == 1 else 'trials'} in "
+                "flight. Run the same command again to go on."
             )
         return self.draining
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from orchestrator.execution.capacity import NodeResources, share_slots
 from orchestrator.report.data_view import render_data
-from orchestrator.report.numbers import counted, duration
+from orchestrator.report.numbers import counted, duration, money
 from orchestrator.spec.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _hours(cells: Sequence[CellPlan], prices: Budget | None) -> str:
     if prices is None or not prices.has_price:
         return text
     cost = sum(cell.seconds / 3600 * prices.price_of(cell.request) for cell in cells)
-    return f"{text}, which cost about {cost:.2f}"
+    return f"{text}, which cost about {money(cost)}"
 
 
 def _hours_text(hours: float) -> str:

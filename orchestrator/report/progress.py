@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, counted, duration, number
+from orchestrator.report.numbers import UNKNOWN, counted, duration, money, number
 
 if TYPE_CHECKING:
     from orchestrator.execution.budget import Spending
@@ -84,7 +84,8 @@ class ProgressDisplay:
         if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             # The next trial takes this one's slot at once.
-            self.say(self._line(session, len(session.search.running) + (session.search.n_waiting > 0)))
+            has_next = session.search.n_waiting > 0 and not session.spending.reached
+            self.say(self._line(session, len(session.search.running) + has_next))
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
@@ -141,7 +142,7 @@ def _budget_left(left: Mapping[str, float]) -> str:
     """Return what is left of each budget as the end of a line, such as `; budget left: 12 min, 80 trials`."""
     shown = [duration(left["seconds"])] if "seconds" in left else []
     shown += [counted(int(left["trials"]), "trial")] if "trials" in left else []
-    shown += [f"{left['cost']:.2f} of the cost"] if "cost" in left else []
+    shown += [f"{money(left['cost'])} of the cost"] if "cost" in left else []
     return f"; budget left: {', '.join(shown)}" if shown else ""
 
 

@@ -269,7 +269,7 @@ def test_a_budget_ends_a_sweep_in_order(
     assert len(sweep.run.trials()) == n_trained, "those in flight finish and are written"
     (said,) = sweep.said
     assert said.startswith(f"{name} is reached: finishing ")
-    assert said.endswith(" trials in flight. Run the same command again to go on.")
+    assert said.endswith(" in flight. Run the same command again to go on.")
     assert sweep.searcher.draining
     assert sweep.searcher.has_ended
     assert sweep.searcher.n_workers_wanted(1.0, 0.0) == 0
