@@ -52,7 +52,7 @@ def render_plan(spec: SweepSpec, plan: Plan, workers: int | None, prices: Budget
         f"about {duration(seconds)} with {counted(slots, 'trial')} at once, estimated from {source}, without the "
         "cluster's start",
         _hours([cell for cell in plan.cells if cell.cell.name not in unknown], prices),
-        *([f"not counted, since their trials diverge at once: {', '.join(unknown)}"] if unknown else []),
+        *([f"not counted, since their trials fail at once: {', '.join(unknown)}"] if unknown else []),
         *_changes(plan, n_to_do),
     )
 

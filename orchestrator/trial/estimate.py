@@ -15,7 +15,7 @@ from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.setup import set_up
-from strategies import Learner, TrialDivergedError
+from strategies import Learner
 
 MOST_SECONDS = 0.3
 """How long a trial is measured, about: no further task is begun after that, but three are always measured."""
@@ -70,7 +70,7 @@ class SampledLearner(Learner):
 
 
 def trial_seconds(spec: TrialSpec, data: PhaseData, device: str = "cpu", threads: int = 1) -> float:
-    """Return about how long a trial takes here; NaN if it diverges at once.
+    """Return about how long a trial takes here; NaN if its first task fails, as by diverging.
 
     A few steps of each task are taken, in order, so that remembered examples, consolidation and growing networks
     are felt. What a method does between its steps is run in full, and each evaluation once or twice. Other work on the
@@ -93,7 +93,7 @@ def trial_seconds(spec: TrialSpec, data: PhaseData, device: str = "cpu", threads
         begun = time.perf_counter() - clock
         evaluator = Evaluator(stream, learner, spec.ranked_scores)
         training, evaluation, n_steps = list[float](), list[float](), list[int]()
-        with suppress(TrialDivergedError):
+        with suppress(Exception):  # a trial that fails is a result, and no reason to end a plan
             for task in range(stream.n_tasks):
                 n_before = learner.n_steps
                 training.append(_train(learner, stream, task))

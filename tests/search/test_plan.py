@@ -225,13 +225,13 @@ def test_hours_and_cost(make_spec: MakeSpec) -> None:
     assert "about 18 CPU hours and 3.25 GPU hours, which cost about 15.50\n" in text_of(spec, cells, 1, prices)
 
 
-def test_what_diverges_at_once_is_not_counted(make_spec: MakeSpec) -> None:
+def test_what_fails_at_once_is_not_counted(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS)
     cells = plans(spec, {})
     cells["ewc"] = replace(cells["ewc"], seconds_a_trial=math.nan)
     text = text_of(spec, cells, 1)
     assert "about 10 s with 1 trial at once" in text
-    assert "not counted, since their trials diverge at once: split-digits/task ewc" in text
+    assert "not counted, since their trials fail at once: split-digits/task ewc" in text
 
 
 def test_an_estimate_says_that_it_is_timed_here(make_spec: MakeSpec) -> None:

@@ -141,15 +141,16 @@ def test_after_a_while_no_further_task_is_begun(
     assert tasks == [0, 1, 2]
 
 
-def test_a_trial_that_diverges_is_estimated_from_before(
-    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [TrialDivergedError("the loss is nan"), TypeError("a method's own bug")])
+def test_a_trial_that_fails_is_estimated_from_before(
+    make_trial: MakeTrial, digits: Dataset, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     learn, first_bad = SampledLearner.learn, 0
 
     def diverge(self: SampledLearner, task: Any, between_steps: Any = None) -> None:
         learn(self, task, between_steps)
         if task.index >= first_bad:
-            raise TrialDivergedError("the loss is nan")
+            raise error
 
     monkeypatch.setattr(SampledLearner, "learn", diverge)
     assert math.isnan(trial_seconds(make_trial(), digits.phase("confirm", 0.0)))
