@@ -161,7 +161,7 @@ def plan(
     from orchestrator.execution.session import fingerprints
     from orchestrator.results.run import Run
     from orchestrator.results.software_changes import software_changes
-    from orchestrator.search.plan import Plan, plan_sweep
+    from orchestrator.search.plan import Plan, device_notes, plan_sweep
     from orchestrator.search.sweep_search import SweepSearch
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
@@ -175,8 +175,8 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes))
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
+    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells))
     return Plan(opened.where, tuple(cells), tuple(changes), notes, tuple(data))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,15 +115,20 @@ def plan_sweep(
     return plans
 
 
+def device_notes(plans: Iterable[CellPlan]) -> Iterator[str]:
+    """Yield what a user should know of the device that trials were timed on."""
+    timed = [plan for plan in plans if plan.n_at_most and not plan.is_measured]
+    if any(plan.request.device == "cuda" for plan in timed) and not torch.cuda.is_available():
+        yield "trials on GPUs are timed on the CPU, since there is no GPU here; their hours are those of the CPU"
+
+
 def expected_trials(cell_search: CellSearch) -> int:
     """Return how many trials of a cell are likely left: as many as at most, since nothing is raced yet."""
     return cell_search.n_unknown
 
 
 class TimedCells:
-    """Estimates from a few training steps on this machine, one for each stream, method and what is searched.
-
-    Incremental types share an estimate: they differ in their heads, and in how often a task is evaluated.
+    """Estimates of cells without rows, from a few training steps on this machine.
 
     Args:
         spec: the sweep.
@@ -134,24 +139,18 @@ class TimedCells:
         self._spec = spec
         self._datasets = datasets
         self._phases: dict[tuple[str, Phase], PhaseData] = {}
-        self._seconds: dict[tuple[str, ...], float] = {}
 
     def seconds(self, cell: Cell) -> float:
         """Return about how long a trial of the cell takes, in the middle of what is searched.
 
-        What asks for a GPU is timed on the CPU if there is none here.
+        Every scenario of a stream is timed: in `task`, a batch with examples of several tasks passes several heads,
+        which doubles the time of small models. What asks for a GPU is timed on the CPU if there is none here.
         """
-        request = self._spec.resources.of(cell.scenario, cell.method)
-        key = (cell.stream, cell.method, repr(cell.space), repr(request))
-        if key not in self._seconds:
-            seeds = self._spec.seeds
-            phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
-            trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")
-            device = request.device if torch.cuda.is_available() else "cpu"
-            self._seconds[key] = trial_seconds(
-                trial, self._data(dataset_of(cell.stream), phase), device, request.threads
-            )
-        return self._seconds[key]
+        request, seeds = self._spec.resources.of(cell.scenario, cell.method), self._spec.seeds
+        phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
+        trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")
+        device = request.device if torch.cuda.is_available() else "cpu"
+        return trial_seconds(trial, self._data(dataset_of(cell.stream), phase), device, request.threads)
 
     def _data(self, name: str, phase: Phase) -> PhaseData:
         if (name, phase) not in self._phases:

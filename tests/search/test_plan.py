@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.execution.budget import Budget
 from orchestrator.report.plan_view import render_plan
 from orchestrator.search import plan as planning_module
-from orchestrator.search.plan import CellPlan, Plan, TimedCells, middle, plan_sweep
+from orchestrator.search.plan import CellPlan, Plan, TimedCells, device_notes, middle, plan_sweep
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.fields import ResolvedRequest
@@ -153,34 +153,27 @@ def test_a_larger_budget_keeps_what_is_there(make_spec: MakeSpec) -> None:
     assert counts(found["ewc"]) == (8, 4, 3, 0), "the confirm trials of the old choice count once it is made again"
 
 
-def test_a_stream_and_a_method_are_timed_once(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_is_timed_in_the_middle_of_its_space(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(
-        scenarios=["split-digits/task", "split-digits/class", "rotated-digits/domain"],
+        scenarios=["split-digits/task", "split-digits/class"],
         methods=["naive", "replay"],
         spaces={"split-digits/class replay": {"buffer_size": 9}},
         resources={"threads": 3},
     )
-    timed: list[tuple[str, str, dict[str, Any], str, int]] = []
+    timed: list[TrialSpec] = []
 
     def record(trial: TrialSpec, data: PhaseData, device: str, threads: int) -> float:
-        timed.append((trial.stream, trial.method, trial.hyperparameters, trial.phase, threads))
+        assert (device, threads) == ("cpu", 3)
+        timed.append(trial)
         return float(len(timed))
 
     monkeypatch.setattr(planning_module, "trial_seconds", record)
     cells = TimedCells(spec, {"digits": DIGITS})
-    assert [cells.seconds(cell) for cell in spec.cells] == [1, 2, 1, 3, 4, 5]
-    assert [(stream, method) for stream, method, *_ in timed] == [
-        ("split-digits", "naive"),
-        ("split-digits", "replay"),
-        ("split-digits", "replay"),
-        ("rotated-digits", "naive"),
-        ("rotated-digits", "replay"),
-    ]
-    assert timed[1][2]["replay_ratio"] == pytest.approx(0.5)
-    assert timed[1][2]["buffer_size"] == 500
-    assert timed[2][2]["buffer_size"] == 9
-    assert [phase for *_, phase, _ in timed] == ["confirm", "search", "search", "confirm", "search"]
-    assert {threads for *_, threads in timed} == {3}
+    assert [cells.seconds(cell) for cell in spec.cells] == [1, 2, 3, 4]
+    assert [trial.cell for trial in timed] == [cell.name for cell in spec.cells]
+    assert [trial.phase for trial in timed] == ["confirm", "search", "confirm", "search"]
+    assert timed[1].hyperparameters["replay_ratio"] == pytest.approx(0.5)
+    assert [trial.hyperparameters["buffer_size"] for trial in timed[1::2]] == [500, 9]
 
 
 def test_the_middle_of_what_is_searched() -> None:
@@ -223,6 +216,15 @@ def test_hours_and_cost(make_spec: MakeSpec) -> None:
     assert "about 18 CPU hours and 3.25 GPU hours\n" in text_of(spec, cells, 1)
     prices = Budget(price_per_hour=0.5, gpu_price_per_hour=2.0)
     assert "about 18 CPU hours and 3.25 GPU hours, which cost about 15.50\n" in text_of(spec, cells, 1, prices)
+
+
+def test_gpu_trials_that_are_timed_on_the_cpu_are_noted(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(**FIELDS, resources={"methods": {"ewc": {"gpus": 0.5}}})
+    for has_gpu, n_notes in ((False, 1), (True, 0)):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert len(list(device_notes(plans(spec, {}).values()))) == n_notes
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert list(device_notes(plans(spec, run_trials(spec, 10_000)).values())) == []
 
 
 def test_what_fails_at_once_is_not_counted(make_spec: MakeSpec) -> None:
