@@ -18,7 +18,7 @@ TimeBudget = Annotated[
 TrialBudget = Annotated[str | None, typer.Option(metavar="N", help="Train no more trials than this in this run.")]
 MaxCost = Annotated[
     str | None,
-    typer.Option(metavar="MONEY", help="Begin no trial that would cost more than this in all; needs a price."),
+    typer.Option(metavar="MONEY", help="Begin no trial with which this run would cost more; needs a price."),
 ]
 PricePerHour = Annotated[
     str | None,
