@@ -15,12 +15,14 @@ from orchestrator.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from orchestrator.api import open_run, plan, run_single_trial, run_sweep
+    from orchestrator.execution.budget import Budget
     from orchestrator.results.run import Run
     from orchestrator.spec.loading import load_spec, parse_spec
     from orchestrator.spec.sweep_spec import SweepSpec
     from orchestrator.spec.trial_spec import TrialSpec
 
 _EXPORTS = {
+    "Budget": "execution.budget",
     "Run": "results.run",
     "SweepSpec": "spec.sweep_spec",
     "TrialSpec": "spec.trial_spec",
@@ -33,6 +35,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "Budget",
     "Run",
     "SweepSpec",
     "TrialSpec",

@@ -16,6 +16,7 @@ from orchestrator.storage.base import DEFAULT_ROOT, ignore
 from orchestrator.storage.uris import join
 
 if TYPE_CHECKING:
+    from orchestrator.execution.budget import Budget
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
     from orchestrator.results.compaction import Compacted
@@ -39,6 +40,7 @@ def run_sweep(
     display: ProgressDisplay | None = None,
     storage: str | Path | None = None,
     accept_changes: bool = False,
+    budget: Budget | None = None,
 ) -> Run:
     """Run, finish or extend a sweep and return its run folder.
 
@@ -53,11 +55,17 @@ def run_sweep(
         display: shows progress.
         storage: path or URI of the folder in which the run folder NAME lies, if `run` is not given.
         accept_changes: train the missing trials even if the recorded ones ran with other software or devices.
+        budget: the time, trials or money after which no trial begins; those in flight finish, and the same call goes
+            on. `Run.n_missing` tells how many trials are missing then.
 
     Raises:
         OrchestratorError: for anything that the user can fix; complete trials are kept.
         KeyboardInterrupt: at the second interrupt.
     """
+    from orchestrator.execution.budget import Budget, Spending
+
+    spending = Spending(budget or Budget())  # its clock starts before the imports below, which take seconds
+    spending.budget.check(spec)
     from orchestrator.execution.session import Session
     from orchestrator.results.run import Run
     from orchestrator.trial.provenance import software_now
@@ -68,22 +76,31 @@ def run_sweep(
     opened.check(spec)
     if not accept_changes:
         opened.refuse_changed(spec, software_now(are_workers_here=address is None))
+    if display:
+        display.spending = spending
     with opened.locked(display.say if display else ignore):
         listeners = (display.trial_ended,) if display else ()
-        session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes)
+        session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes, spending)
         _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
-        try:
-            if not session.search.is_finished:
-                from orchestrator.execution.launch import launch
-
-                launch(session, address, num_cpus, display)
-            session.close()
-        except BaseException:
-            session.abandon()
-            raise
+        _train_missing(session, address, num_cpus, display)
         _compact_if_worth_it(opened, display)
     return opened
+
+
+def _train_missing(
+    session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None
+) -> None:
+    """Run the trials that a session misses, if there are any and its budget allows some, and close it."""
+    try:
+        if not session.search.is_finished and not session.spending.reached:
+            from orchestrator.execution.launch import launch
+
+            launch(session, address, num_cpus, display)
+        session.close()
+    except BaseException:
+        session.abandon()
+        raise
 
 
 def _say_notes(display: ProgressDisplay | None, session: Session) -> None:
@@ -145,7 +162,7 @@ def plan(
     from orchestrator.execution.session import fingerprints
     from orchestrator.results.run import Run
     from orchestrator.results.software_changes import software_changes
-    from orchestrator.search.plan import Plan, plan_sweep
+    from orchestrator.search.plan import Plan, device_notes, plan_sweep
     from orchestrator.search.sweep_search import SweepSearch
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
@@ -160,8 +177,8 @@ def plan(
     opened.refuse_other_data(hashes)
     search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
     changes = software_changes(trials, spec, software_now())
-    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes))
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
+    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells))
     return Plan(opened.where, tuple(cells), tuple(changes), notes, tuple(data))
 
 

@@ -215,11 +215,6 @@ class Strategy:
 
     # What the sweep asks for.
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return about how many times as long as a naive trial this one takes, for the estimate of `plan`."""
-        return 1.0
-
     def kept_bytes(self) -> int:
         """Return the memory of the method in bytes: buffers, importances, masks; not the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,24 +157,32 @@ class Learner:
         last_pass = max(n_steps // n_a_pass - 1, 0)
         generator = self.generators["batches"]
         total = torch.tensor(progress.loss, device=self.device)
-        while progress.n_steps < n_steps:
-            n_passes, n_done = divmod(progress.n_steps, n_a_pass)
-            if n_done == 0:
+        batches: Sequence[Tensor] = ()
+        for n_done in self.steps(progress.n_steps, n_steps):
+            n_passes, n_in_pass = divmod(n_done, n_a_pass)
+            if n_in_pass == 0:
                 progress.order = generator.get_state()
-            else:
+            elif not batches:
                 generator.set_state(progress.order)
-            order = torch.randperm(len(data), generator=generator).to(self.device)
-            left = n_steps - n_passes * n_a_pass
-            for rows in torch.split(order, self.settings.batch_size)[n_done:left]:
-                self.in_last_pass = progress is self._progress and n_passes == last_pass
-                total += self.step(data.take(rows))
-                progress.n_steps += 1
-                if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
-                    progress.loss = _finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
-                if between_steps is not None:
-                    between_steps()
+            if n_in_pass == 0 or not batches:
+                order = torch.randperm(len(data), generator=generator).to(self.device)
+                batches = torch.split(order, self.settings.batch_size)
+            self.in_last_pass = progress is self._progress and n_passes == last_pass
+            total += self.step(data.take(batches[n_in_pass]))
+            progress.n_steps += 1
+            if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
+                progress.loss = _finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
+            if between_steps is not None:
+                between_steps()
         _finite(total, f"the training loss of task {data.index}")
         self._check_parameters(data.index)
+
+    def steps(self, first: int, stop: int) -> Iterable[int]:
+        """Return the numbers of the steps to take. The estimate of `plan` takes a few of them and counts the rest.
+
+        A method that trains something of its own loops over these too.
+        """
+        return range(first, stop)
 
     def step(self, batch: Batch) -> Tensor:
         """Take one optimizer step and return the loss of the batch, () float32."""

@@ -130,10 +130,6 @@ class Method:
         parts = dict(zip(self.parts, (hyperparameters for _, hyperparameters in self.split(values)), strict=True))
         return frozenset(name for name, (part, own) in self.names.items() if own in parts[part].unused())
 
-    def relative_cost(self, values: Mapping[str, Any], settings: Any, n_tasks: int) -> float:
-        """Return about how many times as long as a naive trial this one takes."""
-        return 1.0 + sum(cls.relative_cost(own, settings, n_tasks) - 1.0 for cls, own in self.split(values))
-
 
 class _Combined(Hyperparameters):
     """Base of the hyper-parameters of a combination."""

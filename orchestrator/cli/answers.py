@@ -35,7 +35,9 @@ def missing(n: int) -> str:
     return "1 trial is missing" if n == 1 else f"{n} trials are missing"
 
 
-def end(console: PlainConsole, n_missing: int, unanswered: list[str], is_required: bool) -> None:
+def end(
+    console: PlainConsole, n_missing: int, unanswered: list[str], is_required: bool, budget_reached: str = ""
+) -> None:
     """End a command whose answer was printed with the exit code that says what is missing, or return.
 
     Args:
@@ -43,8 +45,11 @@ def end(console: PlainConsole, n_missing: int, unanswered: list[str], is_require
         n_missing: trials that are missing.
         unanswered: scenarios without a recommendation.
         is_required: whether the user asked for a recommendation in each scenario.
+        budget_reached: the budget that ended the sweep, such as 'the time budget of 2h'.
     """
     if n_missing:
+        if budget_reached:
+            console.print(f"{budget_reached[0].upper()}{budget_reached[1:]} ended this run.")
         console.print(f"{missing(n_missing)}, so this answer is not final. Run the sweep again to continue.")
         raise typer.Exit(EXIT_INCOMPLETE)
     if is_required and unanswered:

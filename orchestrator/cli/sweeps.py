@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.answers import end, print_answer
+from orchestrator.cli.budgets import (
+    OPTIONS,
+    GpuPricePerHour,
+    MaxCost,
+    PricePerHour,
+    TimeBudget,
+    TrialBudget,
+    parse_budget,
+)
 from orchestrator.cli.options import (
     AcceptChanges,
     Address,
@@ -35,6 +44,9 @@ from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.text import visible
 
 if TYPE_CHECKING:
+    from orchestrator.execution.budget import Spending
+    from orchestrator.report.console import PlainConsole
+    from orchestrator.results.run import Run
     from orchestrator.spec.sweep_spec import SweepSpec
 
 
@@ -58,16 +70,23 @@ def sweep(
     mirror_studies: MirrorStudies = None,
     accept_changes: AcceptChanges = False,
     require_answer: RequireAnswer = False,
+    time_budget: TimeBudget = None,
+    trial_budget: TrialBudget = None,
+    max_cost: MaxCost = None,
+    price_per_hour: PricePerHour = None,
+    gpu_price_per_hour: GpuPricePerHour = None,
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
     from orchestrator.report.progress import ProgressDisplay
     from orchestrator.spec.validation import notes_of
 
+    budget = parse_budget(time_budget, trial_budget, max_cost, price_per_hour, gpu_price_per_hour)
     loaded = _load(
         spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
         cpus_per_trial, gpus_per_trial,
     )  # fmt: skip
+    budget.check(loaded, OPTIONS)
     console = make_console()
     for note in notes_of(loaded):
         console.print(f"note: {note}")
@@ -80,11 +99,9 @@ def sweep(
         from orchestrator import api
 
         finished = api.run_sweep(
-            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
+            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes, budget
         )
-    n_missing, unanswered = print_answer(console, api.open_run(finished.storage, cached=True), finished.spec)
-    console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
-    end(console, n_missing, unanswered, require_answer)
+    _finish(console, display.spending, api.open_run(finished.storage, cached=True), finished.spec, require_answer)
 
 
 def plan(
@@ -105,13 +122,16 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Estimate the time for this many trials at the same time.")
     ] = None,
+    price_per_hour: PricePerHour = None,
+    gpu_price_per_hour: GpuPricePerHour = None,
 ) -> None:
-    """Show which trials a sweep would run, and about how long they take, without running any."""
+    """Show which trials a sweep would run, and about how long they take and cost, without running any."""
     from orchestrator import api
     from orchestrator.report.console import make_console
     from orchestrator.report.plan_view import render_plan
     from orchestrator.spec.validation import notes_of
 
+    prices = parse_budget(price_per_hour=price_per_hour, gpu_price_per_hour=gpu_price_per_hour)
     loaded = _load(
         spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
         cpus_per_trial, gpus_per_trial,
@@ -119,7 +139,18 @@ def plan(
     console = make_console()
     for note in notes_of(loaded):
         console.print(f"note: {note}")
-    console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers))
+    console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers, prices))
+
+
+def _finish(console: PlainConsole, spending: Spending | None, run: Run, spec: SweepSpec, require_answer: bool) -> None:
+    """Print the answer, where the tables are, and which budget ended the sweep; end with the exit code that says so."""
+    from orchestrator.report.numbers import money
+
+    n_missing, unanswered = print_answer(console, run, spec)
+    console.print(f"Tables: {run.where}/trials and {run.where}/accuracy (Parquet)")
+    if spending is not None and spending.budget.has_price:
+        console.print(f"The trials of this run cost {money(spending.cost)}.")
+    end(console, n_missing, unanswered, require_answer, spending.reached if spending is not None else "")
 
 
 def _load(

@@ -25,8 +25,11 @@ class SweepControl(Protocol):
     While `draining`, trials that have a worker run to their end and no others start. `stopped` ends the sweep at once.
     """
 
-    draining: bool
     stopped: type[BaseException] | None
+
+    @property
+    def draining(self) -> bool:
+        """Return whether no further trial starts."""
 
     def n_workers_wanted(self, cpus: float, gpus: float) -> int:
         """Return how many idle workers with so many CPUs and GPUs to keep."""

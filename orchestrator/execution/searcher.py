@@ -31,7 +31,7 @@ class TuneSearcher(Searcher):
     def __init__(self, session: Session, cluster: Cluster, on_event: Callable[[str], None] = lambda text: None) -> None:
         super().__init__(metric=None, mode=None)
         self.session = session
-        self.draining = False
+        self.told_to_drain = False
         self.stopped: type[BaseException] | None = None
         self._cluster = cluster
         self.say = on_event
@@ -43,11 +43,17 @@ class TuneSearcher(Searcher):
         self._looked = 0.0
         self._shared_between: list[ResolvedRequest] = []
         self._homeless: set[ResolvedRequest] = set()
+        self._has_said_budget = False
+
+    @property
+    def draining(self) -> bool:
+        """Return whether trials that have a worker run to their end and no others start: an interrupt or a budget."""
+        return self.told_to_drain or bool(self.session.spending.reached)
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's config, None for 'not now', or FINISHED."""
         search = self.session.search
-        if self.draining or search.is_finished:
+        if search.is_finished or self._ends():
             return Searcher.FINISHED
         waiting = sorted(search.waiting_requests(), key=lambda request: -request.gpus)
         self._look_at_cluster(waiting)
@@ -56,6 +62,8 @@ class TuneSearcher(Searcher):
             if self._holds_cpu_trials and request.gpus == 0:
                 continue
             if search.n_running(request) < self._room(request) or not search.running:
+                if not self._is_affordable(request):
+                    return Searcher.FINISHED if self._ends() else None
                 return self._config(search.hand_out(request))
         return None
 
@@ -93,6 +101,9 @@ class TuneSearcher(Searcher):
     def note_start(self, config: dict[str, Any]) -> None:
         """Remember that a trial has its worker."""
         self._started.add(config["key"])
+        for trial in self.session.search.running:
+            if trial.spec.key == config["key"]:
+                self.session.spending.start(trial)
 
     def guard(self, action: Callable[[], None]) -> None:
         """Run `action`; if it raises, end the sweep in order: an exception in a hook would corrupt Tune's state."""
@@ -101,7 +112,7 @@ class TuneSearcher(Searcher):
         except Exception as error:
             if self.session.fault is None:
                 self.session.fault = error
-            self.draining = True
+            self.told_to_drain = True
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the tables are the state."""
@@ -123,6 +134,24 @@ class TuneSearcher(Searcher):
     def _finish(self, result: TrialResult) -> None:
         if any(trial.spec.key == result.key for trial in self.session.search.running):
             self.session.finish(result, 1 + self._attempts[result.key])
+
+    def _is_affordable(self, request: ResolvedRequest) -> bool:
+        """Return whether the budget allows the next trial of a request."""
+        search = self.session.search
+        trial = next(trial for trial in search.waiting() if trial.request == request)
+        return self.session.spending.allows(trial, [t for t in search.running if t.spec.key not in self._started])
+
+    def _ends(self) -> bool:
+        """Return whether the sweep drains; say once which budget ended it."""
+        reached = self.session.spending.reached
+        if reached and not self._has_said_budget:
+            self._has_said_budget = True
+            n = self.n_in_flight
+            self.say(
+                f"{reached[0].upper()}{reached[1:]} is reached: finishing {n} {'trial' if n == 1 else 'trials'} in "
+                "flight. Run the same command again to go on."
+            )
+        return self.draining
 
     def _look_at_cluster(self, waiting: list[ResolvedRequest]) -> None:
         """Share the nodes between the requests, every few seconds and when the requests change."""

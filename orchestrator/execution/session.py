@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.scores import Score
+from orchestrator.execution.budget import Budget, Spending
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.software_changes import OF_WORKERS
@@ -54,6 +55,7 @@ class Session:
         mirror: a URL of an Optuna storage that studies are copied to.
         listeners: called after every trial that ended.
         accept_changes: accept workers that have other libraries than those of earlier trials.
+        spending: what this run has spent of its budget; without limits by default.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Session:
         mirror: str | None = None,
         listeners: tuple[Listener, ...] = (),
         accept_changes: bool = False,
+        spending: Spending | None = None,
     ) -> None:
+        self.spending = spending or Spending(Budget())
         self.spec = spec
         self.run = run
         self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
@@ -110,6 +114,7 @@ class Session:
         row = trial_row(planned.spec, planned.suggestion, result, known, score)
         self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score))
         self.search.record(result.key, outcome_of(result, self.spec, score))
+        self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()
         self.progress.n_done += 1
         self.progress.n_failed += result.status != "completed"

@@ -156,14 +156,14 @@ def _interrupts(searcher: TuneSearcher, on_drain: Callable[[int], None]) -> Iter
         return
 
     def on_interrupt(signum: int, frame: object) -> None:
-        if searcher.draining:
+        if searcher.told_to_drain:
             searcher.stopped = KeyboardInterrupt
             raise KeyboardInterrupt
-        searcher.draining = True
+        searcher.told_to_drain = True
         on_drain(searcher.n_in_flight)
 
     def on_terminate(signum: int, frame: object) -> None:
-        searcher.draining, searcher.stopped = True, Terminated
+        searcher.told_to_drain, searcher.stopped = True, Terminated
         terminate(signum, frame)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -34,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def money(amount: float) -> str:
+    """Return an amount of money: 2 decimals, or 2 significant digits below 0.1."""
+    return f"{amount:.2f}" if amount >= 0.1 or amount <= 0 else f"{amount:.2g}"
+
+
 def value_text(value: Any) -> str:
     """Return the value of a hyper-parameter: floats with 4 significant digits, others unchanged."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ Imports nothing heavy: the first line of a sweep is printed before PyTorch and R
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, duration, number
+from orchestrator.report.numbers import UNKNOWN, counted, duration, money, number
 
 if TYPE_CHECKING:
+    from orchestrator.execution.budget import Spending
     from orchestrator.execution.session import Session
     from orchestrator.search.cell_search import CellSearch, PlannedTrial
     from orchestrator.trial.result import TrialResult
@@ -30,6 +32,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 class ProgressDisplay:
     """Shows a session while it runs; its `trial_ended` listens to the session.
 
+    `spending` is that of the session's run, once that is known.
+
     Args:
         console: where to show it.
     """
@@ -38,6 +42,7 @@ class ProgressDisplay:
         self._console = console
         self._live: Live | None = None
         self._session: Session | None = None
+        self.spending: Spending | None = None
         self._last_line = 0.0
         self._has_said_cluster = False
 
@@ -79,7 +84,8 @@ class ProgressDisplay:
         if self._live is None and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             # The next trial takes this one's slot at once.
-            self.say(self._line(session, len(session.search.running) + (session.search.n_waiting > 0)))
+            has_next = session.search.n_waiting > 0 and not session.spending.reached
+            self.say(self._line(session, len(session.search.running) + has_next))
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
@@ -90,7 +96,7 @@ class ProgressDisplay:
         n_recorded, n_unknown = self._counts(session)
         return (
             f"{n_recorded}/{n_recorded + n_unknown} trials done, {n_running} running, {progress.n_failed} failed, "
-            f"{_time_left(progress.seconds_left(n_unknown))}"
+            f"{_time_left(progress.seconds_left(n_unknown))}{_budget_left(session.spending.left())}"
         )
 
     def _render(self) -> RenderableType:
@@ -130,6 +136,14 @@ class ProgressDisplay:
         """Return how many trials are recorded, and how many may still run: none of a cell without a feasible choice."""
         cells = session.search.cells
         return sum(cell.n_recorded for cell in cells), sum(cell.n_unknown for cell in cells)
+
+
+def _budget_left(left: Mapping[str, float]) -> str:
+    """Return what is left of each budget as the end of a line, such as `; budget left: 12 min, 80 trials`."""
+    shown = [duration(left["seconds"])] if "seconds" in left else []
+    shown += [counted(int(left["trials"]), "trial")] if "trials" in left else []
+    shown += [f"{money(left['cost'])} of the cost"] if "cost" in left else []
+    return f"; budget left: {', '.join(shown)}" if shown else ""
 
 
 def _time_left(seconds: float | None) -> str:

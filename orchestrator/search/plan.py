@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
+from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Dataset
-from orchestrator.streams.settings import dataset_of, number_of_tasks
+from orchestrator.streams.datasets import Dataset, PhaseData
+from orchestrator.streams.facts import Phase
+from orchestrator.streams.settings import dataset_of
 from orchestrator.trial.data_summary import StreamSummary
-from orchestrator.trial.setup import set_up
-from search_spaces import SearchSpace
-from strategies import find_method
-
-_CALIBRATION_SECONDS = 0.1
-"""How long steps are timed for each stream, at least."""
-
-_WARM_UP_STEPS = 5
-"""Steps that are not timed: the first ones allocate memory and load what PyTorch loads lazily."""
+from orchestrator.trial.estimate import trial_seconds
+from search_spaces import SearchSpace, Value
+from search_spaces.space import Choices, Distribution, FloatRange, IntRange
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,10 @@ class CellPlan:
         n_ready: trials that can run now.
         n_later: trials that depend on results still missing, at most.
         n_again: those of the ready trials that ended in a machine's error before.
+        n_expected: trials that are likely left, of the ready and the later ones.
         seconds_a_trial: an estimate, or NaN.
         is_measured: whether the estimate comes from rows of this cell.
+        request: what each trial asks of the cluster.
     """
 
     cell: Cell
@@ -48,14 +46,20 @@ class CellPlan:
     n_ready: int
     n_later: int
     n_again: int
+    n_expected: int
     seconds_a_trial: float
     is_measured: bool
+    request: ResolvedRequest
+
+    @property
+    def n_at_most(self) -> int:
+        """Return how many trials are left, at most."""
+        return self.n_ready + self.n_later
 
     @property
     def seconds(self) -> float:
-        """Return the worker time that is left, summed over all slots."""
-        to_do = self.n_ready + self.n_later
-        return to_do * self.seconds_a_trial if to_do else 0.0
+        """Return the worker time that is expected, summed over all slots."""
+        return self.n_expected * self.seconds_a_trial if self.n_expected else 0.0
 
     @property
     def why(self) -> str:
@@ -84,54 +88,91 @@ def plan_sweep(
     ready = Counter(trial.cell.name for trial in search.waiting())
     erred = set(trials.loc[trials["status"] == "error", "key"])
     again = Counter(trial.cell.name for trial in search.waiting() if trial.spec.key in erred)
-    timed: dict[str, float] = {}  # stream -> seconds: its incremental types differ in their heads only
+    timed = TimedCells(spec, datasets)
     plans = []
     for cell_search in search.cells:
         cell = cell_search.cell
-        n_done = cell_search.n_recorded
         n_ready = ready[cell.name]
         n_later = max(cell_search.n_unknown - n_ready, 0)
         rows = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
         measured = rows.loc[rows["status"] == "completed", "seconds"]
         seconds = float(measured.mean()) if len(measured) else math.nan
         if not len(measured) and n_ready + n_later:
-            dataset = datasets[dataset_of(cell.stream)]
-            if cell.stream not in timed:
-                timed[cell.stream] = naive_seconds(spec, cell, dataset)
-            seconds = timed[cell.stream] * _relative_cost(spec, cell, dataset)
-        plans.append(CellPlan(cell, n_done, n_ready, n_later, again[cell.name], seconds, bool(len(measured))))
+            seconds = timed.seconds(cell)
+        plans.append(
+            CellPlan(
+                cell,
+                cell_search.n_recorded,
+                n_ready,
+                n_later,
+                again[cell.name],
+                min(expected_trials(cell_search), n_ready + n_later),
+                seconds,
+                bool(len(measured)),
+                spec.resources.of(cell.scenario, cell.method),
+            )
+        )
     return plans
 
 
-def naive_seconds(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
-    """Return about how long a naive trial of the cell's scenario takes on one CPU thread, from timing a few steps.
+def device_notes(plans: Iterable[CellPlan]) -> Iterator[str]:
+    """Yield what a user should know of the device that trials were timed on."""
+    timed = [plan for plan in plans if plan.n_at_most and not plan.is_measured]
+    if any(plan.request.device == "cuda" for plan in timed) and not torch.cuda.is_available():
+        yield "trials on GPUs are timed on the CPU, since there is no GPU here; their hours are those of the CPU"
 
-    Other work on the machine is part of the estimate, as it will be part of the trials.
+
+def expected_trials(cell_search: CellSearch) -> int:
+    """Return how many trials of a cell are likely left: as many as at most, since nothing is raced yet."""
+    return cell_search.n_unknown
+
+
+class TimedCells:
+    """Estimates of cells without rows, from a few training steps on this machine.
+
+    Args:
+        spec: the sweep.
+        datasets: name -> data set.
     """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        naive = replace(cell, method="naive", space=SearchSpace({}, {}, {}))
-        short = spec.model_copy(update={"training": spec.training.model_copy(update={"iterations": _WARM_UP_STEPS})})
-        trial = short.trial(naive, {}, 0, "confirm", "")
-        stream, learner = set_up(trial, dataset.phase("confirm", spec.validation_share), torch.device("cpu"))
-        task = stream.train(0)
-        learner.learn(task)
-        n_steps, clock = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - clock) < _CALIBRATION_SECONDS:
-            n_more = 10 if n_steps else 1  # large models take long for a single step
-            learner.fit(task, 1, n_more)
-            n_steps += n_more
-    finally:
-        torch.set_num_threads(n_threads)
-    settings = spec.training
-    steps_a_task = settings.iterations or settings.epochs * math.ceil(len(task) / settings.batch_size)
-    return 1.1 * seconds / n_steps * steps_a_task * stream.n_tasks  # a tenth for evaluation
+
+    def __init__(self, spec: SweepSpec, datasets: Mapping[str, Dataset]) -> None:
+        self._spec = spec
+        self._datasets = datasets
+        self._phases: dict[tuple[str, Phase], PhaseData] = {}
+
+    def seconds(self, cell: Cell) -> float:
+        """Return about how long a trial of the cell takes, in the middle of what is searched.
+
+        Every scenario of a stream is timed: in `task`, a batch with examples of several tasks passes several heads,
+        which doubles the time of small models. What asks for a GPU is timed on the CPU if there is none here.
+        """
+        request, seeds = self._spec.resources.of(cell.scenario, cell.method), self._spec.seeds
+        phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
+        trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")
+        device = request.device if torch.cuda.is_available() else "cpu"
+        return trial_seconds(trial, self._data(dataset_of(cell.stream), phase), device, request.threads)
+
+    def _data(self, name: str, phase: Phase) -> PhaseData:
+        if (name, phase) not in self._phases:
+            self._phases[name, phase] = self._datasets[name].phase(phase, self._spec.validation_share)
+        return self._phases[name, phase]
 
 
-def _relative_cost(spec: SweepSpec, cell: Cell, dataset: Dataset) -> float:
-    n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), dataset.facts)
-    return find_method(cell.method).relative_cost(cell.space.fixed, spec.training, n_tasks)
+def middle(space: SearchSpace) -> dict[str, Value]:
+    """Return the middle of what is searched: of a range, on its scale; of choices, the middle one."""
+    return {name: _middle(searched) for name, searched in space.distributions.items()}
+
+
+def _middle(searched: Distribution) -> Value:
+    match searched:
+        case Choices(choices):
+            return choices[len(choices) // 2]
+        case IntRange(low, high, log, step):
+            value = math.sqrt(low * high) if log else (low + high) / 2
+            return low + round((value - low) / step) * step
+        case FloatRange(low, high, log, width):
+            value = math.sqrt(low * high) if log else (low + high) / 2
+            return value if width is None else low + round((value - low) / width) * width
 
 
 @dataclass(frozen=True)

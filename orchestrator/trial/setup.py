@@ -11,13 +11,16 @@ from orchestrator.streams.stream import Stream
 from strategies import Generators, Learner
 
 
-def set_up(spec: TrialSpec, data: PhaseData, device: torch.device) -> tuple[Stream, Learner]:
+def set_up(
+    spec: TrialSpec, data: PhaseData, device: torch.device, learner_class: type[Learner] = Learner
+) -> tuple[Stream, Learner]:
     """Return the stream of a trial and its learner, untrained.
 
     Args:
         spec: the trial.
         data: the arrays of its phase.
         device: where the tasks, the network and the strategies are placed.
+        learner_class: the class of the learner; a subclass may count what it does.
 
     Raises:
         ModelError: if the model cannot be built for the stream.
@@ -25,7 +28,7 @@ def set_up(spec: TrialSpec, data: PhaseData, device: torch.device) -> tuple[Stre
     """
     generators = Generators(spec.seed)
     stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
-    learner = Learner(
+    learner = learner_class(
         build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
         past_task=stream.train,
         methods=spec.methods(),

@@ -5,7 +5,7 @@ Source: Chaudhry et al. 2019, arXiv 1812.00420, Eqs. 10 and 11.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -61,11 +61,6 @@ class Agem(Strategy):
     def end_task(self, task: TaskData) -> None:
         """Offer each example of the task to the memory once."""
         offer_reservoir(self.state, task, self.hyperparameters.buffer_size, self.learner.generators["agem/memory"])
-
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the share of the reference, for all tasks but the first."""
-        return float(1 + (hyperparameters.memory_batch_size / settings.batch_size) * (n_tasks - 1) / n_tasks)
 
 
 def projection_length(gradient: list[Tensor], shared: list[Tensor], reference: list[Tensor]) -> float:

@@ -177,15 +177,6 @@ class Der(Strategy):
         bounds = self._bounds.index_select(0, ids)
         return (self._columns >= bounds[:, :1]) & (self._columns < bounds[:, 1:])
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the share of the remembered examples, for all tasks but the first."""
-        if hyperparameters.memory_batch_size is not None:
-            more = hyperparameters.memory_batch_size * cls.n_draws / settings.batch_size
-        else:
-            more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
-        return float(1 + more * (n_tasks - 1) / n_tasks)
-
 
 class DerPlusPlus(Der):
     """DER plus β times the cross-entropy of a second, independent draw (Eq. 6); the ratio is split evenly."""

@@ -109,13 +109,6 @@ class Gem(Strategy):
         rows = torch.randperm(len(labels), generator=self.learner.generators["gem"])[:n].to(labels.device)
         return Batch(inputs.index_select(0, rows), labels.index_select(0, rows), task)
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus a pass over each past task's batch. A pass has a fixed cost of about 16 examples."""
-        share = max(hyperparameters.buffer_size // n_tasks, 1)
-        n = min(hyperparameters.memory_batch_size or share, share)
-        return float(1 + (16 + n) / (16 + settings.batch_size) * (n_tasks - 1) / 2)
-
 
 class _GradientRows:
     """Gradients as rows of one matrix, which is allocated once and filled in every step.

@@ -7,7 +7,7 @@ van de Ven et al. 2022 (Nature Machine Intelligence 4), in place of the paper's 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,21 +135,6 @@ class GenerativeReplay(Strategy):
         """Return the generator's loss after each task that it learned."""
         return {"generator_losses": self.state.losses} if self.state.losses else {}
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 / (1 - ρ) for all tasks but the first, plus the generator's training after all but the last.
-
-        A generator with its defaults costs 5.5 times as much per example as an MLP of 784-256-256.
-        """
-        if hyperparameters.replay_ratio == 0:
-            return 1.0
-        more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
-        length = (hyperparameters.generator_epochs or settings.epochs) / settings.epochs
-        if settings.iterations and hyperparameters.generator_epochs is None:
-            length = 1.0
-        taught = (1 + max(n_tasks - 2, 0) * (1 + more)) / n_tasks if n_tasks > 1 else 0.0
-        return float(1 + more * (n_tasks - 1) / n_tasks + 5.5 * length * taught)
-
     # The generator.
 
     def _vae(self, task: TaskData) -> Vae:
@@ -201,21 +186,32 @@ class GenerativeReplay(Strategy):
         n_steps = (own.generator_epochs or settings.epochs) * n_a_pass
         if own.generator_epochs is None and settings.iterations is not None:
             n_steps = settings.iterations
-        for done in range(0, n_steps, n_a_pass):
-            order = torch.randperm(len(task), generator=generator).to(self.learner.device)
-            batches = torch.split(order, settings.batch_size)[: n_steps - done]
-            total = torch.zeros((), device=self.learner.device)
-            for rows in batches:
-                optimizer.zero_grad(set_to_none=True)
-                loss = self._generator_loss(vae, task, rows, generator)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += loss.detach()
-            mean = float(total) / len(batches)
-            if not math.isfinite(mean):
-                raise TrialDivergedError(
-                    f"the generator's loss on task {task.index} is {mean}; lower generator_learning_rate"
-                )
+        total, n_summed = torch.zeros((), device=self.learner.device), 0
+        batches: Sequence[Tensor] = ()
+        for n_done in self.learner.steps(0, n_steps):
+            if n_done % n_a_pass == 0:
+                self._mean(total, n_summed, task.index)
+                order = torch.randperm(len(task), generator=generator).to(self.learner.device)
+                batches = torch.split(order, settings.batch_size)
+                total, n_summed = torch.zeros((), device=self.learner.device), 0
+            optimizer.zero_grad(set_to_none=True)
+            loss = self._generator_loss(vae, task, batches[n_done % n_a_pass], generator)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+            n_summed += 1
+        return self._mean(total, n_summed, task.index)
+
+    @staticmethod
+    def _mean(total: Tensor, n: int, task: int) -> float:
+        """Return the mean of `n` losses, 0 if there are none.
+
+        Raises:
+            TrialDivergedError: if it is not finite.
+        """
+        mean = float(total) / max(n, 1)
+        if not math.isfinite(mean):
+            raise TrialDivergedError(f"the generator's loss on task {task} is {mean}; lower generator_learning_rate")
         return mean
 
     def _generator_loss(self, vae: Vae, task: TaskData, rows: Tensor, generator: torch.Generator) -> Tensor:

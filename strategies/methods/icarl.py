@@ -156,11 +156,6 @@ class Icarl(Strategy):
         logits: Tensor = 2 * features @ means.T - squares
         return logits.nan_to_num(nan=-torch.inf)
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return the cost of its loss, the exemplars in every epoch, and herding."""
-        return 1.3 if settings.iterations else 2.1
-
     def _features(self, inputs: Tensor) -> Tensor:
         """Return the L2-normalised features of inputs, (B, F) float32."""
         parts = [self.learner.network.backbone(part) for part in torch.split(inputs, _ROWS)]

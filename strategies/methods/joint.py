@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.contract import Strategy, TaskData
 from strategies.lazy import torch
 
 
@@ -45,11 +44,6 @@ class Joint(Strategy):
             torch.cat([data.labels for data in tasks]),
             torch.cat(ids) if len(tasks) > 1 else task.index,
         )
-
-    @classmethod
-    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return (T + 1) / 2, the mean number of tasks trained on, or 1 if the number of iterations is set."""
-        return 1.0 if settings.iterations else (n_tasks + 1) / 2
 
     def kept_bytes(self) -> int:
         """Return the bytes of the training data of all past tasks, which must stay available."""

@@ -114,11 +114,6 @@ class Lwf(Strategy):
         """Drop the teacher's outputs."""
         self.state.targets = None
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the loss over the old outputs."""
-        return 1.2
-
     def _n_old_heads(self, task: int) -> int:
         return 1 if self.learner.layout.incremental_type == "domain" else task
 

@@ -178,13 +178,6 @@ class Packnet(Strategy):
             shares[name]["free"] = counts[_FREE] / total
         return {"capacity": shares}
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the retraining epochs, with the masking."""
-        if settings.iterations:
-            return 1.5
-        return float(1.1 * (1 + hyperparameters.post_prune_epochs / settings.epochs))
-
     def _train_only(self, name: str, layer: nn.Linear | nn.Conv2d, trainable: Tensor) -> None:
         """Let steps change only the `trainable` weights (bool, of the weight's shape) of a layer."""
         self._layers_now[name] = layer

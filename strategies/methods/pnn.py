@@ -77,11 +77,6 @@ class Pnn(Strategy):
         sizes = [sum(p.numel() for p in column.parameters()) for column in self._columns.columns]
         return {"n_parameters": {str(task): size for task, size in enumerate(sizes)}}
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the forward passes of earlier columns, for their mean number."""
-        return 1 + 0.5 * (n_tasks - 1) / 2
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state, and add its columns to the network."""
         n_columns = state["n_columns"]

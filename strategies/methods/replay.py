@@ -62,12 +62,3 @@ class Replay(Strategy):
         """Offer each example of the task to the buffer once."""
         offer = offer_reservoir if self.hyperparameters.buffer == "reservoir" else offer_class_balanced
         offer(self.state, task, self.hyperparameters.buffer_size, self.learner.generators["buffer"])
-
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return 1 / (1 - ρ), or 1 plus the share of the remembered examples, for all tasks but the first."""
-        if hyperparameters.memory_batch_size is not None:
-            more = hyperparameters.memory_batch_size / settings.batch_size
-        else:
-            more = hyperparameters.replay_ratio / (1 - hyperparameters.replay_ratio)
-        return float(1 + more * (n_tasks - 1) / n_tasks)

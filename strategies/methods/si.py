@@ -109,8 +109,3 @@ class Si(QuadraticStrategy):
             self.state.anchor[name] = parameter.detach().clone()
         self.state.path, self.state.start = {}, {}
         self.state.n_consolidated += 1
-
-    @classmethod
-    def relative_cost(cls, hyperparameters: Hyperparameters, settings: Any, n_tasks: int) -> float:
-        """Return 1 plus the bookkeeping of a step."""
-        return 1.2

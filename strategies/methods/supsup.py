@@ -106,11 +106,6 @@ class Supsup(Strategy):
             for subnet in self._subnets.values():
                 subnet.mask = None
 
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        """Return the cost of ranking all scores in every step."""
-        return 1.6
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state; within a task, add scores, since the network's parameters are loaded next."""
         super().load_state_dict(state)

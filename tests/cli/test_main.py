@@ -142,7 +142,7 @@ assert imported(["ray"]) == []
     assert "0.1 ... 1e+10, log scale" in methods
     assert ">= 0" in methods
     assert " +/- " in show
-    assert "up to 1 to do" in plan
+    assert "at most 1 to do" in plan
     assert "?" not in show + plan
     assert "\\u" not in done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from orchestrator import api
 from orchestrator.core.errors import SpecError
+from orchestrator.execution.budget import Budget
 from orchestrator.spec.loading import load_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from tests.cli.conftest import Mistake, RunCli, RunFolder
@@ -116,19 +118,90 @@ def test_settings_of_other_streams_may_be_unused(planned: Callable[..., SweepSpe
     assert [cell.stream for cell in spec.cells] == ["split-digits"] * 5
 
 
+# Budgets.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--time-budget", "0h"], ["--time-budget: expected more than 0, got 0; leave it out for no limit"]),
+        (["--time-budget", "-2h"], ["--time-budget: expected a duration such as 90s, 45min, 2h or 1h30min, got '-2h'"]),
+        (["--time-budget", "soon"], ["--time-budget: expected a duration", "got 'soon'"]),
+        (["--time-budget", "9" * 400 + "h"], ["--time-budget: expected more than 0, got inf"]),
+        (["--trial-budget", "0"], ["--trial-budget: expected more than 0, got 0"]),
+        (["--trial-budget", "many"], ["--trial-budget: expected a whole number such as 500, got 'many'"]),
+        (["--trial-budget", "1.5"], ["--trial-budget: expected a whole number"]),
+        (["--trial-budget", "9" * 400], ["--trial-budget: expected a whole number"]),
+        (["--max-cost", "20"], ["--max-cost: expected a price beside it; add --price-per-hour (of one CPU) or --gpu-"]),
+        (["--max-cost", "nan", "--price-per-hour", "1"], ["--max-cost: expected more than 0, got nan"]),
+        (["--max-cost", "$20"], ["--max-cost: expected an amount such as 20 or 0.9", "--max-cost: expected a price"]),
+        (["--max-cost", "20", "--price-per-hour", "x" * 999], ["--price-per-hour: expected an amount", "xxx..."]),
+        (["--price-per-hour", "-1"], ["--price-per-hour: expected 0 or more, got -1"]),
+        (["--trial-budget", "-1", "--time-budget", "x"], ["--trial-budget: ", "--time-budget: "]),
+        (["--max-cost", "1", "--gpu-price-per-hour", "2"], ["some ask for 1 CPUs and 0 GPUs; add --price-per-hour"]),
+    ],
+)
+def test_bad_budgets_are_refused_before_anything_starts(
+    mistake: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = mistake("sweep", *arguments)
+    assert len(message) < 500
+    for part in parts:
+        assert part in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_budgets_are_no_part_of_the_spec(cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def capture(spec: SweepSpec, *rest: Any) -> None:
+        seen.extend((spec, rest[-1]))
+        raise SpecError(["captured"])
+
+    monkeypatch.setattr(api, "run_sweep", capture)
+    cli(
+        *("sweep", "--run", tmp_path / "new", "--time-budget", "1h30min", "--trial-budget", "500"),
+        *("--max-cost", "20", "--price-per-hour", "0.04", "--gpu-price-per-hour", "0.9"),
+    )
+    assert seen == [load_spec(preset="quickstart"), Budget(5400.0, 500, 20.0, 0.04, 0.9)]
+
+
+def test_a_sweep_that_a_budget_ended_says_so(
+    cli: RunCli, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("orchestrator.execution.launch.launch", refuse)
+    path = shutil.copytree(run_folder[0], tmp_path / "run")
+    command = ("sweep", path / "spec.yaml", "--run", path, "--accept-changes", "--time-budget", "0.001s")
+    code, out, _ = cli(*command)
+    assert code == 0
+    assert "time budget" not in out, "nothing was missing"
+    code, out, err = cli(*command, "--confirm-seeds", "3", "--price-per-hour", "1")
+    assert (code, err) == (3, "")
+    assert "naive" in out
+    assert out.splitlines()[-3:] == [
+        "The trials of this run cost 0.00.",
+        "The time budget of 0.001s ended this run.",
+        "1 trial is missing, so this answer is not final. Run the sweep again to continue.",
+    ]
+
+
 # The plan.
 
 
 def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("orchestrator.search.plan.naive_seconds", lambda *_: 1.0)
-    code, out, err = cli(
-        "plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", "--workers", "2"
-    )
+    monkeypatch.setattr("orchestrator.search.plan.trial_seconds", lambda *_: 1.0)
+    options = ("--workers", "2", "--price-per-hour", "3600")
+    code, out, err = cli("plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", *options)
     assert (code, err) == (0, "")
     assert "note: split-digits/class packnet is left out: it must know the task" in out
-    assert "0 trials done, up to 49 to do in runs/quickstart" in out
+    assert "0 trials done, at most 49 to do in runs/quickstart, 49 expected" in out
     assert "with 2 trials at once" in out
+    assert "about 0.0136 CPU hours and 0 GPU hours, which cost about 49.00" in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +210,7 @@ def test_a_plan_of_a_run_counts_its_rows(cli: RunCli, run_folder: RunFolder) -> 
     before = sorted(path.rglob("*"))
     code, out, _ = cli("plan", path / "spec.yaml", "--run", path, "--confirm-seeds", "3", "--workers", "1")
     assert code == 0
-    assert "3 trials done, up to 1 to do" in out
+    assert "3 trials done, at most 1 to do" in out
     assert "from trials of this run" in out
     assert sorted(path.rglob("*")) == before
 

@@ -51,6 +51,21 @@ def test_gpus_that_no_node_has_are_refused(
     assert not list((tmp_path / "run").glob("trials/*"))
 
 
+def test_a_budget_ends_a_sweep_on_a_cluster(
+    two_nodes: TwoNodes, reference: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """More trials are handed out than there is room for, and none of them starts once the budget is reached."""
+    arguments = ("sweep", write_spec(SMALL, tmp_path), "--run", str(tmp_path / "run"))
+    assert call(*arguments, "--trial-budget", "3") == 3
+    assert len(pd.read_parquet(tmp_path / "run" / "trials")) == 3
+    printed = capfd.readouterr().out
+    assert "The budget of 3 trials is reached: finishing" in printed
+    assert "The budget of 3 trials ended this run.\n" in printed
+    assert "trials are missing, so this answer is not final." in printed
+    assert call(*arguments) == 0
+    assert_same_results(reference, tmp_path / "run")
+
+
 def test_an_address_without_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray itself would try for minutes"))

@@ -275,7 +275,7 @@ def test_a_stop_that_was_swallowed_stops(
     def tuner(session: Session, searcher: TuneSearcher, scheduler: KeepWorkers, *_: object) -> SimpleNamespace:
         def fit() -> None:
             assert scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list)) is None
-            searcher.draining, searcher.stopped = True, stopped
+            searcher.told_to_drain, searcher.stopped = True, stopped
             with pytest.raises(stopped):
                 scheduler.choose_trial_to_run(SimpleNamespace(get_trials=list))
             if outcome is not None:
@@ -295,7 +295,7 @@ def test_a_stopped_sweep_leaves_no_worker_behind(
 
     def stop(searcher: TuneSearcher, config: dict[str, Any]) -> None:
         note_start(searcher, config)
-        searcher.draining, searcher.stopped = True, KeyboardInterrupt
+        searcher.told_to_drain, searcher.stopped = True, KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(TuneSearcher, "note_start", stop)

@@ -11,10 +11,10 @@ import pytest
 
 from orchestrator.api import plan, run_single_trial
 from orchestrator.core.errors import ModelError, SpecError
-from orchestrator.search.plan import naive_seconds
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset
+from orchestrator.trial.estimate import trial_seconds
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 from strategies import STRATEGIES
@@ -110,16 +110,13 @@ def test_a_checkpoint_holds_running_statistics(
     assert resumed.n_correct == run(spec, digits).n_correct
 
 
-def test_too_small_images_are_an_error_and_no_result(
-    make_trial: MakeTrial, make_spec: MakeSpec, digits: Dataset
-) -> None:
+def test_too_small_images_are_an_error_and_no_result(make_trial: MakeTrial, digits: Dataset) -> None:
     model = {"name": "resnet18", "width": 2}
     result = run(make_trial(model=model), digits)
     assert result.status == "error"
     assert "model.name: resnet18 needs images of 9x9 pixels or more, and these are 1x8x8" in result.reason
-    spec = make_spec(model=model)
     with pytest.raises(ModelError, match="9x9 pixels or more"):
-        naive_seconds(spec, spec.cells[0], digits)
+        trial_seconds(make_trial(model=model), digits.phase("confirm", 0.0))
 
 
 @pytest.mark.parametrize(

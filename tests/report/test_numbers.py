@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orchestrator.core.text import counted
-from orchestrator.report.numbers import duration, number
+from orchestrator.report.numbers import duration, money, number
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_durations_have_units(seconds: float, shown: str) -> None:
 
 def test_one_seed_is_singular() -> None:
     assert [counted(n, "seed") for n in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
+
+
+@pytest.mark.parametrize(("amount", "shown"), [(12.345, "12.35"), (0.5, "0.50"), (0.012345, "0.012"), (0.0, "0.00")])
+def test_money(amount: float, shown: str) -> None:
+    assert money(amount) == shown

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.execution.budget import Budget, Spending
 from orchestrator.execution.session import Session
 from orchestrator.report.console import PlainConsole
 from orchestrator.report.progress import ProgressDisplay
@@ -58,6 +59,16 @@ def test_at_the_end_no_time_is_left(session: Session, make_result: Callable[...,
     shown = show(session, make_result, ["completed"] * n_trials, terminal=True)
     assert f"{n_trials}/{n_trials} trials done, 0 running, 0 failed, about 0 s left" in shown
     assert "measured on test" in shown
+
+
+def test_what_is_left_of_a_budget_is_shown(
+    tmp_path: Path, make_spec: Callable[..., SweepSpec], make_result: Callable[..., TrialResult]
+) -> None:
+    spec = make_spec()
+    spending = Spending(Budget(7200, 500, 20, price_per_hour=1), clock=lambda: 0.0)
+    session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path, spending=spending)
+    shown = show(session, make_result, ["completed"], terminal=False)
+    assert "not known yet; budget left: 2 h 0 min, 500 trials, 20.00 of the cost\n" in shown
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -165,7 +165,7 @@ def test_a_complete_sweep_reports_changes_only(
     assert shown(spec)[1] == "Nothing is left to train, so the sweep does not need --accept-changes."
 
     more = make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"], seeds={"search": 2, "confirm": 3})
-    monkeypatch.setattr(planning, "naive_seconds", lambda spec, cell, dataset: 2.0)
+    monkeypatch.setattr(planning, "trial_seconds", lambda *_: 2.0)
     assert shown(more)[1] == "The sweep will only start with --accept-changes."
     with pytest.raises(RunFolderError, match=r"torch_version: 1\.0 in .* trials -> "):
         api.run_sweep(more, run.path, tmp_path)

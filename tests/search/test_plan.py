@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,20 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from orchestrator.execution.budget import Budget
 from orchestrator.report.plan_view import render_plan
 from orchestrator.search import plan as planning_module
-from orchestrator.search.plan import CellPlan, Plan, naive_seconds, plan_sweep
+from orchestrator.search.plan import CellPlan, Plan, TimedCells, device_notes, middle, plan_sweep
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.datasets import Dataset
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.sources.builtin import load_dataset
+from search_spaces import SearchSpace
+from search_spaces.space import Choices, FloatRange, IntRange
 
 MakeSpec = Callable[..., SweepSpec]
 DIGITS = load_dataset("digits", Path("nowhere"))
@@ -31,12 +37,13 @@ FIELDS: dict[str, Any] = {
     "search": {"suggestions": 5, "batch": 2},
 }
 N_NAIVE, N_EWC = 2 + 3, 5 * 2 + 3
+ONE_CPU = ResolvedRequest(1.0, 0.0, 1, "cpu")
 GOOD = {"average": 0.9, "worst_forgetting": 0.0}
 
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning_module, "naive_seconds", lambda spec, cell, dataset: 2.0)
+    monkeypatch.setattr(planning_module, "trial_seconds", lambda *_: 2.0)
 
 
 def run_trials(spec: SweepSpec, n_trials: int, values: Mapping[str, float] = GOOD) -> dict[str, Outcome]:
@@ -146,41 +153,87 @@ def test_a_larger_budget_keeps_what_is_there(make_spec: MakeSpec) -> None:
     assert counts(found["ewc"]) == (8, 4, 3, 0), "the confirm trials of the old choice count once it is made again"
 
 
-def test_the_estimate_of_a_method_is_relative_to_naive(make_spec: MakeSpec) -> None:
-    fields = FIELDS | {"methods": ["replay", "joint"], "spaces": {"replay": {"replay_ratio": 0.5, "buffer_size": 9}}}
-    found = plans(make_spec(**fields), {})
-    assert found["replay"].seconds_a_trial == pytest.approx(2.0 * (1 + 4 / 5)), (
-        "as many remembered as new, 4 tasks of 5"
+def test_a_cell_is_timed_in_the_middle_of_its_space(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(
+        scenarios=["split-digits/task", "split-digits/class"],
+        methods=["naive", "replay"],
+        spaces={"split-digits/class replay": {"buffer_size": 9}},
+        resources={"threads": 3},
     )
-    assert found["joint"].seconds_a_trial == pytest.approx(2.0 * 3), "1 + 2 + 3 + 4 + 5 tasks instead of 5"
+    timed: list[TrialSpec] = []
+
+    def record(trial: TrialSpec, data: PhaseData, device: str, threads: int) -> float:
+        assert (device, threads) == ("cpu", 3)
+        timed.append(trial)
+        return float(len(timed))
+
+    monkeypatch.setattr(planning_module, "trial_seconds", record)
+    cells = TimedCells(spec, {"digits": DIGITS})
+    assert [cells.seconds(cell) for cell in spec.cells] == [1, 2, 3, 4]
+    assert [trial.cell for trial in timed] == [cell.name for cell in spec.cells]
+    assert [trial.phase for trial in timed] == ["confirm", "search", "confirm", "search"]
+    assert timed[1].hyperparameters["replay_ratio"] == pytest.approx(0.5)
+    assert [trial.hyperparameters["buffer_size"] for trial in timed[1::2]] == [500, 9]
 
 
-def test_timing_some_steps_gives_a_plausible_time(make_spec: MakeSpec, digits: Dataset) -> None:
-    spec = make_spec()
-    seconds = naive_seconds(spec, spec.cells[0], digits)
-    twice = spec.training.model_copy(update={"epochs": 200})
-    longer = naive_seconds(spec.model_copy(update={"training": twice}), spec.cells[0], digits)
-    assert 0.001 < seconds < 30
-    assert longer > 20 * seconds, "200 times the epochs"
+def test_the_middle_of_what_is_searched() -> None:
+    searched = {
+        "a": FloatRange(0.1, 10.0, log=True),
+        "b": FloatRange(0.0, 1.0, step=0.4),
+        "c": IntRange(1, 6),
+        "d": IntRange(10, 1000, log=True),
+        "e": Choices((1, 2, 3)),
+    }
+    found = middle(SearchSpace(searched, {}, {}))
+    assert found == {"a": pytest.approx(1.0), "b": pytest.approx(0.4), "c": 3, "d": 100, "e": 2}
 
 
 # What the terminal shows.
 
 
-def text_of(spec: SweepSpec, cells: dict[str, CellPlan], workers: int | None) -> str:
+def text_of(spec: SweepSpec, cells: dict[str, CellPlan], workers: int | None, prices: Budget | None = None) -> str:
     console = Console(file=StringIO(), width=160)
-    console.print(render_plan(spec, Plan(Path("runs/a"), tuple(cells.values())), workers))
+    console.print(render_plan(spec, Plan(Path("runs/a"), tuple(cells.values())), workers, prices))
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def test_the_totals(make_spec: MakeSpec) -> None:
     spec = make_spec(**FIELDS)
     text = text_of(spec, plans(spec, run_trials(spec, N_NAIVE + 4)), 2)
-    assert "9 trials done, up to 9 to do in runs/a" in text
+    assert "9 trials done, at most 9 to do in runs/a, 9 expected" in text
     assert "about 18 s with 2 trials at once, estimated from trials of this run" in text
     assert [line.split()[:5] for line in text.splitlines() if " ewc " in line] == [
-        ["split-digits/task", "ewc", "4", "9", "4.0"]
+        ["split-digits/task", "ewc", "4", "9", "9"]
     ]
+
+
+def test_hours_and_cost(make_spec: MakeSpec) -> None:
+    """13 trials of ewc take 1800 s on 2 CPUs and half a GPU each; 5 of naive take 3600 s on 1 CPU."""
+    spec = make_spec(**FIELDS, resources={"methods": {"ewc": {"cpus": 2, "gpus": 0.5}}})
+    cells = plans(spec, {})
+    cells["naive"] = replace(cells["naive"], seconds_a_trial=3600.0)
+    cells["ewc"] = replace(cells["ewc"], seconds_a_trial=1800.0)
+    assert "about 18 CPU hours and 3.25 GPU hours\n" in text_of(spec, cells, 1)
+    prices = Budget(price_per_hour=0.5, gpu_price_per_hour=2.0)
+    assert "about 18 CPU hours and 3.25 GPU hours, which cost about 15.50\n" in text_of(spec, cells, 1, prices)
+
+
+def test_gpu_trials_that_are_timed_on_the_cpu_are_noted(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(**FIELDS, resources={"methods": {"ewc": {"gpus": 0.5}}})
+    for has_gpu, n_notes in ((False, 1), (True, 0)):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert len(list(device_notes(plans(spec, {}).values()))) == n_notes
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert list(device_notes(plans(spec, run_trials(spec, 10_000)).values())) == []
+
+
+def test_what_fails_at_once_is_not_counted(make_spec: MakeSpec) -> None:
+    spec = make_spec(**FIELDS)
+    cells = plans(spec, {})
+    cells["ewc"] = replace(cells["ewc"], seconds_a_trial=math.nan)
+    text = text_of(spec, cells, 1)
+    assert "about 10 s with 1 trial at once" in text
+    assert "not counted, since their trials fail at once: split-digits/task ewc" in text
 
 
 def test_an_estimate_says_that_it_is_timed_here(make_spec: MakeSpec) -> None:
@@ -206,6 +259,6 @@ def test_trials_at_once_follow_the_requests(make_spec: MakeSpec, monkeypatch: py
 def test_a_cell_that_is_complete_has_no_time(make_spec: MakeSpec) -> None:
     spec = make_spec(methods=["naive"])
     cell = parse_spec({"methods": ["naive"]}).cells[0]
-    text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, math.nan, False)}, 1)
+    text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, 0, math.nan, False, ONE_CPU)}, 1)
     assert "nan" not in text
     assert "about 0 s" in text

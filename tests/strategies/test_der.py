@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import Batch, Forward, IncrementalType, Learner, Strategy
-from strategies.methods.der import Der, DerHyperparameters, DerPlusPlus, DerPlusPlusHyperparameters, DerState
+from strategies.methods.der import Der, DerHyperparameters, DerState
 
 METHODS = ["der", "der++"]
 
@@ -232,13 +232,9 @@ def test_beside_replay_only_new_examples_enter(method: str, kind: IncrementalTyp
     assert bool(torch.isfinite(state.logits).all())
 
 
-def test_what_a_given_batch_size_leaves_without_effect_and_what_it_costs() -> None:
+def test_what_a_given_batch_size_leaves_without_effect() -> None:
     assert DerHyperparameters().unused() == frozenset()
     assert DerHyperparameters(memory_batch_size=3).unused() == {"replay_ratio"}
-    settings = make_learner("naive").settings
-    assert Der.relative_cost(DerHyperparameters(replay_ratio=0.75), settings, 4) == pytest.approx(1 + 3 * 3 / 4)
-    own = DerPlusPlusHyperparameters(memory_batch_size=4)
-    assert DerPlusPlus.relative_cost(own, settings, 4) == pytest.approx(1 + 8 / 8 * 3 / 4)
 
 
 @pytest.mark.parametrize(("field", "value"), [("buffer_size", 0), ("logit_weight", -1), ("memory_batch_size", 0)])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field, ValidationError
-from tiny_worlds import learn_tasks, make_learner, make_settings, parameters_of, same
+from tiny_worlds import learn_tasks, make_learner, parameters_of, same
 
 from strategies import (
     STRATEGIES,
@@ -46,10 +46,6 @@ class Other(Strategy):
     unsupported: ClassVar[dict[Any, str]] = {"domain": "for tests"}
     unsupported_models: ClassVar[dict[str, str]] = {"mlp": "for tests"}
     owns = Exclusive.GRADIENT_DIRECTION
-
-    @classmethod
-    def relative_cost(cls, hyperparameters: Any, settings: Any, n_tasks: int) -> float:
-        return 1.5
 
 
 class Rival(Strategy):
@@ -101,14 +97,6 @@ def test_each_part_gets_its_own_values(registry: Registry) -> None:
     with pytest.raises(ValidationError):
         method.hyperparameter_class(ewc_penalty_weight=-1.0)
     assert method.hyperparameter_class().model_dump()["other_plus_plus_penalty_weight"] == 2.0
-
-
-def test_costs_add_up(registry: Registry) -> None:
-    settings = make_settings()
-    alone = registry.method("replay").relative_cost({"replay_ratio": 0.5}, settings, 5)
-
-    assert alone == pytest.approx(1.8)
-    assert registry.method("replay+other++").relative_cost({"replay_ratio": 0.5}, settings, 5) == pytest.approx(2.3)
 
 
 def test_a_note_stands_only_where_every_part_has_one(registry: Registry) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_settings, make_task, parameters_of, same
+from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_task, parameters_of, same
 from torch import Tensor
 
 from strategies import IncrementalType, Learner
@@ -245,12 +245,6 @@ def test_the_first_task_is_the_naive_run_and_later_ones_are_not(kind: Incrementa
 
     assert same(parameters_of(learn_tasks(learner, [0])), parameters_of(learn_tasks(naive, [0])))
     assert not same(parameters_of(learn_tasks(learner, [1, 2])), parameters_of(learn_tasks(naive, [1, 2])))
-
-
-def test_the_cost_grows_with_the_memory_batch_and_the_tasks() -> None:
-    settings = make_settings(batch_size=64)
-    assert Gem.relative_cost(GemHyperparameters(), settings, 5) == pytest.approx(1 + 2)
-    assert Gem.relative_cost(GemHyperparameters(memory_batch_size=None), settings, 5) == pytest.approx(1 + 116 / 80 * 2)
 
 
 @pytest.mark.parametrize(("field", "value"), [("buffer_size", 0), ("margin", -0.1), ("memory_batch_size", 0)])

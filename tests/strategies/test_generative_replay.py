@@ -11,7 +11,6 @@ from tiny_worlds import (
     N_INPUTS,
     learn_tasks,
     make_learner,
-    make_settings,
     make_task,
     parameters_of,
     same,
@@ -253,16 +252,10 @@ def test_it_combines_with_replay() -> None:
     assert len(learner.strategies[0].state) == 60
 
 
-def test_what_is_replayed_and_generated_is_paid_and_nothing_without_it() -> None:
+def test_without_replay_nothing_of_the_generator_is_used() -> None:
     own = GenerativeReplayHyperparameters(replay_ratio=0)
 
     assert own.unused() == GenerativeReplayHyperparameters.model_fields.keys() - {"replay_ratio"}
-    assert GenerativeReplay.relative_cost(own, make_settings(), 5) == 1
-    # Four tasks of five train on twice the examples; the generator learns after four, after the first half as much.
-    costs = {n: GenerativeReplayHyperparameters(generator_epochs=n) for n in (None, 4)}
-    assert GenerativeReplay.relative_cost(costs[None], make_settings(), 5) == pytest.approx(1.8 + 5.5 * 1.4)
-    assert GenerativeReplay.relative_cost(costs[4], make_settings(), 5) == pytest.approx(1.8 + 5.5 * 2.8)
-    assert GenerativeReplay.relative_cost(costs[None], make_settings(), 1) == 1
     assert GenerativeReplayHyperparameters().unused() == frozenset()
 
 

@@ -11,7 +11,6 @@ from tiny_worlds import (
     N_INPUTS,
     learn_tasks,
     make_learner,
-    make_settings,
     make_task,
     same,
 )
@@ -217,4 +216,3 @@ def test_fewer_exemplars_than_classes_are_refused() -> None:
 
 def test_it_needs_classes_that_are_learned_once_and_says_so() -> None:
     assert Icarl.unsupported.keys() == {"domain"}
-    assert Icarl.relative_cost(IcarlHyperparameters(), make_settings(iterations=5), 5) < 1.6

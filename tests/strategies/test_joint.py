@@ -11,14 +11,13 @@ from tiny_worlds import (
     learn_tasks,
     make_learner,
     make_network,
-    make_settings,
     make_task,
     parameters_of,
     same,
 )
 from torch import Tensor
 
-from strategies import Batch, IncrementalType, NoHyperparameters, Strategy, TaskData
+from strategies import Batch, IncrementalType, Strategy, TaskData
 from strategies.methods.joint import Joint
 
 
@@ -121,7 +120,5 @@ def test_kept_bytes_are_those_of_the_past_tasks_data() -> None:
     assert kept == [n * N_EXAMPLES * (4 * N_INPUTS + 8) for n in (0, 1, 2)]
 
 
-def test_it_is_a_reference_and_costs_the_mean_number_of_tasks() -> None:
+def test_it_is_a_reference() -> None:
     assert Joint.is_reference
-    assert Joint.relative_cost(NoHyperparameters(), make_settings(), n_tasks=5) == (1 + 2 + 3 + 4 + 5) / 5
-    assert Joint.relative_cost(NoHyperparameters(), make_settings(iterations=9), n_tasks=5) == 1

@@ -10,7 +10,6 @@ from tiny_worlds import (
     learn_tasks,
     make_backbone,
     make_learner,
-    make_settings,
     make_task,
     parameters_of,
     same,
@@ -328,13 +327,6 @@ def test_kept_bytes_are_an_owner_a_weight() -> None:
     for task in range(3):
         learn_tasks(learner, [task])
         assert learner.strategies[0].kept_bytes() == N_BACKBONE_WEIGHTS
-
-
-def test_the_cost_counts_the_retraining() -> None:
-    own = PacknetHyperparameters(post_prune_epochs=3)
-
-    assert Packnet.relative_cost(own, make_settings(epochs=6), 5) == pytest.approx(1.1 * 1.5)
-    assert Packnet.relative_cost(own, make_settings(iterations=6), 5) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from tiny_worlds import (
     N_INPUTS,
     learn_tasks,
     make_learner,
-    make_settings,
     make_task,
     parameters_of,
     same,
@@ -171,4 +170,3 @@ def test_the_report_counts_the_parameters_of_each_column() -> None:
 def test_it_needs_the_task_and_a_chain_of_layers_and_says_so() -> None:
     assert Pnn.unsupported.keys() == {"domain", "class"}
     assert Pnn.unsupported_models.keys() == {"resnet18"}
-    assert Pnn.relative_cost(None, make_settings(), 1) == 1

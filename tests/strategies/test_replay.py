@@ -83,8 +83,6 @@ def test_a_given_number_of_remembered_examples_replaces_the_ratio() -> None:
     assert ReplayHyperparameters().unused() == frozenset()
     equal = [learn_tasks(replay(**own), range(3)) for own in ({"memory_batch_size": 8}, {"replay_ratio": 0.5})]
     assert same(parameters_of(equal[0]), parameters_of(equal[1]))
-    given = ReplayHyperparameters(memory_batch_size=24)
-    assert Replay.relative_cost(given, equal[0].settings, n_tasks=4) == pytest.approx((1 + 3 * 4) / 4)
 
 
 def test_remembered_examples_are_those_of_past_tasks_with_their_labels() -> None:
@@ -167,12 +165,6 @@ def test_kept_bytes_are_those_of_the_examples_held(buffer: str, bytes_each: int)
 def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         ReplayHyperparameters(**{field: value})
-
-
-def test_the_cost_is_that_of_the_larger_batches_after_the_first_task() -> None:
-    cost = Replay.relative_cost(ReplayHyperparameters(replay_ratio=0.75), None, n_tasks=4)
-
-    assert cost == pytest.approx((1 + 3 * 4) / 4)
 
 
 def test_what_has_no_effect() -> None:
