@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.core.errors import RunFolderError, StorageError, system_message
-from orchestrator.results.tables import SUFFIX
+from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Storage, is_bookkeeping, is_temporary
 
 _OWN_NAMES = {
