@@ -82,7 +82,7 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes
         )
-    n_missing, unanswered = print_answer(console, api.open_run(finished.storage, cached=True), loaded)
+    n_missing, unanswered = print_answer(console, finished.cached(), loaded)
     console.print(f"Tables: {finished.where}/trials and {finished.where}/accuracy (Parquet)")
     end(console, n_missing, unanswered, require_answer)
 

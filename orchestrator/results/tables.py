@@ -9,6 +9,7 @@ of the run's lock removes the copy (see `duplicates`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +19,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
+from orchestrator.core.errors import RunFolderError, StorageError, system_message
 from orchestrator.results.duplicates import in_order, once
+from orchestrator.results.folder import unreadable_file
 from orchestrator.results.parts import SUFFIX, Parts
 from orchestrator.results.schema import LISTS, SCHEMAS, check_file, encode
-from orchestrator.storage.base import NoRegularFileError, Place, Storage
+from orchestrator.storage.base import Place, Storage
 from orchestrator.storage.opening import open_storage
 
 _MOST_READS = 5
+
+_PLAIN = {table: [name for name in schema.names if name not in LISTS] for table, schema in SCHEMAS.items()}
+"""Table -> its columns without lists."""
 
 
 @dataclass
@@ -35,12 +40,14 @@ class _Known:
     Args:
         versions: of its files when they were listed; None if that failed.
         contents: the rows of each file, each row once.
+        number: another one for each read.
         has_copies: whether files hold more than these rows.
         frames: the rows as data frames, without and with the columns of lists.
     """
 
     versions: dict[str, object] | None
     contents: dict[str, pa.Table]
+    number: int = field(default_factory=itertools.count().__next__)
     has_copies: bool = False
     frames: dict[bool, pd.DataFrame] = field(default_factory=dict)
 
@@ -89,7 +96,7 @@ class Table:
         known = self._now_known()
         if with_lists not in known.frames:
             rows = pa.concat_tables([*known.contents.values(), SCHEMAS[self.name].empty_table()])
-            known.frames[with_lists] = (rows if with_lists else rows.drop_columns(self._lists())).to_pandas()
+            known.frames[with_lists] = (rows if with_lists else rows.select(_PLAIN[self.name])).to_pandas()
         return known.frames[with_lists].copy(deep=False)
 
     def _now_known(self) -> _Known:
@@ -111,14 +118,19 @@ class Table:
             self._known, cache.is_valid = known, True
         return known
 
+    def state(self) -> int | None:
+        """Return a number that differs once the rows do; None if the table is not cached.
+
+        Raises:
+            RunFolderError, StorageError: as for `read`.
+        """
+        return None if self._cache is None else self._now_known().number
+
     def _versions(self) -> dict[str, object] | None:
         try:
             return self.storage.versions()
         except OSError:
             return None
-
-    def _lists(self) -> list[str]:
-        return [name for name in LISTS if name in SCHEMAS[self.name].names]
 
     def write(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Write the rows of the trial `key`, durably and all at once.
@@ -169,7 +181,7 @@ class Table:
                 f"{self.storage.where}: expected a folder of Parquet files, got a file; move it out of the run folder"
             ) from error
         except OSError as error:
-            raise _unreadable(self.storage.where, error) from error
+            raise unreadable_file(self.storage.where, error) from error
         return [name for name in names if name.endswith(SUFFIX) and not name.startswith((".", "_"))]
 
     def file_of(self, key: str) -> str:
@@ -188,7 +200,7 @@ class Table:
         try:
             content = self.storage.read(name)
         except OSError as error:
-            raise _unreadable(where, error) from error
+            raise unreadable_file(where, error) from error
         return check_file(content, where, self.name)
 
     def write_file(self, name: str, content: pa.Table, purpose: str = "row", key: str | None = None) -> None:
@@ -236,7 +248,7 @@ class Table:
                     self.storage.delete(name)
                     del single[name]
         except OSError as error:
-            raise _unreadable(self.storage.where, error) from error
+            raise unreadable_file(self.storage.where, error) from error
         return single
 
     def start_cache(self, is_exclusive: bool = False) -> None:
@@ -269,11 +281,11 @@ class Table:
             except FileNotFoundError as error:
                 missing = error
             except OSError as error:
-                raise _unreadable(self.storage.where, error) from error
+                raise unreadable_file(self.storage.where, error) from error
             else:
                 if self.storage.generation() == generation:
                     return tables
-        raise _unreadable(self.storage.where, missing) from missing
+        raise unreadable_file(self.storage.where, missing) from missing
 
     def _now_parts(self) -> Parts | None:
         """Return which file holds which trial; read once for each folder that was swapped in.
@@ -311,6 +323,11 @@ class Tables:
         for table in self:
             table.start_cache(is_exclusive)
 
+    def state(self) -> tuple[int, ...] | None:
+        """Return what differs once the tables do; None if they are not cached, so that it may differ at any time."""
+        states = [table.state() for table in self]
+        return None if None in states else tuple(state for state in states if state is not None)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Cache the tables inside the block: for the holder of the run's lock, who is the only one to write.
@@ -328,14 +345,3 @@ class Tables:
         """Read both tables at the next read, even if they are cached."""
         for table in self:
             table.forget()
-
-
-def _unreadable(where: str, error: OSError) -> OrchestratorError:
-    place = error.filename or where
-    if isinstance(error, IsADirectoryError | NoRegularFileError):
-        found = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
-        return RunFolderError(f"{place}: expected a Parquet file, got {found}; move it out of the run folder")
-    return StorageError(
-        f"{system_message('read', place, error)} Fix the permissions or the connection, then run the same command "
-        "again."
-    )
