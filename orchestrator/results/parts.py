@@ -2,7 +2,7 @@
 
 The first trials of a run have a file each. The rows of a later one join a part: a merged file that is replaced with
 each trial, all at once, until it is full. So readers see each row once at every moment, nothing has to be moved or
-deleted, and a kill leaves the part as it was before or after the trial. A part of 250 trials takes about as long to
+deleted, and a kill leaves the part as it was before or after the trial. A part of 100 trials takes about as long to
 write as a file of one.
 
 An object store keeps a file a trial. Its readers ask for an object in pieces, and would mix those of two versions.
@@ -22,8 +22,8 @@ MERGED = "merged-"
 MOST_SINGLE_FILES = 100
 """So many trials of a table have a file each before the next ones share files."""
 
-MOST_TRIALS = 250
-MOST_ROWS = 10_000
+MOST_TRIALS = 100
+MOST_ROWS = 5_000
 MOST_BYTES = 4_000_000
 """A part takes no further trial once it has so many trials, rows or bytes in memory: a write takes milliseconds."""
 
