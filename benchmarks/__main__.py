@@ -7,20 +7,21 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import evaluation, overhead, tables, training
+from benchmarks import evaluation, overhead, reading, tables, training
 
 
 def main() -> int:
     """Run the chosen benchmarks and return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
-    choices = ("training", "evaluation", "overhead", "tables")
+    choices = ("training", "evaluation", "overhead", "tables", "reading")
     parser.add_argument("--only", choices=choices, help="run one of them")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of the training benchmark, whose medians are printed"
     )
     parser.add_argument("--trials", type=int, default=200, help="trials of the overhead benchmark")
     parser.add_argument("--rows", type=int, default=2_000_000, help="rows of the table that is read")
+    parser.add_argument("--reading-trials", type=int, default=1_500, help="trials of the run that is read")
     options = parser.parse_args()
     rows: list[tuple[str, float, float, str]] = []
     if options.only in (None, "training"):
@@ -31,6 +32,8 @@ def main() -> int:
         rows += overhead.measure(options.trials)
     if options.only in (None, "tables"):
         rows += tables.measure(options.rows)
+    if options.only in (None, "reading"):
+        rows += reading.measure(options.reading_trials)
     print(f"\n{'what':68} {'measured':>9} {'limit':>7}")
     for name, value, limit, unit in rows:
         bound = f"{limit:.2f}" if limit < float("inf") else "-"

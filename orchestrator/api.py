@@ -70,8 +70,7 @@ def run_sweep(
     from orchestrator.results.run import Run
     from orchestrator.trial.provenance import software_now
 
-    opened = Run(run_place(spec, run, storage))
-    opened.tables.start_cache()  # until it is locked, after which another sweep's rows are seen
+    opened = Run(run_place(spec, run, storage)).cached()  # until it is locked: another sweep may add rows
     spec = opened.as_begun(spec)
     opened.check(spec)
     if not accept_changes:
@@ -163,19 +162,17 @@ def plan(
     from orchestrator.results.run import Run
     from orchestrator.results.software_changes import software_changes
     from orchestrator.search.plan import Plan, device_notes, plan_sweep
-    from orchestrator.search.sweep_search import SweepSearch
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
     from orchestrator.trial.provenance import software_now
 
-    opened = Run(run_place(spec, run, storage))
-    opened.tables.start_cache()
+    opened = Run(run_place(spec, run, storage)).cached()
     spec = opened.as_begun(spec)
     opened.check(spec)
     datasets = load_datasets(spec, Path(data_dir))
     hashes = fingerprints(datasets)
     opened.refuse_other_data(hashes)
-    search, trials = SweepSearch(spec, hashes, opened.outcomes(spec)), opened.trials()
+    search, trials = opened.search(spec, hashes), opened.trials()
     changes = software_changes(trials, spec, software_now())
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
     notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells))

@@ -101,7 +101,7 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes, budget
         )
-    _finish(console, display.spending, api.open_run(finished.storage, cached=True), finished.spec, require_answer)
+    _finish(console, display.spending, finished.cached(), finished.spec, require_answer)
 
 
 def plan(

@@ -95,7 +95,9 @@ def _mean(values: NDArray[np.float64] | Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def intransigence(diagonal: Sequence[float], joint_diagonal: Sequence[float]) -> float:
+def intransigence(
+    diagonal: Sequence[float] | NDArray[np.float64], joint_diagonal: Sequence[float] | NDArray[np.float64]
+) -> float:
     """Return the mean over k of a_k - R[k, k], with a_k the joint model's accuracy on task k trained on tasks ≤ k.
 
     Source: Chaudhry et al. 2018, arXiv 1801.10112, Eq. 4.

@@ -5,6 +5,7 @@ Ray is imported inside `launch`, after its first line is on the screen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from orchestrator.execution.prometheus import SweepMetrics
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
-    from orchestrator.search.cell_search import CellSearch
+    from orchestrator.search.cell_search import CellSearch, PlannedTrial
+
+_LEAST_REST = 20
+"""A cell's metrics are not exported again before so many times the time that they took: they look at the whole cell."""
 
 
 def launch(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
@@ -30,7 +34,7 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
     with connected(address, num_cpus) as cluster:
         metrics = SweepMetrics(session.spec.name)
         export_metrics(session, metrics, session.search.cells)
-        session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
+        session.listen(CellMetrics(metrics))
         with metrics.refreshed(lambda: metrics.trials(counts(session))):
             _run(session, cluster, display)
 
@@ -52,6 +56,26 @@ def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None) ->
         )
 
     run_on_ray(session, cluster, draining, on_event=display.say)
+
+
+class CellMetrics:
+    """Listens to a session and exports the metrics of each cell in which a trial ended; of a large cell less often.
+
+    Args:
+        metrics: those that Ray exports.
+    """
+
+    def __init__(self, metrics: SweepMetrics) -> None:
+        self._metrics = metrics
+        self._due: dict[str, float] = {}
+
+    def __call__(self, session: Session, planned: PlannedTrial, result: object) -> None:
+        """Export what is due."""
+        cell, now = session.search.cell_of(planned), time.monotonic()
+        is_due = cell.is_finished or now >= self._due.get(cell.cell.name, now)
+        export_metrics(session, self._metrics, [cell] if is_due else [])
+        if is_due:
+            self._due[cell.cell.name] = now + (1 + _LEAST_REST) * (time.monotonic() - now)
 
 
 def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[CellSearch]) -> None:

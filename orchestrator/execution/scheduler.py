@@ -60,6 +60,7 @@ class KeepWorkers(FIFOScheduler):
         self._cache: WorkerCache | None = None
         self._starting: tune_internals.StartingWorkers | None = None
         self._controller: Any = None
+        self._ended: list[Trial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Put our cache in place before the first worker starts."""
@@ -83,6 +84,7 @@ class KeepWorkers(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Keep no worker whose process may be damaged."""
+        self._ended.append(trial)
         if self._cache is not None and result.get(DAMAGED):
             self._cache.damaged.add(tune_internals.worker_of(self._controller, trial))
 
@@ -94,6 +96,7 @@ class KeepWorkers(FIFOScheduler):
         """
         if self._control is None:
             return super().choose_trial_to_run(tune_controller)
+        self._ended = [trial for trial in self._ended if not tune_internals.forget_trial(self._controller, trial)]
         if self._control.stopped is not None:
             raise self._control.stopped
         if self._control.draining:
@@ -116,6 +119,7 @@ class KeepWorkers(FIFOScheduler):
             "_cache": None,
             "_starting": None,
             "_controller": None,
+            "_ended": [],
         }
 
 

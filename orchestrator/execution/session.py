@@ -16,7 +16,6 @@ from orchestrator.results.software_changes import OF_WORKERS
 from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.search.mirror import StudyMirror
 from orchestrator.search.suggestion import Outcome
-from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset, PhaseData, TrainingData
@@ -76,7 +75,7 @@ class Session:
         run.refuse_other_data(hashes)
         self.fault: Exception | None = None
         self._mirror = StudyMirror(mirror, spec) if mirror else None
-        self.search = SweepSearch(spec, hashes, run.outcomes(spec), self._mirror.add if self._mirror else None)
+        self.search = run.search(spec, hashes, self._mirror.add if self._mirror else None)
         self.progress = Progress(self.search.n_cached)
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()

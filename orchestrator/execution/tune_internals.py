@@ -38,6 +38,8 @@ _CONTROLLER = "ray.tune.execution.tune_controller.TuneController"
 _MANAGER = "ray.air.execution._internal.actor_manager.RayActorManager"
 _IDLE_WORKERS = "idle workers are stopped and started again between batches"
 _STARTING_WORKERS = "if trials are shorter than the start of a worker, one worker runs them all"
+_ENDED_TRIALS = "the driver's memory, and the time that a trial costs it, grow with the number of trials"
+_ENDED = Internal(_CONTROLLER, "forget trials that have ended", _ENDED_TRIALS)
 _LOST_WORKERS = "a worker that runs out of memory may end the sweep, and a lost node counts against its trial"
 
 INTERNALS = {
@@ -68,6 +70,10 @@ INTERNALS = {
         "recognise a worker that died while it was idle, whose loss Tune would count twice",
         "a trial given to a dead idle worker fails without another try",
     ),
+    "_trials": _ENDED,
+    "_stopped_trials": _ENDED,
+    "_trials_to_cache": _ENDED,
+    "_trial_metadata": _ENDED,
     "_actor_task_failed": Internal(_MANAGER, "see workers that die at work", _LOST_WORKERS),
     "_actor_start_failed": Internal(_MANAGER, "see workers that die as they start", _LOST_WORKERS),
     "_tracked_actor": Internal(
@@ -229,6 +235,21 @@ class StartingWorkers:
 def worker_of(controller: Any, trial: Any) -> Any:
     """Return Tune's handle of the worker that runs `trial`, or None."""
     return (look_up(controller, "_trial_to_actor") or {}).get(trial)
+
+
+def forget_trial(controller: Any, trial: Any) -> bool:
+    """Drop what Tune keeps of a trial: 25 kB, looked through at every step; return whether it has ended.
+
+    It has if its worker was taken from it too.
+    """
+    if not trial.is_finished() or worker_of(controller, trial) is not None:
+        return False
+    for name in ("_trials", "_stopped_trials", "_trials_to_cache"):
+        kept = look_up(controller, name)
+        if kept is not None and trial in kept:
+            kept.remove(trial)
+    (look_up(controller, "_trial_metadata") or {}).pop(trial.trial_id, None)
+    return True
 
 
 def watch_losses(controller: Any, loss: Callable[[str, Exception], Exception], died_idle: type[Exception]) -> None:

@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.core.text import visible
-from orchestrator.report.numbers import UNKNOWN, counted, duration, money, number
+from orchestrator.core.text import counted, visible
+from orchestrator.report.numbers import UNKNOWN, duration, money, number
 
 if TYPE_CHECKING:
     from orchestrator.execution.budget import Spending
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.trial.result import TrialResult
 
 _SECONDS_BETWEEN_LINES = 5.0
+_LEAST_REST = 20
+"""The table is not made again before so many times the time that it took: it looks at every suggestion."""
 
 
 class ProgressDisplay:
@@ -45,6 +47,8 @@ class ProgressDisplay:
         self.spending: Spending | None = None
         self._last_line = 0.0
         self._has_said_cluster = False
+        self._shown: RenderableType = Text("")
+        self._due = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +73,7 @@ class ProgressDisplay:
         """Begin to show `session`."""
         self._session = session
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True)
+            self._live = Live(console=self._console, get_renderable=self._in_time, refresh_per_second=2, transient=True)
             self._live.start()
 
     def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
@@ -98,6 +102,14 @@ class ProgressDisplay:
             f"{n_recorded}/{n_recorded + n_unknown} trials done, {n_running} running, {progress.n_failed} failed, "
             f"{_time_left(progress.seconds_left(n_unknown))}{_budget_left(session.spending.left())}"
         )
+
+    def _in_time(self) -> RenderableType:
+        """Return the table, or the last one if the sweep is so large that a new one would slow it down."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._shown = self._render()
+            self._due = now + (1 + _LEAST_REST) * (time.monotonic() - now)
+        return self._shown
 
     def _render(self) -> RenderableType:
         session = self._session

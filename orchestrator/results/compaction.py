@@ -25,9 +25,11 @@ from typing import Any
 
 from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
 from orchestrator.core.fault_points import reached
-from orchestrator.results.folder_swap import exchange
-from orchestrator.results.tables import MERGED, SUFFIX, Table, Tables, in_order
+from orchestrator.results.duplicates import in_order
+from orchestrator.results.parts import MERGED, SUFFIX
+from orchestrator.results.tables import Table, Tables
 from orchestrator.storage.base import compacting, is_temporary
+from orchestrator.storage.folder_swap import exchange
 from orchestrator.storage.folders import hand_over, remove_folder
 from orchestrator.storage.local import LocalStorage
 

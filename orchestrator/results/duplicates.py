@@ -12,16 +12,49 @@ Any other difference is refused: only the user knows which row is right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import RunFolderError
+from orchestrator.results.schema import LISTS
 
 IDENTITY = ("key", "after_task", "task")
 """The columns that identify a row; a table has some of them."""
+
+
+def once(contents: dict[str, pa.Table], describe: Callable[[str], str]) -> dict[str, pa.Table]:
+    """Return the rows of each file without the copies; `contents` itself if there are none.
+
+    Args:
+        contents: file -> its rows, a whole table.
+        describe: returns how a file is shown.
+
+    Raises:
+        RunFolderError: if rows of one identity differ, naming both files.
+    """
+    if not contents:
+        return contents
+    whole = pa.concat_tables(contents.values())
+    names = [name for name in IDENTITY if name in whole.schema.names]
+    if whole.group_by(names).aggregate([]).num_rows == whole.num_rows:
+        return contents
+    sizes = [rows.num_rows for rows in contents.values()]
+    frame = whole.to_pandas()
+    for name in (name for name in LISTS if name in frame):
+        frame[name] = [None if value is None else tuple(value) for value in frame[name]]
+    stay = which_stay(frame, np.repeat([describe(name) for name in contents], sizes).tolist())
+    parts = np.split(stay, np.cumsum(sizes)[:-1])
+    return {name: rows.filter(pa.array(part)) for (name, rows), part in zip(contents.items(), parts, strict=True)}
+
+
+def in_order(tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of tables of one schema, sorted by key and place in R."""
+    whole = pa.concat_tables(tables)
+    return whole.sort_by([(name, "ascending") for name in IDENTITY if name in whole.schema.names])
 
 
 def which_stay(rows: pd.DataFrame, files: Sequence[str]) -> NDArray[np.bool_]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from orchestrator.core.errors import RunFolderError, StorageError, system_message
-from orchestrator.results.tables import SUFFIX
-from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Storage, is_bookkeeping, is_temporary
+from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
+from orchestrator.results.parts import SUFFIX
+from orchestrator.storage.base import (
+    CHECKPOINTS,
+    SPEC_FILE,
+    TABLES,
+    NoRegularFileError,
+    Storage,
+    is_bookkeeping,
+    is_temporary,
+)
 
 _OWN_NAMES = {
     **dict.fromkeys(TABLES, re.compile(rf"[0-9a-z][0-9a-z-]*{re.escape(SUFFIX)}")),
@@ -67,4 +75,16 @@ def unreadable(where: str, error: OSError) -> StorageError:
     """Return the error for a run folder, or a file in it, that the system refuses to read."""
     return StorageError(
         f"{system_message('read', where, error)} Fix the permissions or the connection, or choose another --run."
+    )
+
+
+def unreadable_file(where: str, error: OSError) -> OrchestratorError:
+    """Return the error for a file of a table, or its folder, that the system refuses to read."""
+    place = error.filename or where
+    if isinstance(error, IsADirectoryError | NoRegularFileError):
+        found = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
+        return RunFolderError(f"{place}: expected a Parquet file, got {found}; move it out of the run folder")
+    return StorageError(
+        f"{system_message('read', place, error)} Fix the permissions or the connection, then run the same command "
+        "again."
     )

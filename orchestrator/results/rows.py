@@ -179,17 +179,21 @@ def intransigence_of(trials: pd.DataFrame, accuracy: pd.DataFrame) -> NDArray[np
         trials: the trials table, N rows.
         accuracy: the accuracy table.
     """
-    learned = accuracy[accuracy["after_task"] == accuracy["task"]].sort_values("task")
-    diagonals: dict[Any, list[float]] = {key: rows["score"].tolist() for key, rows in learned.groupby("key")}
+    values = np.full(len(trials), np.nan)
     joint = trials[(trials["method"] == "joint") & (trials["status"] == "completed")]
-    same = ["scenario", "phase", "seed", "key"]
-    ceilings = {tuple(place): key for *place, key in joint[same].itertuples(index=False) if key in diagonals}
-    values = []
-    for *place, key in trials[same].itertuples(index=False):
-        ceiling = ceilings.get(tuple(place))
-        known = ceiling is not None and len(diagonals.get(key, ())) == len(diagonals[ceiling])
-        values.append(intransigence(diagonals[key], diagonals[ceiling]) if known else np.nan)
-    return np.array(values, dtype=float)
+    same = ["scenario", "phase", "seed"]
+    if joint.empty:
+        return values
+    learned = accuracy[accuracy["after_task"] == accuracy["task"]].sort_values("task", kind="stable")
+    scores, rows = learned["score"].to_numpy(dtype=float), learned.groupby("key", sort=False).indices
+    diagonals = {key: scores[own] for key, own in rows.items()}
+    joint = joint[joint["key"].isin(diagonals.keys())]
+    ceilings = dict(zip(joint[same].itertuples(index=False, name=None), joint["key"], strict=True))
+    for index, (*place, key) in enumerate(trials[[*same, "key"]].itertuples(index=False, name=None)):
+        ceiling, own = diagonals.get(ceilings.get(tuple(place), "")), diagonals.get(key)
+        if ceiling is not None and own is not None and len(own) == len(ceiling):
+            values[index] = intransigence(own, ceiling)
+    return values
 
 
 def recorded_spec(trials: Table, key: str, text: str) -> TrialSpec:

@@ -19,6 +19,7 @@ from orchestrator.results.rows import intransigence_of, matrix_of
 from orchestrator.results.software_changes import software_changes, worker_changes
 from orchestrator.results.spec_file import encode_spec, read_run_spec
 from orchestrator.results.tables import Tables
+from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -31,8 +32,8 @@ from orchestrator.trial.checkpoint import delete_checkpoint
 class Run:
     """A run folder, whether it exists yet or not.
 
-    Every method reads the files again, so that a notebook sees what a running sweep adds. Inside `locked`, and with
-    `open(place, cached=True)`, each table is read once.
+    Every method reads the files again, so that a notebook sees what a running sweep adds. Inside `locked`, after
+    `cached`, and with `open(place, cached=True)`, each table is read once.
 
     Args:
         place: the folder, on a disk or in an object store.
@@ -42,6 +43,7 @@ class Run:
         self.storage = open_storage(place)
         self.tables = Tables(self.storage)
         self._spec: SweepSpec | None = None
+        self._searched: tuple[object, SweepSpec, dict[str, str], SweepSearch] | None = None
 
     @property
     def where(self) -> str:
@@ -85,9 +87,12 @@ class Run:
                 + (", which has tables but lost it; run the same sweep again to restore it" if is_lost else "")
                 + ("" if is_lost else "; give the folder that a sweep printed")
             )
-        if cached:
-            run.tables.start_cache()
-        return run
+        return run.cached() if cached else run
+
+    def cached(self) -> Run:
+        """Return this run, which from now on reads each table once, and never again until it writes to it itself."""
+        self.tables.start_cache()
+        return self
 
     @classmethod
     def create(cls, place: Place, spec: SweepSpec) -> Run:
@@ -127,7 +132,8 @@ class Run:
         entries = run_entries(self.storage)
         if entries:
             self._refuse_other_protocol(spec, has_spec=SPEC_FILE in entries)
-            self.trials()  # refuses damaged files and newer schemas before anything is trained
+            for table in self.tables:
+                table.read()  # refuses damaged files and newer schemas before anything is trained
 
     def refuse_changed(self, spec: SweepSpec, now: Mapping[str, Any]) -> None:
         """Refuse to continue if the recorded trials ran with other software or devices than new ones would.
@@ -240,13 +246,35 @@ class Run:
         """
         return outcomes_of(self.spec if spec is None else spec, self.tables)
 
-    def search(self, spec: SweepSpec) -> SweepSearch:
-        """Return the search of `spec` as far as the tables go, with the data hashes that they record."""
-        trials = self.tables.trials.read()
-        newest = trials.sort_values("started_at", kind="stable")  # a user's data may have changed between trials
+    def search(
+        self,
+        spec: SweepSpec,
+        fingerprints: Mapping[str, str] | None = None,
+        on_tell: Callable[[CellSearch, Any], None] | None = None,
+    ) -> SweepSearch:
+        """Return the search of `spec` as far as the tables go; a complete one is searched once if they are cached.
+
+        Args:
+            spec: the sweep.
+            fingerprints: data set -> hash; by default those of the newest trials in the tables.
+            on_tell: passed on to every `CellSearch`.
+        """
+        hashes = dict(self._recorded_data(spec) if fingerprints is None else fingerprints)
+        state = self.tables.state()
+        if on_tell is None and state is not None and self._searched is not None:
+            *same, search = self._searched
+            if same == [state, spec, hashes]:
+                return search
+        search = SweepSearch(spec, hashes, self.outcomes(spec), on_tell)
+        if search.n_unknown == 0:  # nobody goes on with it
+            self._searched = state, spec, hashes, search
+        return search
+
+    def _recorded_data(self, spec: SweepSpec) -> dict[str, str]:
+        """Return data set -> the hash that the newest trial records, as a user's data may have changed in between."""
+        newest = self.tables.trials.read().sort_values("started_at", kind="stable")
         known = {dataset_of(stream): value for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)}
-        unknown = {dataset_of(cell.stream): "" for cell in spec.cells}
-        return SweepSearch(spec, unknown | known, self.outcomes(spec))
+        return {dataset_of(cell.stream): "" for cell in spec.cells} | known
 
     def as_begun(self, spec: SweepSpec) -> SweepSpec:
         """Return a spec as this run began, if that was before there were finals and splits of a seed's own.

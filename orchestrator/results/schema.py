@@ -27,7 +27,7 @@ _MOST_BYTES = 2**29
 """Most memory that the rows of a file may take; the largest files that a compaction writes take a tenth of it."""
 
 _FEW_ROWS = 256
-"""Up to this many rows, a file's footer is trusted on how long its texts are."""
+"""A file with at most so many rows is small: its footer is trusted on how long its texts are."""
 
 _TEXT, _REAL, _COUNT, _COUNTS = pa.string(), pa.float64(), pa.int64(), pa.list_(pa.int64())
 
@@ -229,7 +229,8 @@ def _read_version_2(file: pq.ParquetFile, table: str, where: str) -> pa.Table | 
 def _read_columns(file: pq.ParquetFile, names: list[str], where: str) -> pa.Table | None:
     if not set(names) <= set(file.schema_arrow.names):
         return None
-    found = file.read(columns=names)
+    # To hand the columns of a small file to threads takes longer than to read them.
+    found = file.read(columns=names, use_threads=file.metadata.num_rows > _FEW_ROWS)
     _refuse_large_texts(found, where)
     return found
 

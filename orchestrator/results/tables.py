@@ -1,50 +1,68 @@
 """A run's two tables: atomic writing, reading that trusts nothing, and a cache with an explicit lifetime.
 
 `trials` has a row for each trial and `accuracy` a row for each measured cell of R. Each is a folder of Parquet files. A
-trial's accuracy file is written first and its trials file last: that one is the commit. Files are named after the
-trial's key, so writing a trial twice changes nothing. A compaction merges many files into few (see `compaction`); each
-trial is in one file at any moment. If a restored backup has put a trial into a second file, readers see it once, and
-the holder of the run's lock removes the copy (see `duplicates`).
+trial's accuracy rows are written first and its trials row last: that one is the commit. A trial has a file of its own,
+named after its key, or is in a merged file (see `parts` and `compaction`). Writing it twice changes nothing, and it is
+in one file at any moment. If a restored backup has put a trial into a second file, readers see it once, and the holder
+of the run's lock removes the copy (see `duplicates`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
-from orchestrator.results.duplicates import IDENTITY, which_stay
+from orchestrator.core.errors import RunFolderError, StorageError, system_message
+from orchestrator.results.duplicates import in_order, once
+from orchestrator.results.folder import unreadable_file
+from orchestrator.results.parts import SUFFIX, Parts
 from orchestrator.results.schema import LISTS, SCHEMAS, check_file, encode
-from orchestrator.storage.base import NoRegularFileError, Place, Storage
+from orchestrator.storage.base import Place, Storage
 from orchestrator.storage.opening import open_storage
 
-SUFFIX = ".parquet"
-MERGED = "merged-"
-"""Prefix of the names of files with the rows of many trials; the others are named after their trial's key."""
-
 _MOST_READS = 5
+
+_PLAIN = {table: [name for name in schema.names if name not in LISTS] for table, schema in SCHEMAS.items()}
+"""Table -> its columns without lists."""
+
+
+@dataclass
+class _Known:
+    """A table as it was read.
+
+    Args:
+        versions: of its files when they were listed; None if that failed.
+        contents: the rows of each file, each row once.
+        number: another one for each read.
+        has_copies: whether files hold more than these rows.
+        frames: the rows as data frames, without and with the columns of lists.
+    """
+
+    versions: dict[str, object] | None
+    contents: dict[str, pa.Table]
+    number: int = field(default_factory=itertools.count().__next__)
+    has_copies: bool = False
+    frames: dict[bool, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass
 class _Cache:
-    """The rows of a table since the last write to it.
+    """How long what was read is valid.
 
     Args:
         is_exclusive: whether nobody else writes, so that copies of rows may be removed.
-        rows: what was read, None if it has to be read again.
-        n_writes: writes so far, by which a read that overlapped a write is noticed.
+        is_valid: whether what is known is, until the next write; else the files' versions tell.
     """
 
     is_exclusive: bool
-    rows: pa.Table | None = None
-    n_writes: int = 0
+    is_valid: bool = False
 
 
 class Table:
@@ -61,7 +79,9 @@ class Table:
         self.storage = open_storage(folder)
         self.name = name
         self._cache: _Cache | None = None
-        self._homes: tuple[object, dict[str, str]] | None = None
+        self._known: _Known | None = None
+        self._n_writes = 0
+        self._parts: tuple[object, Parts] | None = None
 
     def read(self, with_lists: bool = False) -> pd.DataFrame:
         """Return the whole table, each row once; empty if nothing is written yet.
@@ -73,38 +93,65 @@ class Table:
             RunFolderError: if a file is damaged, foreign, or of a newer schema, or if two files disagree on a trial.
             StorageError: if the system refuses to read it.
         """
-        cache = self._cache
-        rows, n_writes = (cache.rows, cache.n_writes) if cache is not None else (None, 0)
-        if rows is None:
-            is_exclusive = cache is not None and cache.is_exclusive
-            contents = self.drop_copies() if is_exclusive else self._once(self._read_files())
-            rows = pa.concat_tables([*contents.values(), SCHEMAS[self.name].empty_table()])
-            if cache is not None and cache.n_writes == n_writes:
-                cache.rows = rows
-        frame: pd.DataFrame = (rows if with_lists else rows.drop_columns(self._lists())).to_pandas()
-        return frame
+        known = self._now_known()
+        if with_lists not in known.frames:
+            rows = pa.concat_tables([*known.contents.values(), SCHEMAS[self.name].empty_table()])
+            known.frames[with_lists] = (rows if with_lists else rows.select(_PLAIN[self.name])).to_pandas()
+        return known.frames[with_lists].copy(deep=False)
 
-    def _lists(self) -> list[str]:
-        return [name for name in LISTS if name in SCHEMAS[self.name].names]
+    def _now_known(self) -> _Known:
+        """Return what the files hold; while the table is cached, they are read only if they changed."""
+        cache, known, n_writes = self._cache, self._known, self._n_writes
+        if cache is not None and known is not None:
+            if not cache.is_valid:
+                cache.is_valid = known.versions is not None and known.versions == self._versions()
+            if cache.is_valid and not (cache.is_exclusive and known.has_copies):
+                return known
+        known = _Known(self._versions(), {})
+        if cache is not None and cache.is_exclusive:
+            known.contents = self.drop_copies()
+        else:
+            contents = self._read_files()
+            known.contents = once(contents, self.storage.describe)
+            known.has_copies = known.contents is not contents
+        if cache is not None and self._n_writes == n_writes:
+            self._known, cache.is_valid = known, True
+        return known
+
+    def state(self) -> int | None:
+        """Return a number that differs once the rows do; None if the table is not cached.
+
+        Raises:
+            RunFolderError, StorageError: as for `read`.
+        """
+        return None if self._cache is None else self._now_known().number
+
+    def _versions(self) -> dict[str, object] | None:
+        try:
+            return self.storage.versions()
+        except OSError:
+            return None
 
     def write(self, key: str, rows: list[dict[str, Any]]) -> None:
         """Write the rows of the trial `key`, durably and all at once.
 
-        They go into a file of their own. If a merged file holds the trial, they replace the old rows in that file: at
-        no moment are both there.
+        They go into a file of their own, or join a part (see `parts`). If a merged file holds the trial, they replace
+        the old rows in that file: at no moment are both there.
 
         Raises:
             StorageError: if the system refuses (no space, no permission); no half-written file becomes visible.
             RunFolderError: if a merged file is damaged.
         """
-        content = pa.Table.from_pylist(rows, schema=SCHEMAS[self.name])
-        home = self._merged_homes().get(key)
+        content, parts = pa.Table.from_pylist(rows, schema=SCHEMAS[self.name]), self._now_parts()
+        home = parts.homes.get(key) if parts is not None else None
         if home is not None and home in self.files():
             old = self.read_file(home)
-            content = in_order([old.filter(pc.not_equal(old["key"], key)), content])
+            self.write_file(home, in_order([old.filter(pc.not_equal(old["key"], key)), content]))
+        elif parts is not None:
+            name, content = parts.add(key, content)
+            self.write_file(name, content, key=key)
         else:
-            home = f"{key}{SUFFIX}"
-        self.write_file(home, content)
+            self.write_file(f"{key}{SUFFIX}", content)
 
     def fill(self, column: str, values: Mapping[str, float]) -> None:
         """Set `column` in the rows with the given keys; each file is replaced atomically and durably.
@@ -112,7 +159,8 @@ class Table:
         Raises:
             StorageError: if the system refuses; every file is then either as it was or complete.
         """
-        homes = self._merged_homes() if values else {}
+        parts = self._now_parts() if values else None
+        homes = parts.homes if parts is not None else {}
         for name in dict.fromkeys(homes.get(key, f"{key}{SUFFIX}") for key in values):
             content = self.read_file(name)
             keys, index = content["key"].to_pylist(), content.schema.get_field_index(column)
@@ -133,7 +181,7 @@ class Table:
                 f"{self.storage.where}: expected a folder of Parquet files, got a file; move it out of the run folder"
             ) from error
         except OSError as error:
-            raise _unreadable(self.storage.where, error) from error
+            raise unreadable_file(self.storage.where, error) from error
         return [name for name in names if name.endswith(SUFFIX) and not name.startswith((".", "_"))]
 
     def file_of(self, key: str) -> str:
@@ -152,18 +200,23 @@ class Table:
         try:
             content = self.storage.read(name)
         except OSError as error:
-            raise _unreadable(where, error) from error
+            raise unreadable_file(where, error) from error
         return check_file(content, where, self.name)
 
-    def write_file(self, name: str, content: pa.Table, purpose: str = "row") -> None:
+    def write_file(self, name: str, content: pa.Table, purpose: str = "row", key: str | None = None) -> None:
         """Write one whole file.
+
+        Args:
+            name: the file.
+            content: its rows.
+            purpose: the first word of the fault points.
+            key: the trial that is new in it, if one is.
 
         Raises:
             StorageError: as for `write`.
         """
-        if self._cache is not None:
-            self._cache.rows = None
-            self._cache.n_writes += 1
+        self._known = None
+        self._n_writes += 1
         try:
             self.storage.write(name, encode(content), purpose)
         except OSError as error:
@@ -171,6 +224,8 @@ class Table:
                 f"{system_message('write to', self.storage.describe(name), error)} Free space or fix the permissions, "
                 "then run the same command again: complete trials are kept."
             ) from error
+        if self._parts is not None:
+            self._parts[1].wrote(name, content, key)
 
     def drop_copies(self) -> dict[str, pa.Table]:
         """Remove every row that is a copy (see `duplicates`), and return the rows of each file.
@@ -183,22 +238,25 @@ class Table:
             StorageError: if the system refuses.
         """
         contents = self._read_files()
-        once = self._once(contents)
+        single = once(contents, self.storage.describe)
         try:
-            for name in [name for name, rows in once.items() if rows.num_rows < contents[name].num_rows]:
-                self._homes = None
-                if once[name].num_rows:
-                    self.write_file(name, once[name])
+            for name in [name for name, rows in single.items() if rows.num_rows < contents[name].num_rows]:
+                self._parts = self._known = None
+                if single[name].num_rows:
+                    self.write_file(name, single[name])
                 else:
                     self.storage.delete(name)
-                    del once[name]
+                    del single[name]
         except OSError as error:
-            raise _unreadable(self.storage.where, error) from error
-        return once
+            raise unreadable_file(self.storage.where, error) from error
+        return single
 
     def start_cache(self, is_exclusive: bool = False) -> None:
-        """From now on, read the files only after a write through this object."""
-        self._homes = None  # another process may have compacted the run
+        """From now on, read the files only after a write through this object.
+
+        What is known from an earlier cache is kept if the files are the same.
+        """
+        self._parts = None  # another process may have compacted the run
         self._cache = _Cache(is_exclusive)
 
     def stop_cache(self) -> None:
@@ -207,10 +265,8 @@ class Table:
 
     def forget(self) -> None:
         """Read the files at the next `read`, even if the table is cached: they were replaced behind its back."""
-        self._homes = None
-        if self._cache is not None:
-            self._cache.rows = None
-            self._cache.n_writes += 1
+        self._parts = self._known = None
+        self._n_writes += 1
 
     def _read_files(self) -> dict[str, pa.Table]:
         """Return the rows of each file; reads again if a compaction replaces the folder meanwhile."""
@@ -225,38 +281,25 @@ class Table:
             except FileNotFoundError as error:
                 missing = error
             except OSError as error:
-                raise _unreadable(self.storage.where, error) from error
+                raise unreadable_file(self.storage.where, error) from error
             else:
                 if self.storage.generation() == generation:
                     return tables
-        raise _unreadable(self.storage.where, missing) from missing
+        raise unreadable_file(self.storage.where, missing) from missing
 
-    def _once(self, contents: dict[str, pa.Table]) -> dict[str, pa.Table]:
-        """Return the rows of each file without the copies."""
-        if not contents:
-            return contents
-        whole = pa.concat_tables(contents.values())
-        names = [name for name in IDENTITY if name in whole.schema.names]
-        if whole.group_by(names).aggregate([]).num_rows == whole.num_rows:
-            return contents
-        sizes = [rows.num_rows for rows in contents.values()]
-        places = np.repeat([self.storage.describe(name) for name in contents], sizes).tolist()
-        frame = whole.to_pandas()
-        for name in self._lists():
-            frame[name] = [None if value is None else tuple(value) for value in frame[name]]
-        parts = np.split(which_stay(frame, places), np.cumsum(sizes)[:-1])
-        return {name: rows.filter(pa.array(part)) for (name, rows), part in zip(contents.items(), parts, strict=True)}
+    def _now_parts(self) -> Parts | None:
+        """Return which file holds which trial; read once for each folder that was swapped in.
 
-    def _merged_homes(self) -> dict[str, str]:
-        """Return the merged file of each trial that is in one; read once for each folder that was swapped in."""
+        None is returned for an object store, whose trials have a file each, and for a folder that does not exist.
+        """
         generation = self.storage.generation()
         if self.storage.path is None or generation is None:
-            return {}  # an object store has no merged files, and neither has a folder that does not exist
-        if self._homes is None or self._homes[0] != generation:
-            names = [name for name in self.files() if name.startswith(MERGED)]
-            homes = {key: name for name in names for key in self.read_file(name)["key"].unique().to_pylist()}
-            self._homes = (generation, homes)
-        return self._homes[1]
+            return None
+        if self._parts is None or self._parts[0] != generation:
+            known = self._known.contents if self._cache is not None and self._cache.is_valid and self._known else {}
+            parts = Parts.of(self.files(), lambda name: known[name] if name in known else self.read_file(name))
+            self._parts = generation, parts
+        return self._parts[1]
 
 
 class Tables:
@@ -280,6 +323,11 @@ class Tables:
         for table in self:
             table.start_cache(is_exclusive)
 
+    def state(self) -> tuple[int, ...] | None:
+        """Return what differs once the tables do; None if they are not cached, so that it may differ at any time."""
+        states = [table.state() for table in self]
+        return None if None in states else tuple(state for state in states if state is not None)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Cache the tables inside the block: for the holder of the run's lock, who is the only one to write.
@@ -297,20 +345,3 @@ class Tables:
         """Read both tables at the next read, even if they are cached."""
         for table in self:
             table.forget()
-
-
-def in_order(tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of tables of one schema, sorted by key and place in R."""
-    whole = pa.concat_tables(tables)
-    return whole.sort_by([(name, "ascending") for name in IDENTITY if name in whole.schema.names])
-
-
-def _unreadable(where: str, error: OSError) -> OrchestratorError:
-    place = error.filename or where
-    if isinstance(error, IsADirectoryError | NoRegularFileError):
-        found = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
-        return RunFolderError(f"{place}: expected a Parquet file, got {found}; move it out of the run folder")
-    return StorageError(
-        f"{system_message('read', place, error)} Fix the permissions or the connection, then run the same command "
-        "again."
-    )

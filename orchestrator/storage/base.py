@@ -56,6 +56,14 @@ class Storage(ABC):
         return None
 
     @abstractmethod
+    def versions(self) -> dict[str, object]:
+        """Return name -> an object that differs once the file was replaced; empty if the folder does not exist.
+
+        Raises:
+            NotADirectoryError: if a file is in its place.
+        """
+
+    @abstractmethod
     def tidy(self) -> None:
         """Remove what dead processes have left of a run. Call it only while holding the lock."""
 

@@ -55,6 +55,19 @@ class LocalStorage(Storage):
             self.check_lock()
             return []
 
+    def versions(self) -> dict[str, object]:
+        """Return the number on its disk, size and time of each file; a write makes a new file."""
+        found: dict[str, object] = {}
+        try:
+            with os.scandir(self._path) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # deleted since it was listed
+                        status = entry.stat()
+                        found[entry.name] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            self.check_lock()
+        return found
+
     def generation(self) -> object:
         """Return the folder's number on its disk."""
         try:

@@ -69,6 +69,15 @@ class ObjectStorage(Storage):
         paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
         return sorted({path.rpartition("/")[2] for path in paths if path.strip("/") != self._root} - {""})
 
+    def versions(self) -> dict[str, object]:
+        """Return what the store tells apart the versions of each object by."""
+        with _as_os_errors(self.where):
+            found = self._store.list_with_delimiter(self._root or None)
+        return {
+            meta["path"].rpartition("/")[2]: (meta["e_tag"], meta["version"], meta["size"], meta["last_modified"])
+            for meta in found["objects"]
+        }
+
     def read(self, name: str) -> bytes:
         """Return an object's content."""
         with _as_os_errors(self.describe(name)):

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.execution import prometheus
 from orchestrator.execution.cluster import Cluster
-from orchestrator.execution.launch import export_metrics
+from orchestrator.execution.launch import CellMetrics, export_metrics
 from orchestrator.execution.prometheus import SweepMetrics
 from orchestrator.execution.session import Session
 from orchestrator.results.run import Run
@@ -71,7 +71,7 @@ def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, settings:
     session = Session(spec, Run.create(tmp_path / "run", spec), tmp_path)
     metrics = SweepMetrics("small")
     export_metrics(session, metrics, session.search.cells)
-    session.listen(lambda now, planned, result: export_metrics(now, metrics, [now.search.cell_of(planned)]))
+    session.listen(CellMetrics(metrics))
     while not session.search.is_finished:
         trial = session.search.hand_out(session.search.waiting_requests()[0]).spec
         session.finish(run_trial(trial, session.arrays(trial)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from ray import tune
+from ray.tune.experiment import Trial
 
 from orchestrator.core.errors import StorageError
 from orchestrator.core.placement import Placement
@@ -159,6 +161,19 @@ class StartsLate:
         if len(list(self.folder.glob("*.ran"))) > self.N_TRIALS:
             wait(lambda: len({path.suffixes[0] for path in self.folder.glob("*.ran")}) > 1, self.MOST_SECONDS)
         return run_trial(spec, data, placement, report, checkpoint)
+
+
+def ends_at_once(spec: TrialSpec, data: PhaseData, placement: Placement, report: None, checkpoint: Path) -> TrialResult:
+    return TrialResult(spec.key, "completed", n_correct=[[None], [1]], n_examples=[1])
+
+
+def test_tune_keeps_no_trial_that_has_ended(cluster: Cluster, tmp_path: Path) -> None:
+    spec = small_spec(methods=["naive"], seeds={"search": 15, "confirm": 1})
+    session, kept = Session(spec, Run.create(tmp_path / "run", spec), tmp_path), list[int]()
+    session.listen(lambda *_: kept.append(sum(type(thing) is Trial for thing in gc.get_objects())))
+    run_on_ray(session, cluster, function=ends_at_once)
+    assert len(kept) == 16
+    assert max(kept) <= 8, "those that run, wait or have just ended, on a cluster of three slots"
 
 
 def test_a_worker_that_starts_late_is_kept(cluster: Cluster, spec: SweepSpec, tmp_path: Path) -> None:

@@ -81,6 +81,6 @@ def test_tune_has_what_is_hooked() -> None:
     assert list(inspect.signature(RayActorManager._actor_start_failed).parameters)[1:] == ["tracked_actor", "exception"]
     source = inspect.getsource(TuneController)
     of_controller = [name for name, internal in INTERNALS.items() if internal.owner.endswith("TuneController")]
-    assert len(of_controller) == 8
+    assert len(of_controller) == 12
     for name in of_controller:
         assert f"self.{name}" in source or f"def {name}(" in source, name

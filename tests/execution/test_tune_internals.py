@@ -69,6 +69,12 @@ def test_every_name_in_the_table_is_used() -> None:
         assert source.count(f'"{name}"') > 1 or f".{name}" in source, name
 
 
+class TuneTrial(SimpleNamespace):
+    """Stands for a trial of Tune."""
+
+    __hash__ = object.__hash__
+
+
 @pytest.fixture
 def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_internals, "hide_all", True)
@@ -84,6 +90,7 @@ def test_without_any_name_nothing_breaks(hidden: None) -> None:
     starting.keep(object(), lambda worker: True)
     starting.kill()
     assert tune_internals.worker_of(controller, object()) is None
+    assert tune_internals.forget_trial(controller, TuneTrial(is_finished=lambda: True, trial_id="1"))
     tune_internals.kill_workers(controller)
     assert tune_internals.silent_progress() == ()
     assert tune_internals.can_add_nodes()
@@ -122,3 +129,22 @@ def test_only_ray_s_words_on_dead_workers_are_dropped(monkeypatch: pytest.Monkey
     for pid, line in (("raylet", "A worker died or was killed"), ("raylet", "disk is full"), ("7", "A worker died")):
         worker.print_to_stdstream({"pid": pid, "lines": [line]}, ignore_prefix=True)
     assert printed == ["disk is full", "A worker died"]
+
+
+def test_a_trial_is_forgotten_once_it_has_ended_and_has_no_worker() -> None:
+    ended, other = TuneTrial(is_finished=lambda: True, trial_id="1"), TuneTrial(is_finished=lambda: False, trial_id="2")
+    controller = SimpleNamespace(
+        _trials=[ended, other],
+        _stopped_trials=[ended],
+        _trials_to_cache=[other],
+        _trial_metadata={"1": "", "2": ""},
+        _trial_to_actor=dict[Any, str](),
+    )
+    assert not tune_internals.forget_trial(controller, other)
+    controller._trial_to_actor = {ended: "its worker"}
+    assert not tune_internals.forget_trial(controller, ended)
+    controller._trial_to_actor.clear()
+    assert tune_internals.forget_trial(controller, ended)
+    assert controller._trials == controller._trials_to_cache == [other]
+    assert controller._stopped_trials == []
+    assert controller._trial_metadata == {"2": ""}

@@ -25,14 +25,15 @@ from orchestrator.cli.main import app
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import POINTS, VARIABLE
 from orchestrator.execution.session import Session
-from orchestrator.results import compaction, tables
+from orchestrator.results import compaction, parts, tables
 from orchestrator.results.compaction import compact
-from orchestrator.results.folder_swap import exchange
+from orchestrator.results.parts import MERGED
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
-from orchestrator.results.tables import MERGED, Table
+from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.folder_swap import exchange
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 
@@ -412,7 +413,7 @@ import json, os, shutil, sys
 from collections import Counter
 from pathlib import Path
 from orchestrator.core import fault_points as faultpoints
-from orchestrator.results import compaction, run as run_module
+from orchestrator.results import compaction, parts, run as run_module
 from orchestrator.storage import folders, local as storage
 from orchestrator.results.run import Run
 from orchestrator.results.rows import accuracy_rows, trial_row
@@ -424,6 +425,7 @@ compaction.MOST_ROWS = {"trials": 4, "accuracy": 12}
 
 def work(folder, what, trials):
     run = Run(folder)
+    parts.MOST_SINGLE_FILES = 0 if what == "parts" else 100
     with run.locked():
         if what == "compact":
             compaction.compact(run.tables)
@@ -459,7 +461,7 @@ def killed(folder, what, trials, point, number):
 
 base, trials = Path(sys.argv[1]), json.load(sys.stdin)
 cases = []
-for what in ("trials", "fill", "compact", "spec"):
+for what in ("trials", "parts", "fill", "compact", "spec"):
     whole = base.parent / f"{what}.whole"
     shutil.copytree(base, whole)
     assert forked(lambda: counted(whole, what, trials)) == 0
@@ -479,7 +481,8 @@ there (the first time for `fill`). `make faults` has the other times."""
 def work_again(folder: Path, what: str, trials: list[Any]) -> None:
     """Do the same work as the process that died, to its end."""
     run = Run(folder)
-    with run.locked():
+    with run.locked(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "MOST_SINGLE_FILES", 0 if what == "parts" else 100)
         if what == "compact":
             compact(run.tables)
         elif what == "fill":

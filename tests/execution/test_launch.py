@@ -1,0 +1,39 @@
+"""The metrics of a cell are exported as its trials end, and never take much of the driver's time."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.execution import launch
+from orchestrator.execution.launch import CellMetrics
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list with the time, in seconds; exporting a cell takes one."""
+    now = [100.0]
+
+    def export(session: Any, metrics: Any, cells: list[Any]) -> None:
+        metrics.append((now[0], len(cells)))
+        now[0] += len(cells)
+
+    monkeypatch.setattr(launch, "export_metrics", export)
+    monkeypatch.setattr(launch.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_slow_cell_is_exported_less_often(clock: list[float]) -> None:
+    cell = SimpleNamespace(is_finished=False, cell=SimpleNamespace(name="a cell"))
+    session: Any = SimpleNamespace(search=SimpleNamespace(cell_of=lambda planned: cell))
+    exported: Any = []
+    listener = CellMetrics(exported)
+    for time in (100.0, 110.0, 120.0, 121.0, 130.0):
+        clock[0] = time
+        listener(session, session, None)
+    assert exported == [(100.0, 1), (110.0, 0), (120.0, 0), (121.0, 1), (130.0, 0)], "the trials' counts are always set"
+    cell.is_finished = True
+    listener(session, session, None)
+    assert exported[-1] == (130.0, 1), "how a cell ended is exported at once"
