@@ -172,7 +172,7 @@ def plan(
     datasets = load_datasets(spec, Path(data_dir))
     hashes = fingerprints(datasets)
     opened.refuse_other_data(hashes)
-    search, trials = opened.search(spec, hashes), opened.trials()
+    search, trials = opened.search(spec, hashes), opened.tables.trials.read()
     changes = software_changes(trials, spec, software_now())
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
     notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells))

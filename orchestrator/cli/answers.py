@@ -22,7 +22,7 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
     from orchestrator.report.answer_view import render_answer
     from orchestrator.search.answer import note_on_others, summarise
 
-    trials, search = run.trials(), run.search(spec)
+    trials, search = run.tables.trials.read(), run.search(spec)
     scenarios = summarise(search, trials)
     console.print(render_answer(spec, scenarios))
     if others := note_on_others(search, trials):

@@ -133,6 +133,7 @@ class Session:
     def close(self) -> None:
         """Write what is known only at the end: intransigence, which compares with `joint`, and the studies' mirror."""
         self.run.fill_intransigence()
+        self.run.keep(self.search)
         self.run.delete_used_checkpoints()
         if self._mirror is not None:
             self._mirror.close()

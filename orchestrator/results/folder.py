@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
 from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import (
+    ANSWER_FILE,
     CHECKPOINTS,
     SPEC_FILE,
+    SUGGESTIONS_FILE,
     TABLES,
     NoRegularFileError,
     Storage,
+    StoredFile,
     is_bookkeeping,
     is_temporary,
 )
@@ -40,7 +43,7 @@ def _foreign_files(run: Storage) -> Iterator[str]:
             yield from (
                 f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
             )
-        elif not is_bookkeeping(name):
+        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE):
             yield name
 
 
@@ -64,6 +67,58 @@ def run_entries(run: Storage) -> list[str]:
             f"{SPEC_FILE}; choose another" + (", or move that out" if {*TABLES} & {*entries} else "")
         )
     return entries
+
+
+def checkpoints(run: Storage) -> dict[str, StoredFile]:
+    """Return key -> checkpoint of each trial that has one; none if they cannot be listed, which does no harm."""
+    folder = run.folder(CHECKPOINTS)
+    try:
+        names = folder.names()
+    except OSError:
+        return {}
+    return {name.removesuffix(".pt"): StoredFile(folder, name) for name in names if name.endswith(".pt")}
+
+
+def refuse_no_run(run: Storage) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises:
+        RunFolderError: if it is missing or holds no spec.
+        StorageError: if it cannot be listed.
+    """
+    try:
+        names = run.names()
+    except NotADirectoryError:
+        names = []
+    except OSError as error:
+        raise unreadable(run.where, error) from error
+    if SPEC_FILE not in names:
+        is_lost = any(table in names for table in TABLES)
+        raise RunFolderError(
+            f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'"
+            + (", which has tables but lost it; run the same sweep again to restore it" if is_lost else "")
+            + ("" if is_lost else "; give the folder that a sweep printed")
+        )
+
+
+def read_file(run: Storage, name: str) -> bytes:
+    """Return the content of a file that nothing depends on; empty if it is not there or cannot be read."""
+    try:
+        return run.read(name)
+    except OSError:
+        return b""
+
+
+def write_file(run: Storage, name: str, content: bytes) -> None:
+    """Write a file that nothing depends on.
+
+    Raises:
+        StorageError: if the system refuses.
+    """
+    try:
+        run.write(name, content, name.partition(".")[0])
+    except OSError as error:
+        raise unwritable(run.where, error) from error
 
 
 def unwritable(where: str, error: OSError) -> StorageError:

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from orchestrator.core.errors import RunFolderError
 from orchestrator.models.settings import ModelSettings
 from orchestrator.results.rows import load_json, odd_spec
 from orchestrator.results.tables import Table
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.settings import StreamSettings
+from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of
 from strategies import TrainingSettings
 
 Protocol = Mapping[str, Any]
@@ -91,3 +92,65 @@ def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
 
 def _shown(values: Mapping[str, Any], field: str) -> str:
     return "left out" if values.get(field) is None else str(values[field])
+
+
+def refuse_other_data(trials: pd.DataFrame, where: str, fingerprints: Mapping[str, str]) -> None:
+    """Refuse built-in data sets other than those that recorded trials were trained on.
+
+    A user's own data may grow or be corrected: their trials have other keys, so the old rows stay apart.
+
+    Args:
+        trials: the trials table.
+        where: the run, for messages.
+        fingerprints: data set -> hash.
+
+    Raises:
+        RunFolderError: naming the data set and both hashes.
+    """
+    for stream, recorded in set(zip(trials["stream"], trials["data_hash"], strict=True)):
+        dataset = dataset_of(stream)
+        if stream in STREAMS and fingerprints.get(dataset, recorded) != recorded:
+            raise RunFolderError(
+                f"run: expected the {dataset} data of the trials in '{where}' (hash {recorded}), got "
+                f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
+            )
+
+
+def earlier_data(trials: pd.DataFrame, fingerprints: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each of a user's data sets whose earlier state some trials were trained on.
+
+    Args:
+        trials: the trials table.
+        fingerprints: data set -> hash of its present state.
+    """
+    old = trials[trials["data_hash"] != trials["stream"].map(dataset_of).map(fingerprints)]
+    return [
+        f"the data of {stream} have changed since {n} of the trials in the tables; these stay there, and the "
+        "answer is that of the present data"
+        for stream, n in old[old["stream"].map(dataset_of).isin(fingerprints)]["stream"].value_counts().items()
+    ]
+
+
+def recorded_data(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, str]:
+    """Return data set -> the hash that the newest trial records, as a user's data may have changed in between."""
+    newest = trials.sort_values("started_at", kind="stable")
+    known = {dataset_of(stream): value for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)}
+    return {dataset_of(cell.stream): "" for cell in spec.cells} | known
+
+
+def refuse_changes(changes: list[str], where: str) -> None:
+    """Refuse a spec whose protocol differs from that of a run.
+
+    Args:
+        changes: a line for each difference.
+        where: the run, for messages.
+
+    Raises:
+        RunFolderError: if there is any.
+    """
+    if changes:
+        raise RunFolderError(
+            f"run: the spec does not repeat or extend the run in '{where}'\n"
+            + "\n".join(changes)
+            + "\nits rows could not be compared with those that are there; choose another --run or name"
+        )

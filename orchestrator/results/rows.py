@@ -196,6 +196,12 @@ def intransigence_of(trials: pd.DataFrame, accuracy: pd.DataFrame) -> NDArray[np
     return values
 
 
+def with_hyperparameters(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials table with a column `hp.NAME` for each hyper-parameter; empty where a method has none such."""
+    values = pd.DataFrame([load_json(text) for text in trials["hyperparameters"]], trials.index)
+    return trials.join(values.add_prefix("hp."))
+
+
 def recorded_spec(trials: Table, key: str, text: str) -> TrialSpec:
     """Return the spec in the row of the trial `key`; a run folder from elsewhere may hold anything there.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,37 @@ import pandas as pd
 
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import reached
-from orchestrator.results.folder import run_entries, unreadable, unwritable
+from orchestrator.results import protocol_changes as protocol
+from orchestrator.results.folder import (
+    checkpoints,
+    read_file,
+    refuse_no_run,
+    run_entries,
+    unreadable,
+    unwritable,
+    write_file,
+)
 from orchestrator.results.outcomes import outcomes_of
-from orchestrator.results.protocol_changes import protocol_changes, protocol_of, recorded_protocols
-from orchestrator.results.rows import intransigence_of, matrix_of
+from orchestrator.results.rows import intransigence_of, matrix_of, with_hyperparameters
 from orchestrator.results.software_changes import software_changes, worker_changes
-from orchestrator.results.spec_file import encode_spec, read_run_spec
+from orchestrator.results.spec_file import as_begun, encode_spec, read_run_spec
 from orchestrator.results.tables import Tables
+from orchestrator.search.answer import verdicts
 from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.full_answer import Answer, answer_of
+from orchestrator.search.study import decode_log, encode_log
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import CHECKPOINTS, SPEC_FILE, TABLES, Place, StoredFile, ignore
+from orchestrator.storage.base import (
+    ANSWER_FILE,
+    CHECKPOINTS,
+    SPEC_FILE,
+    SUGGESTIONS_FILE,
+    Place,
+    ignore,
+)
 from orchestrator.storage.opening import open_storage
-from orchestrator.streams.settings import STREAMS, dataset_of
 from orchestrator.trial.checkpoint import delete_checkpoint
 
 
@@ -74,19 +91,7 @@ class Run:
             StorageError: if the storage cannot be reached.
         """
         run = cls(place)
-        try:
-            names = run.storage.names()
-        except NotADirectoryError:
-            names = []
-        except OSError as error:
-            raise unreadable(run.where, error) from error
-        if SPEC_FILE not in names:
-            is_lost = any(table in names for table in TABLES)
-            raise RunFolderError(
-                f"run: expected a run folder with {SPEC_FILE}, got '{run.where}'"
-                + (", which has tables but lost it; run the same sweep again to restore it" if is_lost else "")
-                + ("" if is_lost else "; give the folder that a sweep printed")
-            )
+        refuse_no_run(run.storage)
         return run.cached() if cached else run
 
     def cached(self) -> Run:
@@ -178,14 +183,7 @@ class Run:
         Raises:
             RunFolderError: naming the data set and both hashes.
         """
-        trials = self.tables.trials.read()
-        for stream, recorded in set(zip(trials["stream"], trials["data_hash"], strict=True)):
-            dataset = dataset_of(stream)
-            if stream in STREAMS and fingerprints.get(dataset, recorded) != recorded:
-                raise RunFolderError(
-                    f"run: expected the {dataset} data of the trials in '{self.where}' (hash {recorded}), got "
-                    f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
-                )
+        protocol.refuse_other_data(self.tables.trials.read(), self.where, fingerprints)
 
     def earlier_data(self, fingerprints: Mapping[str, str]) -> list[str]:
         """Return a sentence for each of a user's data sets whose earlier state some trials were trained on.
@@ -193,13 +191,7 @@ class Run:
         Args:
             fingerprints: data set -> hash of its present state.
         """
-        trials = self.tables.trials.read()
-        old = trials[trials["data_hash"] != trials["stream"].map(dataset_of).map(fingerprints)]
-        return [
-            f"the data of {stream} have changed since {n} of the trials in the tables; these stay there, and the "
-            "answer is that of the present data"
-            for stream, n in old[old["stream"].map(dataset_of).isin(fingerprints)]["stream"].value_counts().items()
-        ]
+        return protocol.earlier_data(self.tables.trials.read(), fingerprints)
 
     @property
     def spec(self) -> SweepSpec:
@@ -211,11 +203,33 @@ class Run:
                 raise unreadable(self.storage.describe(SPEC_FILE), error) from error
         return self._spec
 
-    def trials(self) -> pd.DataFrame:
-        """Return the trials table; `intransigence` is filled in if `joint` ran on the same scenario, seed and phase."""
+    def trials(self, hyperparameters: bool = False) -> pd.DataFrame:
+        """Return the trials table; `intransigence` is filled in if `joint` ran on the same scenario, seed and phase.
+
+        It has two columns that are not in the files, by the run's own spec: `is_chosen`, whether a trial is of the
+        suggestion that stands for its cell, and `is_feasible`, whether that suggestion meets the limits on the split of
+        the trial; missing for trials that are no part of the search.
+
+        Args:
+            hyperparameters: whether to add a column `hp.NAME` for each hyper-parameter.
+        """
         trials = self.tables.trials.read()
         trials["intransigence"] = intransigence_of(trials, self.tables.accuracy.read())
-        return trials
+        trials = trials.join(verdicts(self.search(self.spec), trials))
+        return with_hyperparameters(trials) if hyperparameters else trials
+
+    def answer(self) -> Answer:
+        """Return the answer of this run to its own spec, as far as the tables go."""
+        return answer_of(self.search(self.spec), self.tables.trials.read())
+
+    def keep(self, search: SweepSearch) -> None:
+        """Write what reading this run again can use: what the cells were asked; and the answer for machines.
+
+        Raises:
+            StorageError: if a file cannot be written; nothing else depends on them.
+        """
+        write_file(self.storage, SUGGESTIONS_FILE, encode_log(search.log))
+        write_file(self.storage, ANSWER_FILE, answer_of(search, self.tables.trials.read()).to_json().encode())
 
     def fill_intransigence(self) -> None:
         """Write the intransigence of every row whose `joint` ended after the row was written.
@@ -259,40 +273,21 @@ class Run:
             fingerprints: data set -> hash; by default those of the newest trials in the tables.
             on_tell: passed on to every `CellSearch`.
         """
-        hashes = dict(self._recorded_data(spec) if fingerprints is None else fingerprints)
+        hashes = dict(protocol.recorded_data(self.tables.trials.read(), spec) if fingerprints is None else fingerprints)
         state = self.tables.state()
         if on_tell is None and state is not None and self._searched is not None:
             *same, search = self._searched
             if same == [state, spec, hashes]:
                 return search
-        search = SweepSearch(spec, hashes, self.outcomes(spec), on_tell)
+        log = decode_log(read_file(self.storage, SUGGESTIONS_FILE))
+        search = SweepSearch(spec, hashes, self.outcomes(spec), on_tell, log)
         if search.n_unknown == 0:  # nobody goes on with it
             self._searched = state, spec, hashes, search
         return search
 
-    def _recorded_data(self, spec: SweepSpec) -> dict[str, str]:
-        """Return data set -> the hash that the newest trial records, as a user's data may have changed in between."""
-        newest = self.tables.trials.read().sort_values("started_at", kind="stable")
-        known = {dataset_of(stream): value for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)}
-        return {dataset_of(cell.stream): "" for cell in spec.cells} | known
-
     def as_begun(self, spec: SweepSpec) -> SweepSpec:
-        """Return a spec as this run began, if that was before there were finals and splits of a seed's own.
-
-        What the user sets stays as it is.
-        """
-        if SPEC_FILE not in run_entries(self.storage):
-            return spec
-        recorded = self.spec
-        is_open = not (
-            "validation_split" in spec.model_fields_set
-            or "seeds" in spec.search.model_fields_set
-            or "finals" in spec.seeds.model_fields_set
-        )
-        if not (is_open and recorded.is_of_before and recorded.validation_split == "fixed"):
-            return spec
-        search, seeds = spec.search.model_copy(update={"seeds": "all"}), spec.seeds.model_copy(update={"finals": 0})
-        return spec.model_copy(update={"validation_split": "fixed", "search": search, "seeds": seeds})
+        """Return a spec as this run began, see `spec_file.as_begun`."""
+        return as_begun(spec, self.spec) if SPEC_FILE in run_entries(self.storage) else spec
 
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
@@ -315,16 +310,13 @@ class Run:
 
         The checkpoint of a trial with status `error` stays: the next run continues from it.
         """
-        folder, names = self.storage.folder(CHECKPOINTS), list[str]()
-        with suppress(OSError):  # what cannot be listed does no harm
-            names = folder.names()
-        found = {name.removesuffix(".pt"): name for name in names if name.endswith(".pt")}
+        found = checkpoints(self.storage)
         if not found:
             return
         trials, measured = self.tables.trials.read(), set(self.tables.accuracy.read()["key"])
         for key, status in zip(trials["key"], trials["status"], strict=True):
             if key in found and status != "error" and (status != "completed" or key in measured):
-                delete_checkpoint(StoredFile(folder, found[key]))
+                delete_checkpoint(found[key])
 
     @contextmanager
     def locked(self, say: Callable[[str], None] = ignore) -> Iterator[None]:
@@ -358,11 +350,10 @@ class Run:
         """
         trials = self.tables.trials.read()
         # With a spec, one row a stream is enough: rows may be of a stream that the last spec left out.
-        followed = recorded_protocols(trials.drop_duplicates("stream") if has_spec else trials, self.tables.trials)
-        changes = protocol_changes([protocol_of(self.spec), *followed] if has_spec else followed, protocol_of(spec))
-        if changes:
-            raise RunFolderError(
-                f"run: the spec does not repeat or extend the run in '{self.where}'\n"
-                + "\n".join(changes)
-                + "\nits rows could not be compared with those that are there; choose another --run or name"
-            )
+        followed = protocol.recorded_protocols(
+            trials.drop_duplicates("stream") if has_spec else trials, self.tables.trials
+        )
+        changes = protocol.protocol_changes(
+            [protocol.protocol_of(self.spec), *followed] if has_spec else followed, protocol.protocol_of(spec)
+        )
+        protocol.refuse_changes(changes, self.where)

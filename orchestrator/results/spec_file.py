@@ -74,6 +74,24 @@ def _as_before(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_begun(spec: SweepSpec, recorded: SweepSpec) -> SweepSpec:
+    """Return a spec as its run began, if that was before there were finals and validation splits of a seed's own.
+
+    What the user sets stays as it is.
+
+    Args:
+        spec: what is to be run.
+        recorded: the run's.
+    """
+    is_set = "validation_split" in spec.model_fields_set or "seeds" in spec.search.model_fields_set
+    if is_set or "finals" in spec.seeds.model_fields_set:
+        return spec
+    if not recorded.is_of_before or recorded.validation_split != "fixed":
+        return spec
+    search, seeds = spec.search.model_copy(update={"seeds": "all"}), spec.seeds.model_copy(update={"finals": 0})
+    return spec.model_copy(update={"validation_split": "fixed", "search": search, "seeds": seeds})
+
+
 def _read(storage: Storage, where: str) -> bytes:
     """Return the file's content; on a disk, refuses what is not a regular file, and reads at most `MOST_BYTES` + 1."""
     if storage.path is None:

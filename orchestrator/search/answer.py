@@ -235,3 +235,30 @@ def _nearest(spec: SweepSpec, cells: tuple[CellSummary, ...]) -> tuple[CellSumma
         if distance < math.inf and on_test < math.inf:
             found.append((distance, on_test, index, cell, suggestion, split))
     return min(found, key=lambda item: item[:3])[3:] if found else None
+
+
+def verdicts(search: SweepSearch, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return for each trial whether its suggestion is chosen, and whether it meets the limits on the trial's split.
+
+    Args:
+        search: replayed over the tables.
+        trials: the trials table.
+
+    Returns: columns `is_chosen` and `is_feasible`, nullable booleans; missing where the search does not visit a trial.
+    """
+    of_cell = {cell.cell.name: cell for cell in search.cells}
+    splits: dict[str, Split] = {"search": "validation", "finals": "validation", "confirm": "test"}
+    known: dict[tuple[str, int, str], tuple[bool, bool]] = {}
+    found: list[tuple[bool | None, bool | None]] = []
+    columns = zip(*(trials[name] for name in ("key", "scenario", "method", "suggestion", "phase")), strict=True)
+    for key, scenario, method, number, phase in columns:
+        cell = of_cell.get(f"{scenario} {method}")
+        if cell is None or key not in cell.keys or number >= len(cell.suggestions):
+            found.append((None, None))
+            continue
+        place = cell.cell.name, int(number), splits[phase]
+        if place not in known:
+            suggestion = cell.suggestions[number]
+            known[place] = suggestion is cell.chosen, suggestion.is_feasible(splits[phase], search.spec)
+        found.append(known[place])
+    return pd.DataFrame(found, trials.index, ["is_chosen", "is_feasible"]).astype("boolean")

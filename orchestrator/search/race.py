@@ -24,6 +24,7 @@ class Rules:
         lost: and one with less than this.
         least: probability of meeting the limits that the chosen suggestion must have.
         n_confirmed: suggestions of a cell that may be measured on test, each after the one before it broke a limit.
+        caution: power of the probability of meeting the limits, by which the gain is multiplied.
     """
 
     transfer: float = 0.4
@@ -33,6 +34,7 @@ class Rules:
     lost: float = 0.1
     least: float = 0.2
     n_confirmed: int = 3
+    caution: float = 1.0
 
 
 RULES = Rules()
@@ -127,7 +129,9 @@ def best_so_far(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Ev
     )
 
 
-def contenders(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence) -> list[Suggestion]:
+def contenders(
+    spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence, rules: Rules = RULES
+) -> list[Suggestion]:
     """Return the suggestions in the order of the finals: by probability of meeting the limits × gain, best first.
 
     The gain is how much better than the worst suggestion the objective is. What surely violates a limit comes last, the
@@ -140,7 +144,7 @@ def contenders(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evi
     def place(suggestion: Suggestion) -> tuple[float, float, int]:
         likely = evidence.feasibility(suggestion)
         likely = 1.0 if math.isnan(likely) else likely
-        promise = likely * (worst - ranks[suggestion.number])
+        promise = likely**rules.caution * (worst - ranks[suggestion.number])
         return -promise, suggestion.total_violation("validation", spec), suggestion.number
 
     return sorted(known, key=place)
@@ -155,6 +159,6 @@ def chosen_of(
     """
     return [
         s
-        for s in contenders(spec, suggestions, evidence)
+        for s in contenders(spec, suggestions, evidence, rules)
         if len(s.on("validation")) >= len(spec.seeds.of("search")) and evidence.feasibility(s) >= rules.least
     ]

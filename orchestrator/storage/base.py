@@ -16,6 +16,8 @@ SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
 TABLES = ("trials", "accuracy")
 CHECKPOINTS = "checkpoints"
+SUGGESTIONS_FILE = "suggestions.json"
+ANSWER_FILE = "answer.json"
 DEFAULT_ROOT = "runs"
 
 

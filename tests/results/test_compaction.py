@@ -196,7 +196,7 @@ def test_a_backup_over_a_compacted_run_changes_nothing(run: Run, write: Write) -
     trials, accuracy = restored(run, write, run.fill_intransigence)
     assert len(pd.read_parquet(run.path / "trials")) == 10, "pandas sees both until the next sweep or compaction"
     again = Run.open(run.path)
-    pd.testing.assert_frame_equal(again.trials().sort_values("key", ignore_index=True), trials)
+    pd.testing.assert_frame_equal(again.tables.trials.read().sort_values("key", ignore_index=True), trials)
     assert len(again.accuracy()) == len(accuracy)
     with run.locked():
         assert len(run.outcomes()) == 5

@@ -43,7 +43,7 @@ def test_every_version_has_a_reader_and_a_fixture() -> None:
 
 def test_an_old_run_is_read_in_full(run: Run) -> None:
     trials, accuracy = run.trials(), run.accuracy()
-    assert list(trials.columns) == SCHEMAS["trials"].names
+    assert list(trials.columns) == [*SCHEMAS["trials"].names, "is_chosen", "is_feasible"]
     assert list(accuracy.columns) == SCHEMAS["accuracy"].names
     assert (len(trials), len(accuracy)) == (6, 90)
     assert sorted(trials["method"]) == ["joint", "joint", "naive", "naive", "replay", "replay"]
