@@ -138,16 +138,22 @@ def recorded_data(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, str]:
     return {dataset_of(cell.stream): "" for cell in spec.cells} | known
 
 
-def refuse_changes(changes: list[str], where: str) -> None:
-    """Refuse a spec whose protocol differs from that of a run.
+def refuse_other_protocol(spec: SweepSpec, recorded: SweepSpec | None, table: Table, where: str) -> None:
+    """Refuse a spec whose rows would not be comparable with those in the tables.
 
     Args:
-        changes: a line for each difference.
+        spec: what is to be run.
+        recorded: the run's spec; None if it was lost, and then every row is checked.
+        table: the trials table.
         where: the run, for messages.
 
     Raises:
-        RunFolderError: if there is any.
+        RunFolderError: naming each field that differs.
     """
+    trials = table.read()
+    # With a spec, one row a stream is enough: rows may be of a stream that the last spec left out.
+    followed = recorded_protocols(trials if recorded is None else trials.drop_duplicates("stream"), table)
+    changes = protocol_changes([*([protocol_of(recorded)] if recorded else []), *followed], protocol_of(spec))
     if changes:
         raise RunFolderError(
             f"run: the spec does not repeat or extend the run in '{where}'\n"

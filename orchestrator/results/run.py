@@ -136,7 +136,8 @@ class Run:
         """
         entries = run_entries(self.storage)
         if entries:
-            self._refuse_other_protocol(spec, has_spec=SPEC_FILE in entries)
+            recorded = self.spec if SPEC_FILE in entries else None
+            protocol.refuse_other_protocol(spec, recorded, self.tables.trials, self.where)
             for table in self.tables:
                 table.read()  # refuses damaged files and newer schemas before anything is trained
 
@@ -337,23 +338,3 @@ class Run:
                 raise unwritable(self.where, error) from error
             held.enter_context(self.tables.held())
             yield
-
-    def _refuse_other_protocol(self, spec: SweepSpec, has_spec: bool) -> None:
-        """Refuse a spec whose rows would not be comparable with those in the tables.
-
-        Args:
-            spec: what is to be run.
-            has_spec: whether the folder still has its spec; if not, every row is checked.
-
-        Raises:
-            RunFolderError: naming each field that differs.
-        """
-        trials = self.tables.trials.read()
-        # With a spec, one row a stream is enough: rows may be of a stream that the last spec left out.
-        followed = protocol.recorded_protocols(
-            trials.drop_duplicates("stream") if has_spec else trials, self.tables.trials
-        )
-        changes = protocol.protocol_changes(
-            [protocol.protocol_of(self.spec), *followed] if has_spec else followed, protocol.protocol_of(spec)
-        )
-        protocol.refuse_changes(changes, self.where)
