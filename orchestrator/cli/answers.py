@@ -21,10 +21,11 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
     """
     from orchestrator.report.answer_view import render_answer
     from orchestrator.search.answer import note_on_others, summarise
+    from orchestrator.search.full_answer import answer_of
 
     trials, search = run.tables.trials.read(), run.search(spec)
     scenarios = summarise(search, trials)
-    console.print(render_answer(spec, scenarios))
+    console.print(render_answer(spec, scenarios, answer_of(search, trials)))
     if others := note_on_others(search, trials):
         console.print(others)
     return search.n_unknown, [scenario.scenario for scenario in scenarios if scenario.best is None]

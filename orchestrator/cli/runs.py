@@ -17,11 +17,18 @@ from orchestrator.core.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator.report.console import PlainConsole
+    from orchestrator.results.run import Run
+
 
 def show(
     run: RunArgument,
     trial: Annotated[str | None, typer.Option(metavar="KEY", help="Show this trial and its accuracy matrix.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer for machines, as in answer.json.")] = False,
+    what_if: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Show what another limit on this metric would give.")
+    ] = None,
     plugins: Plugins = None,
     require_answer: RequireAnswer = False,
 ) -> None:
@@ -39,8 +46,25 @@ def show(
         console.print(render_trial(row, opened.matrix(str(row["key"]))))
     elif trials:
         console.print(render_trials(opened.trials(), opened.spec.objective))
+    elif as_json:
+        print(opened.answer().to_json(), end="")
+    elif what_if is not None:
+        _print_what_if(console, opened, what_if)
     else:
         end(console, *print_answer(console, opened, opened.spec), require_answer)
+
+
+def _print_what_if(console: PlainConsole, run: Run, metric: str) -> None:
+    """Print the curve of each scenario for the limit on a metric."""
+    from orchestrator.report.certainty_view import render_what_if
+
+    answer = run.answer()
+    named = {constraint.metric: constraint.name for constraint in run.spec.constraints}
+    if metric not in named:
+        known = f"choose from: {', '.join(named)}" if named else "this sweep has no limits"
+        raise UsageError(f"--what-if: expected the metric of a limit, got '{metric}'; {known}")
+    for scenario in answer.scenarios:
+        console.print(render_what_if(run.spec.objective, scenario, named[metric]))
 
 
 def _row_of(trials: pd.DataFrame, key: str) -> dict[str, object]:

@@ -13,8 +13,10 @@ from rich.text import Text
 from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import counted, visible
+from orchestrator.report.certainty_view import certainty_lines
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, spread
+from orchestrator.search.full_answer import Answer
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -39,11 +41,20 @@ def with_spread(metric: str, suggestion: Suggestion, split: Split) -> str:
     return shown if math.isnan(deviation) or deviation == 0 else f"{shown} ± {number(metric, deviation)}"
 
 
-def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary]) -> RenderableType:
-    """Return a table of the methods and the answer in words, for each scenario."""
+def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary], answer: Answer | None = None) -> RenderableType:
+    """Return a table of the methods and the answer in words, for each scenario.
+
+    Args:
+        spec: the sweep.
+        scenarios: the answer for each.
+        answer: the whole answer, for how sure it is.
+    """
     parts: list[RenderableType] = []
     for scenario in scenarios:
-        parts += [_table(spec, scenario), *answer_lines(spec, scenario), ""]
+        parts += [_table(spec, scenario), *answer_lines(spec, scenario)]
+        if answer is not None and scenario.meaningless is None:
+            parts += certainty_lines(spec.objective, answer.scenario(scenario.scenario))
+        parts.append("")
     if any(cell.is_reference for scenario in scenarios for cell in scenario.cells):
         parts.append("* keeps the data of all tasks: an upper bound to compare with, never recommended")
     return Group(*parts)
@@ -130,6 +141,9 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     if scenario.meaningless is not None:
         yield from _nothing_learned(spec, scenario, scenario.meaningless)
         return
+    for cell in scenario.cells:
+        for tried in () if cell.is_reference else cell.tried:
+            yield f"{cell.cell.method} with {_assignment(cell, tried)} {_veto(spec, tried)}."
     for cell in scenario.vetoed:
         assert cell.chosen is not None
         yield f"{cell.cell.method} {_veto(spec, cell.chosen)}."
