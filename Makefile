@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 READY_DOCS = $(VENV)/.ready-docs
 
-.PHONY: sweep test check lint docs docs-check bench conformance faults soak clean
+.PHONY: sweep test check lint docs docs-check bench bench-search conformance faults soak clean
 
 # The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
 sweep: $(READY)
@@ -37,6 +37,11 @@ docs-check: $(READY_DOCS)
 DATA ?= $(HOME)/.cache/continual-sweep
 bench: $(READY)
 	$(RUN) -m benchmarks --data-dir $(DATA)
+
+# How well the search decides and what it spends, replayed on recorded trials (about 10 minutes on 2 cores).
+TABLE ?= benchmarks/recorded/digits.parquet
+bench-search: $(READY)
+	$(RUN) -m benchmarks.search --table $(TABLE)
 
 # Every method against its invariants, then published numbers beside ours on real data (about 40 minutes on 2 cores).
 conformance: $(READY)

@@ -66,6 +66,19 @@ class Recorded:
         n_met = max(round(share * len(known)), 1)
         return float((known[n_met - 1] + known[min(n_met, len(known) - 1)]) / 2)
 
+    def space(self, default: Mapping[str, Distribution]) -> dict[str, Any]:
+        """Return what was recorded as a spec states it: the range or the choices of each hyper-parameter."""
+        found: dict[str, Any] = {}
+        for name, one in default.items():
+            values = sorted({values[name] for values in self.configurations if name in values})
+            if isinstance(one, Choices) and values:
+                found[name] = values
+            elif len(values) > 1 and not isinstance(one, Choices):
+                found[name] = {"low": values[0], "high": values[-1], "log": one.log}
+            elif values:
+                found[name] = values[0]
+        return found
+
     def nearest(self, space: Mapping[str, Distribution], hyperparameters: Mapping[str, Any]) -> int:
         """Return the configuration nearest to a suggestion, in the space scaled to a cube."""
         place = _places(space, [hyperparameters])
@@ -180,7 +193,6 @@ class Replay:
         hardness: a key of `SHARES`.
         n_suggestions: budget.
         draw: decides seeds and sampler.
-        base: fields of the spec of the cell.
     """
 
     def __init__(self, recorded: Recorded, way: Way, hardness: str, n_suggestions: int, draw: int) -> None:
@@ -199,6 +211,8 @@ class Replay:
 
     def _spec(self, n_suggestions: int) -> SweepSpec:
         base = spec_of(self.recorded.name).model_dump(mode="json", exclude_unset=True)
+        method = self.recorded.name.split()[1]
+        base["spaces"] = {method: self.recorded.space(spec_of(self.recorded.name).cells[0].space.distributions)}
         own = self.way.settings
         search = {"suggestions": n_suggestions, "seed": self.draw, **own.get("search", {})}
         limits = [f"{LIMITED} <= {self.limit:.6f}"]
@@ -223,7 +237,7 @@ class Replay:
                 reached = spent
             waiting = following
         last = search.confirmed[-1] if search.confirmed else None
-        recommended = self._of(last) if last is not None and last.is_feasible("test", self.spec) else None
+        recommended = self._of(last) if last is not None and search.is_confirmed(last) else None
         full = float(self.recorded.seconds.mean()) * len(self.spec.seeds.of("search"))
         truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
         met = truth <= self.limit

@@ -17,6 +17,7 @@ from orchestrator.report.certainty_view import certainty_lines
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.search.full_answer import Answer
+from orchestrator.search.race import RULES
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -143,10 +144,10 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         return
     for cell in scenario.cells:
         for tried in () if cell.is_reference else cell.tried:
-            yield f"{cell.cell.method} with {_assignment(cell, tried)} {_veto(spec, tried)}."
+            yield f"{cell.cell.method} with {_assignment(cell, tried)} {_veto(spec, tried, math.nan)}."
     for cell in scenario.vetoed:
         assert cell.chosen is not None
-        yield f"{cell.cell.method} {_veto(spec, cell.chosen)}."
+        yield f"{cell.cell.method} {_veto(spec, cell.chosen, cell.certainty)}."
     waiting = ", ".join(cell.cell.method for cell in scenario.unconfirmed)
     best = scenario.best
     if best is not None and best.chosen is not None:
@@ -249,7 +250,7 @@ def _nothing_learned(spec: SweepSpec, scenario: ScenarioSummary, cell: CellSumma
         yield "  Check the data (labels, features, order) and the training settings (epochs, learning_rate, model)."
 
 
-def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:
+def _veto(spec: SweepSpec, suggestion: Suggestion, certainty: float) -> str:
     """Return why a suggestion cannot be recommended after its trials on the test split."""
     lead = "did better on validation, but " if spec.seeds.of("search") else ""
     violations = zip(spec.constraints, suggestion.violations("test", spec), strict=True)
@@ -257,6 +258,10 @@ def _veto(spec: SweepSpec, suggestion: Suggestion) -> str:
     if violated:
         place = "at least one test seed" if spec.search.limits_hold_for == "every_seed" else "test"
         return f"{lead}violates {violated} on {place}"
+    if suggestion.is_feasible("test", spec):
+        shown = f": its seeds on both splits give {certainty:.2f}, and {RULES.confirmed:g} is asked for"
+        doubt = "" if math.isnan(certainty) else shown
+        return f"meets the limits on test by too little to be sure{doubt}"
     outcomes = suggestion.on("test").values()
     n_failed = sum(outcome.status != "completed" for outcome in outcomes)
     return f"{lead}{n_failed} of its {counted(len(outcomes), 'trial')} on test failed"

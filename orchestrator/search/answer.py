@@ -40,6 +40,8 @@ class CellSummary:
         untrained: average score of the untrained model; NaN if it was not measured.
         is_candidate: whether the chosen suggestion was chosen because it may meet the limits.
         tried: suggestions that were measured on the test split before the chosen one, and broke a limit there.
+        is_confirmed: whether the chosen suggestion meets the limits on test, and surely enough.
+        certainty: probability that its mean on test meets the limits, by its seeds on both splits; NaN if not known.
     """
 
     cell: Cell
@@ -52,6 +54,8 @@ class CellSummary:
     untrained: float = math.nan
     is_candidate: bool = True
     tried: tuple[Suggestion, ...] = ()
+    is_confirmed: bool = True
+    certainty: float = math.nan
 
     @property
     def is_at_chance(self) -> bool:
@@ -172,6 +176,8 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         _mean(rows["untrained_score"]),
         chosen is not None and search.may_be_chosen(chosen),
         tuple(s for s in search.confirmed if s is not chosen),
+        chosen is not None and search.is_confirmed(chosen),
+        search.certainty(chosen) if chosen is not None and chosen.on("test") else math.nan,
     )
 
 
@@ -193,7 +199,7 @@ def _scenario_summary(spec: SweepSpec, scenario: str, cells: tuple[CellSummary, 
         candidates.append((rank(spec.objective, value) if math.isfinite(value) else math.inf, cell))
     candidates.sort(key=lambda item: item[0])
     ordered = [cell for _, cell in candidates]
-    feasible = [c for c in ordered if c.chosen is not None and c.chosen.is_feasible("test", spec)]
+    feasible = [cell for cell in ordered if cell.is_confirmed]
     best = feasible[0] if feasible else None
     vetoed = tuple(ordered[: ordered.index(best)] if best else ordered)
     meaningless = _meaningless(cells, best)

@@ -16,15 +16,7 @@ from typing import Literal
 
 import optuna
 
-from orchestrator.search.race import (
-    RULES,
-    Evidence,
-    Rules,
-    best_so_far,
-    can_matter,
-    chosen_of,
-    contenders,
-)
+from orchestrator.search.race import RULES, Evidence, Rules, best_so_far, can_matter, chosen_of, contenders
 from orchestrator.search.study import CellStudy, SuggestionLog
 from orchestrator.search.suggestion import Outcome, Split, Suggestion, rank
 from orchestrator.spec.cells import Cell
@@ -50,6 +42,9 @@ class PlannedTrial:
     suggestion: int
     request: ResolvedRequest
 
+
+_RACED, _RUN_IN_FINALS = 0.78, 0.9
+"""Shares of the search and finals trials that were run, on the recorded cells of `benchmarks/search.py`."""
 
 Stage = Literal["search", "finals", "confirm", "finished"]
 
@@ -125,6 +120,17 @@ class CellSearch:
     def n_unknown(self) -> int:
         """Return how many outcomes are still to come, at most; 0 once the cell is finished."""
         return 0 if self.is_finished else self.n_expected - self.n_recorded
+
+    @property
+    def n_likely(self) -> int:
+        """Return about how many outcomes are still to come, by the shares that races and finals took elsewhere."""
+        seeds, settings = self.spec.seeds, self.spec.search
+        if self.is_finished or not self.cell.is_searched:
+            return self.n_unknown
+        n_search = settings.suggestions * len(seeds.of("search"))
+        total = n_search * (_RACED if settings.seeds == "race" else 1.0) + len(seeds.of("confirm"))
+        total += _RUN_IN_FINALS * settings.finalists * len(seeds.of("finals"))
+        return min(max(round(total) - self.n_recorded, len(self._waiting)), self.n_unknown)
 
     def start(self) -> list[PlannedTrial]:
         """Return the first trials."""
@@ -215,7 +221,7 @@ class CellSearch:
         budget = places * len(self.spec.seeds.of("finals")) - self._n_finals
         found: list[Suggestion] = []
         n_places = 0
-        for suggestion in contenders(self.spec, self.suggestions, evidence, self.rules):
+        for suggestion in contenders(self.spec, self.suggestions, evidence):
             if n_places == places or len(found) == budget:
                 break
             likely = evidence.feasibility(suggestion)
@@ -243,7 +249,7 @@ class CellSearch:
     def _confirm_on(self) -> list[PlannedTrial]:
         """Return the trials of the next suggestion that is measured on the test split; finish if there is none."""
         last = self.confirmed[-1] if self.confirmed else None
-        if not self.cell.is_searched or (last is not None and last.is_feasible("test", self.spec)):
+        if not self.cell.is_searched or (last is not None and self.is_confirmed(last)):
             self._stage = "finished"
             return []
         left = [s for s in self._candidates() if s not in self.confirmed]
@@ -258,6 +264,21 @@ class CellSearch:
             return []
         self.confirmed.append(self.chosen)
         return self._plan(self.chosen, "confirm")
+
+    def is_confirmed(self, suggestion: Suggestion) -> bool:
+        """Return whether a suggestion may be recommended: it meets the limits on test, and surely enough.
+
+        Where limits hold for more than the mean, that rule is a strict one already.
+        """
+        if not suggestion.is_feasible("test", self.spec):
+            return False
+        if self.spec.is_of_before or self.spec.search.limits_hold_for != "mean" or not suggestion.on("validation"):
+            return True
+        return not self.certainty(suggestion) < self.rules.confirmed  # NaN is not
+
+    def certainty(self, suggestion: Suggestion) -> float:
+        """Return the probability that the mean on test meets the limits, by all of its seeds; NaN if unknown."""
+        return self._evidence().certainty(suggestion)
 
     def _candidates(self) -> list[Suggestion]:
         """Return the suggestions that may be recommended, best first."""

@@ -74,6 +74,33 @@ def probability_below(values: Sequence[float], pool: Pool, transfer: float = 0.0
     return float(stdtr(n_free, -mean / (spread * math.sqrt(1 / len(values) + transfer**2))))
 
 
+def probability_of_both(values: Sequence[float], elsewhere: Sequence[float], pool: Pool, transfer: float) -> float:
+    """Return the probability that the mean of a suggestion is 0 or less, by its seeds here and on other data.
+
+    The two means are weighted by their precisions. NaN if the spread is not known, 0 if a value is not known.
+
+    Args:
+        values: one a seed, on the data that count.
+        elsewhere: one a seed, on the other data; none if there are none.
+        pool: the spread of the cell.
+        transfer: how far the mean may lie elsewhere on other data, in standard deviations of one seed.
+    """
+    if not elsewhere:
+        return probability_below(values, pool)
+    if not all(map(math.isfinite, [*values, *elsewhere])):
+        return 0.0
+    spread, n_free = pool.spread(
+        [value - fmean(values) for value in values] + [v - fmean(elsewhere) for v in elsewhere]
+    )
+    precisions = len(values), 1 / (1 / len(elsewhere) + transfer**2)
+    mean = (precisions[0] * fmean(values) + precisions[1] * fmean(elsewhere)) / sum(precisions)
+    if math.isnan(spread):
+        return math.nan
+    if spread == 0:
+        return float(mean <= 0)
+    return float(stdtr(n_free - 1, -mean / spread * math.sqrt(sum(precisions))))
+
+
 def probability_of_one(values: Sequence[float], pool: Pool) -> float:
     """Return the probability that a single further seed gives 0 or less; as `probability_below` otherwise."""
     if not all(map(math.isfinite, values)):

@@ -123,8 +123,8 @@ def device_notes(plans: Iterable[CellPlan]) -> Iterator[str]:
 
 
 def expected_trials(cell_search: CellSearch) -> int:
-    """Return how many trials of a cell are likely left: as many as at most, since nothing is raced yet."""
-    return cell_search.n_unknown
+    """Return how many trials of a cell are likely left."""
+    return cell_search.n_likely
 
 
 class TimedCells:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.search.evidence import Pool, probability_below, probability_of_one
+from orchestrator.search.evidence import Pool, probability_below, probability_of_both, probability_of_one
 from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.spec.fields import Chance
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -24,7 +24,7 @@ class Rules:
         lost: and one with less than this.
         least: probability of meeting the limits that the chosen suggestion must have.
         n_confirmed: suggestions of a cell that may be measured on test, each after the one before it broke a limit.
-        caution: power of the probability of meeting the limits, by which the gain is multiplied.
+        confirmed: probability of meeting each limit, by its seeds on both splits, that a recommended one must have.
     """
 
     transfer: float = 0.4
@@ -34,7 +34,7 @@ class Rules:
     lost: float = 0.1
     least: float = 0.2
     n_confirmed: int = 3
-    caution: float = 1.0
+    confirmed: float = 0.95
 
 
 RULES = Rules()
@@ -87,6 +87,20 @@ class Evidence:
                 found *= one ** len(self._spec.seeds.of("confirm"))
         return found
 
+    def certainty(self, suggestion: Suggestion) -> float:
+        """Return the probability that the mean of a suggestion on test meets the limit that is in most doubt.
+
+        By its seeds on both splits. NaN if nothing tells the spread.
+        """
+        found = [1.0]
+        for pool, constraint in zip(self._limits, self._spec.constraints, strict=True):
+            test, validation = (
+                [constraint.violation(value) for value in suggestion.values(split, constraint.metric)]
+                for split in ("test", "validation")
+            )
+            found.append(probability_of_both(test, validation, pool, self._transfer))
+        return min(found) if all(map(math.isfinite, found)) else math.nan
+
     def better(self, suggestion: Suggestion, best: Suggestion) -> float:
         """Return the probability that a suggestion's objective is better than another's, by differences on equal seeds.
 
@@ -129,9 +143,7 @@ def best_so_far(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Ev
     )
 
 
-def contenders(
-    spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence, rules: Rules = RULES
-) -> list[Suggestion]:
+def contenders(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence) -> list[Suggestion]:
     """Return the suggestions in the order of the finals: by probability of meeting the limits × gain, best first.
 
     The gain is how much better than the worst suggestion the objective is. What surely violates a limit comes last, the
@@ -144,7 +156,7 @@ def contenders(
     def place(suggestion: Suggestion) -> tuple[float, float, int]:
         likely = evidence.feasibility(suggestion)
         likely = 1.0 if math.isnan(likely) else likely
-        promise = likely**rules.caution * (worst - ranks[suggestion.number])
+        promise = likely * (worst - ranks[suggestion.number])
         return -promise, suggestion.total_violation("validation", spec), suggestion.number
 
     return sorted(known, key=place)
@@ -159,6 +171,6 @@ def chosen_of(
     """
     return [
         s
-        for s in contenders(spec, suggestions, evidence, rules)
+        for s in contenders(spec, suggestions, evidence)
         if len(s.on("validation")) >= len(spec.seeds.of("search")) and evidence.feasibility(s) >= rules.least
     ]
