@@ -33,7 +33,7 @@ COLUMNS = {
     "stream": "the stream",
     "incremental_type": "task, domain or class",
     "method": "the method or combination",
-    "phase": "search (validation split) or confirm (test split)",
+    "phase": "search or finals (validation split), or confirm (test split)",
     "suggestion": "number of the suggestion in its cell, from 0",
     "seed": "the trial's seed",
     "hyperparameters": "JSON: every hyper-parameter of the method",

@@ -34,7 +34,7 @@ class Rules:
     lost: float = 0.1
     least: float = 0.2
     n_confirmed: int = 3
-    confirmed: float = 0.95
+    confirmed: float = 0.8
 
 
 RULES = Rules()
