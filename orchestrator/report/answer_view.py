@@ -169,7 +169,10 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         yield _GO_ON
     elif scenario.nearest_miss is not None:
         cell, suggestion, split = scenario.nearest_miss
-        yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {split}:"
+        if split == "test" and suggestion.is_feasible(split, spec):
+            yield f"No method surely meets the limits. The nearest is {_named(cell, suggestion)}, on {split}:"
+        else:
+            yield f"No method meets the limits. The nearest miss is {_named(cell, suggestion)}, on {split}:"
         yield from _margins(spec, suggestion, split)
     else:
         yield _no_answer(scenario)

@@ -150,6 +150,8 @@ def contenders(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evi
     nearest miss first.
     """
     known = [s for s in suggestions if s.on("validation") and not s.has_failed("validation")]
+    if known and max(evidence.feasibility(s) for s in known) < RULES.hopeless:  # NaN is not
+        return sorted(known, key=lambda s: (s.total_violation("validation", spec), s.number))
     ranks = {s.number: rank(spec.objective, s.mean("validation", spec.objective)) for s in known}
     worst = max(ranks.values(), default=0.0)
 

@@ -11,18 +11,19 @@ import hashlib
 import json
 import math
 import warnings
-from collections import deque
 from collections.abc import Mapping
 from typing import Literal
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from orchestrator.core.canonical import canonical_json
 from orchestrator.core.metrics import lower_is_better
+from orchestrator.search.suggestion import rank
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
-from search_spaces import Value, to_optuna
+from search_spaces import Distribution, IntRange, Value, to_optuna
 from strategies import derive_seed
 
 _STARTUP_SUGGESTIONS = 8
@@ -30,6 +31,12 @@ _STARTUP_SUGGESTIONS = 8
 
 _DIVERGED = 1e6
 """Violation, in tolerances, of a suggestion whose trials did not complete: worse than any that did."""
+
+_NEWEST_SHOWN, _MOST_SHOWN = 100, 125
+"""How many of the newest results, and of all, a sampler sees."""
+
+_WIDE = 50
+"""A range of more whole numbers is searched as one of real numbers: Optuna takes time for each pair of them."""
 
 SuggestionLog = dict[str, list[dict[str, Value]]]
 """Hash of everything that a batch of suggestions depends on -> the batch."""
@@ -46,10 +53,11 @@ class CellStudy:
 
     def __init__(self, spec: SweepSpec, cell: Cell, log: SuggestionLog) -> None:
         self._spec, self._cell, self._log = spec, cell, log
-        self._distributions = to_optuna(cell.space.distributions)
+        self._whole = {} if spec.is_of_before else _wide_ranges(cell.space.distributions)
+        self._distributions = to_optuna(cell.space.distributions) | {
+            name: FloatDistribution(one.low - 0.5, one.high + 0.5, log=one.log) for name, one in self._whole.items()
+        }
         self._told: list[FrozenTrial] = []
-        self._study: optuna.Study | None = None
-        self._asked: deque[optuna.Trial] = deque()
         self._digest = hashlib.sha256(
             canonical_json(
                 {
@@ -97,14 +105,6 @@ class CellStudy:
         told.number = len(self._told)
         self._told.append(told)
         self._digest.update(repr((state.name, value, sorted(constraints.items()))).encode())
-        if self._asked:
-            trial = self._asked.popleft()
-            for name, violation in constraints.items():
-                trial.set_constraint(name, violation)
-            assert self._study is not None
-            self._study.tell(trial, told.value, state)
-        elif self._study is not None:
-            self._study.add_trial(told)
         return told
 
     def _worst(self) -> float:
@@ -114,22 +114,51 @@ class CellStudy:
         return float(worst(known, default=0.0))
 
     def _sample(self, n: int) -> list[dict[str, Value]]:
-        """Ask Optuna."""
+        """Ask Optuna, in a study of what is shown to it."""
         settings, first = self._spec.search, len(self._told)
-        if self._study is None:
-            self._study = optuna.create_study(direction=direction_of(self._spec))
-            self._study.add_trials(self._told)
         seed = derive_seed(settings.seed, self._cell.name, first // settings.batch)
-        self._study.sampler = _sampler(settings.sampler, seed)
+        study = optuna.create_study(direction=direction_of(self._spec), sampler=_sampler(settings.sampler, seed))
+        study.add_trials(self._shown())
         if first == 0 and self._cell.space.start:
-            self._study.enqueue_trial(dict(self._cell.space.start))
-        self._asked.extend(self._study.ask(self._distributions) for _ in range(n))
-        return [dict(trial.params) for trial in self._asked]
+            study.enqueue_trial(dict(self._cell.space.start))
+        return [self._rounded(study.ask(self._distributions).params) for _ in range(n)]
+
+    def _rounded(self, asked: Mapping[str, Value]) -> dict[str, Value]:
+        """Return a suggestion with whole numbers where they are asked for."""
+        values = dict(asked)
+        for name, one in self._whole.items():
+            values[name] = min(max(round(float(asked[name] or 0)), one.low), one.high)
+        return values
+
+    def _shown(self) -> list[FrozenTrial]:
+        """Return what the sampler sees: all that was told, or the newest of it and the best of the rest.
+
+        Optuna takes time for each, and of many its TPE learns from the 25 best alone.
+        """
+        if len(self._told) <= _MOST_SHOWN or self._spec.is_of_before:
+            return self._told
+        old, new = self._told[:-_NEWEST_SHOWN], self._told[-_NEWEST_SHOWN:]
+
+        def place(trial: FrozenTrial) -> tuple[float, float, int]:
+            violation = sum(max(found, 0.0) for found in trial.constraints.values())
+            return violation, rank(self._spec.objective, trial.value or 0.0), trial.number
+
+        best = sorted(old, key=place)[: _MOST_SHOWN - _NEWEST_SHOWN]
+        return sorted(best, key=lambda trial: trial.number) + new
 
     def _key(self, n: int) -> str:
         digest = self._digest.copy()
         digest.update(f"{len(self._told)} {n}".encode())
         return digest.hexdigest()[:32]
+
+
+def _wide_ranges(space: Mapping[str, Distribution]) -> dict[str, IntRange]:
+    """Return the ranges of many whole numbers without a step."""
+    return {
+        name: one
+        for name, one in space.items()
+        if isinstance(one, IntRange) and one.step == 1 and one.high - one.low >= _WIDE
+    }
 
 
 def direction_of(spec: SweepSpec) -> Literal["minimize", "maximize"]:
