@@ -47,7 +47,7 @@ def test_a_sweep_runs_in_an_object_store(
     out = printed("sweep", "spec.yaml", "--storage", root)
     assert "/small/trials and s3://" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["spec.yaml"], "nothing is left on this machine's disk"
-    assert "up to 0 to do" in printed("plan", "spec.yaml", "--storage", root)
+    assert "at most 0 to do" in printed("plan", "spec.yaml", "--storage", root)
     assert "average accuracy" in printed("show", join(root, "small"))
     frame = pd.read_parquet(join(join(root, "small"), "trials"))
     assert (frame["status"] == "completed").all()

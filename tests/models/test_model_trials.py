@@ -53,7 +53,7 @@ def _own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(spec: TrialSpec, digits: Dataset, **options: Any) -> TrialResult:
-    return run_trial(spec, digits.phase(spec.phase, spec.validation_share), **options)
+    return run_trial(spec, digits.phase(spec.phase, spec.validation_share, spec.validation_seed), **options)
 
 
 CHAINS_ONLY = ("pnn", "supsup")

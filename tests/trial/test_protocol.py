@@ -64,7 +64,7 @@ def trials(make_trial: MakeTrial) -> list[TrialSpec]:
 
 
 def run(spec: TrialSpec, digits: Dataset, **options: Any) -> TrialResult:
-    return run_trial(spec, digits.phase(spec.phase, spec.validation_share), **options)
+    return run_trial(spec, digits.phase(spec.phase, spec.validation_share, spec.validation_seed), **options)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_the_search_phase_uses_the_validation_split(make_trial: MakeTrial, digit
 
 def test_a_gpu_that_is_not_there_is_the_machines_error(make_trial: MakeTrial, digits: Dataset) -> None:
     trial = make_trial()
-    result = run_trial(trial, digits.phase(trial.phase, 0.1), Placement("cuda"))
+    result = run_trial(trial, digits.phase(trial.phase, 0.1, trial.validation_seed), Placement("cuda"))
     if torch.cuda.is_available():
         assert result.status == "completed"
     else:
@@ -238,7 +238,7 @@ for text, checkpoint in json.load(sys.stdin):
     rows = []
     result = run_trial(
         spec,
-        digits.phase(spec.phase, spec.validation_share),
+        digits.phase(spec.phase, spec.validation_share, spec.validation_seed),
         report=lambda after, row, stream: rows.append(after),
         checkpoint=Path(checkpoint) if checkpoint else None,
     )

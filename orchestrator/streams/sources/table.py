@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -43,8 +44,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     names = [str(name) for name in tables[0].frame.columns if name not in used]
     features, faults, notes = read_features(where, tables, names, settings)
     tables, features, left_out = _without_gaps(where, tables, features, faults)
-    labels, class_names = _attempt(faults, lambda: classes(where, settings, tables, notes)) or ([], [])
-    stages, task_names = _attempt(faults, lambda: tasks(where, settings, tables, notes)) or ([], [])
+    (labels, class_names), (stages, task_names) = _labels_and_tasks(where, settings, tables, faults, notes)
     if faults:
         raise DataError(*faults)
     facts = DatasetFacts(tuple(class_names), (), 1, f"'{tables[0].name}'", tuple(task_names))
@@ -81,6 +81,24 @@ def _attempt(faults: list[str], read: Any) -> Any:
     except DataError as error:
         faults += error.faults
         return []
+
+
+def _labels_and_tasks(
+    where: str, settings: StreamSettings, tables: list[Table], faults: list[str], notes: list[str]
+) -> list[Any]:
+    """Return classes and tasks of each table, and their names; both columns are read at once."""
+    said: list[tuple[list[str], list[str]]] = [([], []), ([], [])]
+
+    def read(place: int) -> Any:
+        own, of = said[place], (classes, tasks)[place]
+        return _attempt(own[0], lambda: of(where, settings, tables, own[1])) or ([], [])
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(read, range(2)))
+    for own_faults, own_notes in said:
+        faults += own_faults
+        notes += own_notes
+    return found
 
 
 def _without_gaps(
