@@ -12,7 +12,7 @@ from strategies import Generators, Learner
 
 
 def set_up(
-    spec: TrialSpec, data: PhaseData, device: torch.device, learner_class: type[Learner] = Learner
+    spec: TrialSpec, data: PhaseData, device: torch.device, learner_class: type[Learner] | None = None
 ) -> tuple[Stream, Learner]:
     """Return the stream of a trial and its learner, untrained.
 
@@ -28,7 +28,7 @@ def set_up(
     """
     generators = Generators(spec.seed)
     stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
-    learner = learner_class(
+    learner = (learner_class or Learner)(
         build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
         past_task=stream.train,
         methods=spec.methods(),
