@@ -39,6 +39,7 @@ from orchestrator.streams.datasets import PhaseData
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 from tests.cluster.conftest import RAY_IN_THIS_PROCESS
+from tests.conftest import without_finals
 
 pytestmark = RAY_IN_THIS_PROCESS
 
@@ -51,7 +52,7 @@ def small_spec(**changed: Any) -> SweepSpec:
         "model": {"hidden": [16]},
         "training": {"epochs": 1},
     }
-    return parse_spec(fields | changed)
+    return parse_spec(without_finals(fields | changed))
 
 
 @pytest.fixture
