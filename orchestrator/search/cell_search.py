@@ -221,7 +221,7 @@ class CellSearch:
         budget = places * len(self.spec.seeds.of("finals")) - self._n_finals
         found: list[Suggestion] = []
         n_places = 0
-        for suggestion in contenders(self.spec, self.suggestions, evidence):
+        for suggestion in contenders(self.spec, self.suggestions, evidence, self.rules):
             if n_places == places or len(found) == budget:
                 break
             likely = evidence.feasibility(suggestion)

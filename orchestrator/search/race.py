@@ -54,7 +54,6 @@ class Evidence:
         self._transfer = rules.transfer
         self._limits = [Pool() for _ in spec.constraints]
         self._objective = Pool()
-        self._rows: dict[int, list[list[float]]] = {}
         for suggestion in suggestions:
             for pool, violations in zip(self._limits, self._violations(suggestion), strict=True):
                 pool.add(violations)
@@ -143,14 +142,16 @@ def best_so_far(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Ev
     )
 
 
-def contenders(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence) -> list[Suggestion]:
+def contenders(
+    spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence, rules: Rules = RULES
+) -> list[Suggestion]:
     """Return the suggestions in the order of the finals: by probability of meeting the limits × gain, best first.
 
     The gain is how much better than the worst suggestion the objective is. What surely violates a limit comes last, the
     nearest miss first.
     """
     known = [s for s in suggestions if s.on("validation") and not s.has_failed("validation")]
-    if known and max(evidence.feasibility(s) for s in known) < RULES.hopeless:  # NaN is not
+    if known and max(evidence.feasibility(s) for s in known) < rules.hopeless:  # NaN is not
         return sorted(known, key=lambda s: (s.total_violation("validation", spec), s.number))
     ranks = {s.number: rank(spec.objective, s.mean("validation", spec.objective)) for s in known}
     worst = max(ranks.values(), default=0.0)
@@ -173,6 +174,6 @@ def chosen_of(
     """
     return [
         s
-        for s in contenders(spec, suggestions, evidence)
+        for s in contenders(spec, suggestions, evidence, rules)
         if len(s.on("validation")) >= len(spec.seeds.of("search")) and evidence.feasibility(s) >= rules.least
     ]

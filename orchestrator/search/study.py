@@ -67,6 +67,8 @@ class CellStudy:
                     "direction": direction_of(spec),
                     "space": {name: repr(one) for name, one in cell.space.distributions.items()},
                     "start": dict(cell.space.start),
+                    "is_of_before": spec.is_of_before,
+                    "shown": [_NEWEST_SHOWN, _MOST_SHOWN, _WIDE, _STARTUP_SUGGESTIONS],
                 }
             ).encode()
         )

@@ -280,3 +280,12 @@ def test_of_a_large_cell_the_sampler_sees_the_newest_and_the_best() -> None:
     assert len(shown) == 125
     assert [trial.number for trial in shown[-100:]] == list(range(140, 240))
     assert other.ask(4) == study.ask(4), "though it has never asked before"
+
+
+def test_a_log_of_a_search_of_before_is_not_used() -> None:
+    """Its whole numbers were asked for otherwise, though nothing was told yet."""
+    log: dict[str, list[dict[str, Any]]] = {}
+    before = parse_spec(FIELDS | {"search": {"seeds": "all"}, "seeds": {"finals": 0}})
+    for spec in (before, spec_of()):
+        SweepSearch(spec, {"digits": "f00d"}, {}, log=log)
+    assert len(log) == 2
