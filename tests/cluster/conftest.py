@@ -25,6 +25,7 @@ from orchestrator.cli.main import app
 from orchestrator.core.metrics import METRICS
 from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.session import Session
+from orchestrator.execution.tune_internals import silence_dead_workers
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.trial.protocol import run_trial
@@ -71,8 +72,9 @@ class TwoNodes:
 
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[TwoNodes]:
-    """Start the shared cluster once, and join it."""
+    """Start the shared cluster once, and join it, as quietly as a command does."""
     nodes = Nodes()
+    silence_dead_workers()
     try:
         plain = nodes.add_node(num_cpus=1, num_gpus=0)
         with_gpu = nodes.add_node(num_cpus=1, num_gpus=1)

@@ -168,10 +168,15 @@ def ends_at_once(spec: TrialSpec, data: PhaseData, placement: Placement, report:
     return TrialResult(spec.key, "completed", n_correct=[[None], [1]], n_examples=[1])
 
 
+def trials_in_memory() -> dict[int, Trial]:
+    return {id(thing): thing for thing in gc.get_objects() if type(thing) is Trial}
+
+
 def test_tune_keeps_no_trial_that_has_ended(cluster: Cluster, tmp_path: Path) -> None:
     spec = small_spec(methods=["naive"], seeds={"search": 15, "confirm": 1})
     session, kept = Session(spec, Run.create(tmp_path / "run", spec), tmp_path), list[int]()
-    session.listen(lambda *_: kept.append(sum(type(thing) is Trial for thing in gc.get_objects())))
+    before = trials_in_memory()  # of the tests before, in this process
+    session.listen(lambda *_: kept.append(len(trials_in_memory().keys() - before.keys())))
     run_on_ray(session, cluster, function=ends_at_once)
     assert len(kept) == 16
     assert max(kept) <= 8, "those that run, wait or have just ended, on a cluster of three slots"

@@ -33,6 +33,7 @@ from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import ANSWER_FILE, SUGGESTIONS_FILE
 from orchestrator.storage.folder_swap import exchange
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -433,6 +434,8 @@ def work(folder, what, trials):
             run.fill_intransigence()
         elif what == "spec":
             Run.create(folder, run.spec)
+        elif what == "keep":
+            run.keep(run.search(run.spec))
         else:
             for spec, result in trials:
                 spec, result = TrialSpec.model_validate(spec), TrialResult.from_json(result)
@@ -461,7 +464,7 @@ def killed(folder, what, trials, point, number):
 
 base, trials = Path(sys.argv[1]), json.load(sys.stdin)
 cases = []
-for what in ("trials", "parts", "fill", "compact", "spec"):
+for what in ("trials", "parts", "fill", "compact", "spec", "keep"):
     whole = base.parent / f"{what}.whole"
     shutil.copytree(base, whole)
     assert forked(lambda: counted(whole, what, trials)) == 0
@@ -489,6 +492,8 @@ def work_again(folder: Path, what: str, trials: list[Any]) -> None:
             run.fill_intransigence()
         elif what == "spec":
             Run.create(folder, run.spec)
+        elif what == "keep":
+            run.keep(run.search(run.spec))
         else:
             for spec, result in trials:
                 run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
@@ -534,6 +539,9 @@ def test_killed_anywhere_the_next_run_finishes(
             pd.testing.assert_frame_equal(one, other, obj=f"{what} {point}#{number}")
         for table in ("trials", "accuracy"):
             assert files(died, table) == files(wholes[what], table), f"{what} {point}#{number}"
+        if what == "keep":
+            for name in (SUGGESTIONS_FILE, ANSWER_FILE):
+                assert (died.path / name).read_bytes() == (wholes[what].path / name).read_bytes(), f"{point} {name}"
         assert not list(died.path.glob(".*.compact"))
         assert not list(died.path.rglob("*.tmp"))
     assert joint.key in set(before[0]["key"])
