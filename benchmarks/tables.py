@@ -31,8 +31,7 @@ def measure(n_rows: int) -> list[tuple[str, float, float, str]]:
             (parquet, lambda: pd.read_parquet(parquet)),
         ):
             settings = StreamSettings(table=str(path), label="y", task="quarter")
-            plain = _seconds(read)
-            ours = _seconds(lambda settings=settings: load_table("own", settings))
+            plain, ours = _seconds(read, lambda settings=settings: load_table("own", settings))
             name = f"table: {n_rows:,} rows from {path.suffix[1:]}"
             print(f"{name}: {ours:.1f} s, pandas alone {plain:.1f} s", flush=True)
             rows.append((f"{name}, pandas = 1", ours / plain, _LIMIT, "x"))
@@ -49,11 +48,13 @@ def _table(n_rows: int) -> pd.DataFrame:
     return pd.DataFrame(columns | {"y": draw.choice(["no", "yes"], n_rows), "quarter": quarters})
 
 
-def _seconds(read: Callable[[], object]) -> float:
-    """Return the shorter of two times."""
-    took = []
-    for _ in range(2):
-        clock = time.perf_counter()
-        read()
-        took.append(time.perf_counter() - clock)
-    return min(took)
+def _seconds(*reads: Callable[[], object]) -> list[float]:
+    """Return the shortest of five times of each; they take turns, so that other work on the machine meets all."""
+    took: list[list[float]] = []
+    for _ in range(5):
+        took.append([])
+        for read in reads:
+            clock = time.perf_counter()
+            read()
+            took[-1].append(time.perf_counter() - clock)
+    return [min(times) for times in zip(*took, strict=True)]

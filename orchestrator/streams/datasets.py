@@ -185,11 +185,13 @@ def held_out_rows(kinds: NDArray[np.int64], share: float, seed: int = 0) -> NDAr
     """
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(kinds), dtype=bool)
-    if len(kinds) and kinds.min() >= 0 and kinds.max() <= np.iinfo(np.uint16).max:
+    if not len(kinds):
+        return chosen
+    if kinds.min() >= 0 and kinds.max() <= np.iinfo(np.uint16).max:
         kinds = kinds.astype(np.uint16)  # NumPy sorts these by radix
     order = np.argsort(kinds, kind="stable")
     starts = np.flatnonzero(np.diff(kinds[order])) + 1
-    for members in np.split(order, starts) if len(order) else []:
+    for members in np.split(order, starts):
         rows = generator.permutation(members)
         n_rows = max(round(share * len(rows)), 1 if share > 0 else 0)
         chosen[rows[: min(n_rows, len(rows) - 1)]] = True

@@ -14,6 +14,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.loading import load_stream
+from tests.streams.conftest import Load
 
 N = 12
 
@@ -260,3 +261,16 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     assert "cannot be read" in read("a.parquet")
     assert "cannot be read" in read("a.csv")
     assert "has no rows; add some" in read("b.csv")
+
+
+def test_training_rows_span_0_to_1_wherever_the_ends_of_the_table_are(load_table: Load) -> None:
+    """The ends of the whole table are known first, and are those of the training rows unless a test row holds one."""
+    held_out = 0
+    for place in range(N):
+        values = np.ones(N)
+        values[place], values[(place + 7) % N] = 5.0, -3.0
+        data = load_table(frame(c=values).drop(columns=["quarter", "x"]))
+        train, test = data.train_inputs[:, 0], data.test_inputs[:, 0]
+        assert (train.min(), train.max()) == (0.0, 1.0) or len(set(train)) == 1
+        held_out += bool(len(test) and (test.max() > 1 or test.min() < 0))
+    assert 0 < held_out < N

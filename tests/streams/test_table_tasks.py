@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from orchestrator.core.errors import DataError
 from tests.streams.conftest import Load, Refused, column
 
 ALPHABETICAL = "the tasks are in alphabetical order, numbers in their names by size; set order to change it"
@@ -124,3 +125,20 @@ def test_a_second_table_of_another_format_is_read(load_table: Load) -> None:
     assert flags.test_inputs[:2, 1:].tolist() == [[0, 1], [1, 0]]
     labels = load_table(column([1.0, 2.0], "y2"), column([1, 2], "y2"), suffix=".parquet", label="y2")
     assert labels.test_labels[:2].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_tasks": 2}, {"order": ["2024-02", "2024-01"]}])
+def test_text_of_parquet_is_read_as_that_of_csv(load_table: Load, fields: dict[str, Any]) -> None:
+    """Parquet files tell how often each text occurs, and the text of each row is not made where that is enough."""
+    table = tasks(["2024-02", "2024-01"])
+    one, other = (load_table(table, suffix=suffix, task="t", **fields) for suffix in (".csv", ".parquet"))
+    assert one.facts.task_names == other.facts.task_names
+    assert one.facts.class_names == other.facts.class_names == ("no", "yes")
+    assert one.fingerprint() == other.fingerprint()
+
+
+def test_a_gap_among_the_classes_of_parquet_is_named(load_table: Load) -> None:
+    table = column(["a"])
+    table.loc[5, "y"] = None
+    with pytest.raises(DataError, match=r"column 'y' of '.*' has no value in row 6 \(counted from 1\)"):
+        load_table(table, suffix=".parquet", drop=["c"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.text import nearest
@@ -42,11 +43,18 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     tables = [table for (table,) in read]
     used = {settings.label, settings.task, *settings.drop}
     names = [str(name) for name in tables[0].frame.columns if name not in used]
-    features, faults, notes = read_features(where, tables, names, settings)
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(_Targets.of, where, settings, tables)
+        features, faults, notes = read_features(where, tables, names, settings)
+        targets = reading.result()
+    whole = tables
     tables, features, left_out = _without_gaps(where, tables, features, faults)
-    (labels, class_names), (stages, task_names) = _labels_and_tasks(where, settings, tables, faults, notes)
-    if faults:
+    if tables is not whole:
+        targets = _Targets.of(where, settings, tables)
+    if faults := faults + targets.faults:
         raise DataError(*faults)
+    labels, class_names, stages, task_names = targets.labels, targets.classes, targets.stages, targets.tasks
+    notes += targets.notes
     facts = DatasetFacts(tuple(class_names), (), 1, f"'{tables[0].name}'", tuple(task_names))
     place = f"{where}.table '{tables[0].name}'"
     if len(tables) == 2:
@@ -59,11 +67,8 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     notes += suspicions(tables[0].frame, names, labels[0], stages[0], guessed)
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
     if len(tables) == 1:
-        test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)
-        halves = np.flatnonzero(~test), np.flatnonzero(test)
-        features = [feature.split(*halves) for feature in features]
-        labels, stages = _halves(labels[0], halves), _halves(stages[0], halves)
-    inputs, n_numbers, report = encode(f"{where}.table", features, report)
+        labels, stages = _halves(labels[0], targets.halves), _halves(stages[0], targets.halves)
+    inputs, n_numbers, report = encode(f"{where}.table", features, targets.halves, report)
     cut = classes_of_tasks(labels[0], stages[0], facts)
     facts = replace(facts, shape=inputs[0].shape[1:], task_classes=cut, n_numbers=n_numbers)
     return Dataset(stream, inputs[0], labels[0], inputs[1], labels[1], facts, stages[0], stages[1], report=report)
@@ -83,22 +88,35 @@ def _attempt(faults: list[str], read: Any) -> Any:
         return []
 
 
-def _labels_and_tasks(
-    where: str, settings: StreamSettings, tables: list[Table], faults: list[str], notes: list[str]
-) -> list[Any]:
-    """Return classes and tasks of each table, and their names; both columns are read at once."""
-    said: list[tuple[list[str], list[str]]] = [([], []), ([], [])]
+@dataclass(frozen=True)
+class _Targets:
+    """Classes and tasks of each table, with faults and notes; of one table also its training and its test rows."""
 
-    def read(place: int) -> Any:
-        own, of = said[place], (classes, tasks)[place]
-        return _attempt(own[0], lambda: of(where, settings, tables, own[1])) or ([], [])
+    labels: list[NDArray[np.int64]]
+    classes: list[str]
+    stages: list[NDArray[np.int64] | None]
+    tasks: list[str]
+    faults: list[str]
+    notes: list[str]
+    halves: tuple[NDArray[np.int64], ...] = ()
 
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(read, range(2)))
-    for own_faults, own_notes in said:
-        faults += own_faults
-        notes += own_notes
-    return found
+    @classmethod
+    def of(cls, where: str, settings: StreamSettings, tables: list[Table]) -> _Targets:
+        """Return those of the columns `label` and `task`, which are read at once."""
+        said: list[tuple[list[str], list[str]]] = [([], []), ([], [])]
+
+        def read(place: int) -> Any:
+            own, of = said[place], (classes, tasks)[place]
+            return _attempt(own[0], lambda: of(where, settings, tables, own[1])) or ([], [])
+
+        with ThreadPoolExecutor(2) as threads:
+            (labels, class_names), (stages, task_names) = threads.map(read, range(2))
+        faults, notes = ([*one, *other] for one, other in zip(*said, strict=True))
+        halves: tuple[NDArray[np.int64], ...] = ()
+        if len(tables) == 1 and not faults:
+            test = held_out_rows(strata(labels[0], stages[0]), settings.test_share)
+            halves = np.flatnonzero(~test), np.flatnonzero(test)
+        return cls(labels, class_names, stages, task_names, faults, notes, halves)
 
 
 def _without_gaps(
@@ -126,7 +144,8 @@ def _without_gaps(
     if faults:
         return tables, features, []
     shorter = [tuple(part[keep] for part, keep in zip(feature.parts, keeps, strict=True)) for feature in features]
-    return kept, [replace(feature, parts=parts) for feature, parts in zip(features, shorter, strict=True)], sentences
+    left = [replace(feature, parts=parts, ends=None) for feature, parts in zip(features, shorter, strict=True)]
+    return kept, left, sentences
 
 
 def _report(

@@ -7,8 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 FIRST = "(counted from 1)"
+
+_BLOCK_ROWS = 1 << 15
+"""Rows that stay in a processor's cache between one look at them and the next."""
 
 Holds = Literal["numbers", "dates", "times of day", "kinds"]
 
@@ -23,6 +27,7 @@ class Reading:
         fault: why it cannot be used, and what to do.
         note: a sentence for the reader.
         has_gaps: whether some rows have no value.
+        ends: positions of the least and the largest number, where they were looked for and no row has a gap.
     """
 
     holds: Holds | None
@@ -30,6 +35,7 @@ class Reading:
     fault: str = ""
     note: str = ""
     has_gaps: bool = False
+    ends: tuple[int, int] | None = None
 
 
 def refused(column: pd.Series[Any], fault: str) -> Reading:
@@ -40,6 +46,19 @@ def refused(column: pd.Series[Any], fault: str) -> Reading:
 def is_empty(column: pd.Series[Any]) -> bool:
     """Return whether a column has no value at all, mostly from its first row."""
     return not len(column) or (bool(pd.isna(column.iloc[0])) and bool(column.isna().all()))
+
+
+def is_plain(column: pd.Series[Any]) -> bool:
+    """Return whether a column is of a NumPy type of numbers, in which only NaN is a gap."""
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf"
+
+
+def ends_of(values: NDArray[Any]) -> tuple[int, int]:
+    """Return the positions of the least and the largest of (N,) numbers, N ≥ 1; of the first NaN if there is one."""
+    blocks = [(first, values[first : first + _BLOCK_ROWS]) for first in range(0, len(values), _BLOCK_ROWS)]
+    found = np.array([(first + block.argmin(), first + block.argmax()) for first, block in blocks])
+    least, largest = found.T
+    return int(least[values[least].argmin()]), int(largest[values[largest].argmax()])
 
 
 def has_gaps(column: pd.Series[Any]) -> bool:

@@ -13,7 +13,16 @@ from pandas.api import types
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.order import quoted, shown
 from orchestrator.streams.sources.tables import dates
-from orchestrator.streams.sources.tables.column import FIRST, Reading, has_gaps, is_empty, refused, row_of
+from orchestrator.streams.sources.tables.column import (
+    FIRST,
+    Reading,
+    ends_of,
+    has_gaps,
+    is_empty,
+    is_plain,
+    refused,
+    row_of,
+)
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.kinds import gaps_of, kinds_of
 from orchestrator.streams.sources.tables.text import dated, text_of, times_of, zero_note
@@ -27,10 +36,16 @@ def read_column(table: Table, name: str, settings: StreamSettings) -> Reading:
     reading = _understood(table, column, settings)
     if reading.fault:
         return reading
-    reading = replace(reading, has_gaps=has_gaps(column))
+    if reading.holds == "numbers" and is_plain(reading.values):
+        numbers = reading.values.to_numpy()
+        ends = ends_of(numbers)
+        has_nan = bool(np.isnan(numbers[ends[0]]))
+        reading = replace(reading, has_gaps=has_nan, ends=None if has_nan else ends)
+    else:
+        reading = replace(reading, has_gaps=has_gaps(column))
     fault = _gap_fault(column, reading, settings)
     if not fault and reading.holds == "numbers":
-        fault = _size_fault(reading.values)
+        fault = _size_fault(reading)
     return replace(reading, holds=None, fault=fault) if fault else reading
 
 
@@ -115,11 +130,11 @@ def _gap_fault(column: pd.Series[Any], reading: Reading, settings: StreamSetting
     )
 
 
-def _size_fault(values: pd.Series[Any]) -> str:
+def _size_fault(reading: Reading) -> str:
+    values = reading.values
     if types.is_integer_dtype(values):
         return ""
-    plain = values.to_numpy() if isinstance(values.dtype, np.dtype) else values
-    if max(-plain.min(), plain.max()) <= LARGEST:  # a NaN is not
+    if reading.ends is not None and np.abs(values.to_numpy()[list(reading.ends)]).max() <= LARGEST:
         return ""
     numbers_ = values.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.abs(numbers_) <= LARGEST) & ~values.isna().to_numpy()

@@ -29,6 +29,7 @@ _MISSING = "missing\0"  # no text in a file can equal this
 
 Inputs = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 Encoding = Literal["number", "date", "frequency", "one-hot", "hash"]
 
 
@@ -42,7 +43,7 @@ class Feature:
         parts: its values in each table: numbers or seconds as they are, or kinds; NaN or None for a gap.
         gaps: what is done with gaps, `refuse` if there are none.
         n_buckets: of a hash.
-        rows: for numbers of one table: which rows each part has of its one series, (N,) int64.
+        ends: positions of the least and the largest number of the first table, where they are known.
     """
 
     name: str
@@ -50,27 +51,11 @@ class Feature:
     parts: tuple[pd.Series[Any], ...]
     gaps: str = "refuse"
     n_buckets: int = 0
-    rows: tuple[NDArray[np.int64], ...] | None = None
+    ends: tuple[int, int] | None = None
 
     @property
     def is_number(self) -> bool:
         return self.encoding in ("number", "date", "frequency")
-
-    def split(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> Feature:
-        """Return this feature of one table with rows for training and rows for the test as its parts."""
-        if self.encoding in ("number", "date") and isinstance(self.parts[0].dtype, np.dtype):
-            return replace(self, rows=(train, test))  # copied a block at a time
-        values = self.parts[0].array
-        return replace(self, parts=(pd.Series(values.take(train)), pd.Series(values.take(test))))
-
-    def n_rows(self) -> list[int]:
-        """Return how many rows each part has."""
-        return [len(part) for part in self.rows or self.parts]
-
-    def flags(self) -> list[NDArray[np.bool_]]:
-        """Return in each part which rows have a gap."""
-        found = [part.isna().to_numpy() for part in self.parts]
-        return found if self.rows is None else [found[0][rows] for rows in self.rows]
 
 
 def read_features(
@@ -101,7 +86,7 @@ def read_features(
         n_buckets = 0
         if readings[0][index].holds == "kinds":
             encoding, n_buckets = _encoding(name, parts[0], settings)
-        features.append(Feature(name, encoding, parts, gaps, n_buckets))
+        features.append(Feature(name, encoding, parts, gaps, n_buckets, ends=readings[0][index].ends))
     if isinstance(settings.hash, int) and not any(feature.encoding == "hash" for feature in features):
         notes.append(f"hash has no effect: no column has more than {MOST_CATEGORIES} kinds")
     return features, [], notes
@@ -118,8 +103,10 @@ def _encoding(name: str, kinds: pd.Series[Any], settings: StreamSettings) -> tup
     return "one-hot", 0
 
 
-def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple[list[Inputs], int, ReadReport]:
-    """Return the features of each table (N, F) float32, how many of them are numbers, and the report with them.
+def encode(
+    where: str, features: Sequence[Feature], halves: Sequence[Rows], report: ReadReport
+) -> tuple[list[Inputs], int, ReadReport]:
+    """Return the features for training and for the test (N, F) float32, how many are numbers, and the report with them.
 
     Numbers come first, in the order of the columns: scaled so that the training rows span [0, 1], 0 if constant; the
     share of training rows with the same value as it is. Then come one-hot and hashed kinds, then the features that say
@@ -127,7 +114,8 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
 
     Args:
         where: the place of faults.
-        features: the training rows, then the test rows, in their parts.
+        features: of one table, or of one for training and one for the test.
+        halves: of one table, the rows for training and those for the test, ascending (N,) int64; else empty.
         report: what was read so far.
 
     Raises:
@@ -136,23 +124,27 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
     numbers = [feature for feature in features if feature.is_number]
     kinds = [feature for feature in features if not feature.is_number]
     flags = [feature for feature in numbers if feature.gaps == "indicator" and feature.encoding != "frequency"]
-    known = {f.name: _categories(f.parts[0], f.gaps) for f in kinds if f.encoding == "one-hot"}
+    trained = halves[0] if halves else None
+    known = {f.name: _categories(_rows(f.parts[0], trained), f.gaps) for f in kinds if f.encoding == "one-hot"}
     widths = [len(known[f.name]) if f.name in known else f.n_buckets for f in kinds]
     width = len(numbers) + sum(widths) + len(flags)
-    n_rows = features[0].n_rows()
-    _check_width(where, sum(n_rows), width)
-    outs = [np.zeros((n, width), dtype=np.float32) for n in n_rows]
-    _fill_numbers(where, outs, numbers)
+    outs = [_Out(0, rows, len(rows)) for rows in halves] or [
+        _Out(table, None, len(part)) for table, part in enumerate(features[0].parts)
+    ]
+    _check_width(where, sum(out.n_rows for out in outs), width)
+    inputs = [np.zeros((out.n_rows, width), dtype=np.float32) for out in outs]
+    _fill_numbers(where, outs, inputs, numbers, trained)
     start = len(numbers)
     for feature, n_columns in zip(kinds, widths, strict=True):
-        for out, part in zip(outs, feature.parts, strict=True):
+        for out, values in zip(outs, inputs, strict=True):
+            part = _rows(feature.parts[out.table], out.rows)
             columns = _positions(part, known[feature.name]) if feature.name in known else _buckets(part, n_columns)
             rows = np.flatnonzero(columns >= 0)
-            out[rows, start + columns[rows]] = 1
+            values[rows, start + columns[rows]] = 1
         start += n_columns
     for index, feature in enumerate(flags):
-        for out, flag in zip(outs, feature.flags(), strict=True):
-            out[:, start + index] = flag
+        for out, values in zip(outs, inputs, strict=True):
+            values[:, start + index] = _rows(feature.parts[out.table], out.rows).isna()
     names = {kind: tuple(f.name for f in features if f.encoding == kind) for kind in ("number", "date", "frequency")}
     report = replace(
         report,
@@ -163,21 +155,54 @@ def encode(where: str, features: Sequence[Feature], report: ReadReport) -> tuple
         hashed={f.name: f.n_buckets for f in kinds if f.encoding == "hash"},
         indicators=tuple(f.name for f in flags),
     )
-    return outs, len(numbers), report
+    return inputs, len(numbers), report
 
 
-def _fill_numbers(where: str, outs: Sequence[Inputs], numbers: Sequence[Feature]) -> None:
-    """Write the numbers of each part into its first columns, some rows at a time and several at once."""
-    firsts = ((place, first) for place, out in enumerate(outs) for first in range(0, len(out), _BLOCK_ROWS))
-    blocks = [(place, slice(first, first + _BLOCK_ROWS)) for place, first in firsts]
+@dataclass(frozen=True)
+class _Out:
+    """Where features go: all rows of a table, or some of them, ascending."""
 
-    def fill(block: tuple[int, slice]) -> None:
-        place, rows = block
-        for index, scale in enumerate(scaled):
-            outs[place][rows, index] = scale(place, rows)
+    table: int
+    rows: Rows | None
+    n_rows: int
+
+    def within(self, first: int, last: int) -> tuple[slice, Rows | slice]:
+        """Return which of its rows the rows `first` to `last` of its table become, and which of those they are."""
+        if self.rows is None:
+            return slice(first, last), slice(None)
+        start, stop = np.searchsorted(self.rows, (first, last))
+        return slice(start, stop), self.rows[start:stop] - first
+
+
+def _rows(column: pd.Series[Any], rows: Rows | None) -> pd.Series[Any]:
+    """Return some rows of a column, or all."""
+    return column if rows is None else pd.Series(column.array.take(rows))
+
+
+def _fill_numbers(
+    where: str, outs: Sequence[_Out], inputs: Sequence[Inputs], numbers: Sequence[Feature], trained: Rows | None
+) -> None:
+    """Write the numbers of each table into the first columns, some rows at a time and several at once."""
+    lengths = [len(part) for part in numbers[0].parts] if numbers else []
+    blocks = [(table, first) for table, n in enumerate(lengths) for first in range(0, n, _BLOCK_ROWS)]
+
+    def fill(block: tuple[int, int]) -> None:
+        table, first = block
+        last = min(first + _BLOCK_ROWS, lengths[table])
+        scaled = np.empty((last - first, len(numbers)), dtype=np.float32)
+        for index, scale in enumerate(scales):
+            scaled[:, index] = scale(table, slice(first, last))
+        for out, values in zip(outs, inputs, strict=True):
+            if out.table == table:
+                place, rows = out.within(first, last)
+                target = values[place, : len(numbers)]
+                if isinstance(rows, slice):
+                    target[:] = scaled
+                else:
+                    np.take(scaled, rows, axis=0, out=target, mode="clip")  # which writes without a copy between
 
     with ThreadPoolExecutor(_N_THREADS) as threads:  # NumPy computes without Python's lock
-        scaled = list(threads.map(lambda feature: _scaled(where, feature), numbers))
+        scales = list(threads.map(lambda feature: _scale_of(where, feature, trained), numbers))
         list(threads.map(fill, blocks))
 
 
@@ -190,18 +215,19 @@ def _check_width(where: str, n_rows: int, width: int) -> None:
         )
 
 
-def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
-    """Return a function from a part's index and rows to its numbers.
+def _scale_of(where: str, feature: Feature, trained: Rows | None) -> Callable[[int, slice], Floats]:
+    """Return a function from a table's index and rows to its numbers.
 
     They are scaled by the training rows, and gaps filled with their median.
     """
     if feature.encoding == "frequency":
-        shares = _shares(feature)
-        return lambda part, rows: shares[part][rows]
+        shares = _shares(feature, trained)
+        return lambda table, rows: shares[table][rows]
     values = [part.to_numpy() if isinstance(part.dtype, np.dtype) else floats(part) for part in feature.parts]
+    has_gaps = feature.gaps in ("median", "indicator")
     middle = np.nan
-    if feature.gaps in ("median", "indicator"):
-        there = values[0] if feature.rows is None else values[0][feature.rows[0]]
+    if has_gaps:
+        there = values[0] if trained is None else values[0][trained]
         there = there[~np.isnan(there)]
         if not len(there):
             raise DataError(
@@ -209,20 +235,19 @@ def _scaled(where: str, feature: Feature) -> Callable[[int, slice], Floats]:
                 "drop"
             )
         middle = np.median(there)
-        low, high = there.min(), there.max()
+        low, high = np.float64(there.min()), np.float64(there.max())
     else:
-        low, high = _ends(values[0], feature)
+        low, high = _ends(values[0], feature, trained)
 
-    def scale(part: int, rows: slice) -> Floats:
-        chosen = values[part][rows] if feature.rows is None else values[0][feature.rows[part][rows]]
-        found = chosen.astype(np.float64, copy=feature.rows is None)  # rows by number are a copy already
-        if feature.gaps in ("median", "indicator"):
+    def scale(table: int, rows: slice) -> Floats:
+        found = values[table][rows].astype(np.float64)
+        if has_gaps:
             found[np.isnan(found)] = middle
         if not high > low:
             return np.zeros(len(found))
         found -= low
         found /= high - low
-        if part and len(found) and max(-found.min(), found.max()) > LARGEST:
+        if max(-found.min(), found.max()) > LARGEST:
             raise DataError(
                 f"{where}: column {quoted(feature.name)} holds a value in a test row that is too far from the training "
                 f"rows, which lie between {low:g} and {high:g}; correct it or drop the row"
@@ -239,23 +264,30 @@ def floats(column: pd.Series[Any]) -> Floats:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _ends(values: NDArray[Any], feature: Feature) -> tuple[np.float64, np.float64]:
-    """Return the least and the largest value of the training rows, which are looked at some at a time."""
-    if feature.rows is None:
-        return np.float64(values.min()), np.float64(values.max())
-    train = feature.rows[0]
-    lows, highs = [], []
-    for first in range(0, len(train), _BLOCK_ROWS):
-        block = values[train[first : first + _BLOCK_ROWS]]
-        lows.append(block.min())
-        highs.append(block.max())
-    return np.float64(min(lows)), np.float64(max(highs))
+def _ends(values: NDArray[Any], feature: Feature, trained: Rows | None) -> tuple[np.float64, np.float64]:
+    """Return the least and the largest value of the training rows.
+
+    If training rows hold the ends of the whole table, as they mostly do, those are the answer.
+    """
+    if feature.ends and (trained is None or _are_among(feature.ends, trained)):
+        low, high = values[list(feature.ends)]
+    else:
+        there = values if trained is None else values[trained]
+        low, high = there.min(), there.max()
+    return np.float64(low), np.float64(high)
 
 
-def _shares(feature: Feature) -> list[Floats]:
+def _are_among(wanted: Sequence[int], rows: Rows) -> bool:
+    """Return whether all wanted rows are among ascending ones."""
+    places = np.searchsorted(rows, wanted).clip(max=len(rows) - 1)
+    return bool((rows[places] == wanted).all())
+
+
+def _shares(feature: Feature, trained: Rows | None) -> list[Floats]:
     """Return in each row the share of training rows with the same value, 0 for one that none has."""
-    known = [*sorted(_known(feature.parts[0]), key=natural), _MISSING]
-    train = _positions(feature.parts[0], known)
+    there = _rows(feature.parts[0], trained)
+    known = [*sorted(_known(there), key=natural), _MISSING]
+    train = _positions(there, known)
     shares = np.append(np.bincount(train, minlength=len(known)) / len(train), 0.0)
     return [shares[_positions(part, known)] for part in feature.parts]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.api import types
 
@@ -47,11 +48,14 @@ def read_table(where: str, place: str, settings: StreamSettings) -> Table:
     where = f"{where}.{place}"
     files, skipped = find_files(where, getattr(settings, place))
     available = check_memory(where, files)
+    repeated = _repeated(settings) if len(files) == 1 else ()
     parts: list[Table] = []
     faults: list[str] = []
     for file in files:
         try:
-            part = _read_parquet(where, file) if file.is_parquet else read_csv(where, file, settings, available)
+            part = (
+                _read_parquet(where, file, repeated) if file.is_parquet else read_csv(where, file, settings, available)
+            )
             parts.append(_checked(where, file, _with_partitions(part, file), settings))
         except DataError as error:
             faults += error.faults
@@ -148,13 +152,20 @@ def _checked(where: str, file: TableFile, part: Table, settings: StreamSettings)
     return replace(part, frame=frame, left_out=tuple(left_out))
 
 
-def _read_parquet(where: str, file: TableFile) -> Table:
+def _repeated(settings: StreamSettings) -> tuple[str | None, ...]:
+    """Return the columns whose few values are needed, so that text need not be made for each row."""
+    is_cut = settings.n_tasks is not None or settings.task in settings.dates
+    return (settings.label,) if is_cut else (settings.label, settings.task)
+
+
+def _read_parquet(where: str, file: TableFile, repeated: tuple[str | None, ...]) -> Table:
     source: Any = file.place if not hasattr(file.place, "uri") else BytesIO(file.content())
-    names = [str(name) for name in pq.read_schema(source).names]
-    named(where, file.name, names)
+    schema = pq.read_schema(source)
+    named(where, file.name, [str(name) for name in schema.names])
     if isinstance(source, BytesIO):
         source.seek(0)
-    frame = pd.read_parquet(source, partitioning=None)
+    texts = [f.name for f in schema if f.type in (pa.string(), pa.large_string()) and plain_name(f.name) in repeated]
+    frame = pd.read_parquet(source, partitioning=None, read_dictionary=texts)
     left_out = []
     if levels := [name for name in frame.index.names if name is not None]:
         frame = frame.reset_index(level=levels)

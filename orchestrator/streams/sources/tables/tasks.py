@@ -124,7 +124,7 @@ def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Label
         DataError: if a value is missing, naming the first such row.
     """
     try:
-        codes, values = pd.factorize(column)
+        codes, values = _factorized(column)
     except TypeError as error:
         raise DataError(
             f"{where}: column '{column.name}' of '{file}' holds other than text, numbers or times ({error}); change it"
@@ -136,6 +136,17 @@ def _values(where: str, column: pd.Series[Any], file: str | None) -> tuple[Label
             "or drop the row"
         )
     return codes.astype(np.int64), pd.Series(values, name=column.name)
+
+
+def _factorized(column: pd.Series[Any]) -> tuple[NDArray[np.integer[Any]], Any]:
+    """Return the index (N,) of each row's value, -1 if it has none, and the values; a category has them ready."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.factorize(column)
+    codes, values = column.cat.codes.to_numpy(), column.cat.categories
+    counts = np.bincount(codes[codes >= 0], minlength=len(values))
+    if not counts.all():  # values that no row has
+        codes, values = np.where(codes < 0, -1, np.cumsum(counts > 0)[codes] - 1), values[counts > 0]
+    return codes, values
 
 
 def _plain(where: str, settings: StreamSettings, table: Table, values: pd.Series[Any], notes: list[str]) -> Any:
