@@ -18,7 +18,7 @@ from pathlib import Path
 
 from orchestrator.execution.session import Session
 from orchestrator.results.run import Run
-from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.provenance import software_now

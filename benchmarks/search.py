@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from benchmarks.record import TABLE, TEST, VALIDATION, spec_of
 from orchestrator.core.accuracy import compute_metrics
-from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.race import RULES, Rules, chosen_of
-from orchestrator.search.suggestion import Outcome, Suggestion
+from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from search_spaces import Choices, Distribution
@@ -49,12 +49,14 @@ class Recorded:
         configurations: hyper-parameters of each, C of them.
         values: split -> metric -> (C, S) float64, NaN where a trial did not complete.
         seconds: (C,) mean time of a trial.
+        boundaries: split -> metric -> (C, S, T) float64, of R cut after each task, NaN where it tells nothing.
     """
 
     name: str
     configurations: list[dict[str, Any]]
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
     seconds: NDArray[np.float64]
+    boundaries: Mapping[str, Mapping[str, NDArray[np.float64]]]
 
     def truth(self, metric: str) -> NDArray[np.float64]:
         """Return the mean of a metric over all test seeds (C,)."""
@@ -112,27 +114,34 @@ def read_table(path: Path) -> list[Recorded]:
     cells = []
     for (scenario, method), rows in frame.groupby(["scenario", "method"], observed=True):
         first = rows.drop_duplicates("configuration").sort_values("configuration")
-        values = {}
+        values, boundaries = {}, {}
         for split, part in rows[rows["split"].isin([VALIDATION, TEST])].groupby("split", observed=True):
             part = part.sort_values(["configuration", "seed"])
+            n_tasks = int(part["n_tasks"].max())
             found = [
-                _metrics(np.asarray(one, dtype=float), n)
+                _metrics(np.asarray(one, dtype=float), n, n_tasks)
                 for one, n in zip(part["scores"], part["n_tasks"], strict=True)
             ]
             shape = len(first), -1
-            values[str(split)] = {m: np.array([one[m] for one in found]).reshape(shape) for m in METRICS}
+            values[str(split)] = {m: np.array([one[-1][m] for one in found]).reshape(shape) for m in METRICS}
+            boundaries[str(split)] = {
+                m: np.array([[cut[m] for cut in one] for one in found]).reshape(*shape, len(found[0])) for m in METRICS
+            }
         seconds = rows.groupby("configuration")["seconds"].mean().to_numpy(dtype=float)
         cells.append(
-            Recorded(f"{scenario} {method}", [json.loads(t) for t in first["hyperparameters"]], values, seconds)
+            Recorded(
+                f"{scenario} {method}", [json.loads(t) for t in first["hyperparameters"]], values, seconds, boundaries
+            )
         )
     return cells
 
 
-def _metrics(scores: NDArray[np.float64], n_tasks: int) -> dict[str, float]:
-    if not n_tasks:
-        return dict.fromkeys(METRICS, math.nan)
-    found = compute_metrics(scores.reshape(n_tasks + 1, n_tasks))
-    return {name: found[name] for name in METRICS}
+def _metrics(scores: NDArray[np.float64], n: int, n_tasks: int) -> list[dict[str, float]]:
+    """Return the metrics of R cut after each task; the last are those of all; NaN if the trial did not complete."""
+    if not n:
+        return [dict.fromkeys(METRICS, math.nan)] * n_tasks
+    whole = scores.reshape(n + 1, n)
+    return [compute_metrics(whole[: after + 2, : after + 1]) for after in range(n)]
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ WAYS = (
     Way("ours"),
     Way("ours, all seeds", {"search": {"seeds": "all"}}),
     Way("ours, no finals", {"seeds": {"finals": 0}}),
+    Way("ours, stops", {"search": {"stop": "calibrated"}}),
     Way("ours, one confirmed", rules=replace(RULES, n_confirmed=1)),
     Way("before", _OF_BEFORE),
     Way("plain TPE", {**_OF_BEFORE, "search": {"seeds": "all", "batch": 1}}),
@@ -172,6 +182,9 @@ class Ended:
         regret: how much worse the recommended is than the best that meets it, as a share of the range that meets it.
         seconds: of all trials.
         n_full: trial-seconds in units of a mean trial on all search seeds.
+        n_stopped: trials that a rule stopped.
+        n_lost: of these, those of a configuration that truly meets the limit.
+        n_trials: trials on the validation split.
         reached: `n_full` when the choice was first within 5 % of the best and met the limit; infinite if never.
     """
 
@@ -182,6 +195,9 @@ class Ended:
     seconds: float
     n_full: float
     reached: float
+    n_stopped: int
+    n_lost: int
+    n_trials: int
 
 
 class Replay:
@@ -208,6 +224,7 @@ class Replay:
             zip(self.spec.seeds.of("confirm"), test, strict=False)
         )
         self._configuration: dict[int, int] = {}
+        self._n_tasks = recorded.boundaries[VALIDATION][LIMITED].shape[2]
 
     def _spec(self, n_suggestions: int) -> SweepSpec:
         base = spec_of(self.recorded.name).model_dump(mode="json", exclude_unset=True)
@@ -223,14 +240,18 @@ class Replay:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         search = CellSearch(self.spec, self.cell, "", rules=self.way.rules)
         waiting = search.start()
-        spent, reached = 0.0, math.inf
+        spent, reached, stopped, n_trials = 0.0, math.inf, list[int](), 0
         n_batches = 0
         while waiting:
             following: list[PlannedTrial] = []
             for trial in waiting:
                 configuration = self._of(search.suggestions[trial.suggestion])
-                spent += self.recorded.seconds[configuration]
-                following += search.record(trial.spec.key, self._outcome(configuration, trial))
+                outcome = self._outcome(configuration, trial)
+                share = len(outcome.boundaries) / self._n_tasks if outcome.status == "stopped" else 1.0
+                spent += self.recorded.seconds[configuration] * share
+                stopped += [configuration] if outcome.status == "stopped" else []
+                n_trials += trial.spec.phase != "confirm"
+                following += search.record(trial.spec.key, outcome)
             if len(search.suggestions) != n_batches:
                 n_batches = len(search.suggestions)
             if math.isinf(reached) and self._is_near(self._choice(search)):
@@ -245,13 +266,24 @@ class Replay:
         regret = math.nan
         if recommended is not None and not is_wrong:
             regret = float(objective[met].max() - objective[recommended])
-        return Ended(recommended, is_wrong, bool(met.any()), regret, spent, spent / full, reached / full)
+        return Ended(
+            recommended,
+            is_wrong,
+            bool(met.any()),
+            regret,
+            spent,
+            spent / full,
+            reached / full,
+            len(stopped),
+            int(met[stopped].sum()),
+            n_trials,
+        )
 
     def _choice(self, search: CellSearch) -> Suggestion | None:
         """Return what would be chosen if the search ended now."""
         if self.spec.is_of_before:
             return search.best_feasible()
-        found = chosen_of(self.spec, search.suggestions, search._evidence(), self.way.rules)
+        found = chosen_of(self.spec, search.suggestions, search.evidence, self.way.rules)
         return found[0] if found else None
 
     def _is_near(self, suggestion: Suggestion | None) -> bool:
@@ -271,7 +303,12 @@ class Replay:
         split = TEST if trial.spec.phase == "confirm" else VALIDATION
         row = self._row[trial.spec.seed]
         values = {name: float(self.recorded.values[split][name][configuration, row]) for name in METRICS}
-        return Outcome("failed" if math.isnan(values["average"]) else "completed", values)
+        if math.isnan(values["average"]):
+            return Outcome("failed", values)
+        at_each = self.recorded.boundaries[split]
+        columns = [at_each[name][configuration, row] for name in METRICS]
+        cuts = tuple(dict(zip(METRICS, cut, strict=True)) for cut in zip(*columns, strict=True))
+        return Outcome("completed", values, cuts).under(trial.stop) or Outcome("failed", {})
 
 
 def replay(job: tuple[Recorded, Way, str, int, int]) -> Ended:
@@ -289,6 +326,8 @@ def summary(found: list[Ended]) -> dict[str, float]:
         "right": sum(one.recommended is not None and not one.is_wrong for one in possible) / max(len(possible), 1),
         "regret": float(np.nanmean([one.regret for one in found])),
         "spent": float(np.mean([one.n_full for one in found])),
+        "stopped": sum(one.n_stopped for one in found) / sum(one.n_trials for one in found),
+        "lost": sum(one.n_lost for one in found) / max(sum(one.n_trials for one in found), 1),
         "reached": float(np.median([one.reached for one in found])),
     }
 

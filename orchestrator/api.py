@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.streams.settings import StreamSettings
     from orchestrator.trial.protocol import Report
     from orchestrator.trial.result import TrialResult
+    from orchestrator.trial.stopping import StopRule
 
 
 def run_sweep(
@@ -200,6 +201,7 @@ def run_single_trial(
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
     streams: Mapping[str, StreamSettings] | None = None,
+    stop: StopRule | None = None,
 ) -> TrialResult:
     """Run one trial in this process, without Ray and without writing anything.
 
@@ -209,6 +211,7 @@ def run_single_trial(
         placement: where it runs.
         report: called with each row of the accuracy matrix.
         streams: `streams` of the sweep's spec, which has the paths of a user's own data; a trial's spec has not.
+        stop: when to stop at a task boundary, as in the column `stop_rule` of its row.
 
     Raises:
         DataError: if the data set is missing, damaged, or not the one that the spec was made for.
@@ -228,7 +231,8 @@ def run_single_trial(
             + ("with --data-dir" if spec.stream in STREAMS else f"under streams.{spec.stream}")
         )
     torch.set_num_threads(placement.threads)
-    return run_trial(spec, dataset.phase(spec.phase, spec.validation_share, spec.validation_seed), placement, report)
+    data = dataset.phase(spec.phase, spec.validation_share, spec.validation_seed)
+    return run_trial(spec, data, placement, report, stop=stop)
 
 
 def single_trial_spec(

@@ -99,11 +99,13 @@ def _repeat(run: str, key: str, data_dir: Path, placement: Placement, plugins: l
     from orchestrator.core.scores import Score
     from orchestrator.report.console import make_console
     from orchestrator.report.trial_view import compare, reporter
+    from orchestrator.results.rows import recorded_rule
 
     console, opened = make_console(), api.open_run(run, cached=True)
     recorded, row = api.recorded_trial(opened, key, plugins)
     console.print(f"repeating {recorded.cell}, seed {recorded.seed}, {recorded.phase}")
     report = reporter(console, Score.parse(row["score"]))
-    result = api.run_single_trial(recorded, data_dir, placement, report, opened.spec.streams)
+    rule = recorded_rule(opened.tables.trials, row)
+    result = api.run_single_trial(recorded, data_dir, placement, report, opened.spec.streams, rule)
     if not compare(console, opened, row, result):
         raise typer.Exit(EXIT_DIFFERENT)

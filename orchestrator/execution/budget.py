@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.search.cell_search import PlannedTrial
+    from orchestrator.search.suggestion import PlannedTrial
     from orchestrator.spec.fields import ResolvedRequest
     from orchestrator.spec.sweep_spec import SweepSpec
 

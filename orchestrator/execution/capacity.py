@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.spec.fields import ResolvedRequest
 
 if TYPE_CHECKING:
-    from orchestrator.search.cell_search import PlannedTrial
+    from orchestrator.search.suggestion import PlannedTrial
 
 _ROUNDING = 1e-9
 

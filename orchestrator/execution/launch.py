@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.execution.prometheus import SweepMetrics
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
-    from orchestrator.search.cell_search import CellSearch, PlannedTrial
+    from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.suggestion import PlannedTrial
 
 _LEAST_REST = 20
 """A cell's metrics are not exported again before so many times the time that they took: they look at the whole cell."""

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from orchestrator.execution.capacity import GpuPrecedence, share_slots
 from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.session import Session
-from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.trial.result import TrialResult
 
@@ -187,5 +187,6 @@ class TuneSearcher(Searcher):
             "gpus": planned.request.gpus,
             "device": planned.request.device,
             "threads": planned.request.threads,
+            "stop": planned.stop.to_json() if planned.stop is not None else "",
             "checkpoint": self.session.run.checkpoint_path(planned.spec.key),
         }

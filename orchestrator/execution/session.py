@@ -13,9 +13,8 @@ from orchestrator.execution.budget import Budget, Spending
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.software_changes import OF_WORKERS
-from orchestrator.search.cell_search import PlannedTrial
 from orchestrator.search.mirror import StudyMirror
-from orchestrator.search.suggestion import Outcome
+from orchestrator.search.suggestion import Outcome, PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset, PhaseData, TrainingData
@@ -116,7 +115,7 @@ class Session:
         self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()
         self.progress.n_done += 1
-        self.progress.n_failed += result.status != "completed"
+        self.progress.n_failed += result.status not in ("completed", "stopped")
         for listener in self._listeners:
             listener(self, planned, result)
 
@@ -147,7 +146,8 @@ class Session:
 def outcome_of(result: TrialResult, spec: SweepSpec, score: Score) -> Outcome:
     """Return the status and values of a result, for the search of a spec, in a scenario with this score."""
     named = result.quantities(spec.quantities, score)
-    return Outcome(result.status, {**result.metrics(score), **named, **result.costs})
+    at_each = result.boundaries(spec.stoppable, score)
+    return Outcome(result.status, {**result.metrics(score), **named, **result.costs}, at_each)
 
 
 def fingerprints(datasets: Mapping[str, Dataset]) -> dict[str, str]:

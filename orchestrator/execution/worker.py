@@ -16,13 +16,13 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import StoredFile
 from orchestrator.storage.opening import stored_file
 from orchestrator.storage.uris import is_uri
-from orchestrator.streams.datasets import PhaseData
 from orchestrator.trial.protocol import run_trial, warm_up
 from orchestrator.trial.result import TrialResult
+from orchestrator.trial.stopping import StopRule
 from strategies import STRATEGIES
 
-TrialFunction = Callable[[TrialSpec, PhaseData, Placement, None, Any], TrialResult]
-"""Its last argument is the checkpoint: a Path, or a StoredFile in an object store."""
+TrialFunction = Callable[..., TrialResult]
+"""Like `run_trial`, without a report; `stop` is passed where there is a rule."""
 
 DAMAGED = "is_damaged"
 """Field of a result: an error, as of a GPU, may have damaged the worker's process, which runs no more trials."""
@@ -61,7 +61,8 @@ class SweepWorker(tune.Trainable):
             data = ray.get(self._data[f"{spec.dataset}/test"])
         else:
             data = ray.get(self._data[f"{spec.dataset}/validation"]).split(spec.validation_share, spec.validation_seed)
-        result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]))
+        rule = {"stop": StopRule.from_json(self.config["stop"])} if self.config["stop"] else {}
+        result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]), **rule)
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
         return {"result": result.to_json(), "done": True, DAMAGED: result.status == "error"}
 

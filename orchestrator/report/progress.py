@@ -23,7 +23,8 @@ from orchestrator.report.numbers import UNKNOWN, duration, money, number
 if TYPE_CHECKING:
     from orchestrator.execution.budget import Spending
     from orchestrator.execution.session import Session
-    from orchestrator.search.cell_search import CellSearch, PlannedTrial
+    from orchestrator.search.cell_search import CellSearch
+    from orchestrator.search.suggestion import PlannedTrial
     from orchestrator.trial.result import TrialResult
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -78,7 +79,7 @@ class ProgressDisplay:
 
     def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
         """Print a failed trial; without a terminal, also each finished cell and a line every few seconds."""
-        if result.status != "completed":
+        if result.status not in ("completed", "stopped"):
             seed = f"seed {planned.spec.seed}"
             self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
         search = session.search.cell_of(planned)

@@ -68,7 +68,7 @@ def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult
         reason = f" ({result.reason})" if result.reason else ""
         console.print(f"different: the status is {result.status} now{reason} and was {row['status']}")
         return False
-    if result.status != "completed":
+    if result.status not in ("completed", "stopped"):
         console.print(f"equal: the status is {result.status} again ({result.reason})")
         return True
     accuracy = run.accuracy()

@@ -13,6 +13,7 @@ Any other difference is refused: only the user knows which row is right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,18 +72,27 @@ def which_stay(rows: pd.DataFrame, files: Sequence[str]) -> NDArray[np.bool_]:
     double = np.flatnonzero(rows.duplicated(names, keep=False))
     places = pd.Series(files).iloc[double]
     found = rows.iloc[double].assign(
-        is_error=rows["status"].iloc[double] == "error" if "status" in rows else False,
+        lacks=_lacking(rows.iloc[double]),
         is_unfilled=rows["intransigence"].iloc[double].isna() if "intransigence" in rows else False,
         room=-places.map(pd.Series(files).value_counts()).to_numpy(),
         place=places.to_numpy(),
         position=double,
     )
-    found = found.sort_values(["is_error", "is_unfilled", "room", "place", "position"], ignore_index=True)
+    found = found.sort_values(["lacks", "is_unfilled", "room", "place", "position"], ignore_index=True)
     number = found.groupby(names, sort=False).ngroup().to_numpy()
     best = np.unique(number, return_index=True)[1][number]
     _refuse_other(found, found.iloc[best].reset_index(drop=True), list(rows.columns))
     stay[found["position"].to_numpy()[best != np.arange(len(found))]] = False
     return stay
+
+
+def _lacking(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return how much each row lacks of a whole trial: nothing, the rest of a stopped one, or all after an error."""
+    if "status" not in rows:
+        return pd.Series(0.0, rows.index)
+    stopped = 1 / (2 + rows["stopped_after"].astype(float).fillna(0))
+    kinds = [rows["status"] == "error", rows["status"] == "stopped"]
+    return pd.Series(np.select(kinds, [1.0, stopped], 0.0), rows.index)
 
 
 def _refuse_other(rows: pd.DataFrame, best: pd.DataFrame, columns: list[str]) -> None:
@@ -94,7 +104,7 @@ def _refuse_other(rows: pd.DataFrame, best: pd.DataFrame, columns: list[str]) ->
     equal = (rows[columns] == best[columns]) | (rows[columns].isna() & best[columns].isna())
     if "intransigence" in columns:
         equal["intransigence"] |= rows["is_unfilled"]
-    other = np.flatnonzero(~(equal.all(axis=1) | (rows["is_error"] & ~best["is_error"])))
+    other = np.flatnonzero(~(equal.all(axis=1) | (rows["lacks"] > best["lacks"])))
     if len(other):
         key, one, two = rows["key"][other[0]], rows["place"][other[0]], best["place"][other[0]]
         raise RunFolderError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 
 import numpy as np
@@ -11,25 +11,27 @@ from numpy.typing import NDArray
 
 from orchestrator.core.accuracy import compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, METRICS_AND_COSTS, quantity
-from orchestrator.core.scores import ACCURACY
+from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.results.rows import matrices_of
 from orchestrator.results.tables import Tables
 from orchestrator.search.suggestion import Outcome
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trial.stopping import at_boundary
 
 _NAMES = [*METRICS_AND_COSTS]
+_Computed = tuple[dict[str, float], tuple[dict[str, float], ...]]
 
 
 def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     """Return the outcome of every trial in the tables, by key.
 
-    A completed trial is left out if its rows of R are lost, or if they do not tell what the spec asks for.
+    A trial that ended is left out if its rows of R are lost, or if they do not tell what the spec asks for.
     """
     trials, cells = tables.trials.read(), tables.accuracy.read()
     values = trials[_NAMES].to_numpy(dtype=float).tolist()
     rows = zip(trials["key"], trials["status"], values, strict=True)
     found = {key: Outcome(status, dict(zip(_NAMES, row, strict=True))) for key, status, row in rows}
-    complete = trials[trials["status"] == "completed"]
+    complete = trials[trials["status"].isin(["completed", "stopped"])]
     lost = set(complete["key"]) - set(cells["key"])
     # Rows of schema 1 hold accuracy alone, of tasks without names.
     asks_more = any(spec.scores_of(s) != (ACCURACY,) for s in spec.scenarios) or any(
@@ -40,8 +42,12 @@ def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     again = _to_compute(spec, complete[~complete["key"].isin(lost)])
     if again:
         cells = tables.accuracy.read(with_lists=True)
-        computed = _computed(spec, cells[cells["key"].isin(again)], again)
-        found |= {key: Outcome("completed", {**found[key].values, **own}) for key, own in computed.items()}
+        stopped = set(trials.loc[trials["status"] == "stopped", "key"])
+        computed = _computed(spec, cells[cells["key"].isin(again)], again, stopped)
+        found |= {
+            key: Outcome(found[key].status, {**found[key].values, **own}, at_each)
+            for key, (own, at_each) in computed.items()
+        }
         lost |= again.keys() - computed.keys()
     return {key: outcome for key, outcome in found.items() if key not in lost}
 
@@ -52,14 +58,19 @@ def _to_compute(spec: SweepSpec, complete: pd.DataFrame) -> dict[str, str]:
         name for name in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)]) if name in METRICS
     ]
     wanted = complete["scenario"].map({scenario: str(spec.score_of(scenario)) for scenario in spec.scenarios})
-    odd = complete[needed].isna().any(axis=1) | (wanted != complete["score"]) | bool(spec.quantities)
+    odd = complete[needed].isna().any(axis=1) | (wanted != complete["score"]) | bool(spec.quantities or spec.stoppable)
     chosen = complete[odd & wanted.notna()]
     return dict(zip(chosen["key"], chosen["scenario"], strict=True))
 
 
-def _computed(spec: SweepSpec, cells: pd.DataFrame, again: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return key -> metrics and quantities, from the rows of R; without trials some of whose rows are lost."""
-    computed: dict[str, dict[str, float]] = {}
+def _computed(
+    spec: SweepSpec, cells: pd.DataFrame, again: Mapping[str, str], stopped: Set[str]
+) -> dict[str, _Computed]:
+    """Return key -> metrics and quantities at the end, which a stopped trial has none of, and at each boundary.
+
+    From the rows of R; without trials some of whose rows are lost.
+    """
+    computed: dict[str, _Computed] = {}
     scenarios, own = cells["key"].map(again), {text: quantity(text) for text in spec.quantities}
     for scenario in dict.fromkeys(again.values()):
         rows = cells[scenarios == scenario]
@@ -68,10 +79,23 @@ def _computed(spec: SweepSpec, cells: pd.DataFrame, again: Mapping[str, str]) ->
         names = rows.drop_duplicates(["key", "task"]).sort_values("task").groupby("key")["task_name"].agg(list)
         for key, matrices in matrices_of(rows, scores).items():
             with suppress(ValueError):  # a gap in R, or a task that this trial does not have
-                found = _metrics(matrices[default], matrices[ACCURACY])
-                found |= {text: one.of(matrices.__getitem__, names[key], default) for text, one in own.items()}
-                computed[key] = found
+                found: dict[str, float] = {}
+                if key not in stopped:
+                    found = _metrics(matrices[default], matrices[ACCURACY])
+                    found |= {text: one.of(matrices.__getitem__, names[key], default) for text, one in own.items()}
+                computed[key] = found, _boundaries(spec, matrices, names[key], default)
     return computed
+
+
+def _boundaries(
+    spec: SweepSpec, matrices: Mapping[Score, NDArray[np.float64]], names: list[str], default: Score
+) -> tuple[dict[str, float], ...]:
+    """Return what may stop a trial, after each task that was measured."""
+    last = int(np.flatnonzero(np.isfinite(matrices[ACCURACY]).any(axis=1)).max())  # row 0 is before training
+    return tuple(
+        at_boundary(spec.stoppable, after, matrices.__getitem__, names, default)
+        for after in range(last if spec.stoppable else 0)
+    )
 
 
 def _metrics(scores: NDArray[np.float64], accuracy: NDArray[np.float64]) -> dict[str, float]:

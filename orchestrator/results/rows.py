@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from orchestrator.results.schema import TRIALS_SCHEMA
 from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.trial.result import TrialResult
+from orchestrator.trial.stopping import StopRule
 
 COLUMNS = tuple(name for name, kind in SCORES.items() if not kind.of_class)
 """Scores that are columns of the accuracy table; the others follow from its counts."""
@@ -60,6 +61,8 @@ def trial_row(
         "hyperparameters": canonical_json(spec.hyperparameters),
         "status": result.status,
         "reason": result.reason,
+        "stopped_after": result.stopped_after,
+        "stop_rule": result.stop_rule or None,
         "started_at": pd.Timestamp(started).to_pydatetime() if started else None,
         "details": canonical_json(result.details),
         "trial_spec": canonical_json(spec.model_dump(mode="json")),
@@ -78,7 +81,7 @@ def untrained_score(result: TrialResult, score: Score) -> float:
 def accuracy_rows(
     spec: TrialSpec, suggestion: int, result: TrialResult, score: Score = ACCURACY
 ) -> list[dict[str, Any]]:
-    """Return the rows of the accuracy table, one for each measured cell of R; none if the trial did not complete."""
+    """Return the rows of the accuracy table, one for each measured cell of R; none if the trial failed."""
     head = {
         "key": spec.key,
         "scenario": spec.scenario,
@@ -215,6 +218,25 @@ def recorded_spec(trials: Table, key: str, text: str) -> TrialSpec:
     if spec.key != key:
         raise odd_spec(trials, key, f"that of trial '{spec.key}'")
     return spec
+
+
+def recorded_rule(trials: Table, row: Mapping[str, Any]) -> StopRule | None:
+    """Return the rule that travelled with a trial, None if it had none.
+
+    Raises:
+        RunFolderError: if its row holds something else.
+    """
+    text = row["stop_rule"]
+    if not isinstance(text, str):
+        return None
+    try:
+        return StopRule.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunFolderError(
+            f"{trials.file_of(row['key'])}: expected a rule in 'stop_rule', got one with faults "
+            f"({str(error).splitlines()[0][:120]}); delete the file and run the sweep again: it repeats the trials of "
+            "that file"
+        ) from error
 
 
 def odd_spec(trials: Table, key: str, found: str) -> RunFolderError:

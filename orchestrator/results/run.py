@@ -309,14 +309,15 @@ class Run:
     def delete_used_checkpoints(self) -> None:
         """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late.
 
-        The checkpoint of a trial with status `error` stays: the next run continues from it.
+        The checkpoint of a trial with status `error` stays, since the next run continues from it, and that of a stopped
+        one, which a later run may ask for the rest of.
         """
         found = checkpoints(self.storage)
         if not found:
             return
         trials, measured = self.tables.trials.read(), set(self.tables.accuracy.read()["key"])
         for key, status in zip(trials["key"], trials["status"], strict=True):
-            if key in found and status != "error" and (status != "completed" or key in measured):
+            if key in found and status not in ("error", "stopped") and (status != "completed" or key in measured):
                 delete_checkpoint(found[key])
 
     @contextmanager

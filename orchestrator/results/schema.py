@@ -17,7 +17,7 @@ from orchestrator.core.scores import SCORES
 from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import Status
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
 _KEY_FORM = r"\A[0-9a-f]{16}\z"
@@ -44,6 +44,8 @@ TRIALS_SCHEMA = pa.schema(
         pa.field("hyperparameters", _TEXT, nullable=False),
         pa.field("status", _TEXT, nullable=False),
         pa.field("reason", _TEXT, nullable=False),
+        pa.field("stopped_after", _COUNT),
+        pa.field("stop_rule", _TEXT),
         pa.field("score", _TEXT, nullable=False),
         *(pa.field(metric, _REAL) for metric in METRICS),
         pa.field("intransigence", _REAL),
@@ -78,7 +80,8 @@ TRIALS_SCHEMA = pa.schema(
     metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
 )
 """Metrics are NaN if the trial did not complete; `intransigence` also until `joint` has ended on the same seed and
-phase. `hyperparameters`, `details` and `trial_spec` are JSON."""
+phase. `stopped_after` is the task, from 0, after which a rule stopped it. `stop_rule`, which travelled with it,
+`hyperparameters`, `details` and `trial_spec` are JSON."""
 
 _SCORE_COLUMNS = tuple(name for name, kind in SCORES.items() if not kind.of_class and name != "accuracy")
 
@@ -197,33 +200,39 @@ def _open(content: bytes, where: str) -> pq.ParquetFile:
     return file
 
 
-_NEW_IN_2 = {
-    "trials": {"score", "average", "learning_average", "worst_forgetting_ever", "worst_score"}
-    | {"constant_score", "untrained_score"},
-    "accuracy": {"task_name", "score", *_SCORE_COLUMNS, *LISTS},
+_NEW_IN: dict[int, dict[str, set[str]]] = {
+    2: {
+        "trials": {"score", "average", "learning_average", "worst_forgetting_ever", "worst_score"}
+        | {"constant_score", "untrained_score"},
+        "accuracy": {"task_name", "score", *_SCORE_COLUMNS, *LISTS},
+    },
+    3: {"trials": {"stopped_after", "stop_rule"}, "accuracy": set()},
 }
+"""Schema version -> the columns that it added to each table."""
 
 
-def _read_version_1(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
-    """Return a file of schema version 1, when the score was accuracy; None if columns are missing."""
-    schema = SCHEMAS[table]
-    found = _read_columns(file, [name for name in schema.names if name not in _NEW_IN_2[table]], where)
-    if found is None:
-        return None
-    n_rows = found.num_rows
-    filled: dict[str, Any] = {name: pa.nulls(n_rows, schema.field(name).type) for name in _NEW_IN_2[table]}
-    if table == "trials":
-        filled["score"] = pa.repeat("accuracy", n_rows)
-        filled |= {general: found[own] for own, general in ACCURACY_METRICS.items()}
-    else:
-        filled["score"] = found["accuracy"]
-    return pa.table([filled[n] if n in filled else found[n] for n in schema.names], schema.names).cast(schema)
+def _reader(version: int) -> Callable[[pq.ParquetFile, str, str], pa.Table | None]:
+    """Return a function that reads a table's file of a version, empty where columns came later; None if others miss."""
+
+    def read(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
+        schema = SCHEMAS[table]
+        later = {name for since, new in _NEW_IN.items() if since > version for name in new[table]}
+        found = _read_columns(file, [name for name in schema.names if name not in later], where)
+        if found is None:
+            return None
+        columns = {name: pa.nulls(found.num_rows, schema.field(name).type) for name in later}
+        columns |= _of_accuracy(found, table) if version == 1 else {}
+        return pa.table([columns[n] if n in columns else found[n] for n in schema.names], schema.names).cast(schema)
+
+    return read
 
 
-def _read_version_2(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
-    """Return a file of schema version 2, today's; None if columns are missing."""
-    found = _read_columns(file, SCHEMAS[table].names, where)
-    return None if found is None else found.cast(SCHEMAS[table])
+def _of_accuracy(found: pa.Table, table: str) -> dict[str, Any]:
+    """Return what columns of a file of schema version 1 hold, when the score was accuracy."""
+    if table == "accuracy":
+        return {"score": found["accuracy"]}
+    general = {general: found[own] for own, general in ACCURACY_METRICS.items()}
+    return {"score": pa.repeat("accuracy", found.num_rows)} | general
 
 
 def _read_columns(file: pq.ParquetFile, names: list[str], where: str) -> pa.Table | None:
@@ -235,7 +244,7 @@ def _read_columns(file: pq.ParquetFile, names: list[str], where: str) -> pa.Tabl
     return found
 
 
-READERS: dict[int, Callable[[pq.ParquetFile, str, str], pa.Table | None]] = {1: _read_version_1, 2: _read_version_2}
+READERS = {version: _reader(version) for version in range(1, SCHEMA_VERSION + 1)}
 """Schema version -> a function that returns such a file's rows in today's schema.
 
 Every version that was ever written stays here, with a run folder of it under tests/fixtures. A new version adds a

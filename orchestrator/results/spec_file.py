@@ -63,13 +63,16 @@ def read_run_spec(storage: Storage) -> SweepSpec:
         ) from error
 
 
+_SEARCH_BEFORE = {"seeds": "all", "stop": "none"}
+
+
 def _as_before(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a recorded spec; one from before a field was there is searched as it was then."""
     search, seeds = fields.get("search"), fields.get("seeds")
     return {
         **fields,
         "validation_split": fields.get("validation_split", "fixed"),
-        "search": {"seeds": "all", **search} if isinstance(search, dict) else search or {"seeds": "all"},
+        "search": _SEARCH_BEFORE | search if isinstance(search, dict) else search or _SEARCH_BEFORE,
         "seeds": {"finals": 0, **seeds} if isinstance(seeds, dict) else seeds or {"finals": 0},
     }
 

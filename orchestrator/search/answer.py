@@ -169,7 +169,7 @@ def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
         search.cell,
         chosen if is_known else None,
         search.nearest_miss(),
-        int((rows["status"] != "completed").sum()),
+        int((~rows["status"].isin(["completed", "stopped"])).sum()),
         is_known and search.is_finished,
         search.is_finished,
         _mean(rows["constant_score"].where(rows["score"] != "accuracy", rows["chance_accuracy"])),

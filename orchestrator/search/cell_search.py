@@ -11,37 +11,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import optuna
 
-from orchestrator.search.race import RULES, Evidence, Rules, best_so_far, can_matter, chosen_of, contenders
+from orchestrator.search.race import (
+    RULES,
+    Evidence,
+    Rules,
+    Stopping,
+    best_so_far,
+    can_matter,
+    chosen_of,
+    contenders,
+)
 from orchestrator.search.study import CellStudy, SuggestionLog
-from orchestrator.search.suggestion import Outcome, Split, Suggestion, rank
+from orchestrator.search.suggestion import Outcome, PlannedTrial, Split, Suggestion, rank
 from orchestrator.spec.cells import Cell
-from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import Phase
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """A trial to run, with its place in the search.
-
-    Args:
-        spec: the trial.
-        cell: its cell.
-        suggestion: the number of its suggestion in that cell.
-        request: what it asks of the cluster.
-    """
-
-    spec: TrialSpec
-    cell: Cell
-    suggestion: int
-    request: ResolvedRequest
-
+from orchestrator.trial.stopping import StopRule
 
 _RACED, _RUN_IN_FINALS = 0.78, 0.9
 """Shares of the search and finals trials that were run, on the recorded cells of `benchmarks/search.py`."""
@@ -89,6 +79,10 @@ class CellSearch:
         self._racing: list[Suggestion] = []
         self._n_finals = 0
         self._waiting: dict[str, list[tuple[Suggestion, int, Phase]]] = {}
+        self.rules_of: dict[str, StopRule | None] = {}
+        self._evidence = Evidence(spec, (), rules)
+        self._changed: dict[int, Suggestion] = {}
+        self.stopping = Stopping(spec, cell, rules)
         self._study = CellStudy(spec, cell, {} if log is None else log) if cell.is_searched else None
 
     @property
@@ -147,6 +141,9 @@ class CellSearch:
         """Record the outcome of a trial and return the trials that follow from it, often none."""
         for suggestion, seed, phase in self._waiting.pop(key, []):
             suggestion.outcomes[phase][seed] = outcome
+            self._changed[suggestion.number] = suggestion
+            if phase != "confirm":
+                self.stopping.learn(outcome, self.rules_of.get(key))
             self.is_blocked |= outcome.status == "error"
         if self._waiting or self.is_blocked:
             return []
@@ -176,7 +173,7 @@ class CellSearch:
         """Return the next round of the race, or of what follows the last."""
         seeds, n_run = self.spec.seeds.of("search"), len(self._racing[0].outcomes["search"])
         if n_run < len(seeds):
-            evidence = self._evidence()
+            evidence = self.evidence
             best = best_so_far(self.spec, self.suggestions, evidence)
             self._racing = [s for s in self._racing if can_matter(s, evidence, best, self.rules)]
             if self._racing:
@@ -192,12 +189,20 @@ class CellSearch:
         assert self._study is not None
         for suggestion in self._batch:
             objective = suggestion.mean("validation", self.spec.objective)
-            told = self._study.tell(suggestion.hyperparameters, objective, self._to_tell(suggestion))
+            violations = self._to_tell(suggestion)
+            told = self._study.tell(suggestion.hyperparameters, objective, violations, suggestion.has_stopped())
             if self._on_tell is not None:
                 self._on_tell(self, told)
 
     def _to_tell(self, suggestion: Suggestion) -> list[float]:
-        """Return the violation of each limit for the sampler; by the mean where seeds are too few for the rule."""
+        """Return the violation of each limit for the sampler; by the mean where seeds are too few for the rule.
+
+        Of a stopped trial it is that at the boundary, and 0 where nothing is known there.
+        """
+        if suggestion.has_stopped():
+            seen = suggestion.on("validation").values()
+            found = [c.violation(fmean(o.values.get(c.metric, math.nan) for o in seen)) for c in self.spec.constraints]
+            return [0.0 if math.isnan(one) else one for one in found]
         violations = suggestion.violations("validation", self.spec)
         means = [c.violation(suggestion.mean("validation", c.metric)) for c in self.spec.constraints]
         return [mean if math.isinf(found) else found for found, mean in zip(violations, means, strict=True)]
@@ -207,11 +212,11 @@ class CellSearch:
     def _finals_on(self) -> list[PlannedTrial]:
         """Return the next round of the finals, or the first trials of the confirm phase."""
         if self.spec.seeds.of("finals"):
-            evidence = self._evidence()
+            evidence = self.evidence
             entrants = self._entrants(evidence)
             self.finalists += [s for s in entrants if s not in self.finalists]
             if entrants:
-                return [trial for s in entrants for trial in self._plan_all([s], *self._next_seed(s))]
+                return [trial for s in entrants for trial in self._plan_all([s], *s.next_seed(self.spec))]
         self._stage = "confirm"
         return self._confirm_on()
 
@@ -231,18 +236,10 @@ class CellSearch:
             n_places += 1
             if likely >= self.rules.sure and is_entered:
                 continue
-            if self._next_seed(suggestion)[1]:
+            if suggestion.next_seed(self.spec)[1]:
                 found.append(suggestion)
         self._n_finals += len(found)
         return found
-
-    def _next_seed(self, suggestion: Suggestion) -> tuple[Phase, tuple[int, ...]]:
-        """Return the phase and the next seed of a finalist: first the search seeds that the race spared it."""
-        phases: tuple[Phase, Phase] = ("search", "finals")
-        for phase in phases:
-            if left := [seed for seed in self.spec.seeds.of(phase) if seed not in suggestion.outcomes[phase]]:
-                return phase, (left[0],)
-        return "finals", ()
 
     # The test split.
 
@@ -278,14 +275,14 @@ class CellSearch:
 
     def certainty(self, suggestion: Suggestion) -> float:
         """Return the probability that the mean on test meets the limits, by all of its seeds; NaN if unknown."""
-        return self._evidence().certainty(suggestion)
+        return self.evidence.certainty(suggestion)
 
     def _candidates(self) -> list[Suggestion]:
         """Return the suggestions that may be recommended, best first."""
         if self.spec.is_of_before:
             best = self.best_feasible()
             return [] if best is None else [best]
-        return chosen_of(self.spec, self.suggestions, self._evidence(), self.rules)
+        return chosen_of(self.spec, self.suggestions, self.evidence, self.rules)
 
     # What others ask.
 
@@ -293,7 +290,7 @@ class CellSearch:
         """Return whether a suggestion meets the limits on validation, or is not unlikely to."""
         if self.spec.is_of_before or not suggestion.on("validation"):
             return suggestion.is_feasible(self.judged_split, self.spec)
-        likely = self._evidence().feasibility(suggestion)
+        likely = self.evidence.feasibility(suggestion)
         return likely >= self.rules.least or suggestion.is_feasible("validation", self.spec)
 
     @property
@@ -323,8 +320,13 @@ class CellSearch:
         known = known if self.spec.search.seeds == "race" else []
         return min(full or known, key=lambda s: (s.total_violation(split, self.spec), s.number), default=None)
 
-    def _evidence(self) -> Evidence:
-        return Evidence(self.spec, self.suggestions, self.rules)
+    @property
+    def evidence(self) -> Evidence:
+        """Return what all outcomes so far tell."""
+        if self._changed:
+            self._evidence.update(self._changed.values())
+            self._changed.clear()
+        return self._evidence
 
     def _plan_all(self, suggestions: Iterable[Suggestion], phase: Phase, seeds: Iterable[int]) -> list[PlannedTrial]:
         chosen = tuple(seeds)
@@ -336,8 +338,11 @@ class CellSearch:
         for seed in self.spec.seeds.of(phase) if seeds is None else seeds:
             trial = self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint)
             self.keys.add(trial.key)
+            if phase != "confirm" and trial.key not in self.rules_of:
+                self.rules_of[trial.key] = self.stopping.rule(suggestion, trial.key, self.evidence)
             waiting = self._waiting.setdefault(trial.key, [])
             if not waiting:
-                planned.append(PlannedTrial(trial, self.cell, suggestion.number, request))
+                rule = self.rules_of.get(trial.key)
+                planned.append(PlannedTrial(trial, self.cell, suggestion.number, request, rule))
             waiting.append((suggestion, seed, phase))
         return planned

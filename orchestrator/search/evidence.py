@@ -29,12 +29,16 @@ class Pool:
     squares: float = 0.0
     n_free: int = 0
 
-    def add(self, values: Sequence[float]) -> None:
-        """Add the seeds of a suggestion; values that are not known are left out."""
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Pool:
+        """Return the spread of the seeds of one suggestion; values that are not known are left out."""
         known = [value for value in values if math.isfinite(value)]
-        if len(known) > 1:
-            self.squares += _squares(known)
-            self.n_free += len(known) - 1
+        return cls(_squares(known), len(known) - 1) if len(known) > 1 else cls()
+
+    @classmethod
+    def sum(cls, pools: Sequence[Pool]) -> Pool:
+        """Return pools taken together, the same to the last bit in whatever order they are."""
+        return cls(math.fsum(pool.squares for pool in pools), sum(pool.n_free for pool in pools))
 
     def spread(self, values: Sequence[float]) -> tuple[float, float]:
         """Return the standard deviation of one seed of a suggestion and its degrees of freedom.

@@ -13,6 +13,7 @@ import pandas as pd
 from orchestrator.search.answer import CellSummary, ScenarioSummary, spread, summarise
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.certainty import Assurance, Comparison, assurance, compare
+from orchestrator.search.race import Shown
 from orchestrator.search.suggestion import Split, Suggestion
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.search.what_if import Relaxation, Step, blocking, cheapest_relaxation, curve
@@ -91,6 +92,7 @@ class MethodAnswer:
             one, and where they have no test seeds in common.
         n_trials: trials of its search phase.
         n_trials_of_all_seeds: trials if each suggestion had run on all search seeds.
+        stopped: what stopping at task boundaries did, and what its controls showed.
     """
 
     method: str
@@ -103,6 +105,7 @@ class MethodAnswer:
     against_recommended: Comparison | None
     n_trials: int
     n_trials_of_all_seeds: int
+    stopped: Shown
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,7 @@ def _method(spec: SweepSpec, cell: CellSummary, search: CellSearch, against: Com
         against,
         n_trials,
         len(search.suggestions) * len(spec.seeds.of("search")),
+        search.stopping.shown,
     )
 
 

@@ -1,15 +1,20 @@
-"""Which suggestions can still matter: what a race of seeds, and the finals, decide by."""
+"""Which suggestions can still matter, and when a trial is stopped: what a race of seeds and the finals decide by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from orchestrator.core.metrics import quantity
 from orchestrator.search.evidence import Pool, probability_below, probability_of_both, probability_of_one
-from orchestrator.search.suggestion import Suggestion, rank
+from orchestrator.search.suggestion import Outcome, Suggestion, rank
+from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import Chance
+from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.trial.stopping import StopRule, StopTest
+from search_spaces import Constraint
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,20 @@ class Evidence:
     def __init__(self, spec: SweepSpec, suggestions: Iterable[Suggestion], rules: Rules = RULES) -> None:
         self._spec = spec
         self._transfer = rules.transfer
-        self._limits = [Pool() for _ in spec.constraints]
-        self._objective = Pool()
+        self._of_each: dict[int, list[Pool]] = {}
+        self._limits, self._objective = [Pool() for _ in spec.constraints], Pool()
+        self.update(suggestions)
+
+    def update(self, suggestions: Iterable[Suggestion]) -> None:
+        """Take in suggestions that have new outcomes; whatever the order, the sums are the same to the last bit."""
+        changed = False
         for suggestion in suggestions:
-            for pool, violations in zip(self._limits, self._violations(suggestion), strict=True):
-                pool.add(violations)
-            self._objective.add(suggestion.values("validation", spec.objective))
+            values = [*self._violations(suggestion), suggestion.values("validation", self._spec.objective)]
+            pools = [Pool.of(one) for one in values]
+            changed |= self._of_each.get(suggestion.number) != pools
+            self._of_each[suggestion.number] = pools
+        if changed:
+            *self._limits, self._objective = map(Pool.sum, zip(*self._of_each.values(), strict=True))
 
     def _violations(self, suggestion: Suggestion) -> list[list[float]]:
         return [
@@ -72,19 +85,22 @@ class Evidence:
         """
         if not suggestion.on("validation") or suggestion.has_failed("validation"):
             return 0.0 if suggestion.on("validation") else math.nan
-        rule, found = self._spec.search.limits_hold_for, 1.0
-        for pool, violations in zip(self._limits, self._violations(suggestion), strict=True):
-            if rule == "mean":
-                found *= probability_below(violations, pool, self._transfer)
-                continue
-            one = probability_of_one(violations, pool)
-            if isinstance(rule, Chance):
-                found *= _past(one, rule.probability)
-            elif max(violations) > 0:
-                return 0.0
-            else:
-                found *= one ** len(self._spec.seeds.of("confirm"))
+        found = 1.0
+        for index, violations in enumerate(self._violations(suggestion)):
+            found *= self.of_limit(index, violations)
         return found
+
+    def of_limit(self, index: int, violations: list[float]) -> float:
+        """Return the probability that a limit is met by a suggestion with these violations, one a seed."""
+        rule, pool = self._spec.search.limits_hold_for, self._limits[index]
+        if rule == "mean":
+            return probability_below(violations, pool, self._transfer)
+        if rule == "every_seed" and max(violations) > 0:
+            return 0.0
+        one = probability_of_one(violations, pool)
+        if isinstance(rule, Chance):
+            return _past(one, rule.probability)
+        return one ** len(self._spec.seeds.of("confirm"))
 
     def certainty(self, suggestion: Suggestion) -> float:
         """Return the probability that the mean of a suggestion on test meets the limit that is in most doubt.
@@ -136,10 +152,9 @@ def can_matter(suggestion: Suggestion, evidence: Evidence, best: Suggestion | No
 
 def best_so_far(spec: SweepSpec, suggestions: Sequence[Suggestion], evidence: Evidence) -> Suggestion | None:
     """Return the best of the suggestions that rather meet the limits than not, the first of equals."""
-    likely = [s for s in suggestions if evidence.feasibility(s) >= 0.5]
-    return min(
-        likely, key=lambda s: (rank(spec.objective, s.mean("validation", spec.objective)), s.number), default=None
-    )
+    ranks = ((rank(spec.objective, s.mean("validation", spec.objective)), s.number, s) for s in suggestions)
+    known = sorted((found for found in ranks if math.isfinite(found[0])), key=lambda found: found[:2])
+    return next((s for _, _, s in known if evidence.feasibility(s) >= 0.5), None)
 
 
 def contenders(
@@ -177,3 +192,141 @@ def chosen_of(
         for s in contenders(spec, suggestions, evidence, rules)
         if len(s.on("validation")) >= len(spec.seeds.of("search")) and evidence.feasibility(s) >= rules.least
     ]
+
+
+_FEWEST_COMPLETED = 8
+"""Completed trials of a cell from which it is learned how much a trial recovers after a boundary."""
+
+_CONTROLS = 8
+"""One in so many trials runs on where its rule would stop it."""
+
+_LARGEST = 1e6
+"""A violation in tolerances that no trial has."""
+
+
+@dataclass
+class Shown:
+    """What stopping did in a cell, and what the trials showed that ran on to judge it by.
+
+    Args:
+        n_stopped: trials that a rule stopped.
+        tasks_trained: tasks that these were trained on.
+        n_tasks: tasks of the stream; 0 if no trial ran to its end.
+        n_controls: trials that a rule would have stopped and that ran on.
+        n_recovered: of these, those that met at the end every limit that they would have been stopped for.
+    """
+
+    n_stopped: int = 0
+    tasks_trained: int = 0
+    n_tasks: int = 0
+    n_controls: int = 0
+    n_recovered: int = 0
+
+    @property
+    def trials_saved(self) -> float:
+        """Return what was not trained, in whole trials; NaN if it is not known how many tasks there are."""
+        return self.n_stopped - self.tasks_trained / self.n_tasks if self.n_tasks else math.nan
+
+    def count(self, outcome: Outcome, rule: StopRule | None, spec: SweepSpec) -> None:
+        """Take in a trial that ended."""
+        if outcome.status == "stopped":
+            self.n_stopped += 1
+            self.tasks_trained += len(outcome.boundaries)
+        if outcome.status != "completed" or not outcome.boundaries:
+            return
+        self.n_tasks = len(outcome.boundaries)
+        if rule is None or not rule.is_control:
+            return
+        enforced, (*earlier, last) = replace(rule, is_control=False), outcome.boundaries
+        broken = {t.limit for at, values in enumerate(earlier) if (t := enforced.broken(values, at)) is not None}
+        if broken:
+            self.n_controls += 1
+            ended = (c.violation(last[c.metric]) <= 0 for c in spec.constraints if c.name in broken)
+            self.n_recovered += all(ended)
+
+
+class Stopping:
+    """Which rule a trial of a cell gets: what is proven, and what the completed trials of the cell have shown.
+
+    Args:
+        spec: the sweep.
+        cell: the cell; one with nothing to search is never stopped.
+        rules: thresholds.
+    """
+
+    def __init__(self, spec: SweepSpec, cell: Cell, rules: Rules = RULES) -> None:
+        self._spec, self._score, self._rules = spec, str(spec.score_of(cell.scenario)), rules
+        stoppable = spec.stoppable if cell.is_searched else ()
+        self._limits = [(i, c) for i, c in enumerate(spec.constraints) if c.metric in stoppable]
+        self._n_completed = 0
+        self._recovered: dict[int, list[float]] = {}
+        self.shown = Shown()
+
+    def learn(self, outcome: Outcome, rule: StopRule | None) -> None:
+        """Take in a trial that ended: where it was stopped, or how much less it violated each limit then than before.
+
+        Args:
+            outcome: how it ended.
+            rule: what travelled with it.
+        """
+        self.shown.count(outcome, rule, self._spec)
+        if outcome.status != "completed" or len(outcome.boundaries) < 2:
+            return
+        self._n_completed += 1
+        *earlier, last = outcome.boundaries
+        for index, constraint in self._limits:
+            end = constraint.violation(last[constraint.metric])
+            less = [constraint.violation(values[constraint.metric]) - end for values in earlier]
+            most = self._recovered.setdefault(index, [0.0] * len(less))
+            self._recovered[index] = [max(a, b) if b == b else a for a, b in zip(most, less, strict=True)]
+
+    def rule(self, suggestion: Suggestion, key: str, evidence: Evidence) -> StopRule | None:
+        """Return the rule of the next trial of a suggestion on the validation split, None if nothing may stop it."""
+        tests = [test for limit in self._limits for test in self._tests(*limit, suggestion, evidence)]
+        return StopRule(tuple(tests), self._score, int(key[:8], 16) % _CONTROLS == 0) if tests else None
+
+    def _tests(
+        self, index: int, constraint: Constraint, suggestion: Suggestion, evidence: Evidence
+    ) -> Iterator[StopTest]:
+        known = suggestion.values("validation", constraint.metric)
+        if never_recovers(constraint):
+            bound = self._proven_bound(constraint, known)
+            if constraint.violation(bound) < constraint.violation(_worst(constraint)):
+                yield StopTest(constraint.name, constraint.metric, constraint.operator, (bound,), "proven")
+        if self._spec.search.stop != "calibrated" or self._n_completed < _FEWEST_COMPLETED:
+            return
+        violations = [constraint.violation(value) for value in known]
+        end = _smallest(lambda v: evidence.of_limit(index, [*violations, v]) < self._rules.hopeless)
+        if math.isfinite(end):
+            sign = constraint.tolerance if constraint.operator == "<=" else -constraint.tolerance
+            bounds = tuple(constraint.limit + sign * (end + most) for most in self._recovered[index])
+            yield StopTest(constraint.name, constraint.metric, constraint.operator, bounds, "calibrated")
+
+    def _proven_bound(self, constraint: Constraint, known: list[float]) -> float:
+        """Return beyond which value of this seed the limit is broken whatever the other seeds will be."""
+        seeds = self._spec.seeds
+        n_seeds = len(seeds.of("search")) + len(seeds.of("finals"))
+        if self._spec.search.limits_hold_for == "every_seed":
+            return constraint.limit
+        definition = quantity(constraint.metric).definition
+        best = definition.low if constraint.operator == "<=" else definition.high
+        return n_seeds * constraint.limit - sum(known) - (n_seeds - len(known) - 1) * best
+
+
+def _worst(constraint: Constraint) -> float:
+    """Return the value of a metric that violates a limit most."""
+    definition = quantity(constraint.metric).definition
+    return definition.high if constraint.operator == "<=" else definition.low
+
+
+def _smallest(is_true: Callable[[float], bool]) -> float:
+    """Return the smallest violation for which something is true, to a thousandth; infinite if it is for none."""
+    if not is_true(_LARGEST):
+        return math.inf
+    low, high = 0.0, 1.0
+    while not is_true(high):
+        low, high = high, 2 * high
+    while high - low > 1e-3 * max(high, 1.0):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_true(middle) else (middle, high)
+    return high

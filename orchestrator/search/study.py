@@ -80,23 +80,30 @@ class CellStudy:
             self._log[key] = self._sample(n)
         return [dict(values) for values in self._log[key]]
 
-    def tell(self, hyperparameters: Mapping[str, Value], objective: float, violations: list[float]) -> FrozenTrial:
+    def tell(
+        self,
+        hyperparameters: Mapping[str, Value],
+        objective: float,
+        violations: list[float],
+        has_stopped: bool = False,
+    ) -> FrozenTrial:
         """Take the result of the next suggestion in number order.
 
         Args:
             hyperparameters: the suggestion.
             objective: mean objective; NaN if a trial did not complete.
             violations: of each limit, in tolerances; NaN if not known.
+            has_stopped: whether a rule stopped one of its trials, so that the violations are those at a boundary.
         """
         names = [constraint.name for constraint in self._spec.constraints]
-        is_known = math.isfinite(objective) and all(map(math.isfinite, violations))
+        is_known = (math.isfinite(objective) or has_stopped) and all(map(math.isfinite, violations))
         state = TrialState.COMPLETE
         constraints = dict(zip(names, violations, strict=True)) if is_known else dict.fromkeys(names, _DIVERGED)
         if self._spec.is_of_before:
             state, constraints = (state, constraints) if is_known else (TrialState.FAIL, {})
         elif not names:
             constraints = {"completed": 0.0 if is_known else _DIVERGED}
-        value = objective if is_known else self._worst()
+        value = objective if math.isfinite(objective) and is_known else self._worst()
         told = create_trial(
             state=state,
             value=None if state == TrialState.FAIL else value,

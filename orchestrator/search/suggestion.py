@@ -10,9 +10,12 @@ from typing import Literal
 
 from orchestrator.core.metrics import lower_is_better
 from orchestrator.search.evidence import predictive_bound
-from orchestrator.spec.fields import Chance
+from orchestrator.spec.cells import Cell
+from orchestrator.spec.fields import Chance, ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.facts import PHASES, Phase
+from orchestrator.trial.stopping import StopRule
 from search_spaces import Constraint, Value
 
 Split = Literal["validation", "test"]
@@ -24,12 +27,47 @@ class Outcome:
     """What the search needs to know of a trial.
 
     Args:
-        status: `completed`, `failed` (a result) or `error` (the next run tries again).
-        values: metrics and costs.
+        status: `completed`, `stopped` by a rule, `failed` (a result) or `error` (the next run tries again).
+        values: metrics and costs; of a stopped trial those at the boundary that are looked at there.
+        boundaries: what limits look at, after each task that was measured; empty where nothing may be stopped.
     """
 
     status: str
     values: Mapping[str, float]
+    boundaries: tuple[Mapping[str, float], ...] = ()
+
+    def under(self, rule: StopRule | None) -> Outcome | None:
+        """Return the outcome of this trial under a rule, whatever rule it ran under; None if the rest of it is missing.
+
+        So a search is the same whether its trials were stopped or ran to the end for another search.
+        """
+        stopped = None if rule is None else rule.first_broken(self._before_the_end)
+        if stopped is not None:
+            return Outcome("stopped", self.boundaries[stopped], self.boundaries[: stopped + 1])
+        return None if self.status == "stopped" else self
+
+    @property
+    def _before_the_end(self) -> tuple[Mapping[str, float], ...]:
+        return self.boundaries[:-1] if self.status == "completed" else self.boundaries
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial to run, with its place in the search.
+
+    Args:
+        spec: the trial.
+        cell: its cell.
+        suggestion: the number of its suggestion in that cell.
+        request: what it asks of the cluster.
+        stop: when it is stopped at a task boundary; None for never.
+    """
+
+    spec: TrialSpec
+    cell: Cell
+    suggestion: int
+    request: ResolvedRequest
+    stop: StopRule | None = None
 
 
 @dataclass
@@ -82,6 +120,19 @@ class Suggestion:
         if not math.isfinite(self.mean(split, spec.objective)) or not all(map(math.isfinite, violations)):
             return math.inf
         return sum(max(violation, 0.0) for violation in violations)
+
+    def next_seed(self, spec: SweepSpec) -> tuple[Phase, tuple[int, ...]]:
+        """Return the phase and the next seed of a finalist: first the search seeds that the race spared it."""
+        phases: tuple[Phase, Phase] = ("search", "finals")
+        for phase in phases:
+            if left := [seed for seed in spec.seeds.of(phase) if seed not in self.outcomes[phase]]:
+                return phase, (left[0],)
+        return "finals", ()
+
+    def has_stopped(self) -> bool:
+        """Return whether a rule stopped one of its trials, and none failed."""
+        statuses = {outcome.status for outcome in self.on("validation").values()}
+        return "stopped" in statuses and statuses <= {"stopped", "completed"}
 
     def has_failed(self, split: Split) -> bool:
         """Return whether a trial on a split ended without completing."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import optuna
 
-from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.study import SuggestionLog
-from orchestrator.search.suggestion import Outcome
+from orchestrator.search.suggestion import Outcome, PlannedTrial
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.settings import dataset_of
@@ -102,7 +102,7 @@ class SweepSearch:
         search = self.cell_of(trial)
         if outcome.status != "error":
             self._known[key] = outcome
-        self._enqueue(search, search.record(key, outcome))
+        self._enqueue(search, search.record(key, outcome.under(trial.stop) or outcome))
         return trial
 
     def _enqueue(self, search: CellSearch, planned: list[PlannedTrial]) -> None:
@@ -110,7 +110,8 @@ class SweepSearch:
         todo = deque(planned)
         while todo:
             trial = todo.popleft()
-            outcome = self._known.get(trial.spec.key)
+            known = self._known.get(trial.spec.key)
+            outcome = known.under(trial.stop) if known is not None else None
             if outcome is not None:
                 self.n_cached += 1
                 todo.extend(search.record(trial.spec.key, outcome))

@@ -73,6 +73,11 @@ class SearchSettings(Frozen):
     seeds: Literal["race", "all"] = Field(
         "race", description="whether a suggestion gets its next seed only while it may be chosen, or all seeds"
     )
+    stop: Literal["none", "proven", "calibrated"] = Field(
+        "proven",
+        description="whether a trial stops at a task boundary: never, where a limit is broken for good, or also "
+        "where no trial of its cell has recovered from so much",
+    )
     finalists: int = Field(3, ge=1, le=100, description="suggestions of a cell that run on finals seeds at a time")
     limits_hold_for: HoldsFor = Field(
         "mean",

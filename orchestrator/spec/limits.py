@@ -175,3 +175,18 @@ def _mend(constraint: Constraint) -> str:
         points = f"{abs(constraint.limit):g} point" + ("" if abs(constraint.limit) == 1 else "s")
         return f"{points} are {constraint.limit / 100:g}"
     return "change the number or drop the limit"
+
+
+_ONLY_GROWS = {"worst_forgetting_ever": "<=", "worst_score": ">="}
+"""Metrics that a further task can only make worse -> the operator of a limit that this can break for good."""
+
+
+def never_recovers(constraint: Constraint) -> bool:
+    """Return whether a limit that is broken at a boundary is broken at the end."""
+    return _ONLY_GROWS.get(quantity(constraint.metric).metric) == constraint.operator
+
+
+def is_measured_at_boundaries(constraint: Constraint) -> bool:
+    """Return whether a limit is on a quantity of R that has a meaning after each task."""
+    name = quantity(constraint.metric).metric
+    return name in METRICS and name != "forward_transfer"

@@ -16,6 +16,7 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
+from orchestrator.spec.limits import is_measured_at_boundaries, never_recovers
 from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
@@ -129,6 +130,14 @@ class SweepSpec(Frozen):
         """Return what the objective and the limits name that is no column of the trials table."""
         names = dict.fromkeys([self.objective, *(constraint.metric for constraint in self.constraints)])
         return tuple(name for name in names if not quantity(name).is_plain)
+
+    @cached_property
+    def stoppable(self) -> tuple[str, ...]:
+        """Return what the limits name that may stop a trial at a task boundary."""
+        if self.search.stop == "none" or self.is_of_before:
+            return ()
+        may = never_recovers if self.search.stop == "proven" else is_measured_at_boundaries
+        return tuple(dict.fromkeys(constraint.metric for constraint in self.constraints if may(constraint)))
 
     def scores_of(self, scenario: str) -> tuple[Score, ...]:
         """Return every score that a scenario is asked for, the one that R holds first."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from orchestrator.core.placement import Placement
-from orchestrator.core.scores import Measurement
+from orchestrator.core.scores import Measurement, Score
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import StoredFile
 from orchestrator.streams.datasets import PhaseData
@@ -24,6 +24,7 @@ from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
 from orchestrator.trial.result import Status, TrialResult, measurements
 from orchestrator.trial.setup import set_up
+from orchestrator.trial.stopping import StopRule, at_boundary, reason_of
 from strategies import Generators
 from strategies.optimizers import SGD
 
@@ -39,6 +40,7 @@ def run_trial(
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     report: Report | None = None,
     checkpoint: Path | StoredFile | None = None,
+    stop: StopRule | None = None,
 ) -> TrialResult:
     """Run the protocol of `spec` and return its result; an exception of the trial becomes a status and a reason.
 
@@ -47,7 +49,9 @@ def run_trial(
         data: the arrays of the spec's phase.
         placement: where to run.
         report: called with each row of the accuracy matrix as it is measured.
-        checkpoint: file that a stopped trial continues from; deleted at the end, unless the machine was at fault.
+        checkpoint: file that an interrupted trial continues from; deleted at the end, unless the machine was at fault
+            or a rule stopped the trial.
+        stop: when to stop at a task boundary.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
@@ -58,12 +62,13 @@ def run_trial(
             raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
         reset_peak_memory(placement)
         run = _begin(spec, data, placement, checkpoint)
-        run.execute(report, checkpoint)
+        reason = run.execute(report, checkpoint, stop)
+        status = "stopped" if reason else "completed"
         costs = run.costs(time.perf_counter() - clock)
         details, chance_accuracy = run.details(), run.evaluator.chance_accuracy(spec.incremental_type)
     except Exception as error:
         status, reason = judge(error)
-    if checkpoint is not None and status != "error":
+    if checkpoint is not None and status not in ("error", "stopped"):
         delete_checkpoint(checkpoint)
     if run is not None and not costs:
         with suppress(Exception):  # a method that was interrupted may not know its memory
@@ -76,7 +81,9 @@ def run_trial(
         provenance=provenance(placement) | {"started_at": started.isoformat(), "data_hash": spec.data_fingerprint},
         details=details,
         chance_accuracy=chance_accuracy,
-        **(run.measured() if status == "completed" and run is not None else {}),
+        **(run.measured() if status in ("completed", "stopped") and run is not None else {}),
+        stopped_after=run.next_task - 1 if status == "stopped" and run is not None else None,
+        stop_rule=stop.to_json() if stop is not None else "",
     )
 
 
@@ -98,12 +105,18 @@ class _Protocol:
         self._checkpoint: Path | StoredFile | None = None
         self._saved = self._trained = 0.0
 
-    def execute(self, report: Report | None, checkpoint: Path | StoredFile | None) -> None:
-        """Train task by task and measure R, from the present state on."""
+    def execute(self, report: Report | None, checkpoint: Path | StoredFile | None, stop: StopRule | None) -> str:
+        """Train task by task and measure R, from the present state on; return why a rule stopped it, empty if none did.
+
+        The rule looks at every boundary again, since a trial that it let pass may go on under another.
+        """
         self._checkpoint, self._saved = checkpoint, time.perf_counter()
         if not self.cells:
             self.n_examples = self.evaluator.n_examples()
             self._measure(-1, report)
+        for index in range(self.next_task):
+            if reason := self._stops(stop, index):
+                return reason
         for index in range(self.next_task, self.stream.n_tasks):
             self._trained = time.perf_counter()
             self.learner.learn(self.stream.train(index), self._save_when_due)
@@ -112,6 +125,18 @@ class _Protocol:
             self.next_task = index + 1
             if self.next_task < self.stream.n_tasks:
                 self._save_when_due()
+                if reason := self._stops(stop, index):
+                    return reason
+        return ""
+
+    def _stops(self, stop: StopRule | None, after: int) -> str:
+        """Return why a rule stops the trial after a task; empty if it does not."""
+        if stop is None:
+            return ""
+        so_far = TrialResult(self.spec.key, "stopped", **self.measured())
+        values = at_boundary(stop.quantities, after, so_far.scores, self.stream.task_names, Score.parse(stop.score))
+        test = stop.broken(values, after)
+        return reason_of(test, values[test.quantity], after, self.stream.n_tasks) if test is not None else ""
 
     def costs(self, seconds: float) -> dict[str, float]:
         """Return the cost columns; `seconds` is the time since the trial began or resumed here."""

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Measurement, Score, best_constant
+from orchestrator.trial.stopping import at_boundary
 
-Status = Literal["completed", "failed", "error"]
-"""`failed` is the trial's own doing and is a result; `error` is the machine's, and the next run tries again."""
+Status = Literal["completed", "stopped", "failed", "error"]
+"""`stopped` by a rule before the last task, `failed` by the trial's own doing: both are results. `error` is the
+machine's, and the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class TrialResult:
         measured: the cells of R as [true, predicted, right] of each class (T + 1, T, 3, C), None if not measured.
         ranked: the same cells as score -> value, for the scores that were asked for, (T + 1, T).
         positive_class: the class that average precision is for, if the data set has two.
+        stopped_after: the task after which a rule stopped it, from 0; None if none did.
+        stop_rule: the rule that travelled with it, as JSON; empty if it had none.
     """
 
     key: str
@@ -60,6 +64,8 @@ class TrialResult:
     measured: list[list[list[list[int]] | None]] = field(default_factory=list)
     ranked: list[list[dict[str, float | None]]] = field(default_factory=list)
     positive_class: str | None = None
+    stopped_after: int | None = None
+    stop_rule: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _plain(self.reason))
@@ -98,6 +104,11 @@ class TrialResult:
         if self.status != "completed":
             return dict.fromkeys(texts, math.nan)
         return {text: quantity(text).of(self.scores, self.task_names, score) for text in texts}
+
+    def boundaries(self, texts: Sequence[str], score: Score) -> tuple[dict[str, float], ...]:
+        """Return what quantities are after each task that was measured, of R cut there; see `at_boundary`."""
+        afters = range(len(self.n_correct) - 1) if texts else ()
+        return tuple(at_boundary(texts, after, self.scores, self.task_names, score) for after in afters)
 
     def constant_score(self, score: Score, knows_task: bool) -> float:
         """Return the mean over tasks of the score of the best answer that ignores the input; NaN if it tells nothing.

@@ -17,7 +17,7 @@ from orchestrator.execution.capacity import NodeResources
 from orchestrator.execution.searcher import TuneSearcher
 from orchestrator.execution.session import Session
 from orchestrator.results.run import Run
-from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.result import TrialResult

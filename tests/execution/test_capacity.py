@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from orchestrator.execution.capacity import GpuPrecedence, NodeResources, share_slots
-from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.loading import parse_spec
 

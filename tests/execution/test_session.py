@@ -20,7 +20,7 @@ from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import Progress, Session, outcome_of
 from orchestrator.results.run import Run
 from orchestrator.search.answer import summarise
-from orchestrator.search.cell_search import PlannedTrial
+from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset, TrainingData

@@ -42,6 +42,8 @@ TRIALS = {
     "hyperparameters": "string",
     "status": "string",
     "reason": "string",
+    "stopped_after": "int64",
+    "stop_rule": "string",
     "score": "string",
     "average_accuracy": "double",
     "learning_accuracy": "double",
@@ -130,7 +132,7 @@ def test_files_state_schema_and_version(tmp_path: Path, spec: TrialSpec, row: di
     file = pq.ParquetFile(tmp_path / f"{spec.key}.parquet")
     schema = file.schema_arrow
     assert schema.equals(SCHEMAS["trials"])
-    assert file.metadata.metadata[b"continual_sweep_schema"] == str(SCHEMA_VERSION).encode() == b"2"
+    assert file.metadata.metadata[b"continual_sweep_schema"] == str(SCHEMA_VERSION).encode() == b"3"
 
 
 def test_row_of_a_trial(tmp_path: Path, spec: TrialSpec, row: dict[str, Any]) -> None:
@@ -380,9 +382,9 @@ def test_an_absent_table_is_empty_with_all_columns(tmp_path: Path, table: str) -
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
-    newer = SCHEMAS["trials"].with_metadata({b"continual_sweep_schema": b"3"})
+    newer = SCHEMAS["trials"].with_metadata({b"continual_sweep_schema": str(SCHEMA_VERSION + 1).encode()})
     (tmp_path / "new.parquet").write_bytes(encode(pa.Table.from_pylist([row], schema=newer)))
-    with pytest.raises(RunFolderError, match=r"new\.parquet: expected schema version <= 2, got 3; .*upgrade"):
+    with pytest.raises(RunFolderError, match=r"new\.parquet: expected schema version <= 3, got 4; .*upgrade"):
         Table(tmp_path, "trials").read()
 
 
@@ -511,7 +513,7 @@ def test_arrows_own_extension_types_are_refused(tmp_path: Path, row: dict[str, A
     ("column", "value", "rule"),
     [
         ("phase", "weird", "one of search, finals, confirm, got 'weird'"),
-        ("status", "weird", "one of completed, failed, error, got 'weird'"),
+        ("status", "weird", "one of completed, stopped, failed, error, got 'weird'"),
         ("hyperparameters", "not json {", "the JSON of a mapping, got 'not json {'"),
         ("hyperparameters", "[" * 100_000, r"the JSON of a mapping, got '\[\["),
         ("hyperparameters", '{"buffer_size": [1]}', "the JSON of a mapping, got "),
@@ -574,7 +576,7 @@ def test_too_many_rows_are_refused_from_the_footer(
     (tmp_path / "odd.parquet").write_bytes(encode(pa.concat_tables([one] * 20).combine_chunks()))
     monkeypatch.setattr(schema, "_MOST_BYTES", 20 * 8 * len(TRIALS) - 1)
     monkeypatch.setattr(pq.ParquetFile, "read", None)
-    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 8,159 bytes, got .*; move it"):
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 8,479 bytes, got .*; move it"):
         Table(tmp_path, "trials").read()
 
 

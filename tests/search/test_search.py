@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.search.cell_search import CellSearch, PlannedTrial
+from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.study import direction_of
-from orchestrator.search.suggestion import Outcome, Suggestion, rank
+from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec

@@ -69,6 +69,7 @@ def test_defaults() -> None:
             "seed": 0,
             "seeds": "race",
             "finalists": 3,
+            "stop": "proven",
             "limits_hold_for": "mean",
         },
         "confirm": "chosen",
