@@ -182,9 +182,10 @@ class Ended:
         regret: how much worse the recommended is than the best that meets it, as a share of the range that meets it.
         seconds: of all trials.
         n_full: trial-seconds in units of a mean trial on all search seeds.
-        n_stopped: trials that a rule stopped.
-        n_lost: of these, those of a configuration that truly meets the limit.
         n_trials: trials on the validation split.
+        n_stopped: of these, those that a rule stopped.
+        n_feasible: those of a configuration that truly meets the limit.
+        n_lost: and those of these that a rule stopped.
         reached: `n_full` when the choice was first within 5 % of the best and met the limit; infinite if never.
     """
 
@@ -195,9 +196,10 @@ class Ended:
     seconds: float
     n_full: float
     reached: float
-    n_stopped: int
-    n_lost: int
     n_trials: int
+    n_stopped: int
+    n_feasible: int
+    n_lost: int
 
 
 class Replay:
@@ -240,8 +242,8 @@ class Replay:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         search = CellSearch(self.spec, self.cell, "", rules=self.way.rules)
         waiting = search.start()
-        spent, reached, stopped, n_trials = 0.0, math.inf, list[int](), 0
-        n_batches = 0
+        met = self.recorded.truth(LIMITED) <= self.limit
+        spent, reached, searched = 0.0, math.inf, list[tuple[bool, bool]]()
         while waiting:
             following: list[PlannedTrial] = []
             for trial in waiting:
@@ -249,19 +251,16 @@ class Replay:
                 outcome = self._outcome(configuration, trial)
                 share = len(outcome.boundaries) / self._n_tasks if outcome.status == "stopped" else 1.0
                 spent += self.recorded.seconds[configuration] * share
-                stopped += [configuration] if outcome.status == "stopped" else []
-                n_trials += trial.spec.phase != "confirm"
+                if trial.spec.phase != "confirm":
+                    searched.append((outcome.status == "stopped", bool(met[configuration])))
                 following += search.record(trial.spec.key, outcome)
-            if len(search.suggestions) != n_batches:
-                n_batches = len(search.suggestions)
             if math.isinf(reached) and self._is_near(self._choice(search)):
                 reached = spent
             waiting = following
         last = search.confirmed[-1] if search.confirmed else None
         recommended = self._of(last) if last is not None and search.is_confirmed(last) else None
         full = float(self.recorded.seconds.mean()) * len(self.spec.seeds.of("search"))
-        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
-        met = truth <= self.limit
+        objective = self.recorded.truth("average")
         is_wrong = recommended is not None and not bool(met[recommended])
         regret = math.nan
         if recommended is not None and not is_wrong:
@@ -274,9 +273,10 @@ class Replay:
             spent,
             spent / full,
             reached / full,
-            len(stopped),
-            int(met[stopped].sum()),
-            n_trials,
+            len(searched),
+            sum(is_stopped for is_stopped, _ in searched),
+            sum(is_met for _, is_met in searched),
+            sum(is_stopped and is_met for is_stopped, is_met in searched),
         )
 
     def _choice(self, search: CellSearch) -> Suggestion | None:
@@ -327,7 +327,7 @@ def summary(found: list[Ended]) -> dict[str, float]:
         "regret": float(np.nanmean([one.regret for one in found])),
         "spent": float(np.mean([one.n_full for one in found])),
         "stopped": sum(one.n_stopped for one in found) / sum(one.n_trials for one in found),
-        "lost": sum(one.n_lost for one in found) / max(sum(one.n_trials for one in found), 1),
+        "lost": sum(one.n_lost for one in found) / max(sum(one.n_feasible for one in found), 1),
         "reached": float(np.median([one.reached for one in found])),
     }
 

@@ -37,7 +37,10 @@ COLUMNS = {
     "suggestion": "number of the suggestion in its cell, from 0",
     "seed": "the trial's seed",
     "hyperparameters": "JSON: every hyper-parameter of the method",
-    "status": "completed; failed: the trial's own doing, a result; error: the machine's, tried again by the next run",
+    "status": "completed; stopped by a rule before the last task, or failed by its own doing: both are results; "
+    "error: the machine's, tried again by the next run",
+    "stopped_after": "the task, from 0, after which a rule stopped it; empty if none did",
+    "stop_rule": "JSON: the rule that travelled with it, by which it is stopped, or run on as a control",
     "reason": "why it did not complete; else empty",
     "n_attempts": "how often it was started",
     "started_at": "when it started",

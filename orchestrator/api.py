@@ -162,7 +162,7 @@ def plan(
     from orchestrator.execution.session import fingerprints
     from orchestrator.results.run import Run
     from orchestrator.results.software_changes import software_changes
-    from orchestrator.search.plan import Plan, device_notes, plan_sweep
+    from orchestrator.search.plan import Plan, device_notes, plan_sweep, stop_notes
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
     from orchestrator.trial.provenance import software_now
@@ -176,7 +176,7 @@ def plan(
     search, trials = opened.search(spec, hashes), opened.tables.trials.read()
     changes = software_changes(trials, spec, software_now())
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
-    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells))
+    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells), *stop_notes(spec))
     return Plan(opened.where, tuple(cells), tuple(changes), notes, tuple(data))
 
 

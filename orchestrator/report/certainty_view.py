@@ -13,6 +13,7 @@ from orchestrator.core.metrics import quantity
 from orchestrator.core.text import counted, visible
 from orchestrator.report.numbers import number
 from orchestrator.search.full_answer import MethodAnswer, ScenarioAnswer
+from orchestrator.search.race import Shown
 
 
 def certainty_lines(objective: str, answer: ScenarioAnswer) -> Iterator[str]:
@@ -35,6 +36,22 @@ def certainty_lines(objective: str, answer: ScenarioAnswer) -> Iterator[str]:
     full = sum(one.n_trials_of_all_seeds for one in answer.methods)
     if spared := full - sum(one.n_trials for one in answer.methods):
         yield f"  the races of seeds spared {spared} of {counted(full, 'search trial')}"
+    yield from _stopped([method.stopped for method in answer.methods])
+
+
+def _stopped(cells: list[Shown]) -> Iterator[str]:
+    """Yield what stopping at task boundaries saved, and what the trials showed that ran on to judge it by."""
+    n_stopped, n_controls = sum(one.n_stopped for one in cells), sum(one.n_controls for one in cells)
+    if n_stopped:
+        saved = sum(one.trials_saved for one in cells if one.n_stopped)
+        work = "" if math.isnan(saved) else f", which spared the work of {saved:.1f}"
+        yield f"  stopped at a task boundary: {counted(n_stopped, 'trial')}{work}"
+    if n_controls:
+        n_recovered = sum(one.n_recovered for one in cells)
+        yield (
+            f"  run on to judge stopping by: {counted(n_controls, 'trial')}; {n_recovered} of them met in the end what "
+            "they would have been stopped for"
+        )
 
 
 def _recommended(objective: str, best: MethodAnswer) -> Iterator[str]:

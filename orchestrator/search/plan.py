@@ -11,10 +11,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.race import proven_bound
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import ResolvedRequest
+from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.facts import Phase
@@ -120,6 +123,22 @@ def device_notes(plans: Iterable[CellPlan]) -> Iterator[str]:
     timed = [plan for plan in plans if plan.n_at_most and not plan.is_measured]
     if any(plan.request.device == "cuda" for plan in timed) and not torch.cuda.is_available():
         yield "trials on GPUs are timed on the CPU, since there is no GPU here; their hours are those of the CPU"
+
+
+def stop_notes(spec: SweepSpec) -> Iterator[str]:
+    """Yield which limits prove nothing at a task boundary, where the user asks for stops."""
+    if "stop" not in spec.search.model_fields_set or spec.search.stop == "none":
+        return
+    for constraint in spec.constraints:
+        if proven_bound(spec, constraint) is not None:
+            continue
+        if never_recovers(constraint):
+            why = "the mean over seeds must meet it, and other seeds may make up for one; limits_hold_for: every_seed"
+            yield f"no proven stop for {constraint.name}: {why} would prove it"
+        elif quantity(constraint.metric).metric in METRICS:
+            yield f"no proven stop for {constraint.name}: a later task may mend it"
+        else:
+            yield f"no proven stop for {constraint.name}: a cost is known at the end"
 
 
 def expected_trials(cell_search: CellSearch) -> int:

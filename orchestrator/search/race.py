@@ -289,10 +289,8 @@ class Stopping:
         self, index: int, constraint: Constraint, suggestion: Suggestion, evidence: Evidence
     ) -> Iterator[StopTest]:
         known = suggestion.values("validation", constraint.metric)
-        if never_recovers(constraint):
-            bound = self._proven_bound(constraint, known)
-            if constraint.violation(bound) < constraint.violation(_worst(constraint)):
-                yield StopTest(constraint.name, constraint.metric, constraint.operator, (bound,), "proven")
+        if (bound := proven_bound(self._spec, constraint, known)) is not None:
+            yield StopTest(constraint.name, constraint.metric, constraint.operator, (bound,), "proven")
         if self._spec.search.stop != "calibrated" or self._n_completed < _FEWEST_COMPLETED:
             return
         violations = [constraint.violation(value) for value in known]
@@ -302,21 +300,26 @@ class Stopping:
             bounds = tuple(constraint.limit + sign * (end + most) for most in self._recovered[index])
             yield StopTest(constraint.name, constraint.metric, constraint.operator, bounds, "calibrated")
 
-    def _proven_bound(self, constraint: Constraint, known: list[float]) -> float:
-        """Return beyond which value of this seed the limit is broken whatever the other seeds will be."""
-        seeds = self._spec.seeds
-        n_seeds = len(seeds.of("search")) + len(seeds.of("finals"))
-        if self._spec.search.limits_hold_for == "every_seed":
-            return constraint.limit
-        definition = quantity(constraint.metric).definition
-        best = definition.low if constraint.operator == "<=" else definition.high
-        return n_seeds * constraint.limit - sum(known) - (n_seeds - len(known) - 1) * best
 
+def proven_bound(spec: SweepSpec, constraint: Constraint, known: Sequence[float] = ()) -> float | None:
+    """Return beyond which value of a seed a limit is broken whatever follows; None if no value proves that.
 
-def _worst(constraint: Constraint) -> float:
-    """Return the value of a metric that violates a limit most."""
+    Args:
+        spec: the sweep.
+        constraint: the limit.
+        known: values of the suggestion's other seeds on the validation split, so far.
+    """
+    if not never_recovers(constraint):
+        return None
+    if spec.search.limits_hold_for == "every_seed":
+        return constraint.limit
+    n_seeds = len(spec.seeds.of("search")) + len(spec.seeds.of("finals"))
     definition = quantity(constraint.metric).definition
-    return definition.high if constraint.operator == "<=" else definition.low
+    best, worst = definition.low, definition.high
+    if constraint.operator == ">=":
+        best, worst = worst, best
+    bound = n_seeds * constraint.limit - sum(known) - (n_seeds - len(known) - 1) * best
+    return bound if constraint.violation(bound) < constraint.violation(worst) else None
 
 
 def _smallest(is_true: Callable[[float], bool]) -> float:

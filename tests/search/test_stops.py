@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.full_answer import answer_of
+from orchestrator.search.plan import stop_notes
 from orchestrator.search.race import Evidence, Stopping
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.search.sweep_search import SweepSearch
@@ -227,6 +228,19 @@ def test_what_is_proven(limit: str, rule: str, seeds: dict[str, int], bound: flo
     (test,) = found.tests
     assert test.kind == "proven"
     assert test.bounds == pytest.approx((bound,))
+
+
+def test_plan_says_which_limits_prove_nothing() -> None:
+    limits = ["worst_forgetting_ever <= 0.1", "worst_forgetting <= 0.1", "kept_bytes <= 1000"]
+    assert list(stop_notes(spec_of(limits=limits, search={"stop": "proven", "limits_hold_for": "every_seed"}))) == [
+        "no proven stop for worst_forgetting <= 0.1: a later task may mend it",
+        "no proven stop for kept_bytes <= 1000: a cost is known at the end",
+    ]
+    assert list(stop_notes(spec_of(limits=limits[:1], search={"stop": "proven"}))) == [
+        "no proven stop for worst_forgetting_ever <= 0.1: the mean over seeds must meet it, and other seeds may make "
+        "up for one; limits_hold_for: every_seed would prove it"
+    ]
+    assert list(stop_notes(spec_of(limits=limits, search={"suggestions": 24}))) == [], "nobody asked"
 
 
 def test_a_proven_stop_has_no_controls_and_never_loses_what_meets_the_limits() -> None:
