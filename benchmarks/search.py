@@ -223,7 +223,7 @@ class Replay:
         validation, test = generator.permutation(n_validation), generator.permutation(n_test)
         seeds = [*self.spec.seeds.of("search"), *self.spec.seeds.of("finals")]
         self._row = dict(zip(seeds, validation, strict=False)) | dict(
-            zip(self.spec.seeds.of("confirm"), test, strict=False)
+            zip([*self.spec.seeds.of("confirm"), *self.spec.seeds.more], test, strict=False)
         )
         self._configuration: dict[int, int] = {}
         self._n_tasks = recorded.boundaries[VALIDATION][LIMITED].shape[2]

@@ -20,8 +20,8 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
     Returns: how many trials are missing, and the scenarios without a recommendation.
     """
     from orchestrator.report.answer_view import render_answer
-    from orchestrator.search.answer import note_on_others, summarise
-    from orchestrator.search.full_answer import answer_of
+    from orchestrator.search.answers.full_answer import answer_of
+    from orchestrator.search.answers.summary import note_on_others, summarise
 
     trials, search = run.tables.trials.read(), run.search(spec)
     scenarios = summarise(search, trials)

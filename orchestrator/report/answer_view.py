@@ -15,8 +15,8 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import counted, visible
 from orchestrator.report.certainty_view import certainty_lines
 from orchestrator.report.numbers import UNKNOWN, number, value_text
-from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, spread
-from orchestrator.search.full_answer import Answer
+from orchestrator.search.answers.full_answer import Answer
+from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.search.race import RULES
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec

@@ -12,8 +12,8 @@ from rich.text import Text
 from orchestrator.core.metrics import quantity
 from orchestrator.core.text import counted, visible
 from orchestrator.report.numbers import number
-from orchestrator.search.full_answer import MethodAnswer, ScenarioAnswer
-from orchestrator.search.race import Shown
+from orchestrator.search.answers.full_answer import MethodAnswer, ScenarioAnswer
+from orchestrator.search.stops import Shown
 
 
 def certainty_lines(objective: str, answer: ScenarioAnswer) -> Iterator[str]:

@@ -27,9 +27,9 @@ from orchestrator.results.rows import intransigence_of, matrix_of, with_hyperpar
 from orchestrator.results.software_changes import software_changes, worker_changes
 from orchestrator.results.spec_file import as_begun, encode_spec, read_run_spec
 from orchestrator.results.tables import Tables
-from orchestrator.search.answer import verdicts
+from orchestrator.search.answers.full_answer import Answer, answer_of
+from orchestrator.search.answers.summary import verdicts
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.full_answer import Answer, answer_of
 from orchestrator.search.study import decode_log, encode_log
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch

@@ -64,6 +64,7 @@ def read_run_spec(storage: Storage) -> SweepSpec:
 
 
 _SEARCH_BEFORE = {"seeds": "all", "stop": "none"}
+_SEEDS_BEFORE = {"finals": 0, "confirm_more": 0}
 
 
 def _as_before(fields: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _as_before(fields: dict[str, Any]) -> dict[str, Any]:
         **fields,
         "validation_split": fields.get("validation_split", "fixed"),
         "search": _SEARCH_BEFORE | search if isinstance(search, dict) else search or _SEARCH_BEFORE,
-        "seeds": {"finals": 0, **seeds} if isinstance(seeds, dict) else seeds or {"finals": 0},
+        "seeds": _SEEDS_BEFORE | seeds if isinstance(seeds, dict) else seeds or _SEEDS_BEFORE,
     }
 
 

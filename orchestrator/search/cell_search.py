@@ -16,25 +16,22 @@ from typing import Literal
 
 import optuna
 
+from orchestrator.search.finals import at_most, entrants, likely, more_seeds, n_confirmable
 from orchestrator.search.race import (
     RULES,
     Evidence,
     Rules,
-    Stopping,
     best_so_far,
     can_matter,
     chosen_of,
-    contenders,
 )
+from orchestrator.search.stops import Stopping
 from orchestrator.search.study import CellStudy, SuggestionLog
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Split, Suggestion, rank
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import Phase
 from orchestrator.trial.stopping import StopRule
-
-_RACED, _RUN_IN_FINALS = 0.78, 0.9
-"""Shares of the search and finals trials that were run, on the recorded cells of `benchmarks/search.py`."""
 
 Stage = Literal["search", "finals", "confirm", "finished"]
 
@@ -77,7 +74,6 @@ class CellSearch:
         self._on_tell = on_tell
         self._batch: list[Suggestion] = []
         self._racing: list[Suggestion] = []
-        self._n_finals = 0
         self._waiting: dict[str, list[tuple[Suggestion, int, Phase]]] = {}
         self.rules_of: dict[str, StopRule | None] = {}
         self._evidence = Evidence(spec, (), rules)
@@ -93,17 +89,7 @@ class CellSearch:
     @property
     def n_expected(self) -> int:
         """Return how many trials this cell has in total, at most."""
-        seeds = self.spec.seeds
-        n_search, n_confirm = len(seeds.of("search")), len(seeds.of("confirm"))
-        if not self.cell.is_searched:
-            return n_search + n_confirm
-        finalists, n_finals = self.spec.search.finalists, len(seeds.of("finals"))
-        return self.spec.search.suggestions * n_search + finalists * n_finals + self._n_confirmable * n_confirm
-
-    @property
-    def _n_confirmable(self) -> int:
-        """Return how many suggestions may be measured on the test split, one after the other."""
-        return min(self.rules.n_confirmed, self.spec.search.finalists) if self.spec.seeds.of("finals") else 1
+        return at_most(self.spec, self.cell, self.rules)
 
     @property
     def n_recorded(self) -> int:
@@ -118,13 +104,9 @@ class CellSearch:
     @property
     def n_likely(self) -> int:
         """Return about how many outcomes are still to come, by the shares that races and finals took elsewhere."""
-        seeds, settings = self.spec.seeds, self.spec.search
-        if self.is_finished or not self.cell.is_searched:
-            return self.n_unknown
-        n_search = settings.suggestions * len(seeds.of("search"))
-        total = n_search * (_RACED if settings.seeds == "race" else 1.0) + len(seeds.of("confirm"))
-        total += _RUN_IN_FINALS * settings.finalists * len(seeds.of("finals"))
-        return min(max(round(total) - self.n_recorded, len(self._waiting)), self.n_unknown)
+        if self.is_finished:
+            return 0
+        return min(max(likely(self.spec, self.cell) - self.n_recorded, len(self._waiting)), self.n_unknown)
 
     def start(self) -> list[PlannedTrial]:
         """Return the first trials."""
@@ -181,7 +163,6 @@ class CellSearch:
         self._tell_batch()
         if len(self.suggestions) < self.spec.search.suggestions:
             return self._ask_batch()
-        self._stage = "finals"
         return self._finals_on()
 
     def _tell_batch(self) -> None:
@@ -211,46 +192,32 @@ class CellSearch:
 
     def _finals_on(self) -> list[PlannedTrial]:
         """Return the next round of the finals, or the first trials of the confirm phase."""
-        if self.spec.seeds.of("finals"):
-            evidence = self.evidence
-            entrants = self._entrants(evidence)
-            self.finalists += [s for s in entrants if s not in self.finalists]
-            if entrants:
-                return [trial for s in entrants for trial in self._plan_all([s], *s.next_seed(self.spec))]
-        self._stage = "confirm"
-        return self._confirm_on()
-
-    def _entrants(self, evidence: Evidence) -> list[Suggestion]:
-        """Return the finalists that run on another seed: those that are not decided, and others for those that lost."""
-        places = self.spec.search.finalists
-        budget = places * len(self.spec.seeds.of("finals")) - self._n_finals
-        found: list[Suggestion] = []
-        n_places = 0
-        for suggestion in contenders(self.spec, self.suggestions, evidence, self.rules):
-            if n_places == places or len(found) == budget:
-                break
-            likely = evidence.feasibility(suggestion)
-            is_entered = suggestion in self.finalists
-            if is_entered and likely < self.rules.lost:
-                continue  # decided: it leaves its place to the next
-            n_places += 1
-            if likely >= self.rules.sure and is_entered:
-                continue
-            if suggestion.next_seed(self.spec)[1]:
-                found.append(suggestion)
-        self._n_finals += len(found)
-        return found
+        self._stage = "finals"
+        if self.spec.seeds.of("finals") and len(self.confirmed) < n_confirmable(self.spec, self.rules):
+            known = self.suggestions, self.finalists, self.confirmed
+            found = entrants(self.spec, *known, self.evidence, self.rules)
+            self.finalists += [s for s in found if s not in self.finalists]
+            if found:
+                return [trial for s in found for trial in self._plan_all([s], *s.next_seed(self.spec))]
+        return self._confirm_next()
 
     # The test split.
 
     def _confirm_on(self) -> list[PlannedTrial]:
-        """Return the trials of the next suggestion that is measured on the test split; finish if there is none."""
-        last = self.confirmed[-1] if self.confirmed else None
-        if not self.cell.is_searched or (last is not None and self.is_confirmed(last)):
+        """Return further trials of the suggestion that is measured on the test split, or of what follows it."""
+        last = self.confirmed[-1]
+        if not self.cell.is_searched or self.is_confirmed(last):
             self._stage = "finished"
             return []
+        if more := more_seeds(self.spec, last, self.evidence, self.rules):
+            return self._plan(last, "confirm", more)
+        return self._finals_on()  # others take its place
+
+    def _confirm_next(self) -> list[PlannedTrial]:
+        """Return the trials of the next suggestion that is measured on the test split; finish if there is none."""
+        self._stage = "confirm"
         left = [s for s in self._candidates() if s not in self.confirmed]
-        if len(self.confirmed) < self._n_confirmable and left:
+        if len(self.confirmed) < n_confirmable(self.spec, self.rules) and left:
             self.chosen = left[0]
         elif self.spec.confirm == "all" and not self.confirmed and (nearest := self.nearest_miss()) is not None:
             self.chosen = nearest

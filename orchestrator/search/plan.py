@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.race import proven_bound
+from orchestrator.search.stops import proven_bound
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import ResolvedRequest

@@ -1,20 +1,15 @@
-"""Which suggestions can still matter, and when a trial is stopped: what a race of seeds and the finals decide by."""
+"""Which suggestions can still matter: what a race of seeds, and the finals, decide by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from orchestrator.core.metrics import quantity
 from orchestrator.search.evidence import Pool, probability_below, probability_of_both, probability_of_one
-from orchestrator.search.suggestion import Outcome, Suggestion, rank
-from orchestrator.spec.cells import Cell
+from orchestrator.search.suggestion import Suggestion, rank
 from orchestrator.spec.fields import Chance
-from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.trial.stopping import StopRule, StopTest
-from search_spaces import Constraint
 
 
 @dataclass(frozen=True)
@@ -30,6 +25,9 @@ class Rules:
         least: probability of meeting the limits that the chosen suggestion must have.
         n_confirmed: suggestions of a cell that may be measured on test, each after the one before it broke a limit.
         confirmed: probability of meeting each limit, by its seeds on both splits, that a recommended one must have.
+        unlikely: a suggestion with less than this on the test split gets no further seed there.
+        more: further test seeds at a time.
+        selected: as `transfer`, of a suggestion that was chosen among many for its seeds on validation.
     """
 
     transfer: float = 0.4
@@ -38,8 +36,11 @@ class Rules:
     sure: float = 0.95
     lost: float = 0.1
     least: float = 0.2
-    n_confirmed: int = 3
-    confirmed: float = 0.8
+    n_confirmed: int = 10
+    confirmed: float = 0.85
+    unlikely: float = 0.2
+    more: int = 5
+    selected: float = 2.0
 
 
 RULES = Rules()
@@ -57,6 +58,7 @@ class Evidence:
     def __init__(self, spec: SweepSpec, suggestions: Iterable[Suggestion], rules: Rules = RULES) -> None:
         self._spec = spec
         self._transfer = rules.transfer
+        self._selected = rules.selected
         self._of_each: dict[int, list[Pool]] = {}
         self._limits, self._objective = [Pool() for _ in spec.constraints], Pool()
         self.update(suggestions)
@@ -113,7 +115,7 @@ class Evidence:
                 [constraint.violation(value) for value in suggestion.values(split, constraint.metric)]
                 for split in ("test", "validation")
             )
-            found.append(probability_of_both(test, validation, pool, self._transfer))
+            found.append(probability_of_both(test, validation, pool, self._selected))
         return min(found) if all(map(math.isfinite, found)) else math.nan
 
     def better(self, suggestion: Suggestion, best: Suggestion) -> float:
@@ -192,144 +194,3 @@ def chosen_of(
         for s in contenders(spec, suggestions, evidence, rules)
         if len(s.on("validation")) >= len(spec.seeds.of("search")) and evidence.feasibility(s) >= rules.least
     ]
-
-
-_FEWEST_COMPLETED = 8
-"""Completed trials of a cell from which it is learned how much a trial recovers after a boundary."""
-
-_CONTROLS = 8
-"""One in so many trials runs on where its rule would stop it."""
-
-_LARGEST = 1e6
-"""A violation in tolerances that no trial has."""
-
-
-@dataclass
-class Shown:
-    """What stopping did in a cell, and what the trials showed that ran on to judge it by.
-
-    Args:
-        n_stopped: trials that a rule stopped.
-        tasks_trained: tasks that these were trained on.
-        n_tasks: tasks of the stream; 0 if no trial ran to its end.
-        n_controls: trials that a rule would have stopped and that ran on.
-        n_recovered: of these, those that met at the end every limit that they would have been stopped for.
-    """
-
-    n_stopped: int = 0
-    tasks_trained: int = 0
-    n_tasks: int = 0
-    n_controls: int = 0
-    n_recovered: int = 0
-
-    @property
-    def trials_saved(self) -> float:
-        """Return what was not trained, in whole trials; NaN if it is not known how many tasks there are."""
-        return self.n_stopped - self.tasks_trained / self.n_tasks if self.n_tasks else math.nan
-
-    def count(self, outcome: Outcome, rule: StopRule | None, spec: SweepSpec) -> None:
-        """Take in a trial that ended."""
-        if outcome.status == "stopped":
-            self.n_stopped += 1
-            self.tasks_trained += len(outcome.boundaries)
-        if outcome.status != "completed" or not outcome.boundaries:
-            return
-        self.n_tasks = len(outcome.boundaries)
-        if rule is None or not rule.is_control:
-            return
-        enforced, (*earlier, last) = replace(rule, is_control=False), outcome.boundaries
-        broken = {t.limit for at, values in enumerate(earlier) if (t := enforced.broken(values, at)) is not None}
-        if broken:
-            self.n_controls += 1
-            ended = (c.violation(last[c.metric]) <= 0 for c in spec.constraints if c.name in broken)
-            self.n_recovered += all(ended)
-
-
-class Stopping:
-    """Which rule a trial of a cell gets: what is proven, and what the completed trials of the cell have shown.
-
-    Args:
-        spec: the sweep.
-        cell: the cell; one with nothing to search is never stopped.
-        rules: thresholds.
-    """
-
-    def __init__(self, spec: SweepSpec, cell: Cell, rules: Rules = RULES) -> None:
-        self._spec, self._score, self._rules = spec, str(spec.score_of(cell.scenario)), rules
-        stoppable = spec.stoppable if cell.is_searched else ()
-        self._limits = [(i, c) for i, c in enumerate(spec.constraints) if c.metric in stoppable]
-        self._n_completed = 0
-        self._recovered: dict[int, list[float]] = {}
-        self.shown = Shown()
-
-    def learn(self, outcome: Outcome, rule: StopRule | None) -> None:
-        """Take in a trial that ended: where it was stopped, or how much less it violated each limit then than before.
-
-        Args:
-            outcome: how it ended.
-            rule: what travelled with it.
-        """
-        self.shown.count(outcome, rule, self._spec)
-        if outcome.status != "completed" or len(outcome.boundaries) < 2:
-            return
-        self._n_completed += 1
-        *earlier, last = outcome.boundaries
-        for index, constraint in self._limits:
-            end = constraint.violation(last[constraint.metric])
-            less = [constraint.violation(values[constraint.metric]) - end for values in earlier]
-            most = self._recovered.setdefault(index, [0.0] * len(less))
-            self._recovered[index] = [max(a, b) if b == b else a for a, b in zip(most, less, strict=True)]
-
-    def rule(self, suggestion: Suggestion, key: str, evidence: Evidence) -> StopRule | None:
-        """Return the rule of the next trial of a suggestion on the validation split, None if nothing may stop it."""
-        tests = [test for limit in self._limits for test in self._tests(*limit, suggestion, evidence)]
-        return StopRule(tuple(tests), self._score, int(key[:8], 16) % _CONTROLS == 0) if tests else None
-
-    def _tests(
-        self, index: int, constraint: Constraint, suggestion: Suggestion, evidence: Evidence
-    ) -> Iterator[StopTest]:
-        known = suggestion.values("validation", constraint.metric)
-        if (bound := proven_bound(self._spec, constraint, known)) is not None:
-            yield StopTest(constraint.name, constraint.metric, constraint.operator, (bound,), "proven")
-        if self._spec.search.stop != "calibrated" or self._n_completed < _FEWEST_COMPLETED:
-            return
-        violations = [constraint.violation(value) for value in known]
-        end = _smallest(lambda v: evidence.of_limit(index, [*violations, v]) < self._rules.hopeless)
-        if math.isfinite(end):
-            sign = constraint.tolerance if constraint.operator == "<=" else -constraint.tolerance
-            bounds = tuple(constraint.limit + sign * (end + most) for most in self._recovered[index])
-            yield StopTest(constraint.name, constraint.metric, constraint.operator, bounds, "calibrated")
-
-
-def proven_bound(spec: SweepSpec, constraint: Constraint, known: Sequence[float] = ()) -> float | None:
-    """Return beyond which value of a seed a limit is broken whatever follows; None if no value proves that.
-
-    Args:
-        spec: the sweep.
-        constraint: the limit.
-        known: values of the suggestion's other seeds on the validation split, so far.
-    """
-    if not never_recovers(constraint):
-        return None
-    if spec.search.limits_hold_for == "every_seed":
-        return constraint.limit
-    n_seeds = len(spec.seeds.of("search")) + len(spec.seeds.of("finals"))
-    definition = quantity(constraint.metric).definition
-    best, worst = definition.low, definition.high
-    if constraint.operator == ">=":
-        best, worst = worst, best
-    bound = n_seeds * constraint.limit - sum(known) - (n_seeds - len(known) - 1) * best
-    return bound if constraint.violation(bound) < constraint.violation(worst) else None
-
-
-def _smallest(is_true: Callable[[float], bool]) -> float:
-    """Return the smallest violation for which something is true, to a thousandth; infinite if it is for none."""
-    if not is_true(_LARGEST):
-        return math.inf
-    low, high = 0.0, 1.0
-    while not is_true(high):
-        low, high = high, 2 * high
-    while high - low > 1e-3 * max(high, 1.0):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_true(middle) else (middle, high)
-    return high

@@ -17,6 +17,9 @@ FIRST_CONFIRM_SEED = 1000
 FIRST_FINALS_SEED = 2000
 """Counted finals seeds start here."""
 
+FIRST_MORE_SEED = 3000
+"""Counted further test seeds start here."""
+
 
 class Frozen(BaseModel):
     """Base of a spec's parts: frozen, no unknown fields, finite numbers."""
@@ -32,6 +35,18 @@ class Seeds(Frozen):
         8, description="further seeds of each of a cell's best suggestions, on the validation split"
     )
     confirm: int | tuple[int, ...] = Field(5, description="seeds of each chosen suggestion, on the test split")
+
+    confirm_more: int | tuple[int, ...] = Field(
+        10,
+        description="further test seeds of a chosen suggestion, some at a time, while it is not decided whether it "
+        "meets the limits",
+    )
+
+    @property
+    def more(self) -> tuple[int, ...]:
+        """Return the further test seeds."""
+        stated = self.confirm_more
+        return stated if isinstance(stated, tuple) else tuple(range(FIRST_MORE_SEED, FIRST_MORE_SEED + stated))
 
     def of(self, phase: Phase) -> tuple[int, ...]:
         """Return the seeds of `phase`; none of the finals without a search."""

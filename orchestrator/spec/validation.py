@@ -116,7 +116,7 @@ def _names(spec: SweepSpec) -> Iterator[str]:
 
 def _seeds(spec: SweepSpec) -> Iterator[str]:
     seeds, wrong = spec.seeds, False
-    for phase in PHASES:
+    for phase in (*PHASES, "confirm_more"):
         value = getattr(seeds, phase)
         where = f"seeds.{phase}"
         if isinstance(value, int) and not 0 <= value <= MOST_SEEDS:
@@ -133,8 +133,9 @@ def _seeds(spec: SweepSpec) -> Iterator[str]:
         return
     if not seeds.of("confirm"):
         yield "seeds.confirm: the confirm phase needs at least 1 seed, because all results come from it; raise it"
-    for one, other in combinations(PHASES, 2):
-        if shared := sorted(set(seeds.of(one)) & set(seeds.of(other))):
+    found = {**{str(phase): seeds.of(phase) for phase in PHASES}, "confirm_more": seeds.more}
+    for one, other in combinations(found, 2):
+        if shared := sorted(set(found[one]) & set(found[other])):
             yield (
                 f"seeds: {one} and {other} share {_first(shared)}; choose other {other} seeds, because the seeds that "
                 "chose a suggestion would flatter it"

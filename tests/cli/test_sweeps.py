@@ -199,9 +199,9 @@ def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.
     code, out, err = cli("plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", *options)
     assert (code, err) == (0, "")
     assert "note: split-digits/class packnet is left out: it must know the task" in out
-    assert "0 trials done, at most 83 to do in runs/quickstart, 63 expected" in out
+    assert "0 trials done, at most 274 to do in runs/quickstart, 76 expected" in out
     assert "with 2 trials at once" in out
-    assert "about 0.0175 CPU hours and 0 GPU hours, which cost about 63.00" in out
+    assert "about 0.0211 CPU hours and 0 GPU hours, which cost about 76.00" in out
     assert list(tmp_path.iterdir()) == []
 
 

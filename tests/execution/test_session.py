@@ -19,7 +19,7 @@ from orchestrator.core.errors import DataError, RunFolderError, StorageError
 from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import Progress, Session, outcome_of
 from orchestrator.results.run import Run
-from orchestrator.search.answer import summarise
+from orchestrator.search.answers.summary import summarise
 from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec

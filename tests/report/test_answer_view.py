@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.report.answer_view import answer_lines, columns, render_answer, with_spread
 from orchestrator.report.console import PlainConsole
-from orchestrator.search.answer import CellSummary, ScenarioSummary
+from orchestrator.search.answers.summary import CellSummary, ScenarioSummary
 from orchestrator.search.suggestion import Outcome, Suggestion
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec

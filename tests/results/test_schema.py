@@ -19,7 +19,7 @@ from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
 from orchestrator.results.run import Run
 from orchestrator.results.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
-from orchestrator.search.answer import summarise
+from orchestrator.search.answers.summary import summarise
 from orchestrator.spec.loading import parse_spec
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

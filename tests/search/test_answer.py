@@ -13,8 +13,8 @@ from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import outcome_of
 from orchestrator.results.rows import trial_row
 from orchestrator.results.schema import TRIALS_SCHEMA
-from orchestrator.search.answer import CellSummary, ScenarioSummary, n_met, note_on_others, spread, summarise
-from orchestrator.search.certainty import Spread
+from orchestrator.search.answers.certainty import Spread
+from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, n_met, note_on_others, spread, summarise
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import parse_spec

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.search.certainty import Spread, assurance, compare, holm, n_more_seeds
+from orchestrator.search.answers.certainty import Spread, assurance, compare, holm, n_more_seeds
 
 
 def test_interval_of_a_mean() -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from orchestrator.search.full_answer import Answer, ScenarioAnswer, answer_of
+from orchestrator.search.answers.full_answer import Answer, ScenarioAnswer, answer_of
 from tests.search.test_answer import Rows, plain, with_replay
 
 SCENARIO = "split-digits/task"

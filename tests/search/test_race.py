@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.race import RULES
 from orchestrator.search.study import CellStudy
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
@@ -218,10 +219,62 @@ def test_a_veto_lets_the_next_finalist_be_confirmed() -> None:
         search, _ = run(spec_of(search={"seed": seed}), unlucky)
         cell = search.cells[0]
         assert cell.is_finished
-        assert len(cell.confirmed) <= 3
-        assert all(not s.is_feasible("test", cell.spec) for s in cell.confirmed[:-1])
+        assert len(cell.confirmed) <= RULES.n_confirmed
+        assert all(not cell.is_confirmed(s) for s in cell.confirmed[:-1])
+        assert all(s in cell.finalists for s in cell.confirmed)
+        assert cell.n_recorded <= cell.n_expected
         tried.append(len(cell.confirmed))
-    assert max(tried) == 3
+    assert max(tried) == RULES.n_confirmed
+    assert min(tried) < RULES.n_confirmed
+
+
+def test_others_run_in_the_finals_only_once_the_first_failed_on_test() -> None:
+    """So a search whose first choice is good spends no more than before."""
+    good, _ = run(spec_of())
+    assert len(good.cells[0].confirmed) == 1
+    entered = set(map(id, good.cells[0].finalists))
+
+    def vetoed(trial: TrialSpec) -> Outcome:
+        found = noisy(trial)
+        return Outcome("completed", found.values | ({"worst_forgetting": 0.9} if trial.phase == "confirm" else {}))
+
+    bad, _ = run(spec_of(), vetoed)
+    assert len(bad.cells[0].confirmed) > 1
+    assert len(bad.cells[0].finalists) > len(entered)
+
+
+@pytest.mark.parametrize(
+    ("on_test", "n_seeds"),
+    [
+        (0.10, 5),  # far inside
+        (0.145, 15),  # inside by too little for its spread, however many seeds
+        (0.155, 10),  # not surely outside with 5 seeds, and surely enough with 10
+        (0.40, 5),  # surely outside
+    ],
+)
+def test_further_test_seeds_are_for_what_is_not_decided(on_test: float, n_seeds: int) -> None:
+    def near(trial: TrialSpec) -> Outcome:
+        found = noisy(trial)
+        if trial.phase != "confirm":
+            return found
+        spread = 0.03 * (-1 if trial.seed % 2 else 1)
+        return Outcome("completed", found.values | {"worst_forgetting": on_test + spread})
+
+    cell = run(spec_of(), near)[0].cells[0]
+    assert len(cell.confirmed[0].on("test")) == n_seeds
+    none = run(spec_of(seeds={"finals": 6, "confirm_more": 0}), near)[0].cells[0]
+    assert len(none.confirmed[0].on("test")) == 5
+
+
+def test_no_further_test_seeds_where_another_rule_decides() -> None:
+    spec = spec_of(search={"limits_hold_for": "every_seed"})
+    assert all(len(s.on("test")) == 5 for s in run(spec)[0].cells[0].confirmed)
+
+
+def test_where_nothing_is_likely_only_the_nearest_misses_run_on() -> None:
+    cell = run(spec_of(limits=["worst_forgetting <= -0.3"]))[0].cells[0]
+    assert cell.confirmed == []
+    assert len(cell.finalists) == cell.spec.search.finalists
 
 
 def test_confirm_all_measures_the_best_of_an_infeasible_cell() -> None:

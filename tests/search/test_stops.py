@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.search.answers.full_answer import answer_of
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.full_answer import answer_of
 from orchestrator.search.plan import stop_notes
-from orchestrator.search.race import Evidence, Stopping
+from orchestrator.search.race import Evidence
+from orchestrator.search.stops import Stopping
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import parse_spec

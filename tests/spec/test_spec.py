@@ -60,7 +60,7 @@ def test_defaults() -> None:
         "score": "accuracy",
         "scores": [],
         "objective": "average",
-        "seeds": {"search": 3, "finals": 8, "confirm": 5},
+        "seeds": {"search": 3, "finals": 8, "confirm": 5, "confirm_more": 10},
         "search": {
             "mode": "search",
             "suggestions": 24,

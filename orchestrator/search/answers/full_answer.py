@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from orchestrator.search.answer import CellSummary, ScenarioSummary, spread, summarise
+from orchestrator.search.answers.certainty import Assurance, Comparison, assurance, compare
+from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, spread, summarise
+from orchestrator.search.answers.what_if import Relaxation, Step, blocking, cheapest_relaxation, curve
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.certainty import Assurance, Comparison, assurance, compare
-from orchestrator.search.race import Shown
+from orchestrator.search.stops import Shown
 from orchestrator.search.suggestion import Split, Suggestion
 from orchestrator.search.sweep_search import SweepSearch
-from orchestrator.search.what_if import Relaxation, Step, blocking, cheapest_relaxation, curve
 from orchestrator.spec.sweep_spec import SweepSpec
 
 ANSWER_VERSION = 1

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from orchestrator.search.answer import ScenarioSummary
+from orchestrator.search.answers.summary import ScenarioSummary
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.suggestion import Suggestion, rank, violation_of
 from orchestrator.spec.sweep_spec import SweepSpec

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from orchestrator.core.text import counted
+from orchestrator.search.answers.certainty import Spread
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.certainty import Spread
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
