@@ -24,7 +24,7 @@ from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.provenance import software_now
 from orchestrator.trial.result import TrialResult
 
-_METHODS = ("ewc", "si", "mas", "lwf", "replay")
+_METHODS = ("ewc", "si", "mas", "lwf", "der")
 _N_SEEDS = 3
 _N_TASKS = 5
 _N_EXAMPLES = 29

@@ -162,6 +162,8 @@ class Strategy:
     """True for bounds that are shown beside the methods and never recommended (`joint`)."""
     never_forgets: ClassVar[bool] = False
     """Whether the logits of a task stay bit-identical after later tasks; the conformance suite tests it."""
+    knows_kept_bytes: ClassVar[bool] = False
+    """Whether `bytes_to_keep` tells before training what `kept_bytes` will be; else the trial fails."""
     owns: ClassVar[Exclusive | None] = None
     """What only this part of a combination may set."""
     alone: ClassVar[str] = ""
@@ -218,6 +220,15 @@ class Strategy:
     def kept_bytes(self) -> int:
         """Return the memory of the method in bytes: buffers, importances, masks; not the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))
+
+    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+        """Return what `kept_bytes` will be after the last task; asked before the first, where `knows_kept_bytes`.
+
+        Args:
+            n_examples: training examples of all tasks, each counted once a task.
+            example_bytes: of the inputs of one example.
+        """
+        raise NotImplementedError
 
     def report(self) -> dict[str, Any]:
         """Return facts about the trained method for its row in the trials table, as plain JSON."""

@@ -67,6 +67,11 @@ class Method:
         return "; ".join(part.paper for part in self.parts.values() if part.paper)
 
     @property
+    def knows_kept_bytes(self) -> bool:
+        """Whether it tells before training what it will keep."""
+        return all(part.knows_kept_bytes for part in self.parts.values())
+
+    @property
     def versions(self) -> dict[str, int]:
         return {name: part.version for name, part in self.parts.items()}
 

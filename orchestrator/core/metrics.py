@@ -83,6 +83,9 @@ COSTS: dict[str, Metric] = {
 }
 """What a trial costs."""
 
+KNOWN_BEFORE = ("kept_bytes",)
+"""Costs that some methods know before training."""
+
 METRICS_AND_COSTS: dict[str, Metric] = METRICS | COSTS
 
 DERIVED: dict[str, str] = {

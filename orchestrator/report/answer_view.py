@@ -29,6 +29,9 @@ _HEADS = {
     "peak_memory_bytes": "peak memory",
     "n_parameters": "parameters",
 }
+_MOST_TRIED = 2
+"""Suggestions of a method that failed on test and are shown one by one."""
+
 _GO_ON = "Run the same command again."
 _IMBALANCED = 0.7
 """If one answer is right so often, accuracy hides what happens to the other classes."""
@@ -143,8 +146,11 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
         yield from _nothing_learned(spec, scenario, scenario.meaningless)
         return
     for cell in scenario.cells:
-        for tried in () if cell.is_reference else cell.tried:
-            yield f"{cell.cell.method} with {_assignment(cell, tried)} {_veto(spec, tried, math.nan)}."
+        tried = () if cell.is_reference else cell.tried
+        for one in tried[:_MOST_TRIED]:
+            yield f"{cell.cell.method} with {_assignment(cell, one)} {_veto(spec, one, math.nan)}."
+        if more := len(tried[_MOST_TRIED:]):
+            yield f"{cell.cell.method}: {counted(more, 'more suggestion')} of it failed on test."
     for cell in scenario.vetoed:
         assert cell.chosen is not None
         yield f"{cell.cell.method} {_veto(spec, cell.chosen, cell.certainty)}."

@@ -31,7 +31,8 @@ def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     values = trials[_NAMES].to_numpy(dtype=float).tolist()
     rows = zip(trials["key"], trials["status"], values, strict=True)
     found = {key: Outcome(status, dict(zip(_NAMES, row, strict=True))) for key, status, row in rows}
-    complete = trials[trials["status"].isin(["completed", "stopped"])]
+    is_measured = trials["status"].isin(["completed", "stopped"]) & ~(trials["stopped_after"] < 0)
+    complete = trials[is_measured]
     lost = set(complete["key"]) - set(cells["key"])
     # Rows of schema 1 hold accuracy alone, of tasks without names.
     asks_more = any(spec.scores_of(s) != (ACCURACY,) for s in spec.scenarios) or any(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from orchestrator.core.metrics import quantity
+from orchestrator.core.metrics import KNOWN_BEFORE, quantity
 from orchestrator.search.race import RULES, Evidence, Rules
 from orchestrator.search.suggestion import Outcome, Suggestion
 from orchestrator.spec.cells import Cell
@@ -14,6 +14,7 @@ from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.stopping import StopRule, StopTest
 from search_spaces import Constraint
+from strategies import find_method
 
 _FEWEST_COMPLETED = 8
 """Completed trials of a cell from which it is learned how much a trial recovers after a boundary."""
@@ -58,7 +59,8 @@ class Shown:
         self.n_tasks = len(outcome.boundaries)
         if rule is None or not rule.is_control:
             return
-        enforced, (*earlier, last) = replace(rule, is_control=False), outcome.boundaries
+        calibrated = tuple(test for test in rule.tests if test.kind == "calibrated")
+        enforced, (*earlier, last) = StopRule(calibrated, rule.score), outcome.boundaries
         broken = {t.limit for at, values in enumerate(earlier) if (t := enforced.broken(values, at)) is not None}
         if broken:
             self.n_controls += 1
@@ -77,7 +79,10 @@ class Stopping:
 
     def __init__(self, spec: SweepSpec, cell: Cell, rules: Rules = RULES) -> None:
         self._spec, self._score, self._rules = spec, str(spec.score_of(cell.scenario)), rules
-        stoppable = spec.stoppable if cell.is_searched else ()
+        may_stop = cell.is_searched and spec.search.stop != "none" and not spec.is_of_before
+        knows = may_stop and find_method(cell.method).knows_kept_bytes
+        self._before = [c for c in spec.constraints if knows and c.metric in KNOWN_BEFORE and c.operator == "<="]
+        stoppable = spec.stoppable if may_stop else ()
         self._limits = [(i, c) for i, c in enumerate(spec.constraints) if c.metric in stoppable]
         self._n_completed = 0
         self._recovered: dict[int, list[float]] = {}
@@ -103,7 +108,8 @@ class Stopping:
 
     def rule(self, suggestion: Suggestion, key: str, evidence: Evidence) -> StopRule | None:
         """Return the rule of the next trial of a suggestion on the validation split, None if nothing may stop it."""
-        tests = [test for limit in self._limits for test in self._tests(*limit, suggestion, evidence)]
+        tests = [StopTest(c.name, c.metric, c.operator, (c.limit,), "proven") for c in self._before]
+        tests += [test for limit in self._limits for test in self._tests(*limit, suggestion, evidence)]
         return StopRule(tuple(tests), self._score, int(key[:8], 16) % _CONTROLS == 0) if tests else None
 
     def _tests(

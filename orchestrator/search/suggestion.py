@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
-from orchestrator.core.metrics import lower_is_better
+from orchestrator.core.metrics import KNOWN_BEFORE, lower_is_better
 from orchestrator.search.evidence import predictive_bound
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import Chance, ResolvedRequest
@@ -41,7 +41,10 @@ class Outcome:
 
         So a search is the same whether its trials were stopped or ran to the end for another search.
         """
-        stopped = None if rule is None else rule.first_broken(self._before_the_end)
+        known = {name: self.values[name] for name in KNOWN_BEFORE if name in self.values}
+        stopped = None if rule is None else rule.first_broken(self._before_the_end, known)
+        if stopped == -1:
+            return Outcome("stopped", known)
         if stopped is not None:
             return Outcome("stopped", self.boundaries[stopped], self.boundaries[: stopped + 1])
         return None if self.status == "stopped" else self

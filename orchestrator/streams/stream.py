@@ -60,6 +60,12 @@ class Stream:
         data = self._data
         return self._make(task, data.train_inputs, data.train_labels, data.train_tasks, "train")
 
+    def n_train(self, task: int) -> int:
+        """Return the number of training examples of `task`, without making them."""
+        data, classes = self._data, self._classes[task]
+        rows = np.isin(data.train_labels, classes)
+        return int((rows if data.train_tasks is None else rows & (data.train_tasks == task)).sum())
+
     def evaluation(self, task: int) -> TaskData:
         """Return the held-out examples of `task`, in the form of `train`."""
         data = self._data

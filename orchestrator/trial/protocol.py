@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -82,7 +83,7 @@ def run_trial(
         details=details,
         chance_accuracy=chance_accuracy,
         **(run.measured() if status in ("completed", "stopped") and run is not None else {}),
-        stopped_after=run.next_task - 1 if status == "stopped" and run is not None else None,
+        stopped_after=run.stopped_after if run is not None else None,
         stop_rule=stop.to_json() if stop is not None else "",
     )
 
@@ -99,6 +100,8 @@ class _Protocol:
         self.stream, self.learner = set_up(spec, data, self.device)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
         self.next_task = 0
+        self.stopped_after: int | None = None
+        self.kept_bytes: float | None = None
         self.cells: list[list[Measurement | None]] = []
         self.n_examples: list[int] = []
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
@@ -111,6 +114,10 @@ class _Protocol:
         The rule looks at every boundary again, since a trial that it let pass may go on under another.
         """
         self._checkpoint, self._saved = checkpoint, time.perf_counter()
+        to_keep = self._bytes_to_keep()
+        if reason := self._stops_at(-1, stop, {"kept_bytes": to_keep}):
+            self.kept_bytes = to_keep
+            return reason
         if not self.cells:
             self.n_examples = self.evaluator.n_examples()
             self._measure(-1, report)
@@ -127,7 +134,18 @@ class _Protocol:
                 self._save_when_due()
                 if reason := self._stops(stop, index):
                     return reason
+        self.kept_bytes = float(sum(strategy.kept_bytes() for strategy in self.learner.strategies))
+        if not math.isnan(to_keep) and self.kept_bytes != to_keep:
+            raise ValueError(f"bytes_to_keep said {to_keep:.0f}, and kept_bytes is {self.kept_bytes:.0f}; correct it")
         return ""
+
+    def _bytes_to_keep(self) -> float:
+        """Return what the method will keep after the last task, NaN if it does not know."""
+        if not all(strategy.knows_kept_bytes for strategy in self.learner.strategies):
+            return math.nan
+        n_examples = sum(map(self.stream.n_train, range(self.stream.n_tasks)))
+        of_one = 4 * math.prod(self.stream.input_shape)  # float32
+        return float(sum(strategy.bytes_to_keep(n_examples, of_one) for strategy in self.learner.strategies))
 
     def _stops(self, stop: StopRule | None, after: int) -> str:
         """Return why a rule stops the trial after a task; empty if it does not."""
@@ -135,8 +153,14 @@ class _Protocol:
             return ""
         so_far = TrialResult(self.spec.key, "stopped", **self.measured())
         values = at_boundary(stop.quantities, after, so_far.scores, self.stream.task_names, Score.parse(stop.score))
-        test = stop.broken(values, after)
-        return reason_of(test, values[test.quantity], after, self.stream.n_tasks) if test is not None else ""
+        return self._stops_at(after, stop, values)
+
+    def _stops_at(self, after: int, stop: StopRule | None, values: Mapping[str, float]) -> str:
+        test = stop.broken(values, after) if stop is not None else None
+        if test is None:
+            return ""
+        self.stopped_after = after
+        return reason_of(test, values[test.quantity], after, self.stream.n_tasks)
 
     def costs(self, seconds: float) -> dict[str, float]:
         """Return the cost columns; `seconds` is the time since the trial began or resumed here."""
@@ -146,7 +170,9 @@ class _Protocol:
             "train_seconds": self.seconds["train_seconds"],
             "evaluate_seconds": self.seconds["evaluate_seconds"],
             "n_parameters": float(sum(parameter.numel() for parameter in network.parameters())),
-            "kept_bytes": float(sum(strategy.kept_bytes() for strategy in self.learner.strategies)),
+            "kept_bytes": float(sum(s.kept_bytes() for s in self.learner.strategies))
+            if self.kept_bytes is None
+            else self.kept_bytes,
         }
 
     def measured(self) -> dict[str, Any]:

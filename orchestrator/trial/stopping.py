@@ -28,8 +28,8 @@ class StopTest:
         limit: the limit, as the spec states it.
         quantity: what is compared.
         operator: that of the limit.
-        bounds: for each boundary, after task 0 first; the trial stops where the quantity lies beyond, for `<=` above.
-            The last one holds for all later boundaries.
+        bounds: for each boundary, after task 0 first, or a single one for what is known before training; the trial
+            stops where the quantity lies beyond, for `<=` above. The last one holds for all later boundaries.
         kind: `proven` if nothing can mend it, `calibrated` if no completed trial has.
     """
 
@@ -64,8 +64,15 @@ class StopRule:
         tests = (t for t in self.tests if t.kind == "proven" or not self.is_control)
         return next((t for t in tests if t.is_beyond(values.get(t.quantity, math.nan), after)), None)
 
-    def first_broken(self, boundaries: Sequence[Mapping[str, float]]) -> int | None:
-        """Return the first boundary at which a trial is stopped, None if there is none."""
+    def first_broken(self, boundaries: Sequence[Mapping[str, float]], known: Mapping[str, float]) -> int | None:
+        """Return the first boundary at which a trial is stopped, None if there is none.
+
+        Args:
+            boundaries: what the rule looks at, after each task.
+            known: what is known before training; the boundary before it is -1.
+        """
+        if self.broken(known, -1) is not None:
+            return -1
         return next((after for after, values in enumerate(boundaries) if self.broken(values, after)), None)
 
     @property
@@ -115,6 +122,8 @@ def at_boundary(
 
 def reason_of(test: StopTest, value: float, after: int, n_tasks: int) -> str:
     """Return why a trial was stopped, in a sentence."""
+    if after < 0:
+        return f"stopped before training: {test.quantity} will be {value:.4g} ({test.limit})"
     why = "nothing can mend that" if test.kind == "proven" else "no completed trial of its cell recovered from so much"
     return (
         f"stopped after {after + 1} of {n_tasks} tasks: {test.quantity} is {value:.4g} there, and {why} ({test.limit})"

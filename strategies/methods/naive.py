@@ -11,3 +11,8 @@ class Naive(Strategy):
     name = "naive"
     summary = "fine-tunes on each task in turn; the floor"
     alone = "it adds nothing"
+    knows_kept_bytes = True
+
+    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+        """Return 0: nothing is kept."""
+        return 0

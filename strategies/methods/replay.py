@@ -11,7 +11,15 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from strategies.contract import Batch, Hyperparameters, Strategy, TaskData
-from strategies.parts.buffers import BufferKind, BufferState, draw, n_remembered, offer_class_balanced, offer_reservoir
+from strategies.parts.buffers import (
+    BufferKind,
+    BufferState,
+    buffer_bytes,
+    draw,
+    n_remembered,
+    offer_class_balanced,
+    offer_reservoir,
+)
 
 
 class ReplayHyperparameters(Hyperparameters):
@@ -50,6 +58,13 @@ class Replay(Strategy):
     hyperparameter_class = ReplayHyperparameters
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
+
+    knows_kept_bytes = True
+
+    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+        """Return the bytes of a full buffer, or of all examples if there are fewer."""
+        n = min(self.hyperparameters.buffer_size, n_examples)
+        return buffer_bytes(n, example_bytes, has_priorities=self.hyperparameters.buffer == "class_balanced")
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""

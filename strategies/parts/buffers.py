@@ -37,6 +37,11 @@ class BufferState:
         return 0 if self.labels is None else self.labels.shape[0]
 
 
+def buffer_bytes(n: int, example_bytes: int, has_priorities: bool = False) -> int:
+    """Return the bytes of `n` remembered examples: inputs, label and task, and a priority if there is one."""
+    return n * (example_bytes + (24 if has_priorities else 16))
+
+
 def n_remembered(batch_size: int, replay_ratio: float) -> int:
     """Return round(Bρ / (1 - ρ)): how many remembered examples join `batch_size` new ones."""
     return round(batch_size * replay_ratio / (1 - replay_ratio))

@@ -279,3 +279,42 @@ def test_the_answer_says_what_stopping_did() -> None:
     (scenario,) = answer_of(search, pd.DataFrame({name: [] for name in columns})).scenarios
     assert scenario.method("replay").stopped == shown
     assert 0 < shown.trials_saved < shown.n_stopped
+
+
+# Known before training.
+
+
+@pytest.mark.parametrize("method", ["replay", "ewc"])
+def test_a_limit_on_what_is_kept_is_looked_at_before_training_where_the_method_knows(method: str) -> None:
+    spec = parse_spec({"methods": [method], "limits": ["kept_bytes <= 5e4"]})
+    rule = CellSearch(spec, spec.cells[0], "f00d").start()[0].stop
+    if method == "ewc":
+        assert rule is None
+        return
+    assert rule is not None
+    (test,) = rule.tests
+    assert (test.kind, test.quantity, test.bounds) == ("proven", "kept_bytes", (5e4,))
+
+
+def test_suggestions_that_keep_too_much_are_told_to_the_sampler_and_never_chosen() -> None:
+    spec = parse_spec({"methods": ["replay"], "limits": ["kept_bytes <= 5e4"], "seeds": {"finals": 4}})
+
+    def of(trial: TrialSpec) -> Outcome:
+        found = whole(trial)
+        size = float(trial.hyperparameters["buffer_size"])  # type: ignore[arg-type]
+        return Outcome("completed", {**found.values, "kept_bytes": 272 * size})
+
+    search = SweepSearch(spec, {"digits": "f00d"}, {})
+    n_trained = 0
+    while search.n_waiting:
+        planned = search.hand_out(search.waiting_requests()[0])
+        outcome = of(planned.spec).under(planned.stop)
+        assert outcome is not None
+        n_trained += outcome.status == "completed"
+        search.record(planned.spec.key, outcome)
+    (cell,) = search.cells
+    kept = [272 * float(s.hyperparameters["buffer_size"]) for s in cell.suggestions]  # type: ignore[arg-type]
+    assert [s.has_stopped() for s in cell.suggestions] == [one > 5e4 for one in kept]
+    assert cell.chosen is not None
+    assert 272 * float(cell.chosen.hyperparameters["buffer_size"]) <= 5e4  # type: ignore[arg-type]
+    assert sum(one <= 5e4 for one in kept[12:]) > sum(one <= 5e4 for one in kept[:12])

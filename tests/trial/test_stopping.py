@@ -21,6 +21,7 @@ from orchestrator.trial import protocol as trial_module
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 from orchestrator.trial.stopping import StopRule, StopTest, at_boundary
+from strategies.methods.replay import Replay
 
 # Row 0 is before training; column t is task t.
 R = np.array(
@@ -174,3 +175,50 @@ def test_it_goes_on_where_it_was_stopped(
     assert not path.exists()
     if seconds == 0:
         assert rest.costs["seconds"] > first.costs["train_seconds"], "the time before the stop is counted"
+
+
+# Known before training.
+
+
+def kept_rule(limit: float) -> StopRule:
+    return StopRule((StopTest(f"kept_bytes <= {limit:g}", "kept_bytes", "<=", (limit,), "proven"),))
+
+
+@pytest.mark.parametrize("buffer", ["reservoir", "class_balanced"])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_replay_keeps_is_known_before_it_trains(spec: SweepSpec, digits: Dataset, buffer: str, size: int) -> None:
+    """A buffer that is never full holds every example."""
+    values = {"buffer_size": size, "buffer": buffer}
+    trial = spec.trial(spec.cells[0], values, 0, "search", digits.fingerprint())
+    n = min(size, len(digits.phase("search", 0.1, 0).train_labels))
+    of_one = 64 * 4 + 8 + 8 + (8 if buffer == "class_balanced" else 0)
+    assert run(trial, digits, None).costs["kept_bytes"] == n * of_one
+    stopped = run(trial, digits, kept_rule(n * of_one - 1))
+    assert (stopped.status, stopped.stopped_after, stopped.n_correct) == ("stopped", -1, [])
+    assert stopped.costs["kept_bytes"] == n * of_one
+    assert stopped.costs["train_seconds"] == 0
+    assert stopped.reason.startswith("stopped before training: kept_bytes will be ")
+    assert run(trial, digits, kept_rule(n * of_one)).status == "completed"
+
+
+def test_what_is_known_before_counts_for_whole_trials_too(
+    spec: SweepSpec, trial: TrialSpec, digits: Dataset, whole: TrialResult, tmp_path: Path
+) -> None:
+    rule = kept_rule(100)
+    stopped = run(trial, digits, rule)
+    of_whole, of_stopped = (outcome_of(result, spec, ACCURACY).under(rule) for result in (whole, stopped))
+    assert of_whole == of_stopped
+    assert of_whole is not None
+    assert (of_whole.status, of_whole.boundaries) == ("stopped", ())
+    run_folder = Run.create(tmp_path / "run", spec)
+    run_folder.write_trial(trial.key, trial_row(trial, 0, stopped, {}), accuracy_rows(trial, 0, stopped))
+    assert run_folder.outcomes()[trial.key].under(rule) == of_stopped
+
+
+def test_a_method_that_keeps_something_else_than_it_said_fails(
+    trial: TrialSpec, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replay, "bytes_to_keep", lambda *_: 7)
+    result = run(trial, digits, None)
+    assert (result.status, result.n_correct) == ("failed", [])
+    assert "bytes_to_keep said 7, and kept_bytes is 2720; correct it" in result.reason
