@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from benchmarks.record import TABLE, TEST, VALIDATION, spec_of
 from orchestrator.core.accuracy import compute_metrics
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.race import RULES, Rules, chosen_of
+from orchestrator.search.evidence import RULES, Rules
+from orchestrator.search.race import chosen_of
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec

@@ -17,7 +17,7 @@ from orchestrator.report.certainty_view import certainty_lines
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.search.answers.full_answer import Answer
 from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, n_met, spread
-from orchestrator.search.race import RULES
+from orchestrator.search.evidence import RULES
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 

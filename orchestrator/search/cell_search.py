@@ -16,15 +16,9 @@ from typing import Literal
 
 import optuna
 
+from orchestrator.search.evidence import RULES, Evidence, Rules
 from orchestrator.search.finals import at_most, entrants, likely, more_seeds, n_confirmable
-from orchestrator.search.race import (
-    RULES,
-    Evidence,
-    Rules,
-    best_so_far,
-    can_matter,
-    chosen_of,
-)
+from orchestrator.search.race import can_matter, chosen_of
 from orchestrator.search.stops import Stopping
 from orchestrator.search.study import CellStudy, SuggestionLog
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Split, Suggestion, rank
@@ -156,7 +150,8 @@ class CellSearch:
         seeds, n_run = self.spec.seeds.of("search"), len(self._racing[0].outcomes["search"])
         if n_run < len(seeds):
             evidence = self.evidence
-            best = best_so_far(self.spec, self.suggestions, evidence)
+            place = evidence.best()
+            best = None if place is None else self.suggestions[place]
             self._racing = [s for s in self._racing if can_matter(s, evidence, best, self.rules)]
             if self._racing:
                 return self._plan_all(self._racing, "search", seeds[n_run : n_run + 1])
@@ -194,9 +189,10 @@ class CellSearch:
         """Return the next round of the finals, or the first trials of the confirm phase."""
         self._stage = "finals"
         if self.spec.seeds.of("finals") and len(self.confirmed) < n_confirmable(self.spec, self.rules):
-            known = self.suggestions, self.finalists, self.confirmed
-            found = entrants(self.spec, *known, self.evidence, self.rules)
-            self.finalists += [s for s in found if s not in self.finalists]
+            known = ({suggestion.number for suggestion in some} for some in (self.finalists, self.confirmed))
+            entered, tried = known
+            found = entrants(self.spec, self.suggestions, entered, tried, self.evidence, self.rules)
+            self.finalists += [s for s in found if s.number not in entered]
             if found:
                 return [trial for s in found for trial in self._plan_all([s], *s.next_seed(self.spec))]
         return self._confirm_next()

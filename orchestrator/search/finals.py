@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from orchestrator.search.race import Evidence, Rules, contenders
+from orchestrator.search.evidence import Evidence, Rules
+from orchestrator.search.race import contenders
 from orchestrator.search.suggestion import Suggestion
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -46,8 +47,8 @@ def likely(spec: SweepSpec, cell: Cell) -> int:
 def entrants(
     spec: SweepSpec,
     suggestions: Sequence[Suggestion],
-    finalists: Collection[Suggestion],
-    confirmed: Collection[Suggestion],
+    finalists: Collection[int],
+    confirmed: Collection[int],
     evidence: Evidence,
     rules: Rules,
 ) -> list[Suggestion]:
@@ -58,8 +59,8 @@ def entrants(
     Args:
         spec: the sweep.
         suggestions: of the cell.
-        finalists: those that have entered the finals.
-        confirmed: those that were measured on the test split.
+        finalists: numbers of those that have entered the finals.
+        confirmed: numbers of those that were measured on the test split.
         evidence: of the cell.
         rules: thresholds.
     """
@@ -67,15 +68,14 @@ def entrants(
     budget = n_confirmable(spec, rules) * len(spec.seeds.of("finals")) - n_run
     found: list[Suggestion] = []
     n_places = 0
-    order = contenders(spec, suggestions, evidence, rules)
-    is_hopeless = all(evidence.feasibility(s) < rules.hopeless for s in order)
-    for suggestion in order:
+    is_hopeless = evidence.is_hopeless(rules.hopeless)
+    for suggestion in contenders(suggestions, evidence, rules):
         if n_places == spec.search.finalists or len(found) == budget:
             break
-        if suggestion in confirmed:
+        if suggestion.number in confirmed:
             continue  # not good enough on test
         probability = evidence.feasibility(suggestion)
-        is_entered = suggestion in finalists
+        is_entered = suggestion.number in finalists
         if is_hopeless and not is_entered and len(finalists) >= spec.search.finalists:
             continue
         if is_entered and probability < rules.lost and not is_hopeless:

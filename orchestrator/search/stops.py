@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.metrics import KNOWN_BEFORE, quantity
-from orchestrator.search.race import RULES, Evidence, Rules
+from orchestrator.search.evidence import RULES, Evidence, Rules
 from orchestrator.search.suggestion import Outcome, Suggestion
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.limits import never_recovers

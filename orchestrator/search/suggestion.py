@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from orchestrator.core.metrics import KNOWN_BEFORE, lower_is_better
-from orchestrator.search.evidence import predictive_bound
+from orchestrator.search.probability import predictive_bound
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.fields import Chance, ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.search.cell_search import CellSearch
-from orchestrator.search.race import RULES
+from orchestrator.search.evidence import RULES
 from orchestrator.search.study import CellStudy
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch

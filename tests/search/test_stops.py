@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.search.answers.full_answer import answer_of
 from orchestrator.search.cell_search import CellSearch
+from orchestrator.search.evidence import Evidence
 from orchestrator.search.plan import stop_notes
-from orchestrator.search.race import Evidence
 from orchestrator.search.stops import Stopping
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.search.sweep_search import SweepSearch
