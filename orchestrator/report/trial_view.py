@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -17,9 +17,11 @@ from orchestrator.core.text import counted, visible
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
-from orchestrator.streams.stream import Stream
-from orchestrator.trial.protocol import Report
 from orchestrator.trial.result import TrialResult
+
+if TYPE_CHECKING:
+    from orchestrator.streams.stream import Stream
+    from orchestrator.trial.protocol import Report
 
 
 def reporter(console: Console, score: Score = ACCURACY) -> Report:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from orchestrator.core.metrics import METRICS, quantity
 from orchestrator.search.cell_search import CellSearch
@@ -23,9 +22,9 @@ from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import dataset_of
 from orchestrator.trial.data_summary import StreamSummary
-from orchestrator.trial.estimate import trial_seconds
 from search_spaces import SearchSpace, Value
 from search_spaces.space import Choices, Distribution, FloatRange, IntRange
+from strategies.lazy import torch
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,8 @@ class TimedCells:
         Every scenario of a stream is timed: in `task`, a batch with examples of several tasks passes several heads,
         which doubles the time of small models. What asks for a GPU is timed on the CPU if there is none here.
         """
+        from orchestrator.trial.estimate import trial_seconds  # imports PyTorch
+
         request, seeds = self._spec.resources.of(cell.scenario, cell.method), self._spec.seeds
         phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
         trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")

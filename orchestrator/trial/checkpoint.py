@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from orchestrator.storage.base import StoredFile
 from orchestrator.storage.opening import stored_file
 from orchestrator.trial.provenance import source_hash
 from strategies import Strategy
+from strategies.lazy import torch
 
 _MAGIC = "continual-sweep checkpoint 1"
 

@@ -15,10 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from orchestrator.core.placement import Placement
 from orchestrator.core.version import __version__
+from strategies.lazy import torch
 
 try:
     import resource

@@ -194,7 +194,7 @@ def test_a_sweep_that_a_budget_ended_says_so(
 
 def test_a_plan_writes_nothing(cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("orchestrator.search.plan.trial_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("orchestrator.trial.estimate.trial_seconds", lambda *_: 1.0)
     options = ("--workers", "2", "--price-per-hour", "3600")
     code, out, err = cli("plan", "--scenarios", "split-digits/class", "--methods", "naive,ewc,packnet", *options)
     assert (code, err) == (0, "")
