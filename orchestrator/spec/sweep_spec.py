@@ -176,6 +176,11 @@ class SweepSpec(Frozen):
         """Return the settings of `stream`, or the defaults."""
         return self.streams.get(stream, StreamSettings())
 
+    @cached_property
+    def _plain_settings(self) -> dict[str, StreamSettings]:
+        """Return stream -> its settings as trials have them."""
+        return {cell.stream: self.stream_settings(cell.stream).without_paths() for cell in self.cells}
+
     def trial(
         self, cell: Cell, hyperparameters: Mapping[str, Value], seed: int, phase: Phase, fingerprint: str
     ) -> TrialSpec:
@@ -184,7 +189,7 @@ class SweepSpec(Frozen):
         return TrialSpec(
             stream=cell.stream,
             incremental_type=cell.incremental_type,
-            stream_settings=self.stream_settings(cell.stream).without_paths(),
+            stream_settings=self._plain_settings[cell.stream],
             method=cell.method,
             hyperparameters=method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters),
             model=self.model,

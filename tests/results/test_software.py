@@ -17,7 +17,6 @@ from orchestrator.execution.session import Session
 from orchestrator.report.plan_view import render_plan
 from orchestrator.results.run import Run
 from orchestrator.results.software_changes import COMPARED, OF_WORKERS, software_changes, worker_changes
-from orchestrator.search import plan as planning
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.provenance import code_revision, software_now, source_hash
 from tests.conftest import MakeResult, MakeSpec
@@ -165,7 +164,7 @@ def test_a_complete_sweep_reports_changes_only(
     assert shown(spec)[1] == "Nothing is left to train, so the sweep does not need --accept-changes."
 
     more = make_spec(scenarios=["split-digits/task"], methods=["naive", "ewc"], seeds={"search": 2, "confirm": 3})
-    monkeypatch.setattr(planning, "trial_seconds", lambda *_: 2.0)
+    monkeypatch.setattr("orchestrator.trial.estimate.trial_seconds", lambda *_: 2.0)
     assert shown(more)[1] == "The sweep will only start with --accept-changes."
     with pytest.raises(RunFolderError, match=r"torch_version: 1\.0 in .* trials -> "):
         api.run_sweep(more, run.path, tmp_path)

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from orchestrator.execution.budget import Budget
 from orchestrator.report.plan_view import render_plan
-from orchestrator.search import plan as planning_module
 from orchestrator.search.plan import CellPlan, Plan, TimedCells, device_notes, middle, plan_sweep
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
@@ -43,7 +42,7 @@ GOOD = {"average": 0.9, "worst_forgetting": 0.0}
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning_module, "trial_seconds", lambda *_: 2.0)
+    monkeypatch.setattr("orchestrator.trial.estimate.trial_seconds", lambda *_: 2.0)
 
 
 def run_trials(spec: SweepSpec, n_trials: int, values: Mapping[str, float] = GOOD) -> dict[str, Outcome]:
@@ -167,7 +166,7 @@ def test_a_cell_is_timed_in_the_middle_of_its_space(make_spec: MakeSpec, monkeyp
         timed.append(trial)
         return float(len(timed))
 
-    monkeypatch.setattr(planning_module, "trial_seconds", record)
+    monkeypatch.setattr("orchestrator.trial.estimate.trial_seconds", record)
     cells = TimedCells(spec, {"digits": DIGITS})
     assert [cells.seconds(cell) for cell in spec.cells] == [1, 2, 3, 4]
     assert [trial.cell for trial in timed] == [cell.name for cell in spec.cells]
