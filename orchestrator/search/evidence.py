@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from orchestrator.search.probability import Pool, probability_below, probability_of_both, probability_of_one
-from orchestrator.search.suggestion import Suggestion, rank
+from orchestrator.search.suggestion import Suggestion, known_values, rank
 from orchestrator.spec.fields import Chance
 from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -78,6 +78,7 @@ class Evidence:
         self._squares, self._n_free = np.zeros((n_limits + 1, size)), np.zeros((n_limits + 1, size), dtype=int)
         self._pools = [Pool() for _ in range(n_limits + 1)]  # of each limit, and of the objective
         self._known: Reals | None = None
+        self._n_rows = 0
         self.update(suggestions)
 
     def update(self, suggestions: Iterable[Suggestion]) -> None:
@@ -86,13 +87,15 @@ class Evidence:
             row, outcomes = suggestion.number, suggestion.on("validation")
             if not outcomes:
                 continue
-            objective = suggestion.values("validation", self._spec.objective)
-            self._n[row], self._has_failed[row] = len(outcomes), suggestion.has_failed("validation")
+            objective = known_values(outcomes, self._spec.objective)
+            self._n[row] = len(outcomes)
+            self._has_failed[row] = any(outcome.status != "completed" for outcome in outcomes.values())
+            self._n_rows = max(self._n_rows, row + 1)
             self._ranks[row] = rank(self._spec.objective, fmean(objective))
             for index, constraint in enumerate([*self._spec.constraints, None]):
                 values = objective
                 if constraint is not None:
-                    values = [constraint.violation(one) for one in suggestion.values("validation", constraint.metric)]
+                    values = [constraint.violation(one) for one in known_values(outcomes, constraint.metric)]
                     self._means[index, row], self._worst[index, row] = fmean(values), max(values)
                 pool = Pool.of(values)
                 self._squares[index, row], self._n_free[index, row] = pool.squares, pool.n_free
@@ -101,12 +104,12 @@ class Evidence:
     def _now(self) -> Reals:
         """Return `feasibility` of every suggestion so far, (S,)."""
         if self._known is None:
-            sums = zip(self._squares.tolist(), self._n_free.sum(axis=1).tolist(), strict=True)
+            sums = zip(self._squares[:, : self._n_rows].tolist(), self._n_free.sum(axis=1).tolist(), strict=True)
             self._pools = [Pool(math.fsum(squares), n_free) for squares, n_free in sums]
             found = np.where(self._n > 0, 1.0, math.nan)
             with np.errstate(invalid="ignore", divide="ignore"):
                 for index in range(len(self._spec.constraints)):
-                    found *= self._meeting(index)
+                    found[: self._n_rows] *= self._meeting(index)
             found[self._has_failed] = 0.0
             self._known = found
         return self._known
@@ -121,10 +124,11 @@ class Evidence:
         return float(self._now()[suggestion.number])
 
     def _meeting(self, index: int) -> Reals:
-        """Return the probability (S,) that each suggestion meets a limit; `of_limit` says the same of one."""
-        rule, pool, means = self._spec.search.limits_hold_for, self._pools[index], self._means[index]
-        spread, n_free = pool.spreads(self._squares[index], self._n)
-        variance = 1 / self._n + (self._transfer**2 if rule == "mean" else 1.0)
+        """Return the probability (R,) that each of the first suggestions meets a limit; `of_limit` says so of one."""
+        first, rule, pool = slice(self._n_rows), self._spec.search.limits_hold_for, self._pools[index]
+        n, means = self._n[first], self._means[index, first]
+        spread, n_free = pool.spreads(self._squares[index, first], n)
+        variance = 1 / n + (self._transfer**2 if rule == "mean" else 1.0)
         below = stdtr(n_free, -means / (spread * np.sqrt(variance)))
         below = np.where(spread == 0, (means <= 0).astype(float), below)
         below = np.where(n_free > 0, below, math.nan)
@@ -134,7 +138,7 @@ class Evidence:
         if isinstance(rule, Chance):
             wanted = rule.probability
             return np.where(below <= wanted, 0.5 * below / wanted, 1 - 0.5 * (1 - below) / (1 - wanted))
-        return np.where(self._worst[index] > 0, 0.0, below ** len(self._spec.seeds.of("confirm")))
+        return np.where(self._worst[index, first] > 0, 0.0, below ** len(self._spec.seeds.of("confirm")))
 
     def of_limit(self, index: int, violations: list[float]) -> float:
         """Return the probability that a limit is met by a suggestion with these violations, one a seed."""

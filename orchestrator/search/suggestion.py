@@ -94,14 +94,12 @@ class Suggestion:
 
     def values(self, split: Split, metric: str) -> list[float]:
         """Return a metric for each seed; NaN if the trial did not complete."""
-        return list(self.by_seed(split, metric).values())
+        return known_values(self.on(split), metric)
 
     def by_seed(self, split: Split, metric: str) -> dict[int, float]:
         """Return a metric by seed; NaN if the trial did not complete."""
-        return {
-            seed: outcome.values.get(metric, math.nan) if outcome.status == "completed" else math.nan
-            for seed, outcome in self.on(split).items()
-        }
+        outcomes = self.on(split)
+        return dict(zip(outcomes, known_values(outcomes, metric), strict=True))
 
     def mean(self, split: Split, metric: str) -> float:
         """Return the mean over seeds; NaN if there is none, or one did not complete."""
@@ -140,6 +138,11 @@ class Suggestion:
     def has_failed(self, split: Split) -> bool:
         """Return whether a trial on a split ended without completing."""
         return any(outcome.status != "completed" for outcome in self.on(split).values())
+
+
+def known_values(outcomes: Mapping[int, Outcome], metric: str) -> list[float]:
+    """Return a metric of each outcome; NaN if the trial did not complete."""
+    return [one.values.get(metric, math.nan) if one.status == "completed" else math.nan for one in outcomes.values()]
 
 
 def violation_of(constraint: Constraint, values: list[float], spec: SweepSpec) -> float:
