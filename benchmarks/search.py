@@ -9,6 +9,7 @@ seeds of the table.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import warnings
@@ -160,6 +161,9 @@ class Way:
     rules: Rules = RULES
 
 
+SMAC = Way("SMAC3", {**_OF_BEFORE})
+"""Runs where the package `smac` is installed, which this project does not need."""
+
 WAYS = (
     Way("ours"),
     Way("ours, all seeds", {"search": {"seeds": "all"}}),
@@ -168,6 +172,7 @@ WAYS = (
     Way("ours, one confirmed", rules=replace(RULES, n_confirmed=1)),
     Way("before", _OF_BEFORE),
     Way("plain TPE", {**_OF_BEFORE, "search": {"seeds": "all", "batch": 1}}),
+    SMAC,
     Way("random", {**_OF_BEFORE, "search": {"seeds": "all", "sampler": "random"}}),
 )
 
@@ -315,6 +320,10 @@ class Replay:
 def replay(job: tuple[Recorded, Way, str, int, int]) -> Ended:
     """Run one search."""
     warnings.simplefilter("ignore")
+    if job[1].name == SMAC.name:
+        from benchmarks.smac_search import SmacReplay
+
+        return SmacReplay(*job).run()
     return Replay(*job).run()
 
 
@@ -346,6 +355,9 @@ def main() -> None:
     cells = read_table(options.table)
     cells = {"all": cells, "even": cells[::2], "odd": cells[1::2]}[options.cells]
     ways = [way for way in WAYS if not options.ways or way.name in options.ways.split(";")]
+    if importlib.util.find_spec("smac") is None:
+        ways = [way for way in ways if way is not SMAC]
+        print("SMAC3 is left out, since the package smac is not installed", flush=True)
     with ProcessPoolExecutor(options.processes) as pool:
         for way in ways:
             for hardness in SHARES:

@@ -98,10 +98,11 @@ class ProgressDisplay:
 
     def _line(self, session: Session, n_running: int) -> str:
         progress = session.progress
-        n_recorded, n_unknown = self._counts(session)
+        n_recorded, n_likely, is_known = self._counts(session)
+        of = "/" if is_known else " of about "
         return (
-            f"{n_recorded}/{n_recorded + n_unknown} trials done, {n_running} running, {progress.n_failed} failed, "
-            f"{_time_left(progress.seconds_left(n_unknown))}{_budget_left(session.spending.left())}"
+            f"{n_recorded}{of}{n_recorded + n_likely} trials done, {n_running} running, {progress.n_failed} failed, "
+            f"{_time_left(progress.seconds_left(n_likely))}{_budget_left(session.spending.left())}"
         )
 
     def _in_time(self) -> RenderableType:
@@ -124,10 +125,11 @@ class ProgressDisplay:
             best = search.best_feasible()
             objective = session.spec.objective
             shown = number(objective, best.mean(search.judged_split, objective)) if best else UNKNOWN
-            trials = f"{search.n_recorded}/{search.n_recorded + search.n_unknown}"
+            about = "~" if search.n_likely < search.n_unknown else ""
+            trials = f"{search.n_recorded}/{about}{search.n_recorded + search.n_likely}"
             table.add_row(search.cell.name, trials, str(len(search.suggestions)), shown, self._verdict(search))
-        n_recorded, n_unknown = self._counts(session)
-        bar = ProgressBar(total=max(n_recorded + n_unknown, 1), completed=n_recorded, width=40)
+        n_recorded, n_likely, _ = self._counts(session)
+        bar = ProgressBar(total=max(n_recorded + n_likely, 1), completed=n_recorded, width=40)
         footer = Table.grid(padding=(0, 2))
         footer.add_row(bar, Text(self._line(session, len(session.search.running))))
         return Group(table, footer)
@@ -145,10 +147,11 @@ class ProgressDisplay:
         return "searching" if search.chosen is None else "confirming"
 
     @staticmethod
-    def _counts(session: Session) -> tuple[int, int]:
-        """Return how many trials are recorded, and how many may still run: none of a cell without a feasible choice."""
+    def _counts(session: Session) -> tuple[int, int, bool]:
+        """Return how many trials are recorded, about how many are still to run, and whether so many surely are."""
         cells = session.search.cells
-        return sum(cell.n_recorded for cell in cells), sum(cell.n_unknown for cell in cells)
+        n_recorded, n_likely = sum(cell.n_recorded for cell in cells), sum(cell.n_likely for cell in cells)
+        return n_recorded, n_likely, n_likely == sum(cell.n_unknown for cell in cells)
 
 
 def _budget_left(left: Mapping[str, float]) -> str:
