@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.core.metrics import METRICS, quantity
+from orchestrator.core.metrics import KNOWN_BEFORE, METRICS, quantity
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.stops import proven_bound
 from orchestrator.search.sweep_search import SweepSearch
@@ -22,8 +22,9 @@ from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import dataset_of
 from orchestrator.trial.data_summary import StreamSummary
-from search_spaces import SearchSpace, Value
+from search_spaces import Constraint, SearchSpace, Value
 from search_spaces.space import Choices, Distribution, FloatRange, IntRange
+from strategies import find_method
 from strategies.lazy import torch
 
 
@@ -136,8 +137,15 @@ def stop_notes(spec: SweepSpec) -> Iterator[str]:
             yield f"no proven stop for {constraint.name}: {why} would prove it"
         elif quantity(constraint.metric).metric in METRICS:
             yield f"no proven stop for {constraint.name}: a later task may mend it"
-        else:
-            yield f"no proven stop for {constraint.name}: a cost is known at the end"
+        elif methods := _do_not_know(spec, constraint):
+            yield f"no proven stop for {constraint.name} with {', '.join(methods)}: it is known at the end"
+
+
+def _do_not_know(spec: SweepSpec, constraint: Constraint) -> list[str]:
+    """Return the searched methods that do not know a cost before training."""
+    searched = dict.fromkeys(cell.method for cell in spec.cells if cell.is_searched)
+    knows = constraint.metric in KNOWN_BEFORE and constraint.operator == "<="
+    return [method for method in searched if not (knows and find_method(method).knows_kept_bytes)]
 
 
 def expected_trials(cell_search: CellSearch) -> int:

@@ -233,10 +233,12 @@ def test_what_is_proven(limit: str, rule: str, seeds: dict[str, int], bound: flo
 
 def test_plan_says_which_limits_prove_nothing() -> None:
     limits = ["worst_forgetting_ever <= 0.1", "worst_forgetting <= 0.1", "kept_bytes <= 1000"]
-    assert list(stop_notes(spec_of(limits=limits, search={"stop": "proven", "limits_hold_for": "every_seed"}))) == [
+    strict = {"stop": "proven", "limits_hold_for": "every_seed"}
+    assert list(stop_notes(spec_of(limits=limits, search=strict, methods=["naive", "replay", "ewc"]))) == [
         "no proven stop for worst_forgetting <= 0.1: a later task may mend it",
-        "no proven stop for kept_bytes <= 1000: a cost is known at the end",
+        "no proven stop for kept_bytes <= 1000 with ewc: it is known at the end",
     ]
+    assert len(list(stop_notes(spec_of(limits=limits, search=strict)))) == 1, "replay knows what it keeps"
     assert list(stop_notes(spec_of(limits=limits[:1], search={"stop": "proven"}))) == [
         "no proven stop for worst_forgetting_ever <= 0.1: the mean over seeds must meet it, and other seeds may make "
         "up for one; limits_hold_for: every_seed would prove it"
