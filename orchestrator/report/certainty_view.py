@@ -45,7 +45,7 @@ def _stopped(cells: list[Shown]) -> Iterator[str]:
     if n_stopped:
         saved = sum(one.trials_saved for one in cells if one.n_stopped)
         work = "" if math.isnan(saved) else f", which spared the work of {saved:.1f}"
-        yield f"  stopped at a task boundary: {counted(n_stopped, 'trial')}{work}"
+        yield f"  stopped early by a rule: {counted(n_stopped, 'trial')}{work}"
     if n_controls:
         n_recovered = sum(one.n_recovered for one in cells)
         yield (

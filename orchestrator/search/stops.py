@@ -47,6 +47,8 @@ class Shown:
     @property
     def trials_saved(self) -> float:
         """Return what was not trained, in whole trials; NaN if it is not known how many tasks there are."""
+        if not self.tasks_trained:  # all were stopped before training
+            return float(self.n_stopped)
         return self.n_stopped - self.tasks_trained / self.n_tasks if self.n_tasks else math.nan
 
     def count(self, outcome: Outcome, rule: StopRule | None, spec: SweepSpec) -> None:
