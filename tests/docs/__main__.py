@@ -63,13 +63,13 @@ def main() -> int:
 
 
 def write_samples(page: str, outputs: dict[int, str]) -> None:
-    """Replace each sample of a page by what the block before it printed."""
-    path = ROOT / page
+    """Replace each sample of a page by what the block before it printed; it stays where that did not run."""
+    path, blocks = ROOT / page, blocks_of(page)
     lines = path.read_text(encoding="utf-8").splitlines()
-    for number, block in reversed(list(enumerate(blocks_of(page)))):
-        sources = [n for n in outputs if n < number]
-        if "output" in block.marks and sources:
-            sample = cut(outputs[max(sources)], block)
+    for number, block in reversed(list(enumerate(blocks))):
+        runs = [n for n in range(number) if "output" not in blocks[n].marks and "file" not in blocks[n].marks]
+        if "output" in block.marks and runs and runs[-1] in outputs:
+            sample = cut(outputs[runs[-1]], block)
             lines[block.line - 1 : block.line - 1 + len(block.text.splitlines())] = sample
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
