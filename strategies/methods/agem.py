@@ -11,7 +11,7 @@ from pydantic import Field
 
 from strategies.contract import Exclusive, Hyperparameters, Strategy, TaskData
 from strategies.lazy import torch
-from strategies.parts.buffers import BufferState, draw, offer_reservoir
+from strategies.parts.buffers import BufferState, buffer_bytes, draw, offer_reservoir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class Agem(Strategy):
     hyperparameter_class = AgemHyperparameters
     state_class = BufferState
     owns = Exclusive.GRADIENT_DIRECTION
+    knows_kept_bytes = True
+
+    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+        """Return the bytes of a full memory, or of all examples if there are fewer."""
+        return buffer_bytes(min(self.hyperparameters.buffer_size, n_examples), example_bytes)
 
     def adjust_gradients(self) -> None:
         """Project the gradient of all trained parameters; a missing gradient counts as zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 from orchestrator.trial.stopping import StopRule, StopTest, at_boundary
 from strategies.methods.replay import Replay
+
+MakeTrial = Callable[..., TrialSpec]
 
 # Row 0 is before training; column t is task t.
 R = np.array(
@@ -199,6 +202,14 @@ def test_what_replay_keeps_is_known_before_it_trains(spec: SweepSpec, digits: Da
     assert stopped.costs["train_seconds"] == 0
     assert stopped.reason.startswith("stopped before training: kept_bytes will be ")
     assert run(trial, digits, kept_rule(n * of_one)).status == "completed"
+
+
+@pytest.mark.parametrize("method", ["agem", "naive"])
+def test_others_that_know_say_what_they_keep(make_trial: MakeTrial, digits: Dataset, method: str) -> None:
+    """A trial fails if its method keeps other than it said."""
+    result = run(make_trial(method=method), digits, None)
+    assert result.status == "completed"
+    assert (result.costs["kept_bytes"] > 0) == (method == "agem")
 
 
 def test_what_is_known_before_counts_for_whole_trials_too(
