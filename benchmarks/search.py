@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -21,129 +20,20 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from benchmarks.record import TABLE, TEST, VALIDATION, spec_of
-from orchestrator.core.accuracy import compute_metrics
+from benchmarks.recorded_cells import LIMITED, METRICS, Recorded, read_table
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.evidence import RULES, Rules
 from orchestrator.search.race import chosen_of
 from orchestrator.search.suggestion import Outcome, PlannedTrial, Suggestion
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
-from search_spaces import Choices, Distribution
 
-METRICS = ("average", "worst_forgetting", "worst_forgetting_ever")
-LIMITED = "worst_forgetting"
 SHARES = {"tight": 0.15, "medium": 0.35, "loose": 0.60}
 """How hard a limit is -> share of the configurations that truly meet it."""
 
 _OF_BEFORE: dict[str, Any] = {"search": {"seeds": "all"}, "seeds": {"finals": 0}}
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A recorded cell.
-
-    Args:
-        name: `SCENARIO METHOD`.
-        configurations: hyper-parameters of each, C of them.
-        values: split -> metric -> (C, S) float64, NaN where a trial did not complete.
-        seconds: (C,) mean time of a trial.
-        boundaries: split -> metric -> (C, S, T) float64, of R cut after each task, NaN where it tells nothing.
-    """
-
-    name: str
-    configurations: list[dict[str, Any]]
-    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
-    seconds: NDArray[np.float64]
-    boundaries: Mapping[str, Mapping[str, NDArray[np.float64]]]
-
-    def truth(self, metric: str) -> NDArray[np.float64]:
-        """Return the mean of a metric over all test seeds (C,)."""
-        return self.values[TEST][metric].mean(axis=1)
-
-    def limit(self, share: float) -> float:
-        """Return the limit on the largest forgetting that a share of the configurations truly meets."""
-        known = np.sort(np.nan_to_num(self.truth(LIMITED), nan=np.inf))
-        n_met = max(round(share * len(known)), 1)
-        return float((known[n_met - 1] + known[min(n_met, len(known) - 1)]) / 2)
-
-    def space(self, default: Mapping[str, Distribution]) -> dict[str, Any]:
-        """Return what was recorded as a spec states it: the range or the choices of each hyper-parameter."""
-        found: dict[str, Any] = {}
-        for name, one in default.items():
-            values = sorted({values[name] for values in self.configurations if name in values})
-            if isinstance(one, Choices) and values:
-                found[name] = values
-            elif len(values) > 1 and not isinstance(one, Choices):
-                found[name] = {"low": values[0], "high": values[-1], "log": one.log}
-            elif values:
-                found[name] = values[0]
-        return found
-
-    def nearest(self, space: Mapping[str, Distribution], hyperparameters: Mapping[str, Any]) -> int:
-        """Return the configuration nearest to a suggestion, in the space scaled to a cube."""
-        place = _places(space, [hyperparameters])
-        return int(np.argmin(((self._cube(space) - place) ** 2).sum(axis=1)))
-
-    def _cube(self, space: Mapping[str, Distribution]) -> NDArray[np.float64]:
-        if "cube" not in self.__dict__:
-            object.__setattr__(self, "cube", _places(space, self.configurations))
-        cube: NDArray[np.float64] = self.__dict__["cube"]
-        return cube
-
-
-def _places(space: Mapping[str, Distribution], all_values: list[Any]) -> NDArray[np.float64]:
-    """Return where assignments lie in the space scaled to a cube (N, D); choices have an axis each."""
-    rows = []
-    for values in all_values:
-        row: list[float] = []
-        for name, one in space.items():
-            if isinstance(one, Choices):
-                row += [float(values[name] == choice) for choice in one.choices]
-            else:
-                scale = math.log if one.log else float
-                row.append((scale(values[name]) - scale(one.low)) / (scale(one.high) - scale(one.low)))
-        rows.append(row)
-    return np.array(rows)
-
-
-def read_table(path: Path) -> list[Recorded]:
-    """Return the cells of a recorded table."""
-    frame = pq.read_table(path).to_pandas()
-    cells = []
-    for (scenario, method), rows in frame.groupby(["scenario", "method"], observed=True):
-        first = rows.drop_duplicates("configuration").sort_values("configuration")
-        values, boundaries = {}, {}
-        for split, part in rows[rows["split"].isin([VALIDATION, TEST])].groupby("split", observed=True):
-            part = part.sort_values(["configuration", "seed"])
-            n_tasks = int(part["n_tasks"].max())
-            found = [
-                _metrics(np.asarray(one, dtype=float), n, n_tasks)
-                for one, n in zip(part["scores"], part["n_tasks"], strict=True)
-            ]
-            shape = len(first), -1
-            values[str(split)] = {m: np.array([one[-1][m] for one in found]).reshape(shape) for m in METRICS}
-            boundaries[str(split)] = {
-                m: np.array([[cut[m] for cut in one] for one in found]).reshape(*shape, len(found[0])) for m in METRICS
-            }
-        seconds = rows.groupby("configuration")["seconds"].mean().to_numpy(dtype=float)
-        cells.append(
-            Recorded(
-                f"{scenario} {method}", [json.loads(t) for t in first["hyperparameters"]], values, seconds, boundaries
-            )
-        )
-    return cells
-
-
-def _metrics(scores: NDArray[np.float64], n: int, n_tasks: int) -> list[dict[str, float]]:
-    """Return the metrics of R cut after each task; the last are those of all; NaN if the trial did not complete."""
-    if not n:
-        return [dict.fromkeys(METRICS, math.nan)] * n_tasks
-    whole = scores.reshape(n + 1, n)
-    return [compute_metrics(whole[: after + 2, : after + 1]) for after in range(n)]
 
 
 @dataclass(frozen=True)
@@ -248,7 +138,7 @@ class Replay:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         search = CellSearch(self.spec, self.cell, "", rules=self.way.rules)
         waiting = search.start()
-        met = self.recorded.truth(LIMITED) <= self.limit
+        met = self.recorded.met(self.limit)
         spent, reached, searched = 0.0, math.inf, list[tuple[bool, bool]]()
         while waiting:
             following: list[PlannedTrial] = []
@@ -260,17 +150,17 @@ class Replay:
                 if trial.spec.phase != "confirm":
                     searched.append((outcome.status == "stopped", bool(met[configuration])))
                 following += search.record(trial.spec.key, outcome)
-            if math.isinf(reached) and self._is_near(self._choice(search)):
+            choice = self._choice(search) if math.isinf(reached) else None
+            if choice is not None and self.recorded.is_near(self._of(choice), self.limit):
                 reached = spent
             waiting = following
         last = search.confirmed[-1] if search.confirmed else None
         recommended = self._of(last) if last is not None and search.is_confirmed(last) else None
         full = float(self.recorded.seconds.mean()) * len(self.spec.seeds.of("search"))
-        objective = self.recorded.truth("average")
         is_wrong = recommended is not None and not bool(met[recommended])
         regret = math.nan
         if recommended is not None and not is_wrong:
-            regret = float(objective[met].max() - objective[recommended])
+            regret = self.recorded.regret(recommended, self.limit)
         return Ended(
             recommended,
             is_wrong,
@@ -291,13 +181,6 @@ class Replay:
             return search.best_feasible()
         found = chosen_of(self.spec, search.suggestions, search.evidence, self.way.rules)
         return found[0] if found else None
-
-    def _is_near(self, suggestion: Suggestion | None) -> bool:
-        if suggestion is None:
-            return False
-        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
-        met, place = truth <= self.limit, self._of(suggestion)
-        return bool(met[place]) and bool(objective[place] >= 0.95 * objective[met].max())
 
     def _of(self, suggestion: Suggestion) -> int:
         if suggestion.number not in self._configuration:

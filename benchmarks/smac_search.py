@@ -11,7 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import LIMITED, TEST, VALIDATION, Ended, Replay
+from benchmarks.record import TEST, VALIDATION
+from benchmarks.recorded_cells import LIMITED
+from benchmarks.search import Ended, Replay
 from search_spaces import Distribution, IntRange
 from search_spaces.space import Choices
 
@@ -51,18 +53,18 @@ class SmacReplay(Replay):
             )  # fmt: skip
             incumbent = search.optimize()
             history = [(item.config_ids, item.trial) for item in search.intensifier.trajectory]
-            near = [trial for ids, trial in history if ids and self._is_near_at(search.runhistory.get_config(ids[0]))]
+            chosen = [(t, self._nearest(search.runhistory.get_config(ids[0]))) for ids, t in history if ids]
+        near = [trial for trial, place in chosen if self.recorded.is_near(place, self.limit)]
         return self._ended(self._nearest(incumbent), spent, spent[min(near[0], n_trials)] if near else float("inf"))
 
     def _ended(self, place: int, spent: list[float], reached: float) -> Ended:
-        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
         rows = [self._row[seed] for seed in self.spec.seeds.of("confirm")]
         measured = self.recorded.values[TEST][LIMITED][place, rows].mean()
         total = spent[-1] + len(rows) * float(self.recorded.seconds[place])
-        met = truth <= self.limit
+        met = self.recorded.met(self.limit)
         is_given = bool(measured <= self.limit)
         is_wrong = is_given and not bool(met[place])
-        regret = float(objective[met].max() - objective[place]) if is_given and not is_wrong else float("nan")
+        regret = self.recorded.regret(place, self.limit) if is_given and not is_wrong else float("nan")
         full = float(self.recorded.seconds.mean()) * len(self.spec.seeds.of("search"))
         n_trials = len(spent) - 1
         return Ended(
@@ -73,11 +75,6 @@ class SmacReplay(Replay):
     def _nearest(self, config: Any) -> int:
         values = {name: _plain(value) for name, value in dict(config).items()}
         return self.recorded.nearest(self.cell.space.distributions, values)
-
-    def _is_near_at(self, config: Any) -> bool:
-        truth, objective = self.recorded.truth(LIMITED), self.recorded.truth("average")
-        met, place = truth <= self.limit, self._nearest(config)
-        return bool(met[place]) and bool(objective[place] >= 0.95 * objective[met].max())
 
     def _space(self) -> Any:
         space = importlib.import_module("ConfigSpace")

@@ -189,8 +189,7 @@ class CellSearch:
         """Return the next round of the finals, or the first trials of the confirm phase."""
         self._stage = "finals"
         if self.spec.seeds.of("finals") and len(self.confirmed) < n_confirmable(self.spec, self.rules):
-            known = ({suggestion.number for suggestion in some} for some in (self.finalists, self.confirmed))
-            entered, tried = known
+            entered, tried = {s.number for s in self.finalists}, {s.number for s in self.confirmed}
             found = entrants(self.spec, self.suggestions, entered, tried, self.evidence, self.rules)
             self.finalists += [s for s in found if s.number not in entered]
             if found:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from orchestrator.search.probability import Pool, probability_below, probability_of_both, probability_of_one
+from orchestrator.search.probability import Pool, probability_below, probability_of_both
 from orchestrator.search.suggestion import Suggestion, known_values, rank
 from orchestrator.spec.fields import Chance
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -104,12 +104,14 @@ class Evidence:
     def _now(self) -> Reals:
         """Return `feasibility` of every suggestion so far, (S,)."""
         if self._known is None:
-            sums = zip(self._squares[:, : self._n_rows].tolist(), self._n_free.sum(axis=1).tolist(), strict=True)
+            rows = slice(self._n_rows)
+            sums = zip(self._squares[:, rows].tolist(), self._n_free.sum(axis=1).tolist(), strict=True)
             self._pools = [Pool(math.fsum(squares), n_free) for squares, n_free in sums]
             found = np.where(self._n > 0, 1.0, math.nan)
             with np.errstate(invalid="ignore", divide="ignore"):
                 for index in range(len(self._spec.constraints)):
-                    found[: self._n_rows] *= self._meeting(index)
+                    of_limit = (self._means, self._squares, self._worst)
+                    found[rows] *= self._meeting(index, self._n[rows], *(one[index, rows] for one in of_limit))
             found[self._has_failed] = 0.0
             self._known = found
         return self._known
@@ -123,11 +125,18 @@ class Evidence:
         """
         return float(self._now()[suggestion.number])
 
-    def _meeting(self, index: int) -> Reals:
-        """Return the probability (R,) that each of the first suggestions meets a limit; `of_limit` says so of one."""
-        first, rule, pool = slice(self._n_rows), self._spec.search.limits_hold_for, self._pools[index]
-        n, means = self._n[first], self._means[index, first]
-        spread, n_free = pool.spreads(self._squares[index, first], n)
+    def _meeting(self, index: int, n: Reals, means: Reals, squares: Reals, worst: Reals) -> Reals:
+        """Return the probability (R,) that each of R suggestions meets a limit.
+
+        Args:
+            index: the limit.
+            n: on how many seeds each was measured, (R,).
+            means: mean violation, (R,).
+            squares: sum of squared differences from it, (R,).
+            worst: largest violation, (R,).
+        """
+        rule = self._spec.search.limits_hold_for
+        spread, n_free = self._pools[index].spreads(squares, n)
         variance = 1 / n + (self._transfer**2 if rule == "mean" else 1.0)
         below = stdtr(n_free, -means / (spread * np.sqrt(variance)))
         below = np.where(spread == 0, (means <= 0).astype(float), below)
@@ -138,20 +147,14 @@ class Evidence:
         if isinstance(rule, Chance):
             wanted = rule.probability
             return np.where(below <= wanted, 0.5 * below / wanted, 1 - 0.5 * (1 - below) / (1 - wanted))
-        return np.where(self._worst[index, first] > 0, 0.0, below ** len(self._spec.seeds.of("confirm")))
+        return np.where(worst > 0, 0.0, below ** len(self._spec.seeds.of("confirm")))
 
     def of_limit(self, index: int, violations: list[float]) -> float:
         """Return the probability that a limit is met by a suggestion with these violations, one a seed."""
         self._now()
-        rule, pool = self._spec.search.limits_hold_for, self._pools[index]
-        if rule == "mean":
-            return probability_below(violations, pool, self._transfer)
-        if rule == "every_seed" and max(violations) > 0:
-            return 0.0
-        one = probability_of_one(violations, pool)
-        if isinstance(rule, Chance):
-            return _past(one, rule.probability)
-        return one ** len(self._spec.seeds.of("confirm"))
+        facts = len(violations), fmean(violations), Pool.of(violations).squares, max(violations)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(self._meeting(index, *(np.array([fact], dtype=float) for fact in facts))[0])
 
     def best(self) -> int | None:
         """Return the number of the best of what rather meets the limits than not, the first of equals."""
@@ -225,8 +228,3 @@ class Evidence:
         self._now()
         doubled = Pool(2 * self._pools[-1].squares, self._pools[-1].n_free)  # of a difference of two
         return probability_below(differences, doubled)
-
-
-def _past(probability: float, wanted: float) -> float:
-    """Return 0.5 where a probability is just what is wanted, 0 for 0 and 1 for 1, and straight lines between."""
-    return 0.5 * probability / wanted if probability <= wanted else 1 - 0.5 * (1 - probability) / (1 - wanted)

@@ -77,14 +77,9 @@ def probability_below(values: Sequence[float], pool: Pool, transfer: float = 0.0
         pool: the spread of the cell.
         transfer: how far the mean may lie elsewhere on other data, in standard deviations of one seed.
     """
-    return _by_student(values, pool, 1 / len(values) + transfer**2)
-
-
-def _by_student(values: Sequence[float], pool: Pool, variance: float) -> float:
-    """Return the probability of 0 or less around the mean of seeds; `variance` is in those of one seed."""
     if not all(map(math.isfinite, values)):
         return 0.0
-    return _below(fmean(values), *pool.spread(values), variance)
+    return _below(fmean(values), *pool.spread(values), 1 / len(values) + transfer**2)
 
 
 def _below(mean: float, spread: float, n_free: float, variance: float) -> float:
@@ -115,11 +110,6 @@ def probability_of_both(values: Sequence[float], elsewhere: Sequence[float], poo
     precisions = len(values), 1 / (1 / len(elsewhere) + transfer**2)
     mean = (precisions[0] * fmean(values) + precisions[1] * fmean(elsewhere)) / sum(precisions)
     return _below(mean, spread, n_free - 1, 1 / sum(precisions))
-
-
-def probability_of_one(values: Sequence[float], pool: Pool) -> float:
-    """Return the probability that a single further seed gives 0 or less; as `probability_below` otherwise."""
-    return _by_student(values, pool, 1 + 1 / len(values))
 
 
 def predictive_bound(values: Sequence[float], probability: float) -> float:
