@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 
 from orchestrator.search.probability import Pool, probability_below, probability_of_both
 from orchestrator.search.suggestion import Suggestion, known_values, rank
-from orchestrator.spec.fields import Chance
+from orchestrator.spec.fields import MOST_CONFIRMED, Chance
 from orchestrator.spec.sweep_spec import SweepSpec
 
 Reals = NDArray[np.float64]
@@ -47,7 +47,7 @@ class Rules:
     sure: float = 0.95
     lost: float = 0.1
     least: float = 0.2
-    n_confirmed: int = 10
+    n_confirmed: int = MOST_CONFIRMED
     confirmed: float = 0.85
     unlikely: float = 0.2
     more: int = 5

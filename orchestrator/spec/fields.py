@@ -20,6 +20,9 @@ FIRST_FINALS_SEED = 2000
 FIRST_MORE_SEED = 3000
 """Counted further test seeds start here."""
 
+MOST_CONFIRMED = 10
+"""Suggestions of a cell that may be measured on the test split, one after the other."""
+
 
 class Frozen(BaseModel):
     """Base of a spec's parts: frozen, no unknown fields, finite numbers."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.metrics import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
-from orchestrator.spec.fields import Request, SearchSettings, Seeds
+from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
 from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
 from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
@@ -266,10 +266,12 @@ def _trials(spec: SweepSpec) -> Iterator[str]:
     n_seeds, n_finals, n_confirm = (len(spec.seeds.of(phase)) for phase in PHASES)
     n_searched = sum(cell.is_searched for cell in spec.cells)
     n_at_once = n_searched * min(spec.search.batch, spec.search.suggestions) * n_seeds
-    n_searching = n_searched * (spec.search.suggestions * n_seeds + spec.search.finalists * n_finals)
-    n_rest = (len(spec.cells) - n_searched) * n_seeds + len(spec.cells) * n_confirm
-    if n_searching + n_rest > MOST_TRIALS:
-        yield _too_many("search.suggestions", n_searching + n_rest, MOST_TRIALS, "trials in the sweep")
+    n_tried, n_more = (MOST_CONFIRMED, len(spec.seeds.more)) if n_finals else (1, 0)
+    n_chosen = n_tried * (n_finals + n_confirm + n_more)
+    n_rest = (len(spec.cells) - n_searched) * (n_seeds + n_confirm)
+    n_in_all = n_searched * (spec.search.suggestions * n_seeds + n_chosen) + n_rest
+    if n_in_all > MOST_TRIALS:
+        yield _too_many("search.suggestions", n_in_all, MOST_TRIALS, "trials in the sweep")
     if n_at_once + n_rest > MOST_TRIALS_AT_ONCE:
         yield _too_many("search.batch", n_at_once + n_rest, MOST_TRIALS_AT_ONCE, "trials before any result")
 

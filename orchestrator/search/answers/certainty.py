@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy import stats
+from scipy.special import betaincinv, nctdtr, stdtr, stdtrit
 
 LEVEL = 0.95
 """Of intervals and bounds."""
@@ -43,7 +43,7 @@ class Spread:
         n, std = len(self.values), self.std
         if math.isnan(std):
             return math.nan, math.nan
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * std / math.sqrt(n)
+        half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * std / math.sqrt(n)
         return self.mean - half, self.mean + half
 
 
@@ -80,11 +80,16 @@ def assurance(margins: Sequence[float]) -> Assurance:
     elif over.std == 0:
         probability = float(over.mean >= 0)
     else:
-        probability = float(stats.t.cdf(over.mean / (over.std * math.sqrt(1 + 1 / n)), n - 1))
-    at_least = float(stats.beta.ppf(1 - LEVEL, n_met, n - n_met + 1)) if n_met else 0.0
+        probability = float(stdtr(n - 1, over.mean / (over.std * math.sqrt(1 + 1 / n))))
+    at_least = float(betaincinv(n_met, n - n_met + 1, 1 - LEVEL)) if n_met else 0.0
     is_testable = n >= 3 and not math.isnan(over.std) and over.std > 1e-12 * max(map(abs, margins))
-    looks_normal = bool(stats.shapiro(margins).pvalue >= 1 - LEVEL) if is_testable else None
-    return Assurance(n_met, n, probability, at_least, looks_normal)
+    return Assurance(n_met, n, probability, at_least, _looks_normal(margins) if is_testable else None)
+
+
+def _looks_normal(values: Sequence[float]) -> bool:
+    from scipy.stats import shapiro  # importing it takes half a second, which most commands need not spend
+
+    return bool(shapiro(values).pvalue >= 1 - LEVEL)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ def _p_value(differences: Sequence[float]) -> float:
         return math.nan
     if over.std == 0:
         return 0.0 if over.mean else 1.0
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    t = over.mean / (over.std / math.sqrt(len(differences)))
+    return 2.0 * float(stdtr(len(differences) - 1, -abs(t)))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -173,5 +179,5 @@ def n_more_seeds(differences: Sequence[float]) -> int | None:
 
 def _power(effect: float, n: int) -> float:
     """Return the power of a two-sided one-sample t test at 5 % with `n` seeds and an effect in standard deviations."""
-    bound = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return float(stats.nct.sf(bound, n - 1, effect * math.sqrt(n)))
+    bound = float(stdtrit(n - 1, (1 + LEVEL) / 2))
+    return 1.0 - float(nctdtr(n - 1, effect * math.sqrt(n), bound))
