@@ -409,7 +409,8 @@ def python_page() -> str:
     parts += [_directive("autofunction", f"orchestrator.{name}") for name in functions]
     parts += [_autoclass(f"orchestrator.{name}", getattr(orchestrator, name)) for name in classes]
     parts += ["## strategies", "What [a method of your own](../your-own-method.md) is written against."]
-    parts += [_directive("autoclass", f"strategies.{name}", ":members:") for name in ("Strategy", "TaskData", "Batch")]
+    contract = ("Strategy", "TaskData", "Batch", "StreamSizes")
+    parts += [_directive("autoclass", f"strategies.{name}", ":members:") for name in contract]
     parts += ["## orchestrator.conformance", _directive("autoclass", "orchestrator.conformance.MethodConformance")]
     return "\n\n".join(parts) + "\n"
 

@@ -14,6 +14,7 @@ from strategies.contract import (
     Hyperparameters,
     NoHyperparameters,
     Strategy,
+    StreamSizes,
     TaskData,
     TrialDivergedError,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "NoHyperparameters",
     "OutputLayout",
     "Strategy",
+    "StreamSizes",
     "TaskData",
     "TrainingSettings",
     "TrialDivergedError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -107,6 +108,31 @@ class TaskData:
             yield self.take(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamSizes:
+    """How many training examples a stream has, known before any of them is made.
+
+    Args:
+        n_examples: of each task, (T,).
+        n_by_output: of each output, all tasks together, (n_outputs,).
+        example_shape: shape of the inputs of one example, S.
+    """
+
+    n_examples: tuple[int, ...]
+    n_by_output: tuple[int, ...]
+    example_shape: tuple[int, ...]
+
+    @property
+    def n_in_all(self) -> int:
+        """Return the number of examples of all tasks."""
+        return sum(self.n_examples)
+
+    @property
+    def example_bytes(self) -> int:
+        """Return the bytes of the inputs of one example, float32."""
+        return 4 * math.prod(self.example_shape)
+
+
 class Hyperparameters(BaseModel):
     """Base class of hyper-parameters: frozen, with ranges that are checked on construction."""
 
@@ -163,7 +189,7 @@ class Strategy:
     never_forgets: ClassVar[bool] = False
     """Whether the logits of a task stay bit-identical after later tasks; the conformance suite tests it."""
     knows_kept_bytes: ClassVar[bool] = False
-    """Whether `bytes_to_keep` tells before training what `kept_bytes` will be; else the trial fails."""
+    """Whether `bytes_to_keep` tells before training what `kept_bytes` will be; the trial fails if it is wrong."""
     owns: ClassVar[Exclusive | None] = None
     """What only this part of a combination may set."""
     alone: ClassVar[str] = ""
@@ -221,12 +247,11 @@ class Strategy:
         """Return the memory of the method in bytes: buffers, importances, masks; not the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))
 
-    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
-        """Return what `kept_bytes` will be after the last task; asked before the first, where `knows_kept_bytes`.
+    def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
+        """Return what `kept_bytes` will be after the last task, or None if this network does not let it tell.
 
-        Args:
-            n_examples: training examples of all tasks, each counted once a task.
-            example_bytes: of the inputs of one example.
+        Asked where `knows_kept_bytes`: before the first task, and again when a trial that was stopped goes on. The
+        answer must be the same then: it follows from hyper-parameters, settings, network, layout and sizes alone.
         """
         raise NotImplementedError
 

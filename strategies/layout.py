@@ -40,6 +40,11 @@ class OutputLayout:
         """Return the number of outputs after the last task."""
         return max(stop for _, stop in self.ranges)
 
+    @property
+    def n_heads(self) -> int:
+        """Return the number of heads after the last task."""
+        return 1 if self.incremental_type == "domain" else self.n_tasks
+
     def head_of(self, task: int) -> int:
         """Return the index of the head with the outputs of `task`."""
         return 0 if self.incremental_type == "domain" else task

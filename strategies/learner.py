@@ -77,7 +77,7 @@ class Learner:
         self._given_weights = given_weights(settings, class_names, device)
         self._renew_weights()
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
-            self._grow(len(set(self.layout.ranges)))
+            self.network.add_heads(self.layout.n_heads, device, generators.fresh)
         self.strategies = [strategy(self, hyperparameters) for strategy, hyperparameters in methods]
         self._progress: Progress | None = None
         self.in_last_pass = False
@@ -116,7 +116,7 @@ class Learner:
         resumed = self._progress is not None
         if not resumed:
             self.n_seen = task.index + 1
-            self._grow(self.layout.head_of(task.index) + 1)
+            self.network.add_heads(self.layout.head_of(task.index) + 1, self.device, self.generators.fresh)
             self._class_counts += torch.bincount(task.labels.cpu(), minlength=len(self._class_counts))
             self._renew_weights()
             for strategy in self.strategies:
@@ -265,10 +265,14 @@ class Learner:
 
     def start_from_scratch(self) -> None:
         """Replace the network by the untrained one that the trial began with, and give it as many heads."""
-        n_heads = len(self.network.heads)
-        self.network = self._build().to(self.device)
-        self.network.add_heads(n_heads, self.device, self.generators.fresh)
+        self.network = self.untrained(len(self.network.heads)).to(self.device)
         self.optimizer = None
+
+    def untrained(self, n_heads: int) -> Network:
+        """Return the untrained network that the trial began with, on the CPU."""
+        network = self._build()
+        network.add_heads(n_heads, torch.device("cpu"), self.generators.fresh)
+        return network
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that must survive a restart, which loads with `weights_only=True`.
@@ -295,7 +299,7 @@ class Learner:
         self._renew_weights()
         for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(strategy_state)
-        self._grow(state["n_heads"])
+        self.network.add_heads(state["n_heads"], self.device, self.generators.fresh)
         self.network.load_state_dict(state["network"])
         if state["optimizer"] is not None:
             self.reset_optimizer()
@@ -320,9 +324,6 @@ class Learner:
         for parameter in self.optimizer.param_groups[0]["params"] if old and keep_state else ():
             if old is not None and parameter in old.state:
                 self.optimizer.state[parameter] = old.state[parameter]
-
-    def _grow(self, n_heads: int) -> None:
-        self.network.add_heads(n_heads, self.device, self.generators.fresh)
 
     def _filling(self, seam: str) -> list[Strategy]:
         return [s for s in self.strategies if getattr(type(s), seam) is not getattr(Strategy, seam)]

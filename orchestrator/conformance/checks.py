@@ -29,7 +29,7 @@ from orchestrator.streams.sources.builtin import load_dataset
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
 from search_spaces import default_space, sample
-from strategies import Method, TaskData, find_method
+from strategies import Learner, Method, TaskData, TrialDivergedError, find_method
 
 STOPS_INSIDE = ((0, 2), (1, 1), (1, 4), (2, 3), (2, 6))
 """(task, steps taken): inside a pass, after a first step, in a second pass, between two passes, before `end_task`."""
@@ -129,6 +129,32 @@ def its_state_is_plain(case: Case) -> None:
         _assert_equal(through_a_file(strategy.state_dict()), strategy.state_dict(), "the state changes in a file")
         assert json.loads(json.dumps(strategy.report())) == strategy.report(), "the report is not plain JSON"
         assert strategy.kept_bytes() >= 0, "the memory is negative"
+
+
+def it_keeps_what_it_said(case: Case) -> None:
+    """What it keeps after the last task is what it said before the first; a run that was stopped says the same.
+
+    At the case's hyper-parameters and at suggestions of the default search space, which may diverge; with whole passes
+    over a task and with one step a task.
+    """
+    suggestions = sample(default_space(find_method(case.method)), 3, seed=0)
+    for own in ({}, *suggestions):
+        for training in ({}, {"iterations": 1}):
+            one = case.with_(training, own)
+            said = _bytes_to_keep(one.learner(), one)
+            try:
+                learner = one.learned()
+            except TrialDivergedError:
+                continue
+            kept = [strategy.kept_bytes() for strategy in learner.strategies]
+            assert said == kept, f"keeps {kept} bytes and said {said}, {own} {training}"
+            resumed = one.learner()
+            resumed.load_state_dict(through_a_file(learner.state_dict()))
+            assert _bytes_to_keep(resumed, one) == said, f"says another number of bytes after a stop, {own}"
+
+
+def _bytes_to_keep(learner: Learner, case: Case) -> list[int | None]:
+    return [strategy.bytes_to_keep(case.sizes) for strategy in learner.strategies]
 
 
 def strength_zero_is_naive(case: Case) -> None:

@@ -96,6 +96,7 @@ CHECKS: tuple[Check, ...] = (
     Check(checks.a_stop_inside_a_task_changes_nothing, trainings=("sgd", "adam-kept")),
     Check(checks.the_start_of_a_task_changes_no_answer, lambda method: not method.is_reference),  # joint starts anew
     Check(checks.its_state_is_plain, _keeps_or_reports),
+    Check(checks.it_keeps_what_it_said, lambda method: method.knows_kept_bytes, trainings=("sgd", "adam-all")),
     Check(checks.strength_zero_is_naive, _can_be_naive, trainings=("sgd", "adam-all")),
     Check(checks.is_not_naive, lambda method: method.name != "naive"),
     Check(family_checks.its_buffer_stays_within_capacity, _has_buffer_size),

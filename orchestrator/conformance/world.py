@@ -13,7 +13,16 @@ from torch import Tensor
 
 from orchestrator.models.building import build_network
 from orchestrator.models.settings import ModelSettings
-from strategies import Generators, IncrementalType, Learner, OutputLayout, TaskData, TrainingSettings, find_method
+from strategies import (
+    Generators,
+    IncrementalType,
+    Learner,
+    OutputLayout,
+    StreamSizes,
+    TaskData,
+    TrainingSettings,
+    find_method,
+)
 
 N_TASKS = 3
 WIDTH = 2
@@ -71,6 +80,13 @@ class Case:
         """Return the outputs of the tasks."""
         first = [0 if self.kind == "domain" else WIDTH * task for task in range(N_TASKS)]
         return OutputLayout(self.kind, tuple((start, start + WIDTH) for start in first))
+
+    @property
+    def sizes(self) -> StreamSizes:
+        """Return how many examples the tasks have."""
+        labels = [self.task(index).labels for index in range(N_TASKS)]
+        by_output = torch.bincount(torch.cat(labels), minlength=self.layout.n_outputs).tolist()
+        return StreamSizes(tuple(map(len, labels)), tuple(by_output), self.input_shape)
 
     @cached_property
     def outcome(self) -> Outcome:

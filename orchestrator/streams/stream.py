@@ -15,7 +15,7 @@ from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import Family, StreamSettings, family_of, number_of_tasks
 from orchestrator.streams.transforms import Noise, Part, Permutation, Rotation, change_of, rotate
-from strategies import IncrementalType, OutputLayout, TaskData
+from strategies import IncrementalType, OutputLayout, StreamSizes, TaskData
 from strategies.seeds import derive_seed
 
 _ROWS_AT_ONCE = 8192
@@ -60,11 +60,20 @@ class Stream:
         data = self._data
         return self._make(task, data.train_inputs, data.train_labels, data.train_tasks, "train")
 
-    def n_train(self, task: int) -> int:
-        """Return the number of training examples of `task`, without making them."""
-        data, classes = self._data, self._classes[task]
-        rows = np.isin(data.train_labels, classes)
-        return int((rows if data.train_tasks is None else rows & (data.train_tasks == task)).sum())
+    def sizes(self) -> StreamSizes:
+        """Return how many training examples there are, without making them."""
+        labels, tasks, n_classes = self._data.train_labels, self._data.train_tasks, self._data.facts.n_classes
+        if tasks is None:
+            counts = np.broadcast_to(np.bincount(labels, minlength=n_classes), (self.n_tasks, n_classes))
+        else:
+            counts = np.bincount(tasks * n_classes + labels, minlength=self.n_tasks * n_classes).reshape(-1, n_classes)
+        by_output = np.zeros(self.layout.n_outputs, dtype=np.int64)
+        n_examples: list[int] = []
+        for task, classes in enumerate(self._classes):
+            own, first = counts[task][classes], self.layout.ranges[task][0]
+            by_output[first : first + len(classes)] += own
+            n_examples.append(int(own.sum()))
+        return StreamSizes(tuple(n_examples), tuple(by_output.tolist()), self.input_shape)
 
     def evaluation(self, task: int) -> TaskData:
         """Return the held-out examples of `task`, in the form of `train`."""

@@ -143,9 +143,9 @@ class _Protocol:
         """Return what the method will keep after the last task, NaN if it does not know."""
         if not all(strategy.knows_kept_bytes for strategy in self.learner.strategies):
             return math.nan
-        n_examples = sum(map(self.stream.n_train, range(self.stream.n_tasks)))
-        of_one = 4 * math.prod(self.stream.input_shape)  # float32
-        return float(sum(strategy.bytes_to_keep(n_examples, of_one) for strategy in self.learner.strategies))
+        sizes = self.stream.sizes()
+        found = [strategy.bytes_to_keep(sizes) for strategy in self.learner.strategies]
+        return float(sum(math.nan if n_bytes is None else n_bytes for n_bytes in found))
 
     def _stops(self, stop: StopRule | None, after: int) -> str:
         """Return why a rule stops the trial after a task; empty if it does not."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from strategies.contract import Exclusive, Hyperparameters, Strategy, TaskData
+from strategies.contract import Exclusive, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import torch
 from strategies.parts.buffers import BufferState, buffer_bytes, draw, offer_reservoir
 
@@ -40,9 +40,9 @@ class Agem(Strategy):
     owns = Exclusive.GRADIENT_DIRECTION
     knows_kept_bytes = True
 
-    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a full memory, or of all examples if there are fewer."""
-        return buffer_bytes(min(self.hyperparameters.buffer_size, n_examples), example_bytes)
+        return buffer_bytes(min(self.hyperparameters.buffer_size, sizes.n_in_all), sizes.example_bytes)
 
     def adjust_gradients(self) -> None:
         """Project the gradient of all trained parameters; a missing gradient counts as zero."""

@@ -5,15 +5,16 @@ Source: Buzzega et al. 2020, arXiv 2004.07211, Algorithms 1 (DER) and 2 (DER++),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import no_grad, torch
-from strategies.parts.buffers import BufferState, n_remembered, put, reservoir_slots, write
+from strategies.parts.buffers import BufferState, buffer_bytes, n_remembered, put, reservoir_slots, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,7 @@ class Der(Strategy):
     paper = "Buzzega et al. 2020, arXiv 2004.07211"
     hyperparameter_class = DerHyperparameters
     state_class = DerState
+    knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}
     n_draws: ClassVar[int] = 1
 
@@ -92,6 +94,17 @@ class Der(Strategy):
         super().__init__(learner, hyperparameters)
         self._columns = torch.arange(learner.layout.n_outputs, device=learner.device)
         self._bounds = torch.tensor(_competing(learner, self._fills), device=learner.device)
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of a full buffer with a logit for every output, or of all examples if there are fewer.
+
+        A task that takes too few steps for one pass offers only the examples of these steps.
+        """
+        settings = self.learner.settings
+        most = math.inf if settings.iterations is None else settings.iterations * settings.batch_size
+        n_offered = sum(int(min(n, most)) for n in sizes.n_examples)
+        n = min(self.hyperparameters.buffer_size, n_offered)
+        return buffer_bytes(n, sizes.example_bytes + 4 * len(self._columns))
 
     @property
     def _fills(self) -> bool:

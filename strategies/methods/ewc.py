@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from strategies.contract import Hyperparameters, TaskData
+from strategies.contract import Hyperparameters, StreamSizes, TaskData
 from strategies.parts.importance import FisherKind, fisher_diagonal
-from strategies.parts.quadratic import QuadraticStrategy, merge_anchor
+from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold, merge_anchor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,11 @@ class Ewc(QuadraticStrategy):
     summary = "pulls parameters towards past values, weighted by their Fisher information"
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
     hyperparameter_class = EwcHyperparameters
+    knows_kept_bytes = True
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
+        """Return the bytes of one Fisher and one anchor, in either variant; both are measured even if λ is 0."""
+        return bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
 
     def strength(self) -> float:
         """Return λ d^(n - 1) after n consolidated tasks, d being the decay."""

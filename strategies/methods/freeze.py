@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.contract import Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.layout import IncrementalType
 from strategies.lazy import nn
 
@@ -36,11 +36,16 @@ class Freeze(Strategy):
     summary = "stops training the first layers after the first task"
     paper = "Yosinski et al. 2014, arXiv 1411.1792"
     hyperparameter_class = FreezeHyperparameters
+    knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"frozen_layers": 0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "known to forget: the one head still changes with every task",
         "class": "known to sit at the naive level: nothing separates classes of different tasks",
     }
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return 0: nothing is kept."""
+        return 0
 
     def prepare(self, task: TaskData) -> None:
         """Freeze the first layers from task 1 on. The optimizer is built after this."""

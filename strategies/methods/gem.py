@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from strategies.contract import Batch, Exclusive, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Exclusive, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import nn, np, torch
 
 if TYPE_CHECKING:
@@ -63,10 +63,16 @@ class Gem(Strategy):
     hyperparameter_class = GemHyperparameters
     state_class = GemState
     owns = Exclusive.GRADIENT_DIRECTION
+    knows_kept_bytes = True
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._rows: _GradientRows | None = None
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of each task's share, or of the whole task if that is smaller: inputs and label."""
+        n = sum(min(self._share(task), n_own) for task, n_own in enumerate(sizes.n_examples))
+        return n * (sizes.example_bytes + 8)
 
     def prepare(self, task: TaskData) -> None:
         """Let the next step allocate the gradients, since the trained parameters are known only then."""
@@ -91,14 +97,17 @@ class Gem(Strategy):
     def end_task(self, task: TaskData) -> None:
         """Keep a uniform sample of the task: buffer_size / T examples, rounded up for the first tasks if need be."""
         self._rows = None  # another part may train after this
-        share, rest = divmod(self.hyperparameters.buffer_size, self.learner.n_tasks)
-        n = min(share + (task.index < rest), len(task))
+        n = min(self._share(task.index), len(task))
         if n == 0:
             return
         rows = torch.randperm(len(task), generator=self.learner.generators["gem/memory"])[:n].to(self.learner.device)
         self.state.inputs.append(task.inputs[rows])
         self.state.labels.append(task.labels[rows])
         self.state.tasks.append(task.index)
+
+    def _share(self, task: int) -> int:
+        share, rest = divmod(int(self.hyperparameters.buffer_size), self.learner.n_tasks)
+        return share + (task < rest)
 
     def _memory(self, index: int) -> Batch:
         """Return a past task's examples for this step: a draw without replacement, or all."""

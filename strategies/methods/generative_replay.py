@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from strategies.contract import Batch, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.contract import Batch, Hyperparameters, Strategy, StreamSizes, TaskData, TrialDivergedError
 from strategies.lazy import no_grad, torch
 from strategies.parts.buffers import n_remembered
 
@@ -84,11 +84,21 @@ class GenerativeReplay(Strategy):
     paper = "Shin et al. 2017, arXiv 1705.08690; generator: Kingma & Welling 2014, arXiv 1312.6114"
     hyperparameter_class = GenerativeReplayHyperparameters
     state_class = GenerativeReplayState
+    knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._pool: Tensor | None = None
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of the generator and of its channels' ranges, 0 if it is never sampled."""
+        if self.n_generated == 0 or self.learner.n_tasks == 1:
+            return 0
+        from strategies.parts.vae import n_parameters
+
+        own, shape = self.hyperparameters, sizes.example_shape
+        return 4 * n_parameters(math.prod(shape), own.hidden_size, own.latent_size) + 2 * 4 * shape[0]
 
     @property
     def n_generated(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import F, no_grad, torch
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Icarl(Strategy):
     paper = "Rebuffi et al. 2017, arXiv 1611.07725"
     hyperparameter_class = IcarlHyperparameters
     state_class = IcarlState
+    knows_kept_bytes = True
     alone = "it has its own loss and its own classifier, which other parts cannot add to"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
@@ -76,6 +77,13 @@ class Icarl(Strategy):
                 f"icarl.buffer_size: expected at least one exemplar for each of the {n_classes} classes, got {size}; "
                 "raise it"
             )
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of each class's exemplars after the last task, and of a mean for every output."""
+        n_outputs = self.learner.layout.n_outputs
+        size = int(self.hyperparameters.buffer_size) // n_outputs
+        n = sum(min(size, n_own) for n_own in sizes.n_by_output)
+        return n * sizes.example_bytes + 4 * n_outputs * self.learner.network.n_features
 
     @no_grad
     def begin_task(self, task: TaskData) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from strategies.contract import Strategy, TaskData
+from strategies.contract import Strategy, StreamSizes, TaskData
 from strategies.lazy import torch
 
 
@@ -26,6 +26,7 @@ class Joint(Strategy):
     summary = "trains from scratch on all tasks so far, with the same epochs; the ceiling"
     state_class = JointState
     is_reference = True
+    knows_kept_bytes = True
     alone = "it forgets nothing, since it trains on all tasks again"
 
     def begin_task(self, task: TaskData) -> None:
@@ -44,6 +45,10 @@ class Joint(Strategy):
             torch.cat([data.labels for data in tasks]),
             torch.cat(ids) if len(tasks) > 1 else task.index,
         )
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of all tasks but the last: inputs and label."""
+        return sum(sizes.n_examples[:-1]) * (sizes.example_bytes + 8)
 
     def kept_bytes(self) -> int:
         """Return the bytes of the training data of all past tasks, which must stay available."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import F, torch
 
 if TYPE_CHECKING:
@@ -80,10 +80,15 @@ class Lwf(Strategy):
     paper = "Li & Hoiem 2017, arXiv 1606.09282"
     hyperparameter_class = LwfHyperparameters
     state_class = LwfState
+    knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"distillation_weight": 0.0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {
         "class": "known to do little better than naive, unless `active_outputs` is current: old and new outputs compete"
     }
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return 0: the teacher's outputs are dropped after each task."""
+        return 0
 
     def begin_task(self, task: TaskData) -> None:
         """Compute the outputs of the teacher, which is the network before the task, on the task's inputs."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from strategies.contract import Hyperparameters, TaskData
+from strategies.contract import Hyperparameters, StreamSizes, TaskData
 from strategies.parts.importance import output_sensitivity
-from strategies.parts.quadratic import QuadraticStrategy
+from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class Mas(QuadraticStrategy):
     summary = "pulls parameters towards past values, weighted by how much the outputs depend on them"
     paper = "Aljundi et al. 2018, arXiv 1711.09601"
     hyperparameter_class = MasHyperparameters
+    knows_kept_bytes = True
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
+        """Return the bytes of one Ω and one anchor; both are measured even if λ is 0."""
+        return bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
 
     def end_task(self, task: TaskData) -> None:
         """Add the task's importance to Ω, and set the anchor to the present parameters."""

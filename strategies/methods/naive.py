@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.contract import Strategy
+from strategies.contract import Strategy, StreamSizes
 
 
 class Naive(Strategy):
@@ -13,6 +13,6 @@ class Naive(Strategy):
     alone = "it adds nothing"
     knows_kept_bytes = True
 
-    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return 0: nothing is kept."""
         return 0

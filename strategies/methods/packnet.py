@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import nn, no_grad, torch
 from strategies.parts.layers import initialise_layer
 
@@ -72,6 +72,7 @@ class Packnet(Strategy):
     paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
     hyperparameter_class = PacknetHyperparameters
     state_class = PacknetState
+    knows_kept_bytes = True
     never_forgets = True
     alone = "it decides which weights each task may use, and no other part may move them"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
@@ -91,6 +92,10 @@ class Packnet(Strategy):
         self._frozen: dict[str, Tensor] = {}
         for name, layer in self._layers().items():
             self.state.owner[name] = torch.full_like(layer.weight, _FREE, dtype=torch.uint8)
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of the owners, which are there from the start: one a weight."""
+        return self.kept_bytes()
 
     def pruning_rate(self, task: int) -> float:
         """Return p for `task`, 0 … 1: the share of its free weights that is freed again after it."""

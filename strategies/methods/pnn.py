@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from strategies.contract import Strategy, TaskData
+from strategies.contract import Strategy, StreamSizes, TaskData
 from strategies.parts.layers import train_only
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Pnn(Strategy):
     summary = "adds a column of layers for each task, which reads the frozen ones before it; never forgets"
     paper = "Rusu et al. 2016, arXiv 1606.04671"
     state_class = PnnState
+    knows_kept_bytes = True
     never_forgets = True
     alone = "it adds a column of parameters for each task, and no other part may move those before"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
@@ -57,6 +58,10 @@ class Pnn(Strategy):
 
         self._columns = Progressive(learner.network.backbone, learner.generators.fresh)
         learner.network.backbone = self._columns
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return 0: the columns are part of the network."""
+        return 0
 
     def begin_task(self, task: TaskData) -> None:
         """Add the task's column; the first task uses the network as built."""

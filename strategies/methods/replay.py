@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from strategies.contract import Batch, Hyperparameters, Strategy, TaskData
+from strategies.contract import Batch, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.parts.buffers import (
     BufferKind,
     BufferState,
@@ -58,13 +58,12 @@ class Replay(Strategy):
     hyperparameter_class = ReplayHyperparameters
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
-
     knows_kept_bytes = True
 
-    def bytes_to_keep(self, n_examples: int, example_bytes: int) -> int:
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a full buffer, or of all examples if there are fewer."""
-        n = min(self.hyperparameters.buffer_size, n_examples)
-        return buffer_bytes(n, example_bytes, has_priorities=self.hyperparameters.buffer == "class_balanced")
+        n = min(self.hyperparameters.buffer_size, sizes.n_in_all)
+        return buffer_bytes(n, sizes.example_bytes, has_priorities=self.hyperparameters.buffer == "class_balanced")
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from strategies.contract import Batch, Forward, Hyperparameters, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, StreamSizes, TaskData
 from strategies.lazy import nn, no_grad, torch
-from strategies.parts.quadratic import QuadraticState, QuadraticStrategy
+from strategies.parts.quadratic import QuadraticState, QuadraticStrategy, bytes_to_hold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,7 @@ class Si(QuadraticStrategy):
     paper = "Zenke et al. 2017, arXiv 1703.04200"
     hyperparameter_class = SiHyperparameters
     state_class = SiState
+    knows_kept_bytes = True
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
@@ -65,6 +66,10 @@ class Si(QuadraticStrategy):
         self._gradients: list[Tensor] = []
         self._before: list[Tensor] = []
         self._moved: list[int] = []
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
+        """Return the bytes of one Ω and one anchor of every parameter, frozen ones too."""
+        return bytes_to_hold(self.learner, sizes.example_shape, unused_too=True)
 
     def begin_task(self, task: TaskData) -> None:
         """Start a path at the present parameters."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from strategies.contract import Hyperparameters, Strategy, TaskData
+from strategies.contract import Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import nn, no_grad, torch
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Supsup(Strategy):
     paper = "Wortsman et al. 2020, arXiv 2006.14769; Ramanujan et al. 2020, arXiv 1911.13299"
     hyperparameter_class = SupsupHyperparameters
     state_class = SupsupState
+    knows_kept_bytes = True
     never_forgets = True
     alone = "it fixes the weights that every other part would train"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
@@ -82,6 +83,10 @@ class Supsup(Strategy):
             self._fix(layer, learner.generators.fresh(f"init/supsup/{name}"))
             self._subnets[name] = Subnet(n_kept).to(learner.device)
             parametrize.register_parametrization(layer, "weight", self._subnets[name], unsafe=True)
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of a mask for each task, one a weight of the backbone."""
+        return self.learner.n_tasks * sum(layer.weight.numel() for layer in self._layers.values())
 
     def begin_task(self, task: TaskData) -> None:
         """Draw new scores for every layer."""

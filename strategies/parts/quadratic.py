@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from strategies.contract import Batch, Strategy, TaskData
 from strategies.lazy import nn, no_grad, torch
+from strategies.parts.per_example import uses_in_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,27 @@ def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], pe
     for name, importance in state.importance.items():
         total += float((importance * (parameters[name].detach() - state.anchor[name]).square()).sum())
     return 0.5 * penalty_weight * total
+
+
+def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: bool) -> int | None:
+    """Return the bytes of an importance and an anchor for each parameter after the last task.
+
+    Only a forward pass shows which parameters take part, so a network that is built for it makes one, on zeros.
+
+    Args:
+        learner: the training loop.
+        example_shape: shape of the inputs of one example.
+        unused_too: count frozen parameters, and those that the outputs do not depend on. Else the latter make the
+            answer None, since they may take part with other examples.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():  # new layers draw from PyTorch's own generator
+        network = learner.untrained(learner.layout.n_heads).eval()
+        outputs = network.outputs(network.backbone(torch.zeros(2, *example_shape)), learner.layout.n_heads)
+    parameters = [p for p in network.parameters() if unused_too or p.requires_grad]
+    uses = uses_in_graph(outputs)
+    if not unused_too and not all(uses[parameter] for parameter in parameters):
+        return None
+    return 2 * sum(parameter.nbytes for parameter in parameters)
 
 
 class QuadraticPull:

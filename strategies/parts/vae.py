@@ -26,8 +26,9 @@ class Vae(nn.Module):
 
     def __init__(self, n_values: int, hidden_size: int, latent_size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.encoder = _perceptron((n_values, hidden_size, hidden_size, 2 * latent_size), generator)
-        self.decoder = _perceptron((latent_size, hidden_size, hidden_size, n_values), generator)
+        encoder, decoder = _widths(n_values, hidden_size, latent_size)
+        self.encoder = _perceptron(encoder, generator)
+        self.decoder = _perceptron(decoder, generator)
 
     def loss(self, values: Tensor, noise: Tensor) -> Tensor:
         """Return the negative lower bound on the log-likelihood of each row, (B,) float32, with its graph.
@@ -48,6 +49,17 @@ class Vae(nn.Module):
     def sample(self, noise: Tensor) -> Tensor:
         """Return the inputs (B, D) float32, 0 … 1, of the codes `noise` (B, L)."""
         return torch.sigmoid(self.decoder(noise))
+
+
+def n_parameters(n_values: int, hidden_size: int, latent_size: int) -> int:
+    """Return the number of parameters of a `Vae` with these sizes, without building it."""
+    pairs = [pair for widths in _widths(n_values, hidden_size, latent_size) for pair in pairwise(widths)]
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairs)
+
+
+def _widths(n_values: int, hidden_size: int, latent_size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the widths of the encoder and of the decoder, from their inputs to their outputs."""
+    return (n_values, hidden_size, hidden_size, 2 * latent_size), (latent_size, hidden_size, hidden_size, n_values)
 
 
 def _perceptron(widths: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:

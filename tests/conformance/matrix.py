@@ -86,7 +86,12 @@ NO_RUNNING_STATISTICS = ("pnn", "supsup")
 ONE_LEFT = {"batch_size": 7}
 """With tasks of 20, 21 and 22 examples the last batches have 6, 7 and 1."""
 
-_ONLY_ON_OWN = {checks.is_repeatable, checks.is_not_naive, checks.its_state_is_plain}
+_ONLY_ON_OWN = {
+    checks.is_repeatable,
+    checks.is_not_naive,
+    checks.its_state_is_plain,
+    checks.it_keeps_what_it_said,
+}
 """On `own` in every type, on `cnn` in one, on `resnet18` not at all: it is slow, and its stops show the same."""
 
 _ON_MODELS = _ONLY_ON_OWN | {
@@ -108,6 +113,7 @@ _LEFT_TO_A_RELEASE = {
 _IN_EVERY_TYPE = {
     checks.strength_zero_is_naive,
     checks.is_not_naive,
+    checks.it_keeps_what_it_said,
     *(value for name, value in vars(family_checks).items() if name.startswith(("its_", "old_"))),
 }
 """Checks that take little time."""
@@ -146,9 +152,7 @@ def _is_a_model_row(model: str, row: Row) -> bool:
     check = row.check.function
     if check not in _ON_MODELS or (model == "resnet18" and check in _ONLY_ON_OWN):
         return False
-    if len(row.check.trainings) > 1 and row.training != (
-        "sgd" if check is checks.strength_zero_is_naive else "adam-kept"
-    ):
+    if row.training != ("adam-kept" if "adam-kept" in row.check.trainings else "sgd"):
         return False
     return row.case.kind == types_of(row.case.method)[-1] or (model == "own" and check in _ONLY_ON_OWN)
 

@@ -14,7 +14,7 @@ from orchestrator.conformance import Case, checks, family_checks
 from orchestrator.conformance.suite import CHECKS
 from orchestrator.trial import setup as trial_setup
 from search_spaces.space import FloatRange
-from strategies import Learner, Network, TaskData
+from strategies import Learner, Network, StreamSizes, TaskData
 from strategies.methods import der, ewc, gem, replay
 from strategies.methods.der import Der
 from strategies.methods.ewc import Ewc
@@ -152,6 +152,22 @@ def a_projection_that_is_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gem, "project", lambda gradients, margin: False)
 
 
+def a_buffer_that_is_taken_for_full(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Replay, sizes: StreamSizes) -> int:
+        return self.hyperparameters.buffer_size * (sizes.example_bytes + 16)  # type: ignore[no-any-return]
+
+    patch.setattr(Replay, "bytes_to_keep", wrong)
+
+
+def heads_that_are_not_foreseen(patch: pytest.MonkeyPatch) -> None:
+    """Count the parameters that the network has when it is asked."""
+
+    def wrong(self: Ewc, sizes: StreamSizes) -> int:
+        return 2 * sum(parameter.nbytes for parameter in self.learner.network.parameters())
+
+    patch.setattr(Ewc, "bytes_to_keep", wrong)
+
+
 def an_anchor_from_before_the_task(patch: pytest.MonkeyPatch) -> None:
     end = Ewc.end_task
 
@@ -229,6 +245,8 @@ PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "naive"),
     (old_heads_changed_by_growth, checks.the_start_of_a_task_changes_no_answer, "naive"),
     (a_report_that_is_not_json, checks.its_state_is_plain, "replay"),
+    (a_buffer_that_is_taken_for_full, checks.it_keeps_what_it_said, "replay"),
+    (heads_that_are_not_foreseen, checks.it_keeps_what_it_said, "ewc"),
     (a_pull_that_is_never_zero, checks.strength_zero_is_naive, "ewc"),
     (a_method_that_does_nothing, checks.is_not_naive, "replay"),
     (a_buffer_over_capacity, family_checks.its_buffer_stays_within_capacity, "replay"),

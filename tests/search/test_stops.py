@@ -19,6 +19,7 @@ from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.trial.stopping import StopRule, StopTest
 from strategies import derive_seed
+from strategies.methods.ewc import Ewc
 from tests.search.test_race import history
 
 N_TASKS = 5
@@ -231,7 +232,8 @@ def test_what_is_proven(limit: str, rule: str, seeds: dict[str, int], bound: flo
     assert test.bounds == pytest.approx((bound,))
 
 
-def test_plan_says_which_limits_prove_nothing() -> None:
+def test_plan_says_which_limits_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ewc, "knows_kept_bytes", False)
     limits = ["worst_forgetting_ever <= 0.1", "worst_forgetting <= 0.1", "kept_bytes <= 1000"]
     strict = {"stop": "proven", "limits_hold_for": "every_seed"}
     assert list(stop_notes(spec_of(limits=limits, search=strict, methods=["naive", "replay", "ewc"]))) == [
@@ -287,7 +289,10 @@ def test_the_answer_says_what_stopping_did() -> None:
 
 
 @pytest.mark.parametrize("method", ["replay", "ewc"])
-def test_a_limit_on_what_is_kept_is_looked_at_before_training_where_the_method_knows(method: str) -> None:
+def test_a_limit_on_what_is_kept_is_looked_at_before_training_where_the_method_knows(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ewc, "knows_kept_bytes", False)
     spec = parse_spec({"methods": [method], "limits": ["kept_bytes <= 5e4"]})
     rule = CellSearch(spec, spec.cells[0], "f00d").start()[0].stop
     if method == "ewc":
