@@ -84,7 +84,7 @@ def run_sweep(
         _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
         _train_missing(session, address, num_cpus, display)
-        _compact_if_worth_it(opened, display)
+        _round_off(opened, display)
     return opened
 
 
@@ -115,15 +115,37 @@ def _say_notes(display: ProgressDisplay | None, session: Session) -> None:
         display.say(f"note: {note}")
 
 
-def _compact_if_worth_it(run: Run, display: ProgressDisplay | None) -> None:
+def _round_off(run: Run, display: ProgressDisplay | None) -> None:
+    """Merge small files where it is worth it, and write the page; the sweep is complete without either."""
+    from orchestrator.core.errors import MissingExtraError
+    from orchestrator.report.page.writing import write_page
     from orchestrator.results.compaction import compact, is_worth_it
 
-    if is_worth_it(run.tables):
-        try:
+    try:
+        if is_worth_it(run.tables):
             compact(run.tables)
-        except StorageError as error:  # the sweep is complete all the same
-            if display:
-                display.say(str(error))
+        write_page(run)
+    except (MissingExtraError, StorageError) as error:
+        if display:
+            display.say(str(error))
+
+
+def report(run: str | Path, file: str | Path | None = None) -> str:
+    """Write the page of a run and return where it is.
+
+    Args:
+        run: the run folder.
+        file: where to; `report.html` in the run folder by default.
+
+    Raises:
+        MissingExtraError: if the extra `report` is not installed.
+        RunFolderError: if there is no such run, or its tables are damaged.
+        StorageError: if it cannot be written; a page that is there stays as it is.
+    """
+    from orchestrator.report.page.writing import write_page
+    from orchestrator.results.run import Run
+
+    return write_page(Run.open(run, cached=True), None if file is None else Path(file))
 
 
 def compact(run: str | Path) -> list[Compacted]:

@@ -145,9 +145,13 @@ def plan(
 def _finish(console: PlainConsole, spending: Spending | None, run: Run, spec: SweepSpec, require_answer: bool) -> None:
     """Print the answer, where the tables are, and which budget ended the sweep; end with the exit code that says so."""
     from orchestrator.report.numbers import money
+    from orchestrator.report.page.writing import has_page
+    from orchestrator.storage.base import REPORT_FILE
 
     n_missing, unanswered = print_answer(console, run, spec)
     console.print(f"Tables: {run.where}/trials and {run.where}/accuracy (Parquet)")
+    if has_page(run):
+        console.print(f"Page: {run.where}/{REPORT_FILE}")
     if spending is not None and spending.budget.has_price:
         console.print(f"The trials of this run cost {money(spending.cost)}.")
     end(console, n_missing, unanswered, require_answer, spending.reached if spending is not None else "")

@@ -14,7 +14,7 @@ VARIABLE = "CONTINUAL_SWEEP_KILL_AT"
 POINTS = (
     *(
         f"{purpose}.{step}"
-        for purpose in ("spec", "row", "merged", "checkpoint", "suggestions", "answer")
+        for purpose in ("spec", "row", "merged", "checkpoint", "suggestions", "answer", "report")
         for step in ("opened", "written", "replaced", "done")
     ),
     "trial.measured",

@@ -10,6 +10,7 @@ from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import (
     ANSWER_FILE,
     CHECKPOINTS,
+    REPORT_FILE,
     SPEC_FILE,
     SUGGESTIONS_FILE,
     TABLES,
@@ -43,7 +44,7 @@ def _foreign_files(run: Storage) -> Iterator[str]:
             yield from (
                 f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
             )
-        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE):
+        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE, REPORT_FILE):
             yield name
 
 

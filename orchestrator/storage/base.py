@@ -18,6 +18,7 @@ TABLES = ("trials", "accuracy")
 CHECKPOINTS = "checkpoints"
 SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"
+REPORT_FILE = "report.html"
 DEFAULT_ROOT = "runs"
 
 

@@ -265,4 +265,6 @@ def test_a_complete_sweep_starts_no_cluster(
     assert code == 0
     assert "Ray" not in out
     assert "Recommended: naive" in out
-    assert out.splitlines()[-1].startswith("Tables: ")
+    tables, page = out.splitlines()[-2:]
+    assert tables.startswith("Tables: ")
+    assert page == f"Page: {run_folder[0]}/report.html"

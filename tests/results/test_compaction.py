@@ -25,6 +25,7 @@ from orchestrator.cli.main import app
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import POINTS, VARIABLE
 from orchestrator.execution.session import Session
+from orchestrator.report.page.writing import write_page
 from orchestrator.results import compaction, parts, tables
 from orchestrator.results.compaction import compact
 from orchestrator.results.parts import MERGED
@@ -33,7 +34,7 @@ from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.storage.base import ANSWER_FILE, SUGGESTIONS_FILE
+from orchestrator.storage.base import ANSWER_FILE, REPORT_FILE, SUGGESTIONS_FILE
 from orchestrator.storage.folder_swap import exchange
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -414,6 +415,7 @@ import json, os, shutil, sys
 from collections import Counter
 from pathlib import Path
 from orchestrator.core import fault_points as faultpoints
+from orchestrator.report.page.writing import write_page
 from orchestrator.results import compaction, parts, run as run_module
 from orchestrator.storage import folders, local as storage
 from orchestrator.results.run import Run
@@ -436,6 +438,8 @@ def work(folder, what, trials):
             Run.create(folder, run.spec)
         elif what == "keep":
             run.keep(run.search(run.spec))
+        elif what == "page":
+            write_page(run)
         else:
             for spec, result in trials:
                 spec, result = TrialSpec.model_validate(spec), TrialResult.from_json(result)
@@ -464,7 +468,7 @@ def killed(folder, what, trials, point, number):
 
 base, trials = Path(sys.argv[1]), json.load(sys.stdin)
 cases = []
-for what in ("trials", "parts", "fill", "compact", "spec", "keep"):
+for what in ("trials", "parts", "fill", "compact", "spec", "keep", "page"):
     whole = base.parent / f"{what}.whole"
     shutil.copytree(base, whole)
     assert forked(lambda: counted(whole, what, trials)) == 0
@@ -494,6 +498,8 @@ def work_again(folder: Path, what: str, trials: list[Any]) -> None:
             Run.create(folder, run.spec)
         elif what == "keep":
             run.keep(run.search(run.spec))
+        elif what == "page":
+            write_page(run)
         else:
             for spec, result in trials:
                 run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
@@ -542,6 +548,8 @@ def test_killed_anywhere_the_next_run_finishes(
         if what == "keep":
             for name in (SUGGESTIONS_FILE, ANSWER_FILE):
                 assert (died.path / name).read_bytes() == (wholes[what].path / name).read_bytes(), f"{point} {name}"
+        if what == "page":
+            assert (died.path / REPORT_FILE).read_text(encoding="utf-8").rstrip().endswith("</html>"), point
         assert not list(died.path.glob(".*.compact"))
         assert not list(died.path.rglob("*.tmp"))
     assert joint.key in set(before[0]["key"])

@@ -1,0 +1,205 @@
+"""Figures from R: the accuracy matrix beside its bounds, and the score of each task over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from orchestrator.core.scores import Score
+from orchestrator.report.numbers import number
+from orchestrator.report.page.facts import MethodFacts, or_none
+from orchestrator.report.page.figure import COLOURS, Cell, Column, Figure, Slider
+
+_SCORE = "average_accuracy"
+"""The form of a score is that of this metric: three decimals."""
+
+
+def matrix_figure(name: str, score: Score, shown: Sequence[MethodFacts]) -> Figure:
+    """Return R of some methods side by side, mean over seeds, with a slider over the tasks learned so far.
+
+    Args:
+        name: of the figure.
+        score: what R holds.
+        shown: the methods.
+    """
+    n_tasks = max(facts.n_tasks for facts in shown)
+    rows = [row for facts in shown for row in _matrix_rows(facts)]
+    longest = max(shown, key=lambda facts: facts.n_tasks)
+    slider = Slider(
+        "after",
+        "tasks learned",
+        0,
+        n_tasks - 1,
+        n_tasks - 1,
+        1,
+        tuple((after, _drops(shown, longest.task_names, after)) for after in range(n_tasks)),
+    )
+    columns = (
+        Column("method", "method"),
+        Column("after_task", "after"),
+        Column("task", "task"),
+        Column("score", f"mean {score}", _SCORE),
+        Column("drop", "drop since its best", _SCORE),
+        Column("n_seeds", "seeds"),
+    )
+    return Figure(
+        name,
+        f"{str(score).capitalize()} of each task, after each task",
+        "A column is a moment in training, a row is a task; what was not measured is blank. The slider goes back in "
+        "time and says which task has lost most by then.",
+        columns,
+        rows,
+        [(_titled(facts), _matrix_chart(facts)) for facts in shown],
+        slider,
+    )
+
+
+def _titled(facts: MethodFacts) -> str:
+    kind = " (upper bound)" if facts.summary.is_reference else ""
+    return f"{facts.method}{kind}, {facts.split}"
+
+
+def _matrix_rows(facts: MethodFacts) -> list[dict[str, Cell]]:
+    mean = facts.mean
+    n_seeds = np.isfinite(facts.matrices).sum(axis=0)
+    return [
+        {
+            "method": facts.method,
+            "after": after,
+            "after_task": "untrained" if after < 0 else facts.task_names[after],
+            "task": facts.task_names[task],
+            "score": float(mean[after + 1, task]),
+            "drop": or_none(_drop(facts, task, after)),
+            "n_seeds": int(n_seeds[after + 1, task]),
+        }
+        for after in range(-1, facts.n_tasks)
+        for task in range(facts.n_tasks)
+        if n_seeds[after + 1, task]
+    ]
+
+
+def _drop(facts: MethodFacts, task: int, after: int) -> float:
+    """Return how far the mean of a task lies below its best earlier one; NaN before it was learned again."""
+    if after <= task:
+        return math.nan
+    mean = facts.mean[1:, task]
+    earlier = mean[task:after]
+    return float(np.nanmax(earlier) - mean[after]) if np.isfinite(earlier).any() else math.nan
+
+
+def _drops(shown: Sequence[MethodFacts], names: Sequence[str], after: int) -> str:
+    """Return in words which task lost most after a task, for each method."""
+    parts = []
+    for facts in shown:
+        drops = {task: _drop(facts, task, after) for task in range(min(after, facts.n_tasks))}
+        known = {task: drop for task, drop in drops.items() if not math.isnan(drop)}
+        if known:
+            worst = max(known, key=lambda task: known[task])
+            lost = f"{number(_SCORE, known[worst])} on {facts.task_names[worst]}" if known[worst] > 0 else "nothing"
+            parts.append(f"{facts.method} lost {lost}")
+    lead = f"After {names[after]}"
+    return f"{lead}: {'; '.join(parts)}." if parts else f"{lead}: nothing can be forgotten yet."
+
+
+def _matrix_chart(facts: MethodFacts) -> dict[str, Any]:
+    names = list(facts.task_names)
+    afters = ["untrained", *names] if np.isfinite(facts.matrices[:, 0]).any() else names
+    shown = {"condition": {"test": "datum.after <= after", "value": 1}, "value": 0.08}
+    base = {
+        "x": {"field": "after_task", "type": "nominal", "sort": afters, "title": "after", "scale": {"domain": afters}},
+        "y": {"field": "task", "type": "nominal", "sort": names, "title": "task", "scale": {"domain": names}},
+        "opacity": shown,
+    }
+    scale = {"domain": [0, 1], "scheme": "cividis"}
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "rect", "tooltip": True},
+            "encoding": {**base, "color": {"field": "score", "type": "quantitative", "scale": scale, "legend": None}},
+        }
+    ]
+    if facts.n_tasks <= 10:
+        ink = {"condition": {"test": "datum.score > 0.6", "value": "#111111"}, "value": "#ffffff"}
+        text = {"field": "score", "type": "quantitative", "format": ".2f"}
+        layers.append(
+            {"mark": {"type": "text", "fontSize": 10, "aria": False}, "encoding": {**base, "text": text, "color": ink}}
+        )
+    return {
+        "transform": [{"filter": {"field": "method", "equal": facts.method}}],
+        "params": [{"name": "after", "value": facts.n_tasks - 1}],
+        "height": facts.n_tasks * (26 if facts.n_tasks <= 12 else max(320 // facts.n_tasks, 4)),
+        "layer": layers,
+    }
+
+
+def curves_figure(name: str, score: Score, shown: Sequence[MethodFacts]) -> Figure:
+    """Return the score of each task over time, mean and band over the seeds, a chart a method.
+
+    Args:
+        name: of the figure.
+        score: what R holds.
+        shown: the methods.
+    """
+    rows = [row for facts in shown for row in _curve_rows(facts)]
+    lowest = min((float(row["low"] or 0.0) for row in rows), default=0.0)
+    columns = (
+        Column("method", "method"),
+        Column("task", "task"),
+        Column("after_task", "after"),
+        Column("mean", f"mean {score}", _SCORE),
+        Column("low", "least", _SCORE),
+        Column("high", "most", _SCORE),
+    )
+    return Figure(
+        name,
+        "How each task is forgotten",
+        "A line is a task from the moment it was learned on: its mean over the seeds, and the band from the worst "
+        "seed to the best.",
+        columns,
+        rows,
+        [(_titled(facts), _curves_chart(facts, str(score), lowest)) for facts in shown],
+    )
+
+
+def _curve_rows(facts: MethodFacts) -> list[dict[str, Cell]]:
+    low, high = np.fmin.reduce(facts.matrices), np.fmax.reduce(facts.matrices)  # without NaN where they can
+    return [
+        {
+            "method": facts.method,
+            "task": facts.task_names[task],
+            "after": after,
+            "after_task": facts.task_names[after],
+            "mean": float(facts.mean[after + 1, task]),
+            "low": float(low[after + 1, task]),
+            "high": float(high[after + 1, task]),
+        }
+        for task in range(facts.n_tasks)
+        for after in range(task, facts.n_tasks)
+        if math.isfinite(low[after + 1, task])
+    ]
+
+
+def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
+    names = list(facts.task_names)
+    few = facts.n_tasks <= len(COLOURS)
+    scale = {"domain": names, "range": list(COLOURS[: facts.n_tasks])} if few else {"scheme": "viridis"}
+    kind = {"field": "task", "type": "nominal", "sort": names, "scale": scale, "title": "task"}
+    colour = {**kind, "legend": {"orient": "bottom", "columns": 4} if few else None}
+    x = {"field": "after_task", "type": "ordinal", "sort": names, "title": "after", "scale": {"domain": names}}
+    y = {"type": "quantitative", "title": score, "scale": {"domain": [lowest, 1], "zero": False, "nice": True}}
+    return {
+        "transform": [{"filter": {"field": "method", "equal": facts.method}}],
+        "height": 220,
+        "layer": [
+            {
+                "mark": {"type": "area", "opacity": 0.18, "aria": False},
+                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+            },
+            {
+                "mark": {"type": "line", "point": True, "tooltip": True},
+                "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
+            },
+        ],
+    }
