@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +77,9 @@ def sweep(
     max_cost: MaxCost = None,
     price_per_hour: PricePerHour = None,
     gpu_price_per_hour: GpuPricePerHour = None,
+    with_server: Annotated[
+        bool, typer.Option("--serve", help="Show the page in a browser of this machine while the sweep runs.")
+    ] = False,
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
@@ -90,7 +95,9 @@ def sweep(
     console = make_console()
     for note in notes_of(loaded):
         console.print(f"note: {note}")
-    with ProgressDisplay(console) as display:
+    with _served(with_server, loaded, run, storage) as page, ProgressDisplay(console) as display:
+        if page:
+            display.say(f"Page while it runs: {page}")
         # The import below takes seconds, so print first what comes after it.
         if _is_new(loaded, run, storage):
             display.connecting(address)
@@ -140,6 +147,19 @@ def plan(
     for note in notes_of(loaded):
         console.print(f"note: {note}")
     console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers, prices))
+
+
+@contextmanager
+def _served(is_wanted: bool, spec: SweepSpec, run: str | None, storage: str | None) -> Iterator[str]:
+    """Serve the page of a sweep while it runs, if that is wanted; yield the address, empty if not."""
+    if not is_wanted:
+        yield ""
+        return
+    from orchestrator import api
+    from orchestrator.report.page.server import served_beside
+
+    with served_beside(str(api.run_place(spec, run, storage))) as address:
+        yield address
 
 
 def _finish(console: PlainConsole, spending: Spending | None, run: Run, spec: SweepSpec, require_answer: bool) -> None:

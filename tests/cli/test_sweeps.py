@@ -261,9 +261,10 @@ def test_a_complete_sweep_starts_no_cluster(
         raise AssertionError
 
     monkeypatch.setattr("orchestrator.execution.launch.launch", refuse)
-    code, out, _ = cli("sweep", run_folder[0] / "spec.yaml", "--run", run_folder[0], "--accept-changes")
+    code, out, _ = cli("sweep", run_folder[0] / "spec.yaml", "--run", run_folder[0], "--accept-changes", "--serve")
     assert code == 0
     assert "Ray" not in out
+    assert "Page while it runs: http://127.0.0.1:" in out
     assert "Recommended: naive" in out
     tables, page = out.splitlines()[-2:]
     assert tables.startswith("Tables: ")

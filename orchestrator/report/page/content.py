@@ -32,6 +32,9 @@ _MOST_IN_ALL = 12_000
 
 _FEW_SEEDS = 3
 
+_MOST_IMPORTANCES = 40
+"""Searched cells of a sweep up to which importances are shown for all of them: each takes about a second."""
+
 
 @dataclass(frozen=True)
 class TableCell:
@@ -302,7 +305,9 @@ def _figures(
     for index, one in enumerate(searches):
         own = [found for found in every if found.method == one.cell.method]
         tried.append(parallel_figure(f"{anchor}-parallel-{index}", spec, one, own))
-    tried.append(importance_figure(f"{anchor}-importance", spec, searches))
+    few = sum(cell.is_searched for cell in spec.cells) <= _MOST_IMPORTANCES
+    looked_at = [one for one in searches if few or one.cell.method == answer.recommended]
+    tried.append(importance_figure(f"{anchor}-importance", spec, looked_at))
     if present := [figure for figure in tried if figure is not None]:
         yield "What the search tried", tuple(present)
     cost = cost_figure(f"{anchor}-costs", searches, tables)

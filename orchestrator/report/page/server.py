@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import secrets
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.core.errors import OrchestratorError
@@ -88,8 +93,8 @@ class PageServer:
             return _send(request, HTTPStatus.NOT_FOUND, b"There is only the page of the run.\n")
         try:
             state, page = self._now(asked.path == "/")
-        except OrchestratorError as error:
-            return _send(request, HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n".encode())
+        except OrchestratorError as error:  # the run folder is not there yet, or a file of it is damaged
+            return _send(request, HTTPStatus.SERVICE_UNAVAILABLE, f"Nothing to show yet. {error}\n".encode())
         if asked.path == "/state":
             return _send(request, HTTPStatus.OK, state.encode())
         return _send(request, HTTPStatus.OK, page, "text/html")
@@ -109,6 +114,40 @@ class PageServer:
             return self._state, self._page
 
 
+@contextmanager
+def served_beside(place: str) -> Iterator[str]:
+    """Serve the page of a run from a process of its own, so that this one is not slowed; yield the address.
+
+    The process ends with the context, and also if this process dies.
+
+    Args:
+        place: the run folder, which need not exist yet.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_serve, args=(place, its), name="page", daemon=True)
+    process.start()
+    its.close()
+    try:
+        yield str(ours.recv())
+    finally:
+        ours.close()
+        process.join(5)
+        if process.is_alive():
+            process.kill()
+
+
+def _serve(place: str, parent: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this process
+    server = PageServer(place)
+    parent.send(server.address)
+    server.start()
+    try:
+        parent.recv()
+    except EOFError:
+        server.close()
+
+
 def _send(request: BaseHTTPRequestHandler, status: HTTPStatus, content: bytes, kind: str = "text/plain") -> None:
     request.send_response(status)
     headers = {
@@ -120,6 +159,8 @@ def _send(request: BaseHTTPRequestHandler, status: HTTPStatus, content: bytes, k
         "X-Frame-Options": "DENY",
         "Cross-Origin-Resource-Policy": "same-origin",
     }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Refresh"] = "3"
     for name, value in headers.items():
         request.send_header(name, value)
     request.end_headers()

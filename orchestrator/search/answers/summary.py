@@ -24,6 +24,9 @@ from strategies import find_method
 
 _LEAST_ABOVE_CHANCE = 0.01
 
+_LOOKED_AT = ("key", "status", "score", "chance_accuracy", "constant_score", "untrained_score")
+"""Columns of the trials table that an answer needs beside what the search knows."""
+
 
 @dataclass(frozen=True)
 class CellSummary:
@@ -131,7 +134,11 @@ def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary
         search: the sweep's search, replayed over the tables.
         trials: the trials table.
     """
-    cells = [_cell_summary(cell_search, trials) for cell_search in search.cells]
+    known = trials[list(_LOOKED_AT)]
+    rows = {str(key): place for place, key in enumerate(known["key"])}
+    cells = [
+        _cell_summary(cell, known.iloc[sorted(rows[key] for key in cell.keys if key in rows)]) for cell in search.cells
+    ]
     return [
         _scenario_summary(search.spec, scenario, tuple(c for c in cells if c.cell.scenario == scenario))
         for scenario in dict.fromkeys(cell.scenario for cell in search.spec.cells)
@@ -160,8 +167,7 @@ def n_met(constraint: Constraint, values: Sequence[float]) -> int:
     return sum(constraint.margin(value) >= 0 for value in values)
 
 
-def _cell_summary(search: CellSearch, trials: pd.DataFrame) -> CellSummary:
-    rows = trials[trials["key"].isin(search.keys)]
+def _cell_summary(search: CellSearch, rows: pd.DataFrame) -> CellSummary:
     # Until the search has chosen, the best so far stands for the cell.
     chosen = search.chosen or search.best_feasible()
     is_known = chosen is not None and any(chosen.outcomes.values())

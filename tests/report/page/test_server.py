@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from orchestrator.report.page.server import PageServer
+from orchestrator.report.page.server import PageServer, served_beside
 from tests.report.page.world import make_run
 
 
@@ -70,3 +71,21 @@ def test_others_get_nothing(server: PageServer, path: str, headers: dict[str, st
 def test_it_listens_on_loopback_alone(server: PageServer) -> None:
     assert server.address.startswith(f"http://127.0.0.1:{server.port}/?token=")
     assert server._server.server_address[0] == "127.0.0.1"
+
+
+def test_a_process_of_its_own_ends_with_the_sweep(tmp_path: Path) -> None:
+    """The folder is not there when the server starts, as for a sweep that begins."""
+    with served_beside(str(tmp_path / "run")) as address:
+        port = int(address.split(":")[2].partition("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", address.partition(str(port))[2])
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Refresh"]) == (503, "3")
+        assert answer.read().decode().startswith("Nothing to show yet. run: expected a run folder")
+        connection.close()
+        make_run(tmp_path / "run", {"scenarios": ["split-digits/task"], "methods": ["naive"]}, n_trials=2)
+        connection.request("GET", address.partition(str(port))[2])
+        assert connection.getresponse().status == 200
+        connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.1", port, timeout=5).request("GET", "/")

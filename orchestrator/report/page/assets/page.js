@@ -108,16 +108,20 @@
 
   const live = document.body.dataset.live;
   if (live) {
-    let known = null;
+    const shownState = document.querySelector("meta[name=continual-sweep-state]").content;
+    const line = document.getElementById("live");
+    let touched = -Infinity;
+    document.addEventListener("input", () => (touched = performance.now()));
     const look = () =>
       fetch(live, { cache: "no-store" })
-        .then((answer) => (answer.ok ? answer.text() : known))
+        .then((answer) => (answer.ok ? answer.text() : shownState))
         .then((state) => {
-          if (known !== null && state !== known) location.reload();
-          known = state;
+          if (state !== shownState && performance.now() - touched > 10000) location.reload();
+          setTimeout(look, 3000);
         })
-        .catch(() => {})
-        .finally(() => setTimeout(look, 3000));
+        .catch(() => {
+          line.textContent = "The sweep that served this page has ended. Its last state is in report.html, in the run folder.";
+        });
     look();
   }
 })();
