@@ -98,7 +98,7 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
             style = "dim"
         table.add_row(
             Text(visible(cell.cell.method + ("*" if cell.is_reference else "")), style=style),
-            *([_limits(spec, suggestion, split)] if spec.limits else []),
+            *([_limits(spec, cell, suggestion, split)] if spec.limits else []),
             *(with_spread(metric, suggestion, split) if suggestion else UNKNOWN for metric in columns(spec, score)),
             _measured_on(spec, cell, suggestion, split),
             _assignment(cell, suggestion) if suggestion else "",
@@ -106,7 +106,9 @@ def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
     return table
 
 
-def _limits(spec: SweepSpec, suggestion: Suggestion | None, split: Split) -> Text:
+def _limits(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, split: Split) -> Text:
+    if suggestion is None and cell.stopped_at:
+        return Text("violated", style="red")
     if suggestion is None or not math.isfinite(suggestion.total_violation(split, spec)):
         return Text(UNKNOWN)  # a trial failed, so its metrics are not known
     is_met = suggestion.is_feasible(split, spec)
@@ -114,11 +116,21 @@ def _limits(spec: SweepSpec, suggestion: Suggestion | None, split: Split) -> Tex
 
 
 def _measured_on(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, split: Split) -> str:
+    if suggestion is None and cell.stopped_at:
+        return stopped_words(cell)
     if suggestion is None:
         return "no result" + (f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else "")
     n = len(suggestion.on(split))
     n_all = max(n, len(spec.seeds.of("confirm" if split == "test" else "search")))
     return f"{split}, " + ("" if n == n_all else f"{n} of ") + counted(n_all, "seed")
+
+
+def stopped_words(cell: CellSummary) -> str:
+    """Return what is known of a method whose every trial was stopped because it broke a limit for good."""
+    values = ", ".join(
+        f"{metric} {number(quantity(metric).metric, value)}" for metric, value in cell.stopped_at.items()
+    )
+    return f"every trial was stopped, at best with {values}"
 
 
 def _shown(cell: CellSummary) -> tuple[Suggestion | None, Split]:
@@ -192,6 +204,8 @@ def _no_answer(scenario: ScenarioSummary) -> str:
         return f"No answer yet: no method has been measured on all of its seeds. {failed and failed + ' '}{_GO_ON}"
     if all(cell.is_reference for cell in scenario.cells):
         return f"No answer: {scenario.cells[0].cell.method} is an upper bound, never recommended. Add other methods."
+    if stopped := [f"{cell.cell.method}: {stopped_words(cell)}" for cell in scenario.cells if cell.stopped_at]:
+        return f"No method meets the limits. {'; '.join(stopped)}. Relax that limit, or search other values."
     return (
         f"No answer: every trial has ended, and no method completed on all of its seeds. {failed} Check the data and "
         "the training settings; the same command would train nothing."

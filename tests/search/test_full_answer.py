@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from orchestrator.search.answers.full_answer import Answer, ScenarioAnswer, answer_of
+from orchestrator.search.suggestion import Outcome
+from orchestrator.search.sweep_search import SweepSearch
+from orchestrator.spec.loading import parse_spec
 from tests.search.test_answer import Rows, plain, with_replay
 
 SCENARIO = "split-digits/task"
@@ -80,3 +84,27 @@ def test_json_is_plain_and_complete() -> None:
     assert {one["method"] for one in read["scenarios"][0]["methods"]} == {"naive", "joint", "ewc", "replay"}
     assert read["n_missing"] == found.n_missing > 0, "replay has no result"
     assert "NaN" not in found.to_json()
+
+
+def test_what_was_stopped_before_training_is_violated_not_unknown() -> None:
+    """replay keeps at least 20 examples of 64 numbers, label and task: 20 · (256 + 16) bytes, and 100 is the limit."""
+    spec = parse_spec(
+        {
+            "scenarios": [SCENARIO],
+            "methods": ["replay"],
+            "limits": ["kept_bytes <= 100", "worst_forgetting <= 0.1"],
+            "spaces": {"replay": {"buffer_size": {"low": 20, "high": 30}}},
+            "search": {"suggestions": 2},
+        }
+    )
+    search = SweepSearch(spec, {"digits": "x"}, {})
+    while waiting := search.waiting_requests():
+        planned = search.hand_out(waiting[0])
+        size = 272 * float(planned.spec.hyperparameters["buffer_size"])
+        search.record(planned.spec.key, Outcome("stopped", {"kept_bytes": size}))
+    least = min(272.0 * float(s.hyperparameters["buffer_size"]) for s in search.cells[0].suggestions)
+    columns = ["key", "status", "score", "chance_accuracy", "constant_score", "untrained_score"]
+    found = answer_of(search, pd.DataFrame(columns=columns)).scenario(SCENARIO)
+    assert found.status == "nothing meets the limits"
+    assert found.method("replay").stopped_at == {"kept_bytes": least}
+    assert found.blocking == {"kept_bytes <= 100": pytest.approx(least - 100)}

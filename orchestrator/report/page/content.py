@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.core.metrics import DERIVED, METRICS, METRICS_AND_COSTS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import counted
-from orchestrator.report.answer_view import answer_lines, columns, head
+from orchestrator.report.answer_view import answer_lines, columns, head, stopped_words
 from orchestrator.report.certainty_view import certainty_lines
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.report.page.facts import MethodFacts, Tables, method_facts, metric_of, suggestion_facts, thinned
@@ -208,6 +208,9 @@ def _method_row(spec: SweepSpec, answer: ScenarioAnswer, cell: CellSummary, head
     elif one.method == answer.runner_up:
         role = "runner-up"
     if measured is None or suggestion is None:
+        if cell.stopped_at:
+            said = stopped_words(cell)
+            return MethodRow(one.method, role, "violated", tuple(TableCell(UNKNOWN) for _ in heads), (), {}, said)
         failed = f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else ""
         empty = tuple(TableCell(UNKNOWN) for _ in heads)
         return MethodRow(one.method, role, UNKNOWN, empty, (), {}, f"no result{failed}")

@@ -93,6 +93,7 @@ class MethodAnswer:
         n_trials: trials of its search phase.
         n_trials_of_all_seeds: trials if each suggestion had run on all search seeds.
         stopped: what stopping at task boundaries did, and what its controls showed.
+        stopped_at: where every trial was stopped, limited metric -> the best of the values that broke a limit.
     """
 
     method: str
@@ -106,6 +107,7 @@ class MethodAnswer:
     n_trials: int
     n_trials_of_all_seeds: int
     stopped: Shown
+    stopped_at: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,8 @@ def _status(summary: ScenarioSummary) -> Status:
         return "nothing learned"
     if not summary.is_finished:
         return "incomplete"
-    return "nothing meets the limits" if summary.nearest_miss is not None else "no result"
+    is_known = summary.nearest_miss is not None or any(cell.stopped_at for cell in summary.cells)
+    return "nothing meets the limits" if is_known else "no result"
 
 
 def _methods(spec: SweepSpec, summary: ScenarioSummary, cells: list[CellSearch]) -> list[MethodAnswer]:
@@ -260,6 +263,7 @@ def _method(spec: SweepSpec, cell: CellSummary, search: CellSearch, against: Com
         n_trials,
         len(search.suggestions) * len(spec.seeds.of("search")),
         search.stopping.shown,
+        dict(cell.stopped_at),
     )
 
 

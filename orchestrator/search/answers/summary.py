@@ -7,8 +7,8 @@ rows; rows that it does not visit, such as those of an earlier budget or space, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -45,6 +45,8 @@ class CellSummary:
         tried: suggestions that were measured on the test split before the chosen one, and broke a limit there.
         is_confirmed: whether the chosen suggestion meets the limits on test, and surely enough.
         certainty: probability that its mean on test meets the limits, by its seeds on both splits; NaN if not known.
+        stopped_at: where every trial was stopped by a rule, limited metric -> the best of the values that broke a
+            limit, of which the final ones are no better.
     """
 
     cell: Cell
@@ -59,6 +61,7 @@ class CellSummary:
     tried: tuple[Suggestion, ...] = ()
     is_confirmed: bool = True
     certainty: float = math.nan
+    stopped_at: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_at_chance(self) -> bool:
@@ -184,7 +187,21 @@ def _cell_summary(search: CellSearch, rows: pd.DataFrame) -> CellSummary:
         tuple(s for s in search.confirmed if s is not chosen),
         chosen is not None and search.is_confirmed(chosen),
         search.certainty(chosen) if chosen is not None and chosen.on("test") else math.nan,
+        _stopped_at(search),
     )
+
+
+def _stopped_at(search: CellSearch) -> dict[str, float]:
+    outcomes = [outcome for s in search.suggestions for outcome in s.on("validation").values()]
+    if any(outcome.status != "stopped" for outcome in outcomes):
+        return {}
+    found = {}
+    for constraint in search.spec.constraints:
+        values = [one.values[constraint.metric] for one in outcomes if constraint.metric in one.values]
+        broken = [value for value in values if constraint.margin(value) < 0]
+        if broken:
+            found[constraint.metric] = max(broken, key=constraint.margin)
+    return found
 
 
 def _mean(values: pd.Series[float]) -> float:

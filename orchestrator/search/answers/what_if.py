@@ -109,9 +109,18 @@ def cheapest_relaxation(spec: SweepSpec, cells: list[CellSearch]) -> Relaxation 
 
 
 def blocking(spec: SweepSpec, scenario: ScenarioSummary) -> dict[str, float]:
-    """Return limit -> by how much, in its metric's unit, it is violated by what misses the limits least."""
+    """Return limit -> by how much, in its metric's unit, it is violated by what misses the limits least.
+
+    Where every trial was stopped, by the best of the values at which one was.
+    """
     if scenario.nearest_miss is None:
-        return {}
+        ends = {
+            (c, cell.stopped_at[c.metric])
+            for c in spec.constraints
+            for cell in scenario.cells
+            if c.metric in cell.stopped_at
+        }
+        return {c.name: -max(c.margin(value) for other, value in ends if other is c) for c, _ in ends}
     _, suggestion, split = scenario.nearest_miss
     margins = {c.name: c.margin(suggestion.mean(split, c.metric)) for c in spec.constraints}
     return {name: -margin for name, margin in margins.items() if margin < 0}
