@@ -42,7 +42,7 @@ def show(
     console = make_console()
     opened = api.open_run(run, cached=True)
     if trial is not None:
-        row = _row_of(opened.trials(), trial)
+        row = _row_of(opened.trials(), trial, "--trial")
         console.print(render_trial(row, opened.matrix(str(row["key"]))))
     elif trials:
         console.print(render_trials(opened.trials(), opened.spec.objective))
@@ -52,6 +52,23 @@ def show(
         _print_what_if(console, opened, what_if)
     else:
         end(console, *print_answer(console, opened, opened.spec), require_answer)
+
+
+def logs(
+    run: RunArgument,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The trial's key, or a unique beginning of it.")],
+) -> None:
+    """Show what is known of a trial: how it ended, its lines in sweep.log, and what its worker said if it failed."""
+    from orchestrator import api
+    from orchestrator.core.text import visible
+    from orchestrator.results.folder import lines_on
+
+    opened = api.open_run(run, cached=True)
+    row = _row_of(opened.tables.trials.read(), key, "KEY")
+    reason = f": {row['reason']}" if row["reason"] else ""
+    print(visible(f"trial {row['key']} {row['scenario']} {row['method']}: {row['status']}{reason}"))
+    for line in lines_on(opened.storage, str(row["key"])):
+        print(visible(line))
 
 
 def _print_what_if(console: PlainConsole, run: Run, metric: str) -> None:
@@ -67,12 +84,12 @@ def _print_what_if(console: PlainConsole, run: Run, metric: str) -> None:
         console.print(render_what_if(run.spec.objective, scenario, named[metric]))
 
 
-def _row_of(trials: pd.DataFrame, key: str) -> dict[str, object]:
+def _row_of(trials: pd.DataFrame, key: str, option: str) -> dict[str, object]:
     """Return the one row whose key begins with `key`."""
     rows = trials[trials["key"].str.startswith(key)]
     if len(rows) != 1:
         found = f"{len(rows)} trials have keys that begin" if len(rows) else "no trial has a key that begins"
-        raise UsageError(f"--trial: {found} with '{key}'. 'show RUN --trials' lists the keys.")
+        raise UsageError(f"{option}: {found} with '{key}'. 'show RUN --trials' lists the keys.")
     return {str(name): value for name, value in rows.iloc[0].items()}
 
 

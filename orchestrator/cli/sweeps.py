@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +44,7 @@ from orchestrator.cli.options import (
     split,
 )
 from orchestrator.core.defaults import DATA_DIR
+from orchestrator.core.errors import UsageError
 from orchestrator.core.text import visible
 
 if TYPE_CHECKING:
@@ -80,10 +82,15 @@ def sweep(
     with_server: Annotated[
         bool, typer.Option("--serve", help="Show the page in a browser of this machine while the sweep runs.")
     ] = False,
+    notify: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send the answer there with a POST, at the end or at a halt.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for every trial.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")] = False,
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
-    from orchestrator.report.progress import ProgressDisplay
+    from orchestrator.report.progress import Detail, ProgressDisplay
     from orchestrator.spec.validation import notes_of
 
     budget = parse_budget(time_budget, trial_budget, max_cost, price_per_hour, gpu_price_per_hour)
@@ -92,12 +99,19 @@ def sweep(
         cpus_per_trial, gpus_per_trial,
     )  # fmt: skip
     budget.check(loaded, OPTIONS)
+    if verbose and quiet:
+        raise UsageError("--verbose, --quiet: expected one of them, got both; drop one")
+    detail: Detail = "verbose" if verbose else "quiet" if quiet else "normal"
     console = make_console()
-    for note in notes_of(loaded):
+    for note in notes_of(loaded) if not quiet else ():
         console.print(f"note: {note}")
-    with _served(with_server, loaded, run, storage) as page, ProgressDisplay(console) as display:
+    with (
+        _notified(notify, loaded, run, storage, console) as tell,
+        _served(with_server, loaded, run, storage) as page,
+        ProgressDisplay(console, detail) as display,
+    ):
         if page:
-            display.say(f"Page while it runs: {page}")
+            console.print(f"Page while it runs: {page}")
         # The import below takes seconds, so print first what comes after it.
         if _is_new(loaded, run, storage):
             display.connecting(address)
@@ -108,6 +122,7 @@ def sweep(
         finished = api.run_sweep(
             loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes, budget
         )
+        tell(finished)
     _finish(console, display.spending, finished.cached(), finished.spec, require_answer)
 
 
@@ -147,6 +162,35 @@ def plan(
     for note in notes_of(loaded):
         console.print(f"note: {note}")
     console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers, prices))
+
+
+@contextmanager
+def _notified(
+    url: str | None, spec: SweepSpec, run: str | None, storage: str | None, console: PlainConsole
+) -> Iterator[Callable[[Run], None]]:
+    """Send the answer to an address, or why there is none if the sweep raises; yield what is called at its end."""
+    if url is None:
+        yield lambda finished: None
+        return
+    from orchestrator import api
+    from orchestrator.execution.monitoring.notify import check_address, notify
+
+    check_address(url)
+    place = str(api.run_place(spec, run, storage))
+
+    def tell(event: str, **content: Any) -> None:
+        if wrong := notify(url, event, place, content):
+            console.print(wrong)
+
+    def at_end(finished: Run) -> None:
+        answer = finished.cached().answer()
+        tell("incomplete" if answer.n_missing else "end", answer=json.loads(answer.to_json()))
+
+    try:
+        yield at_end
+    except BaseException as fault:
+        tell("halt", reason=f"{type(fault).__name__}: {fault}".strip(": "))
+        raise
 
 
 @contextmanager

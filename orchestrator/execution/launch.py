@@ -6,23 +6,37 @@ Ray is imported inside `launch`, after its first line is on the screen.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.execution.cluster import Cluster
-    from orchestrator.execution.prometheus import SweepMetrics
+    from orchestrator.execution.monitoring.prometheus import SweepMetrics
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
     from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.suggestion import PlannedTrial
+from orchestrator.storage.base import ignore
 
 _LEAST_REST = 20
 """A cell's metrics are not exported again before so many times the time that they took: they look at the whole cell."""
 
 
-def launch(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
+def launch(
+    session: Session,
+    address: str | None,
+    num_cpus: int | None,
+    display: ProgressDisplay | None,
+    note: Callable[[str], None] = ignore,
+) -> None:
     """Run a session on the cluster at `address`, or on an embedded one.
+
+    Args:
+        session: the sweep.
+        address: of a running cluster.
+        num_cpus: of an embedded one.
+        display: shows progress.
+        note: called with a line on each event that is shown.
 
     Raises:
         OrchestratorError: for whatever the user can mend.
@@ -30,33 +44,38 @@ def launch(session: Session, address: str | None, num_cpus: int | None, display:
     if display is not None:
         display.connecting(address)
     from orchestrator.execution.cluster import connected
-    from orchestrator.execution.prometheus import SweepMetrics
+    from orchestrator.execution.monitoring.prometheus import SweepMetrics
 
     with connected(address, num_cpus) as cluster:
         metrics = SweepMetrics(session.spec.name)
         export_metrics(session, metrics, session.search.cells)
         session.listen(CellMetrics(metrics))
         with metrics.refreshed(lambda: metrics.trials(counts(session))):
-            _run(session, cluster, display)
+            _run(session, cluster, display, note)
 
 
-def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None) -> None:
+def _run(session: Session, cluster: Cluster, display: ProgressDisplay | None, note: Callable[[str], None]) -> None:
     from orchestrator.execution.tuner import run_on_ray
 
+    note(f"cluster: {'one of this sweep' if cluster.is_embedded else 'one that runs already'}")
     if display is None:
-        run_on_ray(session, cluster)
+        run_on_ray(session, cluster, on_event=note)
         return
     if cluster.dashboard:
         display.say(f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)")
     display.start(session)
 
+    def say(text: str) -> None:
+        display.say(text)
+        note(text)
+
     def draining(n_running: int) -> None:
-        display.say(
+        say(
             f"Interrupted: finishing {n_running} trials in flight. Ctrl-C again stops now. "
             "Either way, run the same command again to go on."
         )
 
-    run_on_ray(session, cluster, draining, on_event=display.say)
+    run_on_ray(session, cluster, draining, on_event=say)
 
 
 class CellMetrics:

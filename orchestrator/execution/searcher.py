@@ -72,7 +72,7 @@ class TuneSearcher(Searcher):
         if result is None or error or "result" not in result:
             return
         content = TrialResult.from_json(result["result"])
-        self.guard(lambda: self._finish(content))
+        self.guard(lambda: self._finish(content, result.get("log", "")))
 
     def record_error(self, config: dict[str, Any], reason: str) -> None:
         """Record a trial that was lost in all its attempts."""
@@ -131,9 +131,9 @@ class TuneSearcher(Searcher):
         """Pickle as nothing: Tune saves its searcher for a resume that we do not use."""
         return {}
 
-    def _finish(self, result: TrialResult) -> None:
+    def _finish(self, result: TrialResult, log: str = "") -> None:
         if any(trial.spec.key == result.key for trial in self.session.search.running):
-            self.session.finish(result, 1 + self._attempts[result.key])
+            self.session.finish(result, 1 + self._attempts[result.key], log)
 
     def _is_affordable(self, request: ResolvedRequest) -> bool:
         """Return whether the budget allows the next trial of a request."""

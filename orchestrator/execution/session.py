@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
+from orchestrator.results.folder import keep_trial_log
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.software_changes import OF_WORKERS
@@ -92,10 +93,15 @@ class Session:
         """Return the arrays that a trial is handed."""
         return self.datasets[trial.dataset].phase(trial.phase, trial.validation_share, trial.validation_seed)
 
-    def finish(self, result: TrialResult, n_attempts: int = 1) -> None:
+    def finish(self, result: TrialResult, n_attempts: int = 1, log: str = "") -> None:
         """Write the rows of a running trial that ended, then record it in the search and call the listeners.
 
         If it raises, the trial is not recorded at all.
+
+        Args:
+            result: of the trial.
+            n_attempts: how often it was begun.
+            log: what its worker said of it, if that is to be kept.
 
         Raises:
             RunFolderError: if its worker has other libraries than those of earlier trials.
@@ -109,6 +115,8 @@ class Session:
             "n_attempts": n_attempts,
         }
         score = self.spec.score_of(planned.cell.scenario)
+        if log:
+            keep_trial_log(self.run.storage, result.key, log)
         row = trial_row(planned.spec, planned.suggestion, result, known, score)
         self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score))
         self.search.record(result.key, outcome_of(result, self.spec, score))

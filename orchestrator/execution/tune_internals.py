@@ -101,6 +101,9 @@ INTERNALS = {
         "drop Ray's messages about dead workers, which the sweep reports in one line",
         "Ray prints a paragraph about each dead worker",
     ),
+    "setproctitle": Internal(
+        "ray._raylet", "show which trial a worker runs", "the dashboard and `ps` show workers without their trials"
+    ),
     "get_max_resources_from_cluster_config": Internal(
         "ray._private.state.state",
         "ask whether an autoscaler can add nodes",
@@ -326,6 +329,13 @@ def silence_dead_workers() -> None:
 
     print_other.is_ours = True  # type: ignore[attr-defined]
     module.print_to_stdstream = print_other  # type: ignore[union-attr]
+
+
+def show_as(title: str) -> None:
+    """Give this worker's process a title, which the dashboard's list of workers and `ps` show until the task ends."""
+    rename = look_up(_module("ray._raylet"), "setproctitle")
+    if rename is not None:
+        rename(f"ray::{title}")
 
 
 def _module(name: str) -> ModuleType | None:

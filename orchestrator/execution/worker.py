@@ -12,6 +12,8 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 
 from orchestrator.core.placement import Placement
+from orchestrator.execution.monitoring.trial_log import TrialLog
+from orchestrator.execution.tune_internals import show_as
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import StoredFile
 from orchestrator.storage.opening import stored_file
@@ -22,7 +24,7 @@ from orchestrator.trial.stopping import StopRule
 from strategies import STRATEGIES
 
 TrialFunction = Callable[..., TrialResult]
-"""Like `run_trial`, without a report; `stop` is passed where there is a rule."""
+"""Like `run_trial`; `stop` is passed where there is a rule."""
 
 DAMAGED = "is_damaged"
 """Field of a result: an error, as of a GPU, may have damaged the worker's process, which runs no more trials."""
@@ -62,9 +64,13 @@ class SweepWorker(tune.Trainable):
         else:
             data = ray.get(self._data[f"{spec.dataset}/validation"]).split(spec.validation_share, spec.validation_seed)
         rule = {"stop": StopRule.from_json(self.config["stop"])} if self.config["stop"] else {}
-        result = self._function(spec, data, placement, None, checkpoint_of(self.config["checkpoint"]), **rule)
+        show_as(f"{self!r} {self.config['name']}")
+        with TrialLog(spec) as log:
+            checkpoint = checkpoint_of(self.config["checkpoint"])
+            result = self._function(spec, data, placement, log.report, checkpoint, **rule)
+            said = log.end(result)
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
-        return {"result": result.to_json(), "done": True, DAMAGED: result.status == "error"}
+        return {"result": result.to_json(), "done": True, DAMAGED: result.status == "error", "log": said}
 
     def __repr__(self) -> str:
         return f"SweepWorker({self.config['device']})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -32,6 +32,9 @@ _LEAST_REST = 20
 """The table is not made again before so many times the time that it took: it looks at every suggestion."""
 
 
+Detail = Literal["quiet", "normal", "verbose"]
+
+
 class ProgressDisplay:
     """Shows a session while it runs; its `trial_ended` listens to the session.
 
@@ -39,10 +42,12 @@ class ProgressDisplay:
 
     Args:
         console: where to show it.
+        detail: `quiet` shows nothing, `verbose` a line for every trial.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, detail: Detail = "normal") -> None:
         self._console = console
+        self._detail = detail
         self._live: Live | None = None
         self._session: Session | None = None
         self.spending: Spending | None = None
@@ -73,15 +78,15 @@ class ProgressDisplay:
     def start(self, session: Session) -> None:
         """Begin to show `session`."""
         self._session = session
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._detail == "normal":
             self._live = Live(console=self._console, get_renderable=self._in_time, refresh_per_second=2, transient=True)
             self._live.start()
 
     def trial_ended(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
         """Print a failed trial; without a terminal, also each finished cell and a line every few seconds."""
-        if result.status not in ("completed", "stopped"):
-            seed = f"seed {planned.spec.seed}"
-            self.say(f"{result.status}: {planned.cell.name} #{planned.suggestion} {seed}: {result.reason}")
+        if result.status not in ("completed", "stopped") or self._detail == "verbose":
+            where = f"{planned.cell.name} #{planned.suggestion} seed {planned.spec.seed}"
+            self.say(f"{result.status}: {where}" + (f": {result.reason}" if result.reason else ""))
         search = session.search.cell_of(planned)
         if self._live is None and search.is_finished:
             self.say(f"{planned.cell.name}: {self._verdict(search)}")
@@ -93,7 +98,9 @@ class ProgressDisplay:
             self.say(self._line(session, len(session.search.running) + has_next))
 
     def say(self, text: str) -> None:
-        """Print a line above the display."""
+        """Print a line above the display, unless it is quiet."""
+        if self._detail == "quiet":
+            return
         self._console.print(Text(visible(text)), soft_wrap=True)
 
     def _line(self, session: Session, n_running: int) -> str:

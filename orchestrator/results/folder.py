@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageError, system_message
+from orchestrator.core.text import visible_lines
 from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import (
     ANSWER_FILE,
     CHECKPOINTS,
+    LOG_FILE,
     REPORT_FILE,
     SPEC_FILE,
     SUGGESTIONS_FILE,
     TABLES,
+    TRIAL_LOGS,
     NoRegularFileError,
     Storage,
     StoredFile,
@@ -24,6 +28,7 @@ from orchestrator.storage.base import (
 _OWN_NAMES = {
     **dict.fromkeys(TABLES, re.compile(rf"[0-9a-z][0-9a-z-]*{re.escape(SUFFIX)}")),
     CHECKPOINTS: re.compile(r"[0-9a-f]{16}\.pt"),
+    TRIAL_LOGS: re.compile(r"[0-9a-f]{16}\.log"),
 }
 """Folder of a run -> the names of the files in it."""
 
@@ -44,7 +49,7 @@ def _foreign_files(run: Storage) -> Iterator[str]:
             yield from (
                 f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
             )
-        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE, REPORT_FILE):
+        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE, REPORT_FILE, LOG_FILE):
             yield name
 
 
@@ -120,6 +125,19 @@ def write_file(run: Storage, name: str, content: bytes) -> None:
         run.write(name, content, name.partition(".")[0])
     except OSError as error:
         raise unwritable(run.where, error) from error
+
+
+def keep_trial_log(run: Storage, key: str, text: str) -> None:
+    """Keep what a worker said of a trial that failed; where that is impossible, nothing is kept."""
+    with suppress(OSError, StorageError):
+        run.folder(TRIAL_LOGS).write(f"{key}.log", visible_lines(text).encode(), "report")
+
+
+def lines_on(run: Storage, key: str) -> Iterator[str]:
+    """Yield what is known of a trial: the lines of the sweep's log that name it, then what its worker said."""
+    log = read_file(run, LOG_FILE).decode(errors="replace")
+    yield from (line for line in log.splitlines() if re.search(rf"\b{re.escape(key)}\b", line))
+    yield from read_file(run.folder(TRIAL_LOGS), f"{key}.log").decode(errors="replace").splitlines()
 
 
 def unwritable(where: str, error: OSError) -> StorageError:

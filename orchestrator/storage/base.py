@@ -19,6 +19,8 @@ CHECKPOINTS = "checkpoints"
 SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"
 REPORT_FILE = "report.html"
+LOG_FILE = "sweep.log"
+TRIAL_LOGS = "logs"
 DEFAULT_ROOT = "runs"
 
 

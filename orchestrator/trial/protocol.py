@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ Report = Callable[[int, list[Measurement | None], Stream], None]
 """Called after each task with its index, what was measured then of each task (None if nothing), and the stream."""
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
+
+_LOGGER = logging.getLogger("continual_sweep")
 
 
 def run_trial(
@@ -69,6 +72,7 @@ def run_trial(
         details, chance_accuracy = run.details(), run.evaluator.chance_accuracy(spec.incremental_type)
     except Exception as error:
         status, reason = judge(error)
+        _LOGGER.info("trial %s raised", spec.key, exc_info=True)
     if checkpoint is not None and status not in ("error", "stopped"):
         delete_checkpoint(checkpoint)
     if run is not None and not costs:

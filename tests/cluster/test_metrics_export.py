@@ -12,7 +12,7 @@ import pytest
 from orchestrator.execution import prometheus
 from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.launch import CellMetrics, export_metrics
-from orchestrator.execution.prometheus import SweepMetrics
+from orchestrator.execution.monitoring.prometheus import SweepMetrics
 from orchestrator.execution.session import Session
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec

@@ -1,0 +1,1 @@
+"""What others can watch of a sweep: its log, the logs of its trials, metrics for Prometheus, and a call at its end."""
