@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.execution.cluster import Cluster
-    from orchestrator.execution.monitoring.prometheus import SweepMetrics
+    from orchestrator.execution.monitoring.prometheus import CellState, SweepMetrics
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
     from orchestrator.search.cell_search import CellSearch
+    from orchestrator.trial.result import TrialResult
 from orchestrator.search.suggestion import PlannedTrial
 from orchestrator.storage.base import ignore
 
@@ -47,10 +48,15 @@ def launch(
     from orchestrator.execution.monitoring.prometheus import SweepMetrics
 
     with connected(address, num_cpus) as cluster:
-        metrics = SweepMetrics(session.spec.name)
+        metrics = SweepMetrics(session.run.where)
         export_metrics(session, metrics, session.search.cells)
         session.listen(CellMetrics(metrics))
-        with metrics.refreshed(lambda: metrics.trials(counts(session))):
+
+        def update() -> None:
+            metrics.trials(counts(session))
+            metrics.workers(session.count_workers())
+
+        with metrics.refreshed(update):
             _run(session, cluster, display, note)
 
 
@@ -89,8 +95,10 @@ class CellMetrics:
         self._metrics = metrics
         self._due: dict[str, float] = {}
 
-    def __call__(self, session: Session, planned: PlannedTrial, result: object) -> None:
-        """Export what is due."""
+    def __call__(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
+        """Count the trial, and export what is due."""
+        n_measured = sum(cell is not None for row in result.n_correct for cell in row)
+        self._metrics.ended(planned.cell.name, result.costs.get("seconds"), n_measured)
         cell, now = session.search.cell_of(planned), time.monotonic()
         is_due = cell.is_finished or now >= self._due.get(cell.cell.name, now)
         export_metrics(session, self._metrics, [cell] if is_due else [])
@@ -108,10 +116,22 @@ def export_metrics(session: Session, metrics: SweepMetrics, cells: Iterable[Cell
     """
     metrics.trials(counts(session))
     for cell in cells:
-        feasible = cell.feasible()
-        best = cell.best_of(feasible)
-        objective = best.mean(cell.judged_split, session.spec.objective) if best else None
-        metrics.cell(cell.cell.name, len(feasible), objective)
+        metrics.cell(cell.cell.name, state_of(cell))
+
+
+def state_of(cell: CellSearch) -> CellState:
+    """Return what is exported of a cell."""
+    from orchestrator.execution.monitoring.prometheus import CellState
+
+    feasible = cell.feasible()
+    best = cell.best_of(feasible)
+    nearest = cell.nearest_miss(cell.judged_split)
+    return CellState(
+        len(feasible),
+        sum(suggestion.has_stopped() for suggestion in cell.suggestions),
+        best.mean(cell.judged_split, cell.spec.objective) if best else None,
+        nearest.total_violation(cell.judged_split, cell.spec) if nearest else None,
+    )
 
 
 def counts(session: Session) -> dict[str, int]:

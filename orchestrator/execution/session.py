@@ -80,6 +80,7 @@ class Session:
         self._listeners = list(listeners)
         self._spec_hash = spec.content_hash()
         self._accept_changes = accept_changes
+        self.count_workers: Callable[[], int] = lambda: 0
         self._known_workers: set[tuple[Any, ...]] = set()
 
     def data(self) -> Iterator[tuple[str, TrainingData | PhaseData]]:

@@ -77,6 +77,7 @@ def run_on_ray(
     cluster.check(trial.request for trial in session.search.waiting())
     searcher = TuneSearcher(session, cluster, on_event)
     scheduler, scratch = KeepWorkers(searcher, Losses()), None
+    session.count_workers = lambda: searcher.n_in_flight
     try:
         scratch = tempfile.mkdtemp(prefix="continual-sweep-")
         tuner = _tuner(session, searcher, scheduler, function, scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from queue import SimpleQueue
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
 import optuna
+from optuna.trial import create_trial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -54,8 +56,28 @@ class StudyMirror:
         self._thread.start()
 
     def add(self, search: CellSearch, trial: optuna.trial.FrozenTrial) -> None:
-        """Queue a copy of `trial`."""
-        self._queue.put((search.cell.name, direction_of(self._spec), trial))
+        """Queue a copy of `trial`, with its metrics, seeds and keys of trials as user attributes.
+
+        Optuna 5 keeps each constraint by itself; its dashboard reads them as one list, so both are written.
+        """
+        suggestion = search.suggestions[trial.number]
+        named = dict.fromkeys([self._spec.objective, *(constraint.metric for constraint in self._spec.constraints)])
+        means = {name: suggestion.mean("validation", name) for name in named}
+        copy = create_trial(
+            state=trial.state,
+            value=trial.value,
+            params=trial.params,
+            distributions=trial.distributions,
+            constraints=trial.constraints,
+            system_attrs={"constraints": list(trial.constraints.values())} if trial.constraints else {},
+            user_attrs={
+                **{name: mean for name, mean in means.items() if math.isfinite(mean)},
+                "seeds": list(suggestion.on("validation")),
+                "keys": search.keys_on(suggestion, "validation"),
+            },
+        )
+        copy.number = trial.number
+        self._queue.put((search.cell.name, direction_of(self._spec), copy))
 
     def close(self) -> None:
         """Wait until everything is copied.

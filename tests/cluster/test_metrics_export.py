@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution import prometheus
 from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.launch import CellMetrics, export_metrics
-from orchestrator.execution.monitoring.prometheus import SweepMetrics
+from orchestrator.execution.monitoring import prometheus
+from orchestrator.execution.monitoring.prometheus import CellState, SweepMetrics
 from orchestrator.execution.session import Session
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
@@ -44,9 +44,9 @@ def test_every_value_is_set_again_until_the_end(
     monkeypatch.setattr(prometheus, "SECONDS_BETWEEN_METRICS", 0.01)
     metrics, enough = SweepMetrics("small"), threading.Event()
     metrics.trials({"running": 1, "waiting": 2})
-    metrics.cell("split-digits/task naive", 3, 0.5)
-    metrics.cell("split-digits/task ewc", 0, None)
-    metrics.cell("split-digits/task naive", 4, 0.75)
+    metrics.cell("split-digits/task naive", CellState(3, 0, 0.5, 0.0))
+    metrics.cell("split-digits/task ewc", CellState(0, 2))
+    metrics.cell("split-digits/task naive", CellState(4, 1, 0.75, 0.0))
     with metrics.refreshed(lambda: metrics.trials({"running": 3})):
         while ("trials", 3, "running") not in settings:
             assert not enough.wait(0.01)
@@ -60,6 +60,9 @@ def test_every_value_is_set_again_until_the_end(
         ("feasible_suggestions", 4, "split-digits/task naive"),
         ("best_objective", 0.75, "split-digits/task naive"),
         ("feasible_suggestions", 0, "split-digits/task ewc"),
+        ("stopped_suggestions", 1, "split-digits/task naive"),
+        ("stopped_suggestions", 2, "split-digits/task ewc"),
+        ("nearest_violation", 0.0, "split-digits/task naive"),
     }
     assert not enough.wait(0.1)
     assert len(settings) == n_at_the_end
@@ -78,7 +81,10 @@ def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, settings:
     at_last = {(name, of): value for name, value, of in settings}
     settings.clear()
     export_metrics(session, metrics, session.search.cells)
-    assert {(name, of): value for name, value, of in settings} == at_last
+    now = {(name, of): value for name, value, of in settings}
+    assert now == {place: value for place, value in at_last.items() if place[0] != "rows_written"}
     assert at_last["trials", "completed"] == len(session.run.trials()) > 0
     assert at_last["trials", "running"] == at_last["trials", "waiting"] == 0
     assert at_last["feasible_suggestions", "split-digits/task replay"] > 0
+    assert at_last["rows_written", "trials"] == len(session.run.trials())
+    assert at_last["rows_written", "accuracy"] == len(session.run.accuracy())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
@@ -76,8 +78,31 @@ def test_every_suggestion_arrives_once(spec: SweepSpec, database: str) -> None:
         states = [t.state.name for t in trials]
         assert states == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
         assert [t.value for t in trials] == [0.5, 0.51, None, 0.53]
-        assert trials[0].constraints == pytest.approx({"forgetting <= 0.1": 10.0})
+        assert trials[0].constraints["forgetting <= 0.1"] == pytest.approx(10.0)
         assert trials[0].params
+
+
+def test_the_dashboard_sees_what_is_infeasible(spec: SweepSpec, database: str) -> None:
+    """Its present version reads one list of constraints; metrics, seeds and keys are user attributes."""
+    dashboard = pytest.importorskip(
+        "optuna_dashboard", reason="optuna-dashboard is not installed: pip install '.[dev]'"
+    )
+    search_with_mirror(spec, database, {})
+    app = dashboard.wsgi(optuna.storages.get_storage(database))
+
+    def ask(path: str, query: str = "") -> Any:
+        environment: dict[str, Any] = {}
+        setup_testing_defaults(environment)
+        environment.update(PATH_INFO=path, QUERY_STRING=query)
+        return json.loads(b"".join(app(environment, lambda status, headers: None)))
+
+    (first, *_) = ask("/api/studies")["study_summaries"]
+    trials = ask(f"/api/studies/{first['study_id']}", "after=0")["trials"]
+    assert [trial["constraints"] for trial in trials] == [[pytest.approx(10.0)]] * 2 + [[]] + [[pytest.approx(10.0)]]
+    attributes = {one["key"]: json.loads(one["value"]) for one in trials[1]["user_attrs"]}
+    assert attributes["seeds"] == [0, 1]
+    assert attributes["average"] == pytest.approx(0.51)
+    assert len(set(attributes["keys"])) == 2
 
 
 @pytest.mark.parametrize("stop_after", [3, 9, 17])

@@ -4,45 +4,96 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from ray.util.metrics import Gauge
+from ray.util.metrics import Gauge, Histogram
 
 SECONDS_BETWEEN_METRICS = 5.0
 
+_PREFIX = "continual_sweep_"
+_SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What is exported of a cell.
+
+    Args:
+        n_feasible: suggestions that meet every limit on all search seeds.
+        n_stopped: suggestions of which a rule stopped a trial.
+        best: mean objective of the best feasible one; None if there is none.
+        violation: of the suggestion nearest to the limits, in tolerances, 0 if one meets them; None if not known.
+    """
+
+    n_feasible: int
+    n_stopped: int = 0
+    best: float | None = None
+    violation: float | None = None
+
 
 class SweepMetrics:
-    """Application metrics that Ray exports to Prometheus."""
+    """Application metrics that Ray exports to Prometheus; all have the label `run`, the run folder.
 
-    def __init__(self, sweep: str) -> None:
-        tags = {"sweep": sweep}
-        self._trials = Gauge(
-            "continual_sweep_trials", "Trials of the running sweep by state", tag_keys=("sweep", "state")
+    Args:
+        run: the run folder, as it may be shown.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._trials = self._gauge("trials", "Trials of the running sweep by state", "state")
+        self._rows = self._gauge("rows_written", "Rows that this process added to a table", "table")
+        self._feasible = self._gauge("feasible_suggestions", "Suggestions that meet every limit", "cell")
+        self._stopped = self._gauge("stopped_suggestions", "Suggestions of which a rule stopped a trial", "cell")
+        self._best = self._gauge("best_objective", "Objective of the best feasible suggestion", "cell")
+        self._violation = self._gauge(
+            "nearest_violation", "Violation of the suggestion nearest to the limits, in tolerances", "cell"
         )
-        self._feasible = Gauge(
-            "continual_sweep_feasible_suggestions",
-            "Suggestions that meet every limit",
-            tag_keys=("sweep", "cell"),
+        self._workers = self._gauge("workers", "Workers that run a trial", "kind")
+        self._seconds = Histogram(
+            f"{_PREFIX}trial_seconds", "Wall time of a trial", boundaries=_SECONDS, tag_keys=("run", "cell")
         )
-        self._best = Gauge(
-            "continual_sweep_best_objective",
-            "Objective of the best feasible suggestion",
-            tag_keys=("sweep", "cell"),
-        )
-        for gauge in (self._trials, self._feasible, self._best):
-            gauge.set_default_tags(tags)
+        self._seconds.set_default_tags({"run": run})
         self._values: dict[tuple[Gauge, tuple[str, str]], float] = {}
+        self._n_rows: Counter[str] = Counter()
+
+    def _gauge(self, name: str, meaning: str, tag: str) -> Gauge:
+        gauge = Gauge(f"{_PREFIX}{name}", meaning, tag_keys=("run", tag))
+        gauge.set_default_tags({"run": self._run})
+        return gauge
 
     def trials(self, counts: dict[str, int]) -> None:
         """Set the number of trials by state."""
         for state, count in counts.items():
             self._set(self._trials, "state", state, count)
 
-    def cell(self, cell: str, n_feasible: int, best: float | None) -> None:
-        """Set a cell's number of feasible suggestions and best objective."""
-        self._set(self._feasible, "cell", cell, n_feasible)
-        if best is not None:
-            self._set(self._best, "cell", cell, best)
+    def workers(self, n: int) -> None:
+        """Set the number of workers that run a trial."""
+        self._set(self._workers, "kind", "busy", n)
+
+    def cell(self, cell: str, state: CellState) -> None:
+        """Set what is known of a cell."""
+        self._set(self._feasible, "cell", cell, state.n_feasible)
+        self._set(self._stopped, "cell", cell, state.n_stopped)
+        if state.best is not None:
+            self._set(self._best, "cell", cell, state.best)
+        if state.violation is not None:
+            self._set(self._violation, "cell", cell, state.violation)
+
+    def ended(self, cell: str, seconds: float | None, n_measured: int) -> None:
+        """Count a trial that ended, with the rows that it added to the tables.
+
+        Args:
+            cell: its cell.
+            seconds: its wall time, if it is known.
+            n_measured: measured cells of its R.
+        """
+        if seconds is not None:
+            self._seconds.observe(seconds, tags={"cell": cell})
+        self._n_rows.update(trials=1, accuracy=n_measured)
+        for table, n in self._n_rows.items():
+            self._set(self._rows, "table", table, n)
 
     @contextlib.contextmanager
     def refreshed(self, update: Callable[[], None] = lambda: None) -> Iterator[None]:
