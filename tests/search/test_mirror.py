@@ -94,7 +94,7 @@ def test_the_dashboard_sees_what_is_infeasible(spec: SweepSpec, database: str) -
         environment: dict[str, Any] = {}
         setup_testing_defaults(environment)
         environment.update(PATH_INFO=path, QUERY_STRING=query)
-        return json.loads(b"".join(app(environment, lambda status, headers: None)))
+        return json.loads(b"".join(app(environment, lambda *_: None)))
 
     (first, *_) = ask("/api/studies")["study_summaries"]
     trials = ask(f"/api/studies/{first['study_id']}", "after=0")["trials"]

@@ -22,6 +22,8 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
+from strategies.contract import TrialDivergedError
+from strategies.learner import Learner
 
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
@@ -113,8 +115,14 @@ def test_a_worker_says_how_a_trial_went(
 ) -> None:  # fmt: skip
     """A completed trial keeps nothing; one that diverges keeps all lines, with the traceback and the rows of R."""
     monkeypatch.setenv(LEVEL_VARIABLE, "info")
-    fine, bad = make_trial(), make_trial(training={"learning_rate": 100.0, "epochs": 3})
+    fine, bad = make_trial(), make_trial(seed=1)
+
+    def diverge(*arguments: Any) -> None:
+        raise TrialDivergedError("the training loss is nan")
+
     for spec in (fine, bad):
+        if spec is bad:
+            monkeypatch.setattr(Learner, "learn", diverge)
         data = digits.phase(spec.phase, spec.validation_share, spec.validation_seed)
         with TrialLog(spec) as log:
             result = run_trial(spec, data, report=log.report)
@@ -122,7 +130,7 @@ def test_a_worker_says_how_a_trial_went(
         if spec is fine:
             assert (result.status, kept) == ("completed", "")
     assert result.status == "failed"
-    assert f"trial {bad.key} begins: split-digits/task naive seed 0 confirm" in kept
+    assert f"trial {bad.key} begins: split-digits/task naive seed 1 confirm" in kept
     assert "DEBUG" in kept
     assert "untrained: accuracy" in kept
     assert "TrialDivergedError" in kept
