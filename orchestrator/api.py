@@ -5,8 +5,7 @@ What a function needs is imported inside of it: torch, pandas and Ray take secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,7 @@ def run_sweep(
 
     spending = Spending(budget or Budget())  # its clock starts before the imports below, which take seconds
     spending.budget.check(spec)
+    from orchestrator.execution.launch import run_session
     from orchestrator.execution.session import Session
     from orchestrator.results.run import Run
     from orchestrator.trial.provenance import software_now
@@ -77,57 +77,14 @@ def run_sweep(
     opened.check(spec)
     if not accept_changes:
         opened.refuse_changed(spec, software_now(are_workers_here=address is None))
-    if display:
-        display.spending = spending
     with opened.locked(display.say if display else ignore):
-        listeners = (display.trial_ended,) if display else ()
+        listeners = (display.watch(spending),) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes, spending)
         _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
-        with _logged(session) as note:
-            _train_missing(session, address, num_cpus, display, note)
-            _round_off(opened, display)
+        run_session(session, address, num_cpus, display)
+        _round_off(opened, display)
     return opened
-
-
-@contextmanager
-def _logged(session: Session) -> Iterator[Callable[[str], None]]:
-    """Keep `sweep.log` while a sweep trains; yield what adds a line to it. One that trains nothing adds none."""
-    from orchestrator.execution.monitoring.sweep_log import SweepLog
-
-    if session.search.is_finished:
-        yield ignore
-        return
-    log = SweepLog(session.run)
-    session.listen(log.trial_ended)
-    log.begin(session)
-    try:
-        yield log.say
-        log.end(session)
-    except BaseException as fault:
-        log.end(session, fault)
-        raise
-    finally:
-        log.close()
-
-
-def _train_missing(
-    session: Session,
-    address: str | None,
-    num_cpus: int | None,
-    display: ProgressDisplay | None,
-    note: Callable[[str], None],
-) -> None:
-    """Run the trials that a session misses, if there are any and its budget allows some, and close it."""
-    try:
-        if not session.search.is_finished and not session.spending.reached:
-            from orchestrator.execution.launch import launch
-
-            launch(session, address, num_cpus, display, note)
-        session.close()
-    except BaseException:
-        session.abandon()
-        raise
 
 
 def _say_notes(display: ProgressDisplay | None, session: Session) -> None:

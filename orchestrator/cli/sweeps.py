@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +49,7 @@ from orchestrator.core.text import visible
 if TYPE_CHECKING:
     from orchestrator.execution.budget import Spending
     from orchestrator.report.console import PlainConsole
+    from orchestrator.report.progress import Detail, ProgressDisplay
     from orchestrator.results.run import Run
     from orchestrator.spec.sweep_spec import SweepSpec
 
@@ -90,8 +90,6 @@ def sweep(
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
-    from orchestrator.report.progress import Detail, ProgressDisplay
-    from orchestrator.spec.validation import notes_of
 
     budget = parse_budget(time_budget, trial_budget, max_cost, price_per_hour, gpu_price_per_hour)
     loaded = _load(
@@ -99,24 +97,11 @@ def sweep(
         cpus_per_trial, gpus_per_trial,
     )  # fmt: skip
     budget.check(loaded, OPTIONS)
-    if verbose and quiet:
-        raise UsageError("--verbose, --quiet: expected one of them, got both; drop one")
-    detail: Detail = "verbose" if verbose else "quiet" if quiet else "normal"
-    console = make_console()
-    for note in notes_of(loaded) if not quiet else ():
-        console.print(f"note: {note}")
-    with (
-        _notified(notify, loaded, run, storage, console) as tell,
-        _served(with_server, loaded, run, storage) as page,
-        ProgressDisplay(console, detail) as display,
-    ):
-        if page:
-            console.print(f"Page while it runs: {page}")
-        # The import below takes seconds, so print first what comes after it.
-        if _is_new(loaded, run, storage):
-            display.connecting(address)
-        else:
-            display.say("looking for trials that are already complete …")
+    console, detail = make_console(), _detail(verbose, quiet)
+    if not quiet:
+        _say_notes(console, loaded)
+    with _watched(notify, with_server, loaded, run, storage, console, detail) as (display, tell):
+        _say_first(display, loaded, run, storage, address)
         from orchestrator import api
 
         finished = api.run_sweep(
@@ -124,6 +109,29 @@ def sweep(
         )
         tell(finished)
     _finish(console, display.spending, finished.cached(), finished.spec, require_answer)
+
+
+def _detail(verbose: bool, quiet: bool) -> Detail:
+    if verbose and quiet:
+        raise UsageError("--verbose, --quiet: expected one of them, got both; drop one")
+    return "verbose" if verbose else "quiet" if quiet else "normal"
+
+
+def _say_notes(console: PlainConsole, spec: SweepSpec) -> None:
+    from orchestrator.spec.validation import notes_of
+
+    for note in notes_of(spec):
+        console.print(f"note: {note}")
+
+
+def _say_first(
+    display: ProgressDisplay, spec: SweepSpec, run: str | None, storage: str | None, address: str | None
+) -> None:
+    """Print what comes after the imports, which take seconds."""
+    if _is_new(spec, run, storage):
+        display.connecting(address)
+    else:
+        display.say("looking for trials that are already complete …")
 
 
 def plan(
@@ -151,7 +159,6 @@ def plan(
     from orchestrator import api
     from orchestrator.report.console import make_console
     from orchestrator.report.plan_view import render_plan
-    from orchestrator.spec.validation import notes_of
 
     prices = parse_budget(price_per_hour=price_per_hour, gpu_price_per_hour=gpu_price_per_hour)
     loaded = _load(
@@ -159,9 +166,29 @@ def plan(
         cpus_per_trial, gpus_per_trial,
     )  # fmt: skip
     console = make_console()
-    for note in notes_of(loaded):
-        console.print(f"note: {note}")
+    _say_notes(console, loaded)
     console.print(render_plan(loaded, api.plan(loaded, run, data_dir, storage), workers, prices))
+
+
+@contextmanager
+def _watched(
+    notify: str | None,
+    with_server: bool,
+    spec: SweepSpec,
+    run: str | None,
+    storage: str | None,
+    console: PlainConsole,
+    detail: Detail,
+) -> Iterator[tuple[ProgressDisplay, Callable[[Run], None]]]:
+    """Show a sweep to whom it may concern; yield the display, and what is called at the end."""
+    from orchestrator.report.progress import ProgressDisplay
+
+    with (
+        _notified(notify, spec, run, storage, console) as tell,
+        _served(with_server, spec, run, storage, console),
+        ProgressDisplay(console, detail) as display,
+    ):
+        yield display, tell
 
 
 @contextmanager
@@ -183,6 +210,8 @@ def _notified(
             console.print(wrong)
 
     def at_end(finished: Run) -> None:
+        import json
+
         answer = finished.cached().answer()
         tell("incomplete" if answer.n_missing else "end", answer=json.loads(answer.to_json()))
 
@@ -194,16 +223,19 @@ def _notified(
 
 
 @contextmanager
-def _served(is_wanted: bool, spec: SweepSpec, run: str | None, storage: str | None) -> Iterator[str]:
-    """Serve the page of a sweep while it runs, if that is wanted; yield the address, empty if not."""
+def _served(
+    is_wanted: bool, spec: SweepSpec, run: str | None, storage: str | None, console: PlainConsole
+) -> Iterator[None]:
+    """Serve the page of a sweep while it runs, if that is wanted, and print its address."""
     if not is_wanted:
-        yield ""
+        yield
         return
     from orchestrator import api
     from orchestrator.report.page.server import served_beside
 
     with served_beside(str(api.run_place(spec, run, storage))) as address:
-        yield address
+        console.print(f"Page while it runs: {address}")
+        yield
 
 
 def _finish(console: PlainConsole, spending: Spending | None, run: Run, spec: SweepSpec, require_answer: bool) -> None:

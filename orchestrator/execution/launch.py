@@ -23,6 +23,40 @@ _LEAST_REST = 20
 """A cell's metrics are not exported again before so many times the time that they took: they look at the whole cell."""
 
 
+def run_session(session: Session, address: str | None, num_cpus: int | None, display: ProgressDisplay | None) -> None:
+    """Run the trials that a session misses, if its budget allows some, log what happens, and close it.
+
+    Args:
+        session: the sweep; one that misses nothing is closed, and logs nothing.
+        address: of a running cluster.
+        num_cpus: of an embedded one.
+        display: shows progress.
+
+    Raises:
+        OrchestratorError: for whatever the user can mend.
+    """
+    from orchestrator.execution.monitoring.sweep_log import SweepLog
+
+    log = None if session.search.is_finished else SweepLog(session.run)
+    try:
+        if log is not None:
+            session.listen(log.trial_ended)
+            log.begin(session)
+            if not session.spending.reached:
+                launch(session, address, num_cpus, display, log.say)
+        session.close()
+        if log is not None:
+            log.end(session)
+    except BaseException as fault:
+        session.abandon()
+        if log is not None:
+            log.end(session, fault)
+        raise
+    finally:
+        if log is not None:
+            log.close()
+
+
 def launch(
     session: Session,
     address: str | None,

@@ -5,44 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.core.metrics import METRICS, quantity
-from orchestrator.core.scores import ACCURACY, Score
-from orchestrator.core.text import counted, visible
+from orchestrator.core.scores import ACCURACY
+from orchestrator.core.text import counted
 from orchestrator.report.certainty_view import certainty_lines
-from orchestrator.report.numbers import UNKNOWN, number, value_text
+from orchestrator.report.methods_table import MethodsTable, assigned, shown_of, stopped_words, with_spread
+from orchestrator.report.numbers import number
 from orchestrator.search.answers.full_answer import Answer
 from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, n_met, spread
 from orchestrator.search.evidence import RULES
 from orchestrator.search.suggestion import Split, Suggestion, rank
 from orchestrator.spec.sweep_spec import SweepSpec
 
-_HEADS = {
-    "average_accuracy": "accuracy",
-    "learning_average": "learning",
-    "backward_transfer": "BWT",
-    "kept_bytes": "memory",
-    "peak_memory_bytes": "peak memory",
-    "n_parameters": "parameters",
-}
 _MOST_TRIED = 2
 """Suggestions of a method that failed on test and are shown one by one."""
 
 _GO_ON = "Run the same command again."
 _IMBALANCED = 0.7
 """If one answer is right so often, accuracy hides what happens to the other classes."""
-
-
-def with_spread(metric: str, suggestion: Suggestion, split: Split) -> str:
-    """Return mean ± standard deviation over the seeds of a split."""
-    values = spread(suggestion, split, metric)
-    deviation = values.std
-    shown = number(metric, values.mean)
-    return shown if math.isnan(deviation) or deviation == 0 else f"{shown} ± {number(metric, deviation)}"
 
 
 def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary], answer: Answer | None = None) -> RenderableType:
@@ -55,7 +37,7 @@ def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary], answer: Ans
     """
     parts: list[RenderableType] = []
     for scenario in scenarios:
-        parts += [_table(spec, scenario), *answer_lines(spec, scenario)]
+        parts += [MethodsTable(spec, scenario), *answer_lines(spec, scenario)]
         if answer is not None and scenario.meaningless is None:
             parts += certainty_lines(spec.objective, answer.scenario(scenario.scenario))
         parts.append("")
@@ -64,90 +46,9 @@ def render_answer(spec: SweepSpec, scenarios: list[ScenarioSummary], answer: Ans
     return Group(*parts)
 
 
-def columns(spec: SweepSpec, score: Score = ACCURACY) -> list[str]:
-    """Return the metrics in the table: the objective, accuracy, forgetting, whatever is limited, memory and time."""
-    limited = (constraint.metric for constraint in spec.constraints)
-    own = [spec.objective] if score == ACCURACY else [spec.objective, "average", "average_accuracy"]
-    return list(dict.fromkeys([*own, "worst_forgetting", *limited, "kept_bytes", "seconds"]))
-
-
-def head(metric: str, score: Score) -> str:
-    """Return a metric as the head of a column; an average is named by its score alone."""
-    asked = quantity(metric)
-    if asked.metric == "average" and not asked.tasks:
-        return str(asked.score or score)
-    text = _HEADS.get(metric, metric)
-    return visible(text.replace("_", " ") if asked.score is None and not asked.tasks else text)
-
-
-def _table(spec: SweepSpec, scenario: ScenarioSummary) -> Table:
-    score = spec.score_of(scenario.scenario)
-    title = scenario.scenario + ("" if score == ACCURACY else f", score {score}")
-    table = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    table.add_column("method")
-    if spec.limits:
-        table.add_column("limits")
-    for metric in columns(spec, score):
-        table.add_column(Text(head(metric, score)), justify="right")
-    table.add_column("measured on")
-    table.add_column("hyper-parameters", overflow="fold")
-    for cell in scenario.cells:
-        suggestion, split = _shown(cell)
-        style = "bold green" if cell is scenario.best else ""
-        if suggestion is not None and not suggestion.is_feasible(split, spec):
-            style = "dim"
-        table.add_row(
-            Text(visible(cell.cell.method + ("*" if cell.is_reference else "")), style=style),
-            *([_limits(spec, cell, suggestion, split)] if spec.limits else []),
-            *(with_spread(metric, suggestion, split) if suggestion else UNKNOWN for metric in columns(spec, score)),
-            _measured_on(spec, cell, suggestion, split),
-            _assignment(cell, suggestion) if suggestion else "",
-        )
-    return table
-
-
-def _limits(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, split: Split) -> Text:
-    if suggestion is None and cell.stopped_at:
-        return Text("violated", style="red")
-    if suggestion is None or not math.isfinite(suggestion.total_violation(split, spec)):
-        return Text(UNKNOWN)  # a trial failed, so its metrics are not known
-    is_met = suggestion.is_feasible(split, spec)
-    return Text("met", style="green") if is_met else Text("violated", style="red")
-
-
-def _measured_on(spec: SweepSpec, cell: CellSummary, suggestion: Suggestion | None, split: Split) -> str:
-    if suggestion is None and cell.stopped_at:
-        return stopped_words(cell)
-    if suggestion is None:
-        return "no result" + (f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else "")
-    n = len(suggestion.on(split))
-    n_all = max(n, len(spec.seeds.of("confirm" if split == "test" else "search")))
-    return f"{split}, " + ("" if n == n_all else f"{n} of ") + counted(n_all, "seed")
-
-
-def stopped_words(cell: CellSummary) -> str:
-    """Return what is known of a method whose every trial was stopped because it broke a limit for good."""
-    values = ", ".join(
-        f"{metric} {number(quantity(metric).metric, value)}" for metric, value in cell.stopped_at.items()
-    )
-    return f"every trial was stopped, at best with {values}"
-
-
-def _shown(cell: CellSummary) -> tuple[Suggestion | None, Split]:
-    """Return the suggestion that stands for a cell and the split that it is shown in."""
-    if cell.chosen is not None and cell.chosen.on("test"):
-        return cell.chosen, "test"
-    return cell.chosen or cell.nearest, "validation"
-
-
-def _assignment(cell: CellSummary, suggestion: Suggestion) -> str:
-    values = cell.hyperparameters(suggestion)
-    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items())
-
-
 def _named(cell: CellSummary, suggestion: Suggestion) -> str:
     """Return a method with its hyper-parameters, as a sentence names it."""
-    assignment = _assignment(cell, suggestion)
+    assignment = assigned(cell, suggestion)
     return cell.cell.method + (f" with {assignment}" if assignment else "")
 
 
@@ -160,7 +61,7 @@ def answer_lines(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     for cell in scenario.cells:
         tried = () if cell.is_reference else cell.tried
         for one in tried[:_MOST_TRIED]:
-            yield f"{cell.cell.method} with {_assignment(cell, one)} {_veto(spec, one, math.nan)}."
+            yield f"{cell.cell.method} with {assigned(cell, one)} {_veto(spec, one, math.nan)}."
         if more := len(tried[_MOST_TRIED:]):
             yield f"{cell.cell.method}: {counted(more, 'more suggestion')} of it failed on test."
     for cell in scenario.vetoed:
@@ -240,7 +141,7 @@ def _better_on_test(spec: SweepSpec, scenario: ScenarioSummary, best: CellSummar
 def _bound(spec: SweepSpec, scenario: ScenarioSummary) -> Iterator[str]:
     """Yield that even a method which keeps all data violates a limit."""
     for cell in scenario.cells:
-        suggestion, split = _shown(cell)
+        suggestion, split = shown_of(cell)
         if not cell.is_reference or suggestion is None or scenario.meaningless is not None:
             continue
         pairs = zip(spec.constraints, suggestion.violations(split, spec), strict=True)

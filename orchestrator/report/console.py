@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,9 @@ from rich.text import Text
 
 from orchestrator.core.encoding import encodable
 from orchestrator.core.text import visible, visible_lines
+
+_PIPED_WIDTH = 200
+"""Characters a line of output that is no terminal."""
 
 
 class PlainConsole(Console):
@@ -35,6 +39,11 @@ class PlainConsole(Console):
 
 
 def make_console() -> PlainConsole:
-    """Return a console; if the output is not a terminal, its lines are 200 characters wide and plain."""
+    """Return a console; if the output is not a terminal, it is plain, and as wide as COLUMNS says or 200."""
     console = PlainConsole(highlight=False)
-    return console if console.is_terminal else PlainConsole(highlight=False, width=200, no_color=True)
+    return console if console.is_terminal else PlainConsole(highlight=False, width=_piped_width(), no_color=True)
+
+
+def _piped_width() -> int:
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if asked.isdecimal() and 0 < int(asked) < 10_000 else _PIPED_WIDTH

@@ -22,7 +22,7 @@ from orchestrator.report.numbers import UNKNOWN, duration, money, number
 
 if TYPE_CHECKING:
     from orchestrator.execution.budget import Spending
-    from orchestrator.execution.session import Session
+    from orchestrator.execution.session import Listener, Session
     from orchestrator.search.cell_search import CellSearch
     from orchestrator.search.suggestion import PlannedTrial
     from orchestrator.trial.result import TrialResult
@@ -74,6 +74,11 @@ class ProgressDisplay:
             self.say("starting a Ray cluster on this machine …")
         else:
             self.say("joining a running Ray cluster …" if address == "auto" else f"joining Ray cluster {address} …")
+
+    def watch(self, spending: Spending) -> Listener:
+        """Take what the session's run spends, and return what listens to the session."""
+        self.spending = spending
+        return self.trial_ended
 
     def start(self, session: Session) -> None:
         """Begin to show `session`."""

@@ -7,12 +7,16 @@ from dataclasses import replace
 from io import StringIO
 from typing import Any
 
-from orchestrator.report.answer_view import answer_lines, columns, render_answer, with_spread
+import pytest
+
+from orchestrator.report.answer_view import answer_lines, render_answer
 from orchestrator.report.console import PlainConsole
-from orchestrator.search.answers.summary import CellSummary, ScenarioSummary
+from orchestrator.report.methods_table import columns, with_spread
+from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, summarise
 from orchestrator.search.suggestion import Outcome, Suggestion
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
+from tests.search.test_answer import with_replay
 
 Values = dict[str, float]
 GOOD: Values = {"average": 0.9, "worst_forgetting": 0.02, "kept_bytes": 2.0e6, "seconds": 3.0}
@@ -261,3 +265,19 @@ def test_without_limits_there_is_no_limits_column() -> None:
     assert "limits" not in text
     assert "* keeps the data" not in text
     assert "replay" in next(line for line in text.splitlines() if "test, 2 seeds" in line)
+
+
+@pytest.mark.parametrize(("width", "form"), [(200, "wide"), (80, "narrow"), (68, "means")])
+def test_the_table_keeps_words_whole(width: int, form: str) -> None:
+    """Hyper-parameters stand below a table that has no room for them; nothing is cut."""
+    rows = with_replay([(0.9, 0.02), (0.9, 0.02)], [(0.84, 0.02), (0.92, 0.04)])
+    rows.run()
+    search = rows.search()
+    scenarios = summarise(search, rows.frame())
+    out = StringIO()
+    PlainConsole(file=out, width=width).print(render_answer(search.spec, scenarios))
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("  ewc: penalty_weight" in text) == (form != "wide")
+    assert ("±" in text.partition("Recommended")[0].partition("ewc")[2]) == (form != "means")

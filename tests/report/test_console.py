@@ -96,3 +96,10 @@ def test_what_an_encoding_lacks_is_replaced(encoding: str, spelled: str) -> None
     first, *rows = file.getvalue().decode(encoding).splitlines()
     assert first == spelled
     assert sum(spelled in row for row in rows) == 3
+
+
+def test_piped_output_follows_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for asked, width in (("50", 50), ("0", 200), ("wide", 200)):
+        monkeypatch.setenv("COLUMNS", asked)
+        make_console().print("word " * 60)
+        assert max(map(len, capsys.readouterr().out.splitlines())) in range(width - 5, width + 1)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from orchestrator.core.metrics import DERIVED, METRICS, METRICS_AND_COSTS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import counted
-from orchestrator.report.answer_view import answer_lines, columns, head, stopped_words
+from orchestrator.report.answer_view import answer_lines
 from orchestrator.report.certainty_view import certainty_lines
+from orchestrator.report.methods_table import columns, head, stopped_words
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.report.page.facts import MethodFacts, Tables, method_facts, metric_of, suggestion_facts, thinned
 from orchestrator.report.page.figure import Colours, Figure
