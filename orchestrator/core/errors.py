@@ -65,6 +65,18 @@ class ClusterError(OrchestratorError):
     """The cluster cannot be reached or will never have what the spec asks for."""
 
 
+class MissingExtraError(OrchestratorError):
+    """What was asked for needs packages that only an extra brings.
+
+    Args:
+        what: what was asked for.
+        extra: the extra that brings them.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed; run: pip install 'continual-sweep[{extra}]'")
+
+
 def system_message(action: str, where: object, error: OSError) -> str:
     """Return a sentence on a refusal by the system or a store, such as `Cannot write to X: permission denied.`
 

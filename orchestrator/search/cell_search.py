@@ -282,6 +282,15 @@ class CellSearch:
         known = known if self.spec.search.seeds == "race" else []
         return min(full or known, key=lambda s: (s.total_violation(split, self.spec), s.number), default=None)
 
+    def key_of(self, suggestion: Suggestion, phase: Phase, seed: int) -> str:
+        """Return the key of a trial of a suggestion."""
+        return self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint).key
+
+    def keys_on(self, suggestion: Suggestion, split: Split) -> list[str]:
+        """Return the keys of the trials of a suggestion on a split that have an outcome."""
+        phases: tuple[Phase, ...] = ("confirm",) if split == "test" else ("search", "finals")
+        return [self.key_of(suggestion, phase, seed) for phase in phases for seed in suggestion.outcomes[phase]]
+
     @property
     def evidence(self) -> Evidence:
         """Return what all outcomes so far tell."""
