@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cli.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
+from orchestrator.cli.plots import plot
 from orchestrator.cli.runs import compact, show
 from orchestrator.cli.sweeps import plan, sweep
 from orchestrator.cli.trials import trial
@@ -47,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(_options)
-for command in (sweep, plan, trial, show, compact, methods, scenarios, schema):
+for command in (sweep, plan, trial, show, plot, compact, methods, scenarios, schema):
     app.command()(command)
 app.command("spec")(print_spec)
 
