@@ -29,6 +29,8 @@ from orchestrator.report.figures.scene import Scene, only
 from orchestrator.report.numbers import UNKNOWN
 from orchestrator.search.answers.full_answer import MethodAnswer, ScenarioAnswer
 
+_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+
 
 def bars(scene: Scene) -> Drawing:
     """Return a bar a method on the test split: a panel for the objective and for each limited metric."""
@@ -39,7 +41,9 @@ def bars(scene: Scene) -> Drawing:
     )
     per_row = min(len(metrics), 3 if scene.is_wide else 1)
     heights = [
-        0.14 * len(answers[name].methods) + 0.62 for name in scenarios for _ in range(rows_of(len(metrics), per_row))
+        (0.14 if len(answers[name].methods) <= 12 else 0.12) * len(answers[name].methods) + 0.62
+        for name in scenarios
+        for _ in range(rows_of(len(metrics), per_row))
     ]
     height = sum(heights) + 0.3
     scene.refuse_tall(height)
@@ -89,7 +93,17 @@ def _draw(axes: Axes, scene: Scene, methods: Sequence[MethodAnswer], metric: str
         found = method.test.numbers[metric] if method.test is not None else None
         if found is None or math.isnan(found.mean):
             word = ("not on test" if found is None else "a trial failed") if is_first else UNKNOWN
-            axes.text(0, row, f" {word}", va="center", fontsize=SMALL, color="#555555")
+            axes.annotate(
+                word,
+                (0, row),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=SMALL,
+                color="#555555",
+                bbox=_WHITE,
+                zorder=3,
+            )
             continue
         ink = colour(scene.place(method.method))
         is_hatched = violates(method)
@@ -101,7 +115,7 @@ def _draw(axes: Axes, scene: Scene, methods: Sequence[MethodAnswer], metric: str
             edgecolor=ink,
             hatch="//////" if is_hatched else "",
             linewidth=0.8,
-            gid=f"{method.method}",
+            gid=f"bar-{row}",
         )
         if math.isfinite(found.low):
             error = [[found.mean - found.low], [found.high - found.mean]]

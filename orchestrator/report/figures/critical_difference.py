@@ -153,7 +153,7 @@ def _draw(axes: Any, scene: Scene, ranking: Ranking) -> None:
     ):
         for method, label in zip(methods, labels, strict=True):
             name, rank = shown(method), f"({ranking.ranks[method]:.2f})"
-            label.set_text(f"{name} {rank}" if is_left else f"{rank} {name}")
+            label.set_text(f"{name} {rank} " if is_left else f" {rank} {name}")
             label.set_color("black")
     axes.set_xlim(1, len(ordered))
     axes.set_ylim(top=0)

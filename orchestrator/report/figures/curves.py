@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -21,6 +20,8 @@ from orchestrator.report.figures.drawing import (
     SMALL,
     Drawing,
     finish,
+    label_inches,
+    legend_columns,
     name_ticks,
     new_figure,
     panels,
@@ -47,7 +48,9 @@ def curves(scene: Scene) -> Drawing:
     groups = [found[name] for name in scenarios]
     per_row = min(max(map(len, groups)), (5 if max(map(len, groups)) == 5 else 4) if scene.is_wide else 2)
     n_rows = sum(rows_of(len(group), per_row) for group in groups)
-    height = n_rows * (1.55 if n_rows <= 5 else 1.15) + 0.5
+    panel = (scene.width - 0.6) / per_row
+    names = sum(label_inches(group[0].task_names, panel, _MOST_NAMED) for group in groups)
+    height = n_rows * (1.3 if n_rows <= 5 else 0.9) + names + 0.4
     scene.refuse_tall(height)
     most = max((facts for group in groups for facts in group), key=lambda facts: facts.n_tasks)
     with styled():
@@ -56,8 +59,10 @@ def curves(scene: Scene) -> Drawing:
         for scenario, group, axes in zip(scenarios, groups, grid, strict=True):
             lead = f"{shown(scenario, 40 if len(group) > per_row else 22)}\n" if len(scenarios) > 1 else ""
             for place, (one, facts) in enumerate(zip(axes, group, strict=True)):
-                _draw(one, facts)
-                one.tick_params(labelleft=place % per_row == 0)
+                _draw(one, facts, panel)
+                is_last = place + per_row >= len(group)
+                one.tick_params(labelleft=place % per_row == 0, labelbottom=is_last)
+                one.set_xlabel("after task" if is_last else "")
                 if place % per_row == 0:
                     one.set_ylabel(f"{lead}{shown(scene.spec.score_of(scenario))}")
             low, high = _bounds(axes)
@@ -78,7 +83,7 @@ def deviation(facts: MethodFacts) -> NDArray[np.float64]:
     return found
 
 
-def _draw(axes: Axes, facts: MethodFacts) -> None:
+def _draw(axes: Axes, facts: MethodFacts, panel: float) -> None:
     mean, band = facts.mean[1:], deviation(facts)[1:]
     n_tasks, at = facts.n_tasks, np.arange(facts.n_tasks) + 0.5
     is_named = n_tasks <= _MOST_NAMED
@@ -97,9 +102,8 @@ def _draw(axes: Axes, facts: MethodFacts) -> None:
         low, high = values - band[:, task], values + band[:, task]
         axes.fill_between(at[learned], low[learned], high[learned], color=ink, alpha=0.15, linewidth=0)
     axes.set_xlim(0, n_tasks)
-    name_ticks(axes.xaxis, facts.task_names, most=8, upright=True)
+    name_ticks(axes.xaxis, facts.task_names, panel, _MOST_NAMED)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_xlabel("after task")
     axes.set_title(f"{shown(facts.method)}\n{facts.split}, {counted(len(facts.keys), 'seed')}", fontsize=SMALL)
 
 
@@ -111,7 +115,7 @@ def _colour(task: int, n_tasks: int) -> str:
 def _bounds(axes: Sequence[Axes]) -> tuple[float, float]:
     """Return the ends of the axis of scores: what is drawn, within 0 and 1."""
     low, high = min(one.dataLim.y0 for one in axes), max(one.dataLim.y1 for one in axes)
-    room = 0.03 * max(high - low, 0.1)
+    room = 0.06 * max(high - low, 0.1)
     return max(low, 0.0) - room, min(high, 1.0) + room
 
 
@@ -123,19 +127,26 @@ def _name_tasks(figure: Figure, axes: Sequence[Axes], most: MethodFacts, names: 
         handles = [
             Line2D([], [], color=_colour(task, n_tasks), marker=MARKERS[task % len(MARKERS)]) for task in range(n_tasks)
         ]
-        columns = math.ceil(n_tasks / rows_of(n_tasks, 8 if figure.get_figwidth() > 5 else 4))
-        figure.legend(
-            handles, [shown(name, 12) for name in labels], title="task", loc="outside upper center", ncols=columns
-        )
+        shorter = [shown(name, 12) for name in labels]
+        columns = legend_columns(shorter, figure.get_figwidth())
+        figure.legend(handles, shorter, title="task", loc="outside upper center", ncols=columns)
         return
     colours = [_colour(task, n_tasks) for task in range(n_tasks)]
     scale = ScalarMappable(Normalize(-0.5, n_tasks - 0.5), matplotlib.colors.ListedColormap(colours))
     bar = figure.colorbar(scale, ax=list(axes), fraction=0.03, aspect=30, pad=0.02, label="task (index)")
     bar.locator = MaxNLocator(5, integer=True)
+    bar.outline.set_visible(False)
     bar.update_ticks()
 
 
 def _caption(groups: Sequence[Sequence[MethodFacts]]) -> list[str]:
     has_band = any(len(facts.keys) > 1 for group in groups for facts in group)
     band = "; bands are one standard deviation over seeds" if has_band else "; one seed, so no bands"
-    return [f"Score of each task after training on each task, mean over seeds{band}; dotted before it was learned."]
+    is_dotted = any(
+        np.isfinite(facts.mean[after + 1, after + 1 :]).any()
+        for g in groups
+        for facts in g
+        for after in range(facts.n_tasks)
+    )
+    dotted = "; dotted before it was learned" if is_dotted else ""
+    return [f"Score of each task after training on each task, mean over seeds{band}{dotted}."]

@@ -40,6 +40,9 @@ BASE, SMALL = 7.0, 6.0
 
 _MOST_CHARACTERS = 24
 
+_CHARACTER = 0.052
+"""Inches that a character of the smaller size is wide, about."""
+
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so that text has the same size everywhere
     "font.size": BASE,
@@ -143,12 +146,18 @@ def marker(index: int) -> str:
 
 def shown(text: object, most: int = _MOST_CHARACTERS) -> str:
     """Return foreign text as it is drawn: one line, shortened, characters without a glyph spelled out."""
-    clean = visible(str(text))
-    if len(clean) > most:
-        clean = clean[: most - 1] + "…"
-    known = _glyphs()
-    spelled = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in clean)
-    return f" {spelled}" if spelled.startswith("_") else spelled  # legends leave out what begins with one
+    known, found = _glyphs(), ""
+    for character in str(text):
+        spelled = visible(character) if ord(character) in known else ascii(character)[1:-1]
+        if len(found) + len(spelled) > most:
+            return _unhidden(found[: most - 1] + "…")
+        found += spelled
+    return _unhidden(found)
+
+
+def _unhidden(text: str) -> str:
+    """Return a text that legends show: they leave out what begins with a low line."""
+    return f" {text}" if text.startswith("_") else text
 
 
 @lru_cache(maxsize=1)
@@ -185,12 +194,40 @@ def limit_text(limit: Constraint) -> str:
     return f"{'≤' if limit.operator == '<=' else '≥'} {tick(limit.metric, limit.limit)}"
 
 
-def name_ticks(axis: Axis, names: Sequence[str], most: int = 10, upright: bool = False) -> None:
-    """Name the places 0.5, 1.5, … of an axis, or every n-th if there are more than `most`."""
+def name_ticks(axis: Axis, names: Sequence[str], inches: float = math.inf, most: int = 10) -> None:
+    """Name the places 0.5, 1.5, … of an axis, or every n-th if there are more than `most`.
+
+    Args:
+        axis: the axis.
+        names: of its places.
+        inches: length of the axis, if names that are too long for it are turned.
+        most: names.
+    """
     step = math.ceil(len(names) / most)
     labels = [shown(name, 12) for name in names[::step]]
-    is_long = upright and max(map(len, labels), default=0) > 3
-    axis.set_ticks([index + 0.5 for index in range(0, len(names), step)], labels, rotation=90 if is_long else 0)
+    rotation = 90 if is_turned(names, inches, most) else 0
+    axis.set_ticks([index + 0.5 for index in range(0, len(names), step)], labels, rotation=rotation)
+
+
+def is_turned(names: Sequence[str], inches: float, most: int = 10) -> bool:
+    """Return whether names are too long to stand side by side."""
+    step = math.ceil(len(names) / most)
+    return _longest(names[::step]) * _CHARACTER * 1.15 > inches * step / len(names)
+
+
+def label_inches(names: Sequence[str], inches: float, most: int = 10) -> float:
+    """Return how high the names of the places of an axis are, and its label below them."""
+    return 0.3 + (_longest(names) * _CHARACTER if is_turned(names, inches, most) else _CHARACTER)
+
+
+def _longest(names: Sequence[str]) -> int:
+    return max((len(shown(name, 12)) for name in names), default=0)
+
+
+def legend_columns(labels: Sequence[str], inches: float) -> int:
+    """Return in how many columns a legend fits a width, with rows that are about equally long."""
+    most = max(int(inches / (max(map(len, labels)) * _CHARACTER + 0.5)), 1)
+    return math.ceil(len(labels) / rows_of(len(labels), most))
 
 
 def finish(figure: Figure) -> Figure:

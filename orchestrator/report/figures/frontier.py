@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.core.errors import UsageError
@@ -18,6 +17,7 @@ from orchestrator.report.figures.drawing import (
     Drawing,
     colour,
     finish,
+    legend_columns,
     limit_text,
     marker,
     measure,
@@ -64,8 +64,10 @@ def frontier(scene: Scene) -> Drawing:
     per_row = min(len(scenarios), 3 if scene.is_wide else 1)
     n_rows = rows_of(len(scenarios), per_row)
     methods = [m for m in scene.spec.methods if any(p.method == m for name in scenarios for p in found[name])]
-    columns = 6 if scene.is_wide else 3
-    height = n_rows * (3.0 if per_row == 1 and scene.is_wide else 2.3) + 0.16 * rows_of(len(methods) + 3, columns) + 0.2
+    has_hollow = any(not point.is_complete for name in scenarios for point in found[name])
+    handles, labels = _legend(scene, methods, limit, has_hollow)
+    columns = legend_columns(labels, scene.width)
+    height = n_rows * (3.0 if per_row == 1 and scene.is_wide else 2.3) + 0.15 * rows_of(len(labels), columns) + 0.2
     scene.refuse_tall(height)
     with styled():
         figure = new_figure(scene.width, height)
@@ -75,9 +77,9 @@ def frontier(scene: Scene) -> Drawing:
             one.set_title(shown(scenario, 40))
             if place % per_row == 0:
                 one.set_ylabel(f"{shown(scene.spec.objective, 40)}, validation")
-        _legend(figure, scene, methods, columns, limit)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         say(figure, [*scene.notes(), *only(scenarios, scene.scenarios, "as nothing was measured on validation")])
-        return Drawing(finish(figure), [*_caption(limit), *scene.notes()])
+        return Drawing(finish(figure), [_caption(limit, has_hollow), *scene.notes()])
 
 
 def _limit(scene: Scene) -> Constraint:
@@ -87,6 +89,8 @@ def _limit(scene: Scene) -> Constraint:
         UsageError: if the sweep has no such limit.
     """
     constraints, asked = scene.spec.constraints, scene.metric
+    if not scene.spec.seeds.of("search"):
+        raise UsageError("plot frontier: expected a sweep with search seeds, got none; draw bars instead")
     if not constraints:
         raise UsageError("plot frontier: expected a sweep with limits, got one without; draw bars instead")
     if asked is None:
@@ -172,26 +176,24 @@ def _scale(axes: Axes, metric: str, values: Sequence[float], limit: float) -> No
     measure(axes.xaxis, metric)
 
 
-def _legend(figure: Figure, scene: Scene, methods: Sequence[str], columns: int, limit: Constraint) -> None:
+def _legend(
+    scene: Scene, methods: Sequence[str], limit: Constraint, has_hollow: bool
+) -> tuple[list[Line2D], list[str]]:
+    """Return the symbols and what each means."""
     handles = [Line2D([], [], marker=marker(p), color=colour(p), linestyle="") for p in map(scene.place, methods)]
-    lines = [
-        Line2D([], [], marker="o", markerfacecolor="none", color="#555555", markeredgewidth=0.7, linestyle=""),
-        Line2D([], [], color="black", linewidth=0.8, **STEP),
-        Line2D([], [], color="black", linestyle="--", linewidth=0.8),
-    ]
-    names = [shown(method, 18) + (" (upper bound)" if find_method(method).is_reference else "") for method in methods]
-    labels = [*names, "fewer seeds", "best if the limit is moved", f"limit {limit_text(limit)}"]
-    figure.legend(
-        [*handles, *lines],
-        labels,
-        loc="outside lower center",
-        ncols=math.ceil(len(labels) / rows_of(len(labels), columns)),
+    labels = [shown(method, 18) + (" (bound)" if find_method(method).is_reference else "") for method in methods]
+    if has_hollow:
+        handles.append(Line2D([], [], marker="o", markerfacecolor="none", color="#555555", linestyle=""))
+        labels.append("fewer seeds")
+    handles.append(Line2D([], [], color="black", linewidth=0.8, **STEP))
+    handles.append(Line2D([], [], color="black", linestyle="--", linewidth=0.8))
+    return handles, [*labels, "best at a limit", f"limit {limit_text(limit)}"]
+
+
+def _caption(limit: Constraint, has_hollow: bool) -> str:
+    hollow = "; hollow ones were left behind in the race, on fewer seeds" if has_hollow else ""
+    return (
+        f"A point a suggestion, mean over its validation seeds{hollow}. Dashed: the limit {visible(limit.name)}; "
+        "shaded: what violates it. Line: the best objective of what meets the other limits if this one is moved, none if "
+        "nothing does; upper bounds such as joint are not in it."
     )
-
-
-def _caption(limit: Constraint) -> list[str]:
-    return [
-        f"A point a suggestion, mean over its validation seeds; hollow ones were left behind in the race on fewer "
-        f"seeds. Dashed: the limit {visible(limit.name)}; shaded: what violates it. Line: the best objective of what "
-        "meets the other limits if this one is moved, none if nothing does; upper bounds such as joint are not in it."
-    ]

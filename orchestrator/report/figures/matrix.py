@@ -14,6 +14,7 @@ from orchestrator.report.figures.drawing import (
     SMALL,
     Drawing,
     finish,
+    label_inches,
     name_ticks,
     new_figure,
     panels,
@@ -31,6 +32,9 @@ _MOST_NUMBERED = 10
 _LEAST_CELL = 0.19
 """Inches that a cell with a number is wide at least."""
 
+_LEAST_PANEL = 1.5
+"""Inches that a panel without numbers, or with a title in two lines, is wide at least."""
+
 _MARGIN = 1.0
 """Inches for names of tasks and the scale."""
 
@@ -42,20 +46,18 @@ def matrix(scene: Scene) -> Drawing:
     scenarios = scene.kept(lambda name: bool(found[name]), "a measured accuracy matrix")
     groups = [found[name] for name in scenarios]
     n_most = max(facts.n_tasks for group in groups for facts, _ in group)
-    per_row = _per_row(scene.width, max(map(len, groups)), min(n_most, _MOST_NUMBERED))
-    cell = (scene.width - _MARGIN) / per_row / n_most
-    height = 0.4
-    for group in groups:
-        rows = len(_rows(group[0][0])[0])
-        row_height = max(0.19 * rows, 0.5) if rows <= _MOST_NUMBERED + 1 else min(cell * rows, 2.2)
-        height += rows_of(len(group), per_row) * (row_height + 0.65)
+    per_row = _per_row(scene.width, max(map(len, groups)), n_most)
+    panel = (scene.width - _MARGIN) / per_row
+    height = 0.1 + sum(_height(group, per_row, panel) for group in groups)
     scene.refuse_tall(height)
     with styled():
         figure = new_figure(scene.width, height)
         grid = panels(figure, [len(group) for group in groups], per_row)
         for scenario, group, axes in zip(scenarios, groups, grid, strict=True):
             for place, (one, (facts, role)) in enumerate(zip(axes, group, strict=True)):
-                last = _draw(one, facts, role, is_first=place % per_row == 0, cell=cell)
+                last = _draw(one, facts, role, panel)
+                one.tick_params(labelleft=place % per_row == 0, labelbottom=place + per_row >= len(group))
+                one.set_xlabel("task" if place + per_row >= len(group) else "")
             lead = f"{shown(scenario, 40)}\n" if len(scenarios) > 1 else ""
             for one in axes[::per_row]:
                 one.set_ylabel(f"{lead}after task")
@@ -85,7 +87,17 @@ def _chosen(scene: Scene, scenario: str) -> list[tuple[MethodFacts, str]]:
 
 def _per_row(width: float, most: int, n_tasks: int) -> int:
     """Return how many panels fit side by side."""
-    return most if (width - _MARGIN) / most / n_tasks >= _LEAST_CELL else 1
+    panel = (width - _MARGIN) / most
+    fits = panel / n_tasks >= _LEAST_CELL if n_tasks <= _MOST_NUMBERED else panel >= _LEAST_PANEL
+    return most if fits else 1
+
+
+def _height(group: Sequence[tuple[MethodFacts, str]], per_row: int, panel: float) -> float:
+    """Return the inches that the panels of a scenario are high, with their titles and names."""
+    facts = group[0][0]
+    rows = len(_rows(facts)[1])
+    own = max(0.19 * rows, 0.5) if rows <= _MOST_NUMBERED + 1 else min(panel, 2.2)
+    return rows_of(len(group), per_row) * (own + 0.4) + label_inches(facts.task_names, panel)
 
 
 def _rows(facts: MethodFacts) -> tuple[Any, list[str]]:
@@ -95,22 +107,20 @@ def _rows(facts: MethodFacts) -> tuple[Any, list[str]]:
     return facts.mean[first:], names[first:]
 
 
-def _draw(axes: Axes, facts: MethodFacts, role: str, is_first: bool, cell: float) -> Any:
+def _draw(axes: Axes, facts: MethodFacts, role: str, panel: float) -> Any:
     values, names = _rows(facts)
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(values), cmap="cividis", norm=Normalize(0, 1), edgecolors="white", linewidth=0.3
-    )
+    is_fine = facts.n_tasks > 2 * _MOST_NUMBERED
+    lines: dict[str, Any] = {"edgecolors": "face" if is_fine else "white", "linewidth": 0.1 if is_fine else 0.3}
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", norm=Normalize(0, 1), **lines)
     axes.set_ylim(len(names), 0)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    name_ticks(axes.xaxis, facts.task_names, upright=True)
+    name_ticks(axes.xaxis, facts.task_names, panel)
     name_ticks(axes.yaxis, names, most=_MOST_NUMBERED + 1)
-    if not is_first:
-        axes.set_yticklabels([])
-    axes.set_xlabel("task")
-    axes.set_title(f"{shown(facts.method)}\n{role}; {facts.split}, {counted(len(facts.keys), 'seed')}", fontsize=SMALL)
+    where = f"{facts.split}, {counted(len(facts.keys), 'seed')}"
+    axes.set_title(f"{shown(facts.method)}\n{role}{'; ' if panel > _LEAST_PANEL else chr(10)}{where}", fontsize=SMALL)
     if facts.n_tasks <= _MOST_NUMBERED:
-        size = min(SMALL, 0.85 * cell * 72 / 1.6)  # '.98' is 1.6 times as wide as its size
+        size = min(SMALL, 0.85 * panel / facts.n_tasks * 72 / 1.6)  # '.98' is 1.6 times as wide as its size
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 ink = "white" if value < 0.5 else "black"

@@ -43,7 +43,7 @@ def falling(trial: TrialSpec, after: int, task: int) -> float | None:
     if after < task:
         return None
     lost = LOSS.get(trial.method, 0.1) * trial.hyperparameters.get("replay_ratio", 0.5) * 2
-    return 0.9 - lost * (after - task) - 0.01 * (trial.seed % 10)
+    return max(0.9 - lost * (after - task) - 0.01 * (trial.seed % 10), 0.0)
 
 
 def result_of(trial: TrialSpec, score: Score, names: Sequence[str], status: str = "completed") -> TrialResult:
