@@ -146,18 +146,14 @@ def marker(index: int) -> str:
 
 def shown(text: object, most: int = _MOST_CHARACTERS) -> str:
     """Return foreign text as it is drawn: one line, shortened, characters without a glyph spelled out."""
-    known, found = _glyphs(), ""
-    for character in str(text):
-        spelled = visible(character) if ord(character) in known else ascii(character)[1:-1]
-        if len(found) + len(spelled) > most:
-            return _unhidden(found[: most - 1] + "…")
-        found += spelled
-    return _unhidden(found)
-
-
-def _unhidden(text: str) -> str:
-    """Return a text that legends show: they leave out what begins with a low line."""
-    return f" {text}" if text.startswith("_") else text
+    known = _glyphs()
+    spelled = [visible(c) if ord(c) in known else ascii(c)[1:-1] for c in str(text)[: most + 1]]
+    if sum(map(len, spelled)) > most:
+        while sum(map(len, spelled)) >= most:
+            spelled.pop()
+        spelled.append("…")
+    found = "".join(spelled)
+    return f" {found}" if found.startswith("_") else found  # legends leave out what begins with one
 
 
 @lru_cache(maxsize=1)

@@ -194,6 +194,6 @@ def _caption(limit: Constraint, has_hollow: bool) -> str:
     hollow = "; hollow ones were left behind in the race, on fewer seeds" if has_hollow else ""
     return (
         f"A point a suggestion, mean over its validation seeds{hollow}. Dashed: the limit {visible(limit.name)}; "
-        "shaded: what violates it. Line: the best objective of what meets the other limits if this one is moved, none if "
-        "nothing does; upper bounds such as joint are not in it."
+        "shaded: what violates it. Line: the best objective of what meets the other limits if this one is moved, none "
+        "if nothing does; upper bounds such as joint are not in it."
     )

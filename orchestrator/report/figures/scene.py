@@ -141,14 +141,16 @@ def scene_of(run: Run, scenario: str | None, metric: str | None, width: float) -
 def leading(summary: ScenarioSummary, answer: ScenarioAnswer) -> tuple[str, str] | None:
     """Return the method that stands for a scenario and why; None if nothing was measured.
 
-    It is the recommended one, or what misses the limits least, or else what violates them least so far.
+    It is the recommended one, or else what misses the limits least, or may.
     """
     if answer.recommended is not None:
         return answer.recommended, "recommended"
     if summary.nearest_miss is not None:
-        return summary.nearest_miss[0].cell.method, "nearest miss"
+        role = "nearest so far" if answer.status == "incomplete" else "nearest miss"
+        return summary.nearest_miss[0].cell.method, role
     measured = [cell for cell in summary.cells if not cell.is_reference and (cell.chosen or cell.nearest)]
-    return (min(measured, key=_distance).cell.method, "nearest so far") if measured else None
+    role = "nothing learned" if answer.status == "nothing learned" else "nearest so far"
+    return (min(measured, key=_distance).cell.method, role) if measured else None
 
 
 def _distance(cell: CellSummary) -> int:
