@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -167,8 +166,3 @@ def only(found: Sequence[str], all_of: Sequence[str], why: str) -> list[str]:
     """Return a sentence on the scenarios that are left out, if any are."""
     left = [name for name in all_of if name not in found]
     return [f"Left out, {why}: {some(left)}."] if left else []
-
-
-def finite(value: float) -> bool:
-    """Return whether a number is known."""
-    return math.isfinite(value)

@@ -80,6 +80,14 @@ def test_nothing_on_test_yet(make_run: MakeRun) -> None:
     assert "nearest so far; validation" in draw(run, "matrix").figure.axes[0].get_title()
 
 
+def test_nothing_learned(make_run: MakeRun) -> None:
+    """All score 0.1, as a constant answer does, so no method is claimed to be the best."""
+    run = make_run(lambda trial, after, task: None if after < task else 0.1, limits=[])
+    assert run.answer().scenarios[0].status == "nothing learned"
+    assert "nothing learned; test" in draw(run, "matrix").figure.axes[0].get_title()
+    assert "nothing learned" in texts(draw(run, "bars").figure)
+
+
 @pytest.mark.parametrize("kind", ["matrix", "curves", "bars"])
 def test_one_task_and_no_limits(make_run: MakeRun, kind: str) -> None:
     assert draw(make_run(names=["only"], limits=[]), kind).caption
