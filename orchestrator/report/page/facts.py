@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,27 +19,35 @@ from orchestrator.search.suggestion import Split, Suggestion
 from orchestrator.spec.sweep_spec import SweepSpec
 
 Reals = NDArray[np.float64]
+Places = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
+_OF_TRIALS = ("key", "status", "phase", "seconds", "train_seconds", "learning_average", "backward_transfer")
+_OF_CELLS = ("key", "after_task", "task", "task_name", "score", "n_examples")
+
+
 class Tables:
-    """The tables of a run, indexed by trial.
+    """The tables of a run, with the rows of each trial at hand.
 
     Args:
         trials: the trials table.
-        accuracy: the accuracy table, without the columns of lists.
+        accuracy: the accuracy table.
     """
 
-    trials: pd.DataFrame
-    accuracy: pd.DataFrame
+    def __init__(self, trials: pd.DataFrame, accuracy: pd.DataFrame) -> None:
+        self._trials, self._cells = trials[list(_OF_TRIALS)], accuracy[list(_OF_CELLS)]
+        self._rows = {str(key): place for place, key in enumerate(trials["key"])}
+        places = self._cells.reset_index(drop=True).groupby("key").indices
+        self._places: dict[str, Places] = {str(key): np.asarray(own, np.intp) for key, own in places.items()}
 
-    def trials_of(self, keys: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of some trials."""
-        return self.trials[self.trials["key"].isin(keys)]
+    def trials_of(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return what the page needs of the rows of some trials; those that have none are left out."""
+        return self._trials.iloc[sorted(self._rows[key] for key in keys if key in self._rows)]
 
-    def accuracy_of(self, keys: Sequence[str]) -> pd.DataFrame:
-        """Return the measured cells of R of some trials."""
-        return self.accuracy[self.accuracy["key"].isin(keys)]
+    def accuracy_of(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return what the page needs of the measured cells of R of some trials."""
+        found = [self._places[key] for key in keys if key in self._places]
+        return self._cells.iloc[np.concatenate(found) if found else []]
 
 
 @dataclass(frozen=True)
