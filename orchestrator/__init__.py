@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from orchestrator.api import open_run, plan, run_single_trial, run_sweep
+    from orchestrator.api import open_run, plan, plot, run_single_trial, run_sweep
     from orchestrator.execution.budget import Budget
     from orchestrator.results.run import Run
     from orchestrator.spec.loading import load_spec, parse_spec
@@ -30,6 +30,7 @@ _EXPORTS = {
     "open_run": "api",
     "parse_spec": "spec.loading",
     "plan": "api",
+    "plot": "api",
     "run_single_trial": "api",
     "run_sweep": "api",
 }
@@ -44,6 +45,7 @@ __all__ = [
     "open_run",
     "parse_spec",
     "plan",
+    "plot",
     "run_single_trial",
     "run_sweep",
 ]

@@ -16,6 +16,8 @@ from orchestrator.storage.base import DEFAULT_ROOT, ignore
 from orchestrator.storage.uris import join
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from orchestrator.execution.budget import Budget
     from orchestrator.execution.session import Session
     from orchestrator.report.progress import ProgressDisplay
@@ -199,6 +201,29 @@ def open_run(path: Place, cached: bool = False) -> Run:
     from orchestrator.results.run import Run
 
     return Run.open(path, cached)
+
+
+def plot(
+    run: Run | Place, kind: str, scenario: str | None = None, metric: str | None = None, width: str = "text"
+) -> Figure:
+    """Return a figure of a run as a Matplotlib `Figure`, which `savefig` writes and a notebook shows.
+
+    Args:
+        run: the run, or its folder.
+        kind: `matrix`, `curves`, `frontier`, `bars` or `critical-difference`.
+        scenario: the one that is drawn; all by default.
+        metric: the limit's metric of `frontier`, or the only one of `bars`, or what `critical-difference` ranks by.
+        width: `column` (3.5 inches, one of a paper's two) or `text` (7 inches).
+
+    Raises:
+        UsageError: if an argument is unknown or does not fit the run.
+        RunFolderError: if there is no such run, or it has nothing to draw yet.
+        MissingExtraError: if the extra `report` is not installed.
+    """
+    from orchestrator.report.figures.kinds import draw
+    from orchestrator.results.run import Run
+
+    return draw(run if isinstance(run, Run) else Run.open(run, cached=True), kind, scenario, metric, width).figure
 
 
 def run_single_trial(

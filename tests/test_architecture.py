@@ -48,6 +48,8 @@ OUTSIDE = {
     "pandas": {"orchestrator.results", "orchestrator.search", "orchestrator.report", "orchestrator.streams.sources"},
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.report"},
+    "matplotlib": {"orchestrator.report"},
+    "scikit_posthocs": {"orchestrator.report"},
 }
 """Large dependencies -> the packages that may import them."""
 

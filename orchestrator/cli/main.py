@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
 from orchestrator.cli.pages import report, serve
+from orchestrator.cli.plots import plot
 from orchestrator.cli.runs import compact, logs, show
 from orchestrator.cli.sweeps import plan, sweep
 from orchestrator.cli.trials import trial
@@ -48,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(_options)
-for command in (sweep, plan, trial, show, report, serve, logs, compact, methods, scenarios, schema):
+for command in (sweep, plan, trial, show, report, serve, plot, logs, compact, methods, scenarios, schema):
     app.command()(command)
 app.command("spec")(print_spec)
 

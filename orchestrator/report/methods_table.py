@@ -79,7 +79,7 @@ class MethodsTable:
             yield wide
             return
         narrow = _table(self.spec, self.scenario, "narrow")
-        if Measurement.get(console, options.update(width=_WIDEST), narrow).minimum > options.max_width:
+        if Measurement.get(console, options.update(width=_WIDEST), narrow).maximum > options.max_width:
             narrow = _table(self.spec, self.scenario, "means")
         yield narrow
         for cell in self.scenario.cells:

@@ -15,7 +15,7 @@ from orchestrator.cli import main as main_module
 from orchestrator.cli.exits import EXIT_MISTAKE
 from tests.cli.conftest import RunCli, RunFolder
 
-COMMANDS = ("sweep", "plan", "trial", "show", "compact", "methods", "scenarios", "schema", "spec")
+COMMANDS = ("sweep", "plan", "trial", "show", "plot", "compact", "methods", "scenarios", "schema", "spec")
 
 COMMANDS_IN_ONE_PROCESS = """
 import json, sys
