@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.metrics import UNKNOWN, number, quantity
 from orchestrator.core.text import counted, visible
+from search_spaces import Constraint
 
 if TYPE_CHECKING:
     from orchestrator.search.answers.full_answer import Answer, Measured, MethodAnswer, ScenarioAnswer
@@ -36,7 +37,7 @@ def answer_html(answer: Answer) -> str:
 
 
 def _limited(answer: Answer) -> Iterable[str]:
-    return (limit.replace(">=", "<=").partition("<=")[0].strip() for limit in answer.limits)
+    return (str(quantity(Constraint.parse(limit).metric)) for limit in answer.limits)
 
 
 def _scenario(objective: str, metrics: list[str], scenario: ScenarioAnswer) -> str:
