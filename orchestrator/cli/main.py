@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.exits import EXIT_MISTAKE, guarded
+from orchestrator.cli.exports import compare, export, list_runs
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
 from orchestrator.cli.runs import compact, show
 from orchestrator.cli.sweeps import plan, sweep
@@ -47,8 +48,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(_options)
-for command in (sweep, plan, trial, show, compact, methods, scenarios, schema):
+for command in (sweep, plan, trial, show, compare, export, compact, methods, scenarios, schema):
     app.command()(command)
+app.command("ls")(list_runs)
 app.command("spec")(print_spec)
 
 

@@ -198,7 +198,7 @@ class Answer:
         limits_hold_for: the rule by which a limit is met.
         n_missing: trials that are missing, at most.
         scenarios: the answer for each.
-        n_trials: rows of the trials table that it was made from.
+        n_ended: trials in the tables that it was made from, but for those that the next run tries again.
     """
 
     version: int
@@ -209,7 +209,7 @@ class Answer:
     limits_hold_for: str
     n_missing: int
     scenarios: list[ScenarioAnswer]
-    n_trials: int
+    n_ended: int
 
     def scenario(self, name: str) -> ScenarioAnswer:
         """Return the answer for a scenario.
@@ -246,7 +246,7 @@ def answer_of(search: SweepSearch, trials: pd.DataFrame) -> Answer:
         rule if isinstance(rule, str) else f"probability {rule.probability:g}",
         search.n_unknown,
         [_scenario(search, summary) for summary in summarise(search, trials)],
-        len(trials),
+        int((trials["status"] != "error").sum()),
     )
 
 
