@@ -54,7 +54,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "limits": entry.verdict,
         "violated_limits": "; ".join(entry.violated),
         "is_best": entry.is_best,
-        "is_told_apart_from_best": compared.is_told_apart if compared else None,
+        "is_told_apart_from_best": None if compared is None or math.isnan(compared.p_holm) else compared.is_told_apart,
         "p_holm": compared.p_holm if compared else None,
         "difference": compared.difference if compared else None,
         "is_recommended": entry.is_recommended,
