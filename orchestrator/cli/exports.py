@@ -29,13 +29,13 @@ def export(
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="Show this metric or cost; repeat for several.  [default: the objective and every limited metric]",
+            help="Show this metric or cost; repeat for several. By default the objective and every limited metric.",
         ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Write to this file, all at once.  [default: the terminal]"
+            "-o", "--output", metavar="FILE", help="Write to this file, all at once. By default the terminal."
         ),
     ] = None,
     plugins: Plugins = None,
@@ -120,7 +120,7 @@ def compare(
 
 def list_runs(
     folder: Annotated[
-        str | None, typer.Argument(metavar="[FOLDER]", help="A folder of runs: a path or a URI.  [default: runs]")
+        str | None, typer.Argument(metavar="[FOLDER]", help="A folder of runs: a path or a URI; runs by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list for machines.")] = False,
     plugins: Plugins = None,

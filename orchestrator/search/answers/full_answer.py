@@ -84,7 +84,7 @@ class Measured:
     Args:
         split: `validation` or `test`.
         n_seeds: on how many seeds it was measured.
-        numbers: metric or cost -> over the seeds: what the objective and the limits name, and whatever else is known.
+        numbers: metric or cost -> over the seeds: what objective and limits name, and on test all that is known.
         limits: each limit.
         seeds: the seeds.
     """
@@ -325,7 +325,7 @@ def measured(spec: SweepSpec, suggestion: Suggestion, split: Split) -> Measured 
         return None
     asked = dict.fromkeys([spec.objective, *(constraint.metric for constraint in spec.constraints)])
     numbers = {}
-    for name in dict.fromkeys([*asked, *METRICS_AND_COSTS]):
+    for name in dict.fromkeys([*asked, *(METRICS_AND_COSTS if split == "test" else ())]):
         over = spread(suggestion, split, name)
         if name in asked or math.isfinite(over.mean):
             numbers[name] = Number(over.mean, over.std, *over.interval, list(over.values))
