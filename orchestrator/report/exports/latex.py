@@ -92,12 +92,15 @@ def render_latex(table: PaperTable) -> str:
         f"\\begin{{tabular}}{{l{'r' * (n_columns - 1)}}}",
         "\\toprule",
     ]
-    for place, panel in enumerate(panels):
-        lines += ["\\midrule"] * (place > 0)
+    above: list[str] = []
+    for panel in panels:
+        heads = ["Method", *(latex(head) for head, _, _ in panel.columns)]
+        lines += ["\\midrule"] if above else []
         lines += [f" & \\multicolumn{{{n_columns - 1}}}{{c}}{{{latex(panel.title)}}} \\\\"]
         lines += [f"\\cmidrule(l){{2-{n_columns}}}"]
-        lines += [_row(["Method", *(latex(head) for head, _, _ in panel.columns)]), "\\midrule"]
+        lines += [_row(heads), "\\midrule"] if heads != above else []
         lines += [_row([latex(table.row_head(name)), *map(_cell, table.row(name, panel))]) for name in table.methods]
+        above = heads
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
 
 

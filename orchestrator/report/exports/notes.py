@@ -67,7 +67,7 @@ def _limits(answer: Answer) -> str:
 
 def _marks(answer: Answer, entries: Collection[Entry]) -> Iterator[str]:
     """Yield what each mark means that is in the table."""
-    objective = answer.objective
+    objective = _objective(answer)
     if any(entry.is_best for entry in entries):
         among = "among the methods that meet the limits" if answer.limits else "of all methods"
         yield f"Bold: the best {objective} {among}."
@@ -85,6 +85,12 @@ def _marks(answer: Answer, entries: Collection[Entry]) -> Iterator[str]:
         yield f"{UNSURE} Meets the limits on test by too little to be sure of it, so it is not recommended."
     if bounds := list(bound_methods(entries)):
         yield f"{BOUND} Keeps the data of all tasks: an upper bound, never best nor recommended ({', '.join(bounds)})."
+
+
+def _objective(answer: Answer) -> str:
+    """Return the objective in words; an average is that of a named score."""
+    scores = {scenario.score for scenario in answer.scenarios}
+    return f"average {scores.pop()}" if answer.objective == "average" and len(scores) == 1 else answer.objective
 
 
 def _scenario(answer: Answer, scenario: ScenarioAnswer) -> Iterator[str]:

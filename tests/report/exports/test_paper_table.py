@@ -70,8 +70,10 @@ def test_notes_say_what_a_reader_must_know(table: PaperTable) -> None:
     )
     text = notes(table)
     assert "Limits: worst_forgetting <= 0.1; a limit is met if the mean over seeds meets it." in text
-    assert "Bold: the best average among the methods that meet the limits." in text
-    assert "† average not told apart from the best: Student's paired test by seed, p ≥ 0.05 after Holm's" in text
+    assert "Bold: the best average accuracy among the methods that meet the limits." in text
+    assert (
+        "† average accuracy not told apart from the best: Student's paired test by seed, p ≥ 0.05 after Holm's" in text
+    )
     assert "‡ Violates a limit." in text
     assert "* Keeps the data of all tasks: an upper bound, never best nor recommended (joint)." in text
     assert "Not final" not in text
@@ -116,7 +118,7 @@ def test_without_limits_the_best_of_all_is_bold() -> None:
     table = table_of(answer(five_methods(limits=[])))
     assert table.metrics == ("average",)
     assert "There are no limits." in table.notes
-    assert "Bold: the best average of all methods." in table.notes
+    assert "Bold: the best average accuracy of all methods." in table.notes
     assert [method for method in table.methods if entry(table, method).is_best] == ["replay"]
     assert entry(table, "naive").marks == ""
 
