@@ -16,9 +16,9 @@ from orchestrator.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from orchestrator.api import open_run, plan, run_single_trial, run_sweep
     from orchestrator.execution.budget import Budget
-    from orchestrator.report.exports.exporting import export_table
     from orchestrator.report.across_runs.comparison import compare_runs
     from orchestrator.report.across_runs.run_list import list_runs
+    from orchestrator.report.exports.exporting import export_table
     from orchestrator.results.run import Run
     from orchestrator.spec.loading import load_spec, parse_spec
     from orchestrator.spec.sweep_spec import SweepSpec

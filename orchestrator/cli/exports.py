@@ -105,9 +105,9 @@ def compare(
     import json
 
     from orchestrator import api
-    from orchestrator.report.console import make_console
     from orchestrator.report.across_runs.comparison import compare_runs
     from orchestrator.report.across_runs.comparison_view import render_comparison
+    from orchestrator.report.console import make_console
     from orchestrator.spec.loading import load_plugins
 
     load_plugins(plugins or [])
@@ -129,9 +129,9 @@ def list_runs(
     import json
     from dataclasses import asdict
 
-    from orchestrator.report.console import make_console
     from orchestrator.report.across_runs.run_list import list_runs as runs_below
     from orchestrator.report.across_runs.run_list_view import render_runs
+    from orchestrator.report.console import make_console
     from orchestrator.spec.loading import load_plugins
     from orchestrator.storage.base import DEFAULT_ROOT
 

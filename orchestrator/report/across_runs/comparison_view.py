@@ -12,8 +12,8 @@ from rich.text import Text
 
 from orchestrator.core.metrics import UNKNOWN, number, quantity
 from orchestrator.core.text import counted, visible
-from orchestrator.report.numbers import value_text
 from orchestrator.report.across_runs.comparison import Change, ComparedCell, Difference, RunComparison
+from orchestrator.report.numbers import value_text
 
 _SMALLEST = 1e-9
 """Of two numbers that differ by more than rounding."""
@@ -45,8 +45,8 @@ def _lead(found: RunComparison) -> Iterator[str]:
         yield f"The objectives differ: {found.objectives[0]} in A, {found.objectives[1]} in B. Both are shown."
     for name, n_missing in zip("AB", found.n_missing, strict=True):
         if n_missing:
-            at_most = counted(n_missing, "trial")
-            yield f"{at_most} of {name} {'is' if n_missing == 1 else 'are'} missing at most, so its answer is not final."
+            verb = "is" if n_missing == 1 else "are"
+            yield f"{counted(n_missing, 'trial')} of {name} {verb} missing at most, so its answer is not final."
 
 
 def _changes(title: str, changes: list[Change]) -> Table:

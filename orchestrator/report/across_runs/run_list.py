@@ -75,7 +75,9 @@ def list_runs(folder: Place) -> list[ListedRun]:
     except NotADirectoryError as error:
         raise RunFolderError(f"ls: expected a folder, got the file '{storage.where}'") from error
     except OSError as error:
-        raise RunFolderError(f"{system_message('list', storage.where, error)} Fix it, or name another folder.") from error
+        raise RunFolderError(
+            f"{system_message('list', storage.where, error)} Fix it, or name another folder."
+        ) from error
     if not names and not (storage.path is not None and storage.path.is_dir()):
         raise RunFolderError(f"ls: expected a folder of runs, got '{storage.where}', which does not exist")
     if _is_run(names):
@@ -167,5 +169,3 @@ def in_words(run: ListedRun) -> str:
     if run.state == "not summarised":
         return NOT_SUMMARISED if run.n_trials else "no trials yet"
     return "; ".join(f"{scenario}: {text}" for scenario, text in run.answers)
-
-

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from orchestrator.report.console import PlainConsole
 from orchestrator.report.across_runs.comparison import (
     Change,
     ComparedCell,
@@ -20,6 +19,7 @@ from orchestrator.report.across_runs.comparison import (
     welch,
 )
 from orchestrator.report.across_runs.comparison_view import render_comparison
+from orchestrator.report.console import PlainConsole
 from orchestrator.search.answers.full_answer import Measured, Number
 from tests.report.across_runs.runs import written
 from tests.search.test_answer import Rows, plain

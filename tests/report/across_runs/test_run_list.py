@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import RunFolderError
-from orchestrator.report.console import PlainConsole
 from orchestrator.report.across_runs import run_list
 from orchestrator.report.across_runs.run_list import ListedRun, list_runs
 from orchestrator.report.across_runs.run_list_view import render_runs
+from orchestrator.report.console import PlainConsole
 from orchestrator.results.run import Run
 from orchestrator.results.schema import TRIALS_SCHEMA
 from orchestrator.search.sweep_search import SweepSearch
