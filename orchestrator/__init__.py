@@ -16,6 +16,9 @@ from orchestrator.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from orchestrator.api import open_run, plan, plot, run_single_trial, run_sweep
     from orchestrator.execution.budget import Budget
+    from orchestrator.report.across_runs.comparison import compare_runs
+    from orchestrator.report.across_runs.run_list import list_runs
+    from orchestrator.report.exports.exporting import export_table
     from orchestrator.results.run import Run
     from orchestrator.spec.loading import load_spec, parse_spec
     from orchestrator.spec.sweep_spec import SweepSpec
@@ -26,6 +29,9 @@ _EXPORTS = {
     "Run": "results.run",
     "SweepSpec": "spec.sweep_spec",
     "TrialSpec": "spec.trial_spec",
+    "compare_runs": "report.across_runs.comparison",
+    "export_table": "report.exports.exporting",
+    "list_runs": "report.across_runs.run_list",
     "load_spec": "spec.loading",
     "open_run": "api",
     "parse_spec": "spec.loading",
@@ -41,6 +47,9 @@ __all__ = [
     "SweepSpec",
     "TrialSpec",
     "__version__",
+    "compare_runs",
+    "export_table",
+    "list_runs",
     "load_spec",
     "open_run",
     "parse_spec",

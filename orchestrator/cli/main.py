@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.exits import EXIT_MISTAKE, guarded
+from orchestrator.cli.exports import compare, export, list_runs
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
 from orchestrator.cli.pages import report, serve
 from orchestrator.cli.plots import plot
@@ -49,8 +50,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(_options)
-for command in (sweep, plan, trial, show, report, serve, plot, logs, compact, methods, scenarios, schema):
+for command in (
+    sweep,
+    plan,
+    trial,
+    show,
+    report,
+    serve,
+    compare,
+    export,
+    plot,
+    logs,
+    compact,
+    methods,
+    scenarios,
+    schema,
+):
     app.command()(command)
+app.command("ls")(list_runs)
 app.command("spec")(print_spec)
 
 

@@ -195,6 +195,26 @@ def lower_is_better(text: str) -> bool:
     return quantity(text).definition.lower_is_better
 
 
+UNKNOWN = "–"
+"""What stands for a number that was not measured."""
+
+
+def number(metric: str, value: float) -> str:
+    """Return a metric or cost as people read it: bytes and seconds with their unit, the rest with 3 decimals."""
+    if math.isnan(value):
+        return UNKNOWN
+    if metric.endswith("_bytes"):
+        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {unit}"
+        return f"{value:.0f} B"
+    if metric.endswith("seconds"):
+        return f"{value:.2f} s"
+    if metric == "n_parameters":
+        return f"{value:,.0f}"
+    return f"{value:.3f}"
+
+
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
 

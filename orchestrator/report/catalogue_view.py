@@ -116,7 +116,7 @@ def _hyperparameters(fields: dict[str, FieldInfo], space: dict[str, Distribution
     table.add_column("default", no_wrap=True)
     table.add_column("meaning (values allowed; values searched)")
     for name, field in fields.items():
-        searched = f"; searched {_distribution(space[name])}" if name in space else ""
+        searched = f"; searched {distribution_text(space[name])}" if name in space else ""
         default = "null" if field.default is None else str(field.default)
         table.add_row(name, default, f"{field.description or ''} ({_allowed(field)}{searched})")
     return table
@@ -135,7 +135,8 @@ def _allowed(field: FieldInfo) -> str:
     return ", ".join(str(choice) for choice in choices if isinstance(choice, str)) or "any"
 
 
-def _distribution(distribution: Distribution) -> str:
+def distribution_text(distribution: Distribution) -> str:
+    """Return what is searched: the choices, or the range and its scale."""
     if isinstance(distribution, Choices):
         return ", ".join(map(str, distribution.choices))
     scale = ", log scale" if distribution.log else ""

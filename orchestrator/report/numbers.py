@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-UNKNOWN = "–"
-"""What stands for a number that was not measured."""
-
-
-def number(metric: str, value: float) -> str:
-    """Return a metric or cost: bytes and seconds with their unit, the rest with 3 decimals."""
-    if math.isnan(value):
-        return UNKNOWN
-    if metric.endswith("_bytes"):
-        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-            if abs(value) >= size:
-                return f"{value / size:.3g} {unit}"
-        return f"{value:.0f} B"
-    if metric.endswith("seconds"):
-        return f"{value:.2f} s"
-    if metric == "n_parameters":
-        return f"{value:,.0f}"
-    return f"{value:.3f}"
+from orchestrator.core.metrics import UNKNOWN as UNKNOWN
+from orchestrator.core.metrics import number as number
 
 
 def duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ from orchestrator.results.software_changes import software_changes, worker_chang
 from orchestrator.results.spec_file import as_begun, encode_spec, read_run_spec
 from orchestrator.results.tables import Tables
 from orchestrator.search.answers.full_answer import Answer, answer_of
+from orchestrator.search.answers.notebook import run_html
 from orchestrator.search.answers.summary import verdicts
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.study import decode_log, encode_log
@@ -222,6 +223,10 @@ class Run:
     def answer(self) -> Answer:
         """Return the answer of this run to its own spec, as far as the tables go."""
         return answer_of(self.search(self.spec), self.tables.trials.read())
+
+    def _repr_html_(self) -> str:
+        """Return the run with its answer as notebooks show it."""
+        return run_html(self.where, self.answer)
 
     def keep(self, search: SweepSearch) -> None:
         """Write what reading this run again can use: what the cells were asked; and the answer for machines.

@@ -554,3 +554,13 @@ def test_tables_are_read_by_others(
         write(run, make_trial(seed=seed))
     assert len(pd.read_parquet(tmp_path / "trials")) == 3
     assert len(pd.read_parquet(tmp_path / "accuracy")) == 9
+
+
+def test_a_notebook_shows_a_run(tmp_path: Path, make_spec: MakeSpec) -> None:
+    run = Run.create(tmp_path / "<b>", make_spec())
+    html = run._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "<b>incomplete</b>" in html
+    (tmp_path / "<b>" / "spec.yaml").write_text("methods: ['<i>']")
+    assert "expected the spec of a run" in Run.open(tmp_path / "<b>")._repr_html_()
+    assert "<i>" not in Run.open(tmp_path / "<b>")._repr_html_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -108,3 +109,44 @@ def test_what_was_stopped_before_training_is_violated_not_unknown() -> None:
     assert found.status == "nothing meets the limits"
     assert found.method("replay").stopped_at == {"kept_bytes": least}
     assert found.blocking == {"kept_bytes <= 100": pytest.approx(least - 100)}
+
+
+def test_numbers_of_more_than_the_limits_with_their_seeds() -> None:
+    found = scenario(plain()).method("ewc").test
+    assert found is not None
+    assert found.seeds == [1000, 1001]
+    assert found.numbers["average"].values == pytest.approx([0.78, 0.80])
+    assert {"average_accuracy", "backward_transfer", "n_parameters", "seconds"} < found.numbers.keys()
+    assert "forward_transfer" not in found.numbers, "it is not known here"
+    half = 12.706 * 0.01 * math.sqrt(2) / math.sqrt(2)
+    assert found.numbers["average"].half_width == pytest.approx(half, abs=1e-4)
+
+
+def test_the_best_on_test_is_not_always_recommended() -> None:
+    """replay is chosen on validation; on test ewc, with 0.79, is better by 0.04 and 0.02."""
+    found = scenario(with_replay([(0.9, 0.02)] * 2, [(0.74, 0.02), (0.78, 0.02)]))
+    assert (found.recommended, found.best_on_test, found.score) == ("replay", "ewc", "accuracy")
+    replay, ewc, naive = (found.method(name) for name in ("replay", "ewc", "naive"))
+    assert replay.against_best is not None
+    assert replay.against_best.difference == pytest.approx(0.03)
+    assert ewc.against_best is None
+    assert (replay.is_confirmed, ewc.is_confirmed, naive.is_confirmed) == (True, True, False)
+    assert found.method("joint").against_best is None
+    assert naive.test is not None
+    assert naive.test.violated == ["worst_forgetting <= 0.1"]
+
+
+def test_a_failed_test_trial_is_not_known_and_not_violated() -> None:
+    found = scenario(with_replay([(0.9, 0.0)] * 2, [(0.9, 0.0), "failed"])).method("replay").test
+    assert found is not None
+    assert (found.is_known, found.violated) == (False, [])
+
+
+def test_notebooks_show_it_escaped() -> None:
+    found = answer(plain())
+    html = found._repr_html_()
+    assert "<b>ewc</b>" in html
+    assert "0.790 ± 0.127" in html
+    assert "violated: worst_forgetting &lt;= 0.1" in html
+    assert "joint (upper bound)" in html
+    assert "<script>" not in replace(found, name="<script>")._repr_html_()

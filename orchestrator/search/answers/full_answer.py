@@ -10,8 +10,18 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from orchestrator.core.canonical import plain
+from orchestrator.core.metrics import METRICS_AND_COSTS
 from orchestrator.search.answers.certainty import Assurance, Comparison, assurance, compare
-from orchestrator.search.answers.summary import CellSummary, ScenarioSummary, spread, summarise
+from orchestrator.search.answers.notebook import answer_html
+from orchestrator.search.answers.summary import (
+    CellSummary,
+    ScenarioSummary,
+    best_on_test,
+    spread,
+    summarise,
+    validation_less_test,
+)
 from orchestrator.search.answers.what_if import Relaxation, Step, blocking, cheapest_relaxation, curve
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.search.stops import Shown
@@ -22,6 +32,7 @@ from orchestrator.spec.sweep_spec import SweepSpec
 ANSWER_VERSION = 1
 """Version of the form of `answer.json`; raised whenever a field changes its meaning or goes."""
 
+_Compared = dict[str, Comparison]
 Status = Literal["recommended", "nothing meets the limits", "nothing learned", "incomplete", "no result"]
 
 
@@ -34,12 +45,19 @@ class Number:
         std: sample standard deviation, NaN for a single seed.
         low: lower end of the 95 % confidence interval of the mean (Student's t).
         high: upper end.
+        values: one a seed, in the order of `Measured.seeds`; NaN if that trial did not complete.
     """
 
     mean: float
     std: float
     low: float
     high: float
+    values: list[float]
+
+    @property
+    def half_width(self) -> float:
+        """Return half the width of the interval; NaN if the spread is not known."""
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -66,14 +84,28 @@ class Measured:
     Args:
         split: `validation` or `test`.
         n_seeds: on how many seeds it was measured.
-        numbers: metric or cost -> over the seeds; those that the objective and the limits name.
+        numbers: metric or cost -> over the seeds: what objective and limits name, and on test all that is known.
         limits: each limit.
+        seeds: the seeds.
     """
 
     split: Split
     n_seeds: int
     numbers: dict[str, Number]
     limits: list[LimitCheck]
+    seeds: list[int]
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether every trial completed, so that all that the limits name is known."""
+        return all(math.isfinite(check.margin) for check in self.limits) and all(
+            math.isfinite(number.mean) for number in self.numbers.values()
+        )
+
+    @property
+    def violated(self) -> list[str]:
+        """Return the limits that are violated, by the sweep's rule."""
+        return [check.limit for check in self.limits if not check.is_met and math.isfinite(check.margin)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,8 @@ class MethodAnswer:
         n_trials_of_all_seeds: trials if each suggestion had run on all search seeds.
         stopped: what stopping at task boundaries did, and what its controls showed.
         stopped_at: where every trial was stopped, limited metric -> the best of the values that broke a limit.
+        is_confirmed: whether it meets the limits on test, and surely enough to be recommended.
+        against_best: as `against_recommended`, for what is best on test: its objective less this method's own.
     """
 
     method: str
@@ -108,6 +142,8 @@ class MethodAnswer:
     n_trials_of_all_seeds: int
     stopped: Shown
     stopped_at: dict[str, float]
+    is_confirmed: bool
+    against_best: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +160,9 @@ class ScenarioAnswer:
         relaxation: the cheapest weakening of one limit that would give an answer, if nothing meets the limits.
         what_if: limit -> the curve 'limit → best objective and method', on validation.
         validation_less_test: metric -> mean difference of the two splits, over what was measured on both.
+        score: what R holds.
+        best_on_test: the method with the best objective on test among those that are confirmed. It is not always the
+            recommended one, which is chosen on validation. None if there is none, or nothing was learned.
     """
 
     scenario: str
@@ -135,6 +174,8 @@ class ScenarioAnswer:
     relaxation: Relaxation | None
     what_if: dict[str, list[Step]]
     validation_less_test: dict[str, float]
+    score: str
+    best_on_test: str | None
 
     def method(self, name: str) -> MethodAnswer:
         """Return what is known of a method.
@@ -159,6 +200,7 @@ class Answer:
         limits_hold_for: the rule by which a limit is met.
         n_missing: trials that are missing, at most.
         scenarios: the answer for each.
+        n_ended: trials in the tables that it was made from, but for those that the next run tries again.
     """
 
     version: int
@@ -169,6 +211,7 @@ class Answer:
     limits_hold_for: str
     n_missing: int
     scenarios: list[ScenarioAnswer]
+    n_ended: int
 
     def scenario(self, name: str) -> ScenarioAnswer:
         """Return the answer for a scenario.
@@ -180,7 +223,11 @@ class Answer:
 
     def to_json(self) -> str:
         """Return the content of `answer.json`; numbers that are not known are null."""
-        return json.dumps(_plain(dataclasses.asdict(self)), indent=2, allow_nan=False) + "\n"
+        return json.dumps(plain(dataclasses.asdict(self)), indent=2, allow_nan=False) + "\n"
+
+    def _repr_html_(self) -> str:
+        """Return the answer as notebooks show it."""
+        return answer_html(self)
 
 
 def answer_of(search: SweepSearch, trials: pd.DataFrame) -> Answer:
@@ -201,6 +248,7 @@ def answer_of(search: SweepSearch, trials: pd.DataFrame) -> Answer:
         rule if isinstance(rule, str) else f"probability {rule.probability:g}",
         search.n_unknown,
         [_scenario(search, summary) for summary in summarise(search, trials)],
+        int((trials["status"] != "error").sum()),
     )
 
 
@@ -208,17 +256,21 @@ def _scenario(search: SweepSearch, summary: ScenarioSummary) -> ScenarioAnswer:
     spec = search.spec
     cells = [cell for cell in search.cells if cell.cell.scenario == summary.scenario]
     best = summary.best
+    first = best_on_test(spec, summary)
+    compared = _compared(spec, summary, best), _compared(spec, summary, first)
     after = [c for c in summary.runners_up if c is not best]
     return ScenarioAnswer(
         summary.scenario,
         _status(summary),
         best.cell.method if best else None,
         after[0].cell.method if best and after else None,
-        _methods(spec, summary, cells),
+        [_method(spec, cell, own, compared) for cell, own in zip(summary.cells, cells, strict=True)],
         blocking(spec, summary),
         cheapest_relaxation(spec, cells) if best is None and summary.is_finished else None,
         {constraint.name: curve(spec, cells, constraint) for constraint in spec.constraints},
-        _bias(spec, cells),
+        validation_less_test(spec, cells),
+        str(spec.score_of(summary.scenario)),
+        first.cell.method if first else None,
     )
 
 
@@ -233,22 +285,23 @@ def _status(summary: ScenarioSummary) -> Status:
     return "nothing meets the limits" if is_known else "no result"
 
 
-def _methods(spec: SweepSpec, summary: ScenarioSummary, cells: list[CellSearch]) -> list[MethodAnswer]:
-    best, objective = summary.best, spec.objective
+def _compared(spec: SweepSpec, summary: ScenarioSummary, best: CellSummary | None) -> _Compared:
+    """Return method -> how the objective of `best` differs from its own, by the test seeds that both have."""
+    if best is None or best.chosen is None:
+        return {}
+    first = best.chosen.by_seed("test", spec.objective)
     others = {
-        cell.cell.method: cell.chosen.by_seed("test", objective)
+        cell.cell.method: cell.chosen.by_seed("test", spec.objective)
         for cell in summary.cells
-        if best is not None and cell is not best and cell.chosen is not None and not cell.is_reference
+        if cell is not best and cell.chosen is not None and not cell.is_reference
         if not cell.chosen.has_failed("test") and cell.chosen.on("test")
     }
-    first = best.chosen.by_seed("test", objective) if best is not None and best.chosen is not None else {}
-    compared = compare(first, {name: values for name, values in others.items() if values.keys() & first.keys()})
-    return [
-        _method(spec, cell, own, compared.get(cell.cell.method)) for cell, own in zip(summary.cells, cells, strict=True)
-    ]
+    return compare(first, {name: values for name, values in others.items() if values.keys() & first.keys()})
 
 
-def _method(spec: SweepSpec, cell: CellSummary, search: CellSearch, against: Comparison | None) -> MethodAnswer:
+def _method(
+    spec: SweepSpec, cell: CellSummary, search: CellSearch, compared: tuple[_Compared, _Compared]
+) -> MethodAnswer:
     shown = cell.chosen or cell.nearest
     n_trials = sum(len(s.outcomes["search"]) for s in search.suggestions)
     return MethodAnswer(
@@ -259,11 +312,13 @@ def _method(spec: SweepSpec, cell: CellSummary, search: CellSearch, against: Com
         measured(spec, shown, "validation") if shown else None,
         measured(spec, shown, "test") if shown else None,
         len([s for s in search.suggestions if s.on("test")]),
-        against,
+        compared[0].get(cell.cell.method),
         n_trials,
         len(search.suggestions) * len(spec.seeds.of("search")),
         search.stopping.shown,
         dict(cell.stopped_at),
+        cell.is_confirmed and shown is cell.chosen,
+        compared[1].get(cell.cell.method),
     )
 
 
@@ -272,11 +327,12 @@ def measured(spec: SweepSpec, suggestion: Suggestion, split: Split) -> Measured 
     outcomes = suggestion.on(split)
     if not outcomes:
         return None
-    names = dict.fromkeys([spec.objective, *(constraint.metric for constraint in spec.constraints)])
+    asked = dict.fromkeys([spec.objective, *(constraint.metric for constraint in spec.constraints)])
     numbers = {}
-    for name in names:
+    for name in dict.fromkeys([*asked, *(METRICS_AND_COSTS if split == "test" else ())]):
         over = spread(suggestion, split, name)
-        numbers[name] = Number(over.mean, over.std, *over.interval)
+        if name in asked or math.isfinite(over.mean):
+            numbers[name] = Number(over.mean, over.std, *over.interval, list(over.values))
     checks = [
         LimitCheck(
             constraint.name,
@@ -286,27 +342,4 @@ def measured(spec: SweepSpec, suggestion: Suggestion, split: Split) -> Measured 
         )
         for constraint, violation in zip(spec.constraints, suggestion.violations(split, spec), strict=True)
     ]
-    return Measured(split, len(outcomes), numbers, checks)
-
-
-def _bias(spec: SweepSpec, cells: list[CellSearch]) -> dict[str, float]:
-    """Return metric -> validation less test, averaged over the suggestions that were measured on both."""
-    both = [s for cell in cells for s in cell.suggestions if s.on("test") and s.on("validation")]
-    found = {}
-    for name in dict.fromkeys([spec.objective, *(constraint.metric for constraint in spec.constraints)]):
-        differences = [s.mean("validation", name) - s.mean("test", name) for s in both]
-        known = [one for one in differences if math.isfinite(one)]
-        if known:
-            found[name] = sum(known) / len(known)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return Measured(split, len(outcomes), numbers, checks, list(outcomes))

@@ -148,6 +148,30 @@ def summarise(search: SweepSearch, trials: pd.DataFrame) -> list[ScenarioSummary
     ]
 
 
+def best_on_test(spec: SweepSpec, summary: ScenarioSummary) -> CellSummary | None:
+    """Return the cell with the best objective on test among those that are confirmed; None if nothing was learned."""
+    if summary.meaningless is not None:
+        return None
+    found = [
+        (rank(spec.objective, cell.chosen.mean("test", spec.objective)), place)
+        for place, cell in enumerate(summary.cells)
+        if cell.chosen is not None and cell.is_confirmed and not cell.is_reference and cell.chosen.on("test")
+    ]
+    return summary.cells[min(found)[1]] if found else None
+
+
+def validation_less_test(spec: SweepSpec, cells: list[CellSearch]) -> dict[str, float]:
+    """Return metric -> validation less test, averaged over the suggestions that were measured on both."""
+    both = [s for cell in cells for s in cell.suggestions if s.on("test") and s.on("validation")]
+    found = {}
+    for name in dict.fromkeys([spec.objective, *(constraint.metric for constraint in spec.constraints)]):
+        differences = [s.mean("validation", name) - s.mean("test", name) for s in both]
+        known = [one for one in differences if math.isfinite(one)]
+        if known:
+            found[name] = sum(known) / len(known)
+    return found
+
+
 def note_on_others(search: SweepSearch, trials: pd.DataFrame) -> str:
     """Return a line on completed trials that the search does not visit, or an empty text if there are none."""
     visited = set().union(*(cell_search.keys for cell_search in search.cells))
