@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.core import fault_points as faultpoints
 from orchestrator.core.fault_points import POINTS, VARIABLE
+from orchestrator.report.page.render import chart_library
 from orchestrator.results import compaction
 from tests.faults.world import SMALL, Tally, World, drive, forked
 
@@ -23,6 +24,7 @@ N_QUICK = 6
 def run(folder: Path, seed: int, quick: bool) -> Tally:
     tally = Tally("points")
     compaction.SECONDS_FOR_READERS = 0.0
+    chart_library()  # once, for all forks
     world = World(folder / "points", SMALL, seed)
     passes = count_passes(world)
     for point in sorted(set(POINTS) - set(passes)):

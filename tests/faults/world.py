@@ -19,6 +19,7 @@ import torch
 
 from orchestrator.core.metrics import METRICS
 from orchestrator.execution.session import Session
+from orchestrator.report.page.writing import write_page
 from orchestrator.results.compaction import compact
 from orchestrator.results.run import Run
 from orchestrator.results.schema import LISTS
@@ -203,7 +204,7 @@ def read(folder: Path, table: str) -> pd.DataFrame:
 
 
 def drive(folder: Path, spec: SweepSpec, merge: bool = True) -> None:
-    """Run, finish and compact a sweep in this process: the driver without a cluster."""
+    """Run, finish and compact a sweep in this process, and write its page: the driver without a cluster."""
     torch.set_num_threads(1)
     trial_module.SECONDS_BETWEEN_CHECKPOINTS = 0.0
     run = Run(folder)
@@ -219,6 +220,7 @@ def drive(folder: Path, spec: SweepSpec, merge: bool = True) -> None:
         session.close()
         if merge:
             compact(run.tables)
+        write_page(run)
 
 
 def forked(action: Callable[[], None], output: Path | None = None) -> int:
