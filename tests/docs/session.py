@@ -29,7 +29,7 @@ QUICK = (
 )
 """What makes the quickstart a matter of seconds; `QUICK` in a comment stands for it."""
 
-COLUMNS = "120"
+COLUMNS = "160"
 PRELOAD = [
     "orchestrator.execution.session",
     "orchestrator.execution.tuner",

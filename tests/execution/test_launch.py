@@ -11,6 +11,13 @@ from orchestrator.execution import launch
 from orchestrator.execution.launch import CellMetrics
 
 
+class Exported(list[Any]):
+    """What was exported; trials that end are counted elsewhere."""
+
+    def ended(self, cell: str, seconds: float, n_measured: int) -> None:
+        assert (cell, seconds, n_measured) == ("a cell", 2.0, 1)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a list with the time, in seconds; exporting a cell takes one."""
@@ -28,12 +35,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_slow_cell_is_exported_less_often(clock: list[float]) -> None:
     cell = SimpleNamespace(is_finished=False, cell=SimpleNamespace(name="a cell"))
     session: Any = SimpleNamespace(search=SimpleNamespace(cell_of=lambda planned: cell))
-    exported: Any = []
-    listener = CellMetrics(exported)
+    exported = Exported()
+    planned, ended = SimpleNamespace(cell=cell.cell), SimpleNamespace(n_correct=[[1, None]], costs={"seconds": 2.0})
+    listener = CellMetrics(exported)  # type: ignore[arg-type]
     for time in (100.0, 110.0, 120.0, 121.0, 130.0):
         clock[0] = time
-        listener(session, session, None)
+        listener(session, planned, ended)
     assert exported == [(100.0, 1), (110.0, 0), (120.0, 0), (121.0, 1), (130.0, 0)], "the trials' counts are always set"
     cell.is_finished = True
-    listener(session, session, None)
+    listener(session, planned, ended)
     assert exported[-1] == (130.0, 1), "how a cell ended is exported at once"

@@ -94,6 +94,7 @@ def test_without_any_name_nothing_breaks(hidden: None) -> None:
     tune_internals.kill_workers(controller)
     assert tune_internals.silent_progress() == ()
     assert tune_internals.can_add_nodes()
+    tune_internals.show_as("a trial")
     tune_internals.silence_dead_workers()
     tune_internals.check(controller)
     of_workers = {"_tracked_actor", "_on_error"}  # looked up on what a controller hands out

@@ -415,6 +415,7 @@ import json, os, shutil, sys
 from collections import Counter
 from pathlib import Path
 from orchestrator.core import fault_points as faultpoints
+from orchestrator.report.page.render import chart_library
 from orchestrator.report.page.writing import write_page
 from orchestrator.results import compaction, parts, run as run_module
 from orchestrator.storage import folders, local as storage
@@ -467,6 +468,7 @@ def killed(folder, what, trials, point, number):
     work(folder, what, trials)
 
 base, trials = Path(sys.argv[1]), json.load(sys.stdin)
+chart_library()  # once, for all forks
 cases = []
 for what in ("trials", "parts", "fill", "compact", "spec", "keep", "page"):
     whole = base.parent / f"{what}.whole"
