@@ -85,7 +85,7 @@ def run_sweep(
         _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
         run_session(session, address, num_cpus, display)
-        _round_off(opened, display)
+        _round_off(session, display)
     return opened
 
 
@@ -101,16 +101,17 @@ def _say_notes(display: ProgressDisplay | None, session: Session) -> None:
         display.say(f"note: {note}")
 
 
-def _round_off(run: Run, display: ProgressDisplay | None) -> None:
+def _round_off(session: Session, display: ProgressDisplay | None) -> None:
     """Merge small files where it is worth it, and write the page; the sweep is complete without either."""
     from orchestrator.core.errors import MissingExtraError
-    from orchestrator.report.page.writing import write_page
+    from orchestrator.report.page.writing import keep_what_was_read, write_page
     from orchestrator.results.compaction import compact, is_worth_it
 
     try:
-        if is_worth_it(run.tables):
-            compact(run.tables)
-        write_page(run)
+        if is_worth_it(session.run.tables):
+            compact(session.run.tables)
+        keep_what_was_read(session)
+        write_page(session.run)
     except (MissingExtraError, StorageError) as error:
         if display:
             display.say(str(error))

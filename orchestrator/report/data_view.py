@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import StringIO
 
 from rich import box
 from rich.console import RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from orchestrator.core.scores import ACCURACY
 from orchestrator.core.text import counted, visible
+from orchestrator.report.console import PlainConsole
 from orchestrator.report.numbers import UNKNOWN
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.facts import ReadReport
@@ -33,6 +35,16 @@ def render_data(spec: SweepSpec, summary: StreamSummary) -> Iterator[RenderableT
     yield _tasks(spec, summary)
     yield from (f"  {line}" for line in _constants(spec, summary))
     yield from (f"  warning: {visible(line)}." for line in fineness_warnings(spec, summary))
+
+
+def data_text(spec: SweepSpec, summaries: Iterable[StreamSummary]) -> str:
+    """Return what `plan` shows of a user's own data as plain text; empty for data sets that every run has."""
+    text = StringIO()
+    console = PlainConsole(file=text, width=120, no_color=True)
+    for summary in summaries:
+        for part in render_data(spec, summary):
+            console.print(part)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _size(summary: StreamSummary) -> str:

@@ -12,6 +12,7 @@ from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import (
     ANSWER_FILE,
     CHECKPOINTS,
+    DATA_FILE,
     LOG_FILE,
     REPORT_FILE,
     SPEC_FILE,
@@ -49,7 +50,13 @@ def _foreign_files(run: Storage) -> Iterator[str]:
             yield from (
                 f"{name}/{file}" for file in files if not (is_temporary(file) or _OWN_NAMES[name].fullmatch(file))
             )
-        elif not is_bookkeeping(name) and name not in (SUGGESTIONS_FILE, ANSWER_FILE, REPORT_FILE, LOG_FILE):
+        elif not is_bookkeeping(name) and name not in (
+            SUGGESTIONS_FILE,
+            ANSWER_FILE,
+            REPORT_FILE,
+            LOG_FILE,
+            DATA_FILE,
+        ):
             yield name
 
 
@@ -115,14 +122,20 @@ def read_file(run: Storage, name: str) -> bytes:
         return b""
 
 
-def write_file(run: Storage, name: str, content: bytes) -> None:
+def write_file(run: Storage, name: str, content: bytes, purpose: str = "") -> None:
     """Write a file that nothing depends on.
+
+    Args:
+        run: the run folder.
+        name: of the file.
+        content: all of it.
+        purpose: the first word of the fault points; the file's name without its ending by default.
 
     Raises:
         StorageError: if the system refuses.
     """
     try:
-        run.write(name, content, name.partition(".")[0])
+        run.write(name, content, purpose or name.partition(".")[0])
     except OSError as error:
         raise unwritable(run.where, error) from error
 

@@ -20,6 +20,7 @@ SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"
 REPORT_FILE = "report.html"
 LOG_FILE = "sweep.log"
+DATA_FILE = "data.txt"
 TRIAL_LOGS = "logs"
 DEFAULT_ROOT = "runs"
 

@@ -74,7 +74,7 @@ class SweepLog:
             content = (before + "".join(self._lines).encode())[-_MOST_BYTES:]
             self._lines.clear()
             with suppress(StorageError):
-                write_file(self._run.storage, LOG_FILE, content)
+                write_file(self._run.storage, LOG_FILE, content, "report")
 
 
 def name_of(planned: PlannedTrial) -> str:

@@ -112,6 +112,7 @@ class PageContent:
         state: whether trials are missing.
         scenarios: each of them.
         facts: provenance, name -> value.
+        data: what was read of the user's own data, as `plan` shows it; empty for data sets that everyone has.
         command: repeats the sweep.
         spec: as YAML.
         glossary: metric -> meaning.
@@ -122,6 +123,7 @@ class PageContent:
     state: str
     scenarios: tuple[ScenarioContent, ...]
     facts: dict[str, str]
+    data: str
     command: str
     spec: str
     glossary: dict[str, str]

@@ -16,7 +16,9 @@ from orchestrator.core.text import counted
 from orchestrator.core.version import __version__
 from orchestrator.report.page.content import PageContent, glossary_of, question_of, scenario_content
 from orchestrator.report.page.facts import Tables
+from orchestrator.results.folder import read_file
 from orchestrator.search.answers.summary import note_on_others, summarise
+from orchestrator.storage.base import DATA_FILE
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run
@@ -42,6 +44,7 @@ def content_of(run: Run) -> PageContent:
         f"Not final: {counted(missing, 'trial')} {is_or_are} missing, at most." if missing else "",
         scenarios,
         _facts(trials, note_on_others(search, trials), answer.spec_hash),
+        read_file(run.storage, DATA_FILE).decode(errors="replace"),
         f"python -m orchestrator sweep {shlex.quote(f'{run.where}/spec.yaml')} --run {shlex.quote(run.where)}",
         spec.to_yaml(),
         glossary_of(spec),

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from orchestrator.core.errors import MissingExtraError, StorageError, system_message
 from orchestrator.core.version import __version__
 from orchestrator.results.folder import read_file, write_file
-from orchestrator.storage.base import REPORT_FILE
+from orchestrator.storage.base import DATA_FILE, REPORT_FILE
 from orchestrator.storage.folders import replace_file
 
 if TYPE_CHECKING:
+    from orchestrator.execution.session import Session
     from orchestrator.results.run import Run
 
 _MARK = re.compile(rb'<meta name="continual-sweep-state" content="([0-9a-f]{32})">')
@@ -37,6 +38,19 @@ def has_page(run: Run) -> bool:
         return REPORT_FILE in run.storage.names()
     except OSError:
         return False
+
+
+def keep_what_was_read(session: Session) -> None:
+    """Keep what `plan` shows of a user's own data, for the page.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    from orchestrator.report.data_view import data_text
+    from orchestrator.trial.data_summary import summaries
+
+    if text := data_text(session.spec, summaries(session.spec, session.datasets)):
+        write_file(session.run.storage, DATA_FILE, text.encode(), "report")
 
 
 def write_page(run: Run, file: Path | None = None) -> str:

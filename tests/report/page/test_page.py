@@ -13,15 +13,17 @@ import pytest
 from scipy import stats
 
 from orchestrator.core.errors import MissingExtraError, StorageError
+from orchestrator.execution.session import Session
 from orchestrator.report.page import writing
 from orchestrator.report.page.content import PageContent
 from orchestrator.report.page.facts import MethodFacts, SuggestionFacts, thinned
 from orchestrator.report.page.figure import Colours
 from orchestrator.report.page.render import content_of, render_page
 from orchestrator.report.page.searching import search_figure
-from orchestrator.report.page.writing import write_page
+from orchestrator.report.page.writing import keep_what_was_read, write_page
 from orchestrator.results.run import Run
 from orchestrator.search.suggestion import PlannedTrial, Suggestion
+from orchestrator.spec.loading import parse_spec
 from orchestrator.trial.result import TrialResult
 from tests.report.page.reader import Node, drawn, read
 from tests.report.page.world import SPEC, TASKS, made_up, make_run
@@ -291,6 +293,23 @@ def test_a_page_that_is_up_to_date_is_not_written_again(tmp_path: Path, monkeypa
     again = make_run(tmp_path / "run", FEW, n_trials=1)
     write_page(again)
     assert where.stat().st_mtime_ns > first
+
+
+def test_what_was_read_of_ones_own_data_is_kept_and_shown(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    rows = "".join(f"{n % 7},{n % 3},{'ab'[n % 2]},{n // 40}\n" for n in range(160))
+    table.write_text(f"length,width,kind,month\n{rows}", encoding="utf-8")
+    stream = {"table": str(table), "label": "kind", "task": "month"}
+    fields = {"streams": {"mine": stream}, "scenarios": ["mine/domain"], "methods": ["naive"]}
+    run = Run(tmp_path / "run")
+    with run.locked():
+        session = Session(parse_spec({**SPEC, **fields}), run, tmp_path, accept_changes=True)
+        run.write_spec(session.spec)
+        keep_what_was_read(session)
+    page = read(render_page(content_of(run), "0" * 32))
+    kept = next(one for one in page.find("details") if "What was read" in one.text)
+    assert f"mine: 160 rows from '{table}'" in kept.text
+    assert "numbers: length, width" in kept.text
 
 
 def test_a_full_disk_leaves_the_old_page(tmp_path: Path, full_device: Callable[[str], None]) -> None:
