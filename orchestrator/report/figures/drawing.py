@@ -88,6 +88,13 @@ class Drawing:
     caption: list[str] = field(default_factory=list)
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows by itself, whatever its Matplotlib is set up for."""
+
+    def _repr_png_(self) -> bytes:
+        return encode(Drawing(self), "png")
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Set the style inside the block, on top of Matplotlib's own defaults."""
@@ -101,7 +108,7 @@ def styled() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches."""
-    figure = Figure(figsize=(width, height))
+    figure = ShownFigure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
