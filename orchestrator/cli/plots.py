@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import RunArgument
-from orchestrator.core.errors import StorageError, UsageError, system_message
+from orchestrator.core.errors import UsageError
 from orchestrator.core.text import visible
 
 
@@ -38,15 +38,12 @@ def plot(
     chosen = _format(file_format, output)
     check_choice("--format", chosen, FORMATS)
     drawing = draw(api.open_run(run, cached=True), kind, scenario, metric, width)
+    from orchestrator.report.exports.writing import write_export
     from orchestrator.report.figures.drawing import encode
 
     place = output or Path(f"{kind}.{chosen}")
     content = encode(drawing, chosen)
-    try:
-        place.write_bytes(content)
-    except OSError as error:
-        where = f"'{visible(str(place))}'"
-        raise StorageError(f"{system_message('write to', where, error)} Choose another FILE with -o.") from error
+    write_export(str(place), content)
     print(f"{visible(str(place))}: {visible(' '.join(drawing.caption))}")
 
 

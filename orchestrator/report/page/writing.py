@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import MissingExtraError, StorageError, system_message
+from orchestrator.core.errors import MissingExtraError
 from orchestrator.core.version import __version__
+from orchestrator.report.exports.writing import write_export
 from orchestrator.results.folder import read_file, write_file
 from orchestrator.storage.base import DATA_FILE, REPORT_FILE
-from orchestrator.storage.folders import replace_file
 
 if TYPE_CHECKING:
     from orchestrator.execution.session import Session
@@ -72,7 +72,7 @@ def write_page(run: Run, file: Path | None = None) -> str:
         if there is None or there[1].decode() != state:
             write_file(run.storage, REPORT_FILE, _rendered(run, state))
         return run.storage.describe(REPORT_FILE)
-    _replace(file, _rendered(run, state))
+    write_export(str(file), _rendered(run, state))
     return str(file)
 
 
@@ -80,11 +80,3 @@ def _rendered(run: Run, state: str) -> bytes:
     from orchestrator.report.page.render import content_of, render_page
 
     return render_page(content_of(run), state).encode()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Replace a file whole, or leave it as it is."""
-    try:
-        replace_file(file, content, "report", durable=False, check=lambda: None)
-    except OSError as error:
-        raise StorageError(f"{system_message('write to', file, error)} Choose another place with -o.") from error

@@ -317,7 +317,7 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, full_device: Callable[[
     place = tmp_path / "page.html"
     place.write_text("the old page", encoding="utf-8")
     full_device(".page.html")
-    with pytest.raises(StorageError, match=r"Cannot write to .*page.html.* Choose another place with -o"):
+    with pytest.raises(StorageError, match=r"Cannot write to .*page.html.* Choose another -o"):
         write_page(run, place)
     assert place.read_text(encoding="utf-8") == "the old page"
 
