@@ -58,6 +58,7 @@ class CellStudy:
             name: FloatDistribution(one.low - 0.5, one.high + 0.5, log=one.log) for name, one in self._whole.items()
         }
         self._told: list[FrozenTrial] = []
+        self._worst: float | None = None
         self._digest = hashlib.sha256(
             canonical_json(
                 {
@@ -103,7 +104,7 @@ class CellStudy:
             state, constraints = (state, constraints) if is_known else (TrialState.FAIL, {})
         elif not names:
             constraints = {"completed": 0.0 if is_known else _DIVERGED}
-        value = objective if math.isfinite(objective) and is_known else self._worst()
+        value = objective if math.isfinite(objective) and is_known else (self._worst or 0.0)  # the worst that was told
         told = create_trial(
             state=state,
             value=None if state == TrialState.FAIL else value,
@@ -111,16 +112,13 @@ class CellStudy:
             distributions=self._distributions,
             constraints=constraints,
         )
+        if state != TrialState.FAIL:
+            worst = max if lower_is_better(self._spec.objective) else min
+            self._worst = value if self._worst is None else worst(self._worst, value)
         told.number = len(self._told)
         self._told.append(told)
         self._digest.update(repr((state.name, value, sorted(constraints.items()))).encode())
         return told
-
-    def _worst(self) -> float:
-        """Return the worst objective that was told, 0 if none was."""
-        known = [trial.value for trial in self._told if trial.value is not None]
-        worst = max if lower_is_better(self._spec.objective) else min
-        return float(worst(known, default=0.0))
 
     def _sample(self, n: int) -> list[dict[str, Value]]:
         """Ask Optuna, in a study of what is shown to it."""
