@@ -18,7 +18,7 @@ from orchestrator.report.page.content import PageContent, glossary_of, question_
 from orchestrator.report.page.facts import Tables
 from orchestrator.results.folder import read_file
 from orchestrator.search.answers.summary import note_on_others, summarise
-from orchestrator.storage.base import DATA_FILE
+from orchestrator.storage.base import DATA_FILE, SPEC_FILE
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run
@@ -45,10 +45,16 @@ def content_of(run: Run) -> PageContent:
         scenarios,
         _facts(trials, note_on_others(search, trials), answer.spec_hash),
         read_file(run.storage, DATA_FILE).decode(errors="replace"),
-        f"python -m orchestrator sweep {shlex.quote(f'{run.where}/spec.yaml')} --run {shlex.quote(run.where)}",
+        _command(run),
         spec.to_yaml(),
         glossary_of(spec),
     )
+
+
+def _command(run: Run) -> str:
+    """Return the command that repeats the sweep; the spec of a run in an object store is first saved from the page."""
+    spec = SPEC_FILE if run.storage.path is None else f"{run.where}/{SPEC_FILE}"
+    return f"python -m orchestrator sweep {shlex.quote(spec)} --run {shlex.quote(run.where)}"
 
 
 def _facts(trials: pd.DataFrame, others: str, spec_hash: str) -> dict[str, str]:
