@@ -141,8 +141,15 @@ def question_of(spec: SweepSpec) -> str:
     methods = _listed(list(dict.fromkeys(cell.method for cell in spec.cells)))
     scenarios = _listed(list(dict.fromkeys(cell.scenario for cell in spec.cells)))
     limits = " and ".join(constraint.name for constraint in spec.constraints)
-    asked = f"meets {limits}, and then has the best {spec.objective}" if limits else f"has the best {spec.objective}"
+    scores = {spec.score_of(cell.scenario) for cell in spec.cells}
+    best = objective_words(spec, scores.pop() if len(scores) == 1 else None)
+    asked = f"meets {limits}, and then has the best {best}" if limits else f"has the best {best}"
     return f"Which of {methods} {asked}, on {scenarios}?"
+
+
+def objective_words(spec: SweepSpec, score: Score | None) -> str:
+    """Return the objective in words: an average is that of a score, None for several."""
+    return spec.objective if spec.objective != "average" else f"average {'score' if score is None else score}"
 
 
 def _listed(names: list[str], most: int = 8) -> str:
@@ -198,7 +205,8 @@ def _verdict(spec: SweepSpec, answer: ScenarioAnswer) -> str:
     shown = number(metric_of(spec.objective), found.mean)
     form = metric_of(spec.objective)
     between = "" if math.isnan(found.low) else f" ({number(form, found.low)} to {number(form, found.high)})"
-    return f"{answer.recommended}: {spec.objective} {shown}{between} on test"
+    objective = objective_words(spec, spec.score_of(answer.scenario))
+    return f"{answer.recommended}: {objective} {shown}{between} on test"
 
 
 def _method_row(spec: SweepSpec, answer: ScenarioAnswer, cell: CellSummary, heads: Sequence[str]) -> MethodRow:
@@ -233,7 +241,8 @@ def _method_row(spec: SweepSpec, answer: ScenarioAnswer, cell: CellSummary, head
 def _number_cell(metric: str, over: Spread) -> TableCell:
     low, high = over.interval
     form = metric_of(metric)
-    shown = "" if math.isnan(low) or low == high else f"{number(form, low)} to {number(form, high)}"
+    is_certain = math.isnan(low) or low == high or METRICS_AND_COSTS[form].is_measured
+    shown = "" if is_certain else f"{number(form, low)} to {number(form, high)}"
     return TableCell(number(form, over.mean), shown, None if math.isnan(over.mean) else over.mean)
 
 

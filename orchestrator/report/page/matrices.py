@@ -47,9 +47,9 @@ def matrix_figure(name: str, score: Score, shown: Sequence[MethodFacts]) -> Figu
     )
     return Figure(
         name,
-        f"{str(score).capitalize()} of each task, after each task",
-        "A column is a moment in training, a row is a task; what was not measured is blank. The slider goes back in "
-        "time and says which task has lost most by then.",
+        f"Accuracy matrix: {score} of each task after each task",
+        "A column is a moment in training, a row is a task, a number the mean over the seeds; what was not measured is "
+        "blank. The slider goes back in time and says which task has lost most by then.",
         columns,
         rows,
         [(_titled(facts), _matrix_chart(facts)) for facts in shown],

@@ -14,6 +14,7 @@ import pandas as pd
 from orchestrator.core.errors import MissingExtraError
 from orchestrator.core.text import counted
 from orchestrator.core.version import __version__
+from orchestrator.report.numbers import duration
 from orchestrator.report.page.content import PageContent, glossary_of, question_of, scenario_content
 from orchestrator.report.page.facts import Tables
 from orchestrator.results.folder import read_file
@@ -68,7 +69,7 @@ def _facts(trials: pd.DataFrame, others: str, spec_hash: str) -> dict[str, str]:
         found["ran"] = (
             f"{started.min():%Y-%m-%d %H:%M} to {started.max():%Y-%m-%d %H:%M} (start of the last trial, UTC)"
         )
-    found["wall time of all trials"] = f"{trials['seconds'].sum() / 3600:.3g} h"
+    found["wall time of all trials"] = duration(float(trials["seconds"].sum()))
     for name in ("device_name", "host", *_VERSIONS, "data_hash"):
         values = sorted({str(value) for value in trials[name].dropna()})
         if values:
