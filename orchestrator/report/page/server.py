@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestrator.core.errors import OrchestratorError
@@ -22,6 +24,15 @@ from orchestrator.results.run import Run
 _LOOPBACK = "127.0.0.1"
 _LEAST_SECONDS = 2.0
 """Between two looks at the tables, whoever asks."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing about a browser that went away: a sweep's progress is on the same terminal."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class PageServer:
@@ -53,8 +64,7 @@ class PageServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Print nothing: the address in a line would have the token."""
 
-        self._server = ThreadingHTTPServer((_LOOPBACK, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((_LOOPBACK, port), Handler)
 
     @property
     def port(self) -> int:

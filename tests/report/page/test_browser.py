@@ -97,9 +97,9 @@ def test_the_sliders_say_what_the_figures_know(browser: Browser, file: Path, con
         places = [at for at, _ in figure.slider.says]
         for value in [*places, *((a + b) / 2 for a, b in pairwise(places))]:
             slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')) }", value)
-            tab.page.wait_for_timeout(20)
             real = float(slider.evaluate("e => e.value"))
-            assert tab.page.locator(f"#{figure.name} .says").inner_text() == figure.slider.words_at(real)
+            says = tab.page.locator(f"#{figure.name} .says")
+            playwright.expect(says).to_have_text(figure.slider.words_at(real))
             moved += 1
     assert moved > 10
     assert tab.said == []
@@ -115,8 +115,8 @@ def test_the_slider_over_tasks_pales_what_comes_later(browser: Browser, file: Pa
     slider = tab.page.locator("#scenario-0-matrix input")
     slider.focus()
     slider.press("Home")
-    tab.page.wait_for_timeout(300)
-    assert tab.page.locator("#scenario-0-matrix output").inner_text() == "1"
+    playwright.expect(tab.page.locator("#scenario-0-matrix output")).to_have_text("1")
+    playwright.expect(tab.page.locator(opaque)).not_to_have_count(before)
     assert 0 < tab.page.locator(opaque).count() < before
     tab.page.close()
 
@@ -146,7 +146,7 @@ def test_a_strangers_run_runs_no_code(browser: Browser, tmp_path: Path) -> None:
     tab.page.goto(place.as_uri())
     tab.draw_all()
     tab.page.locator("figure svg .mark-rect path").first.hover()
-    tab.page.wait_for_timeout(200)
+    playwright.expect(tab.page.locator("#vg-tooltip-element")).to_be_visible()
     assert tab.page.title() == "page: the answer of a sweep"
     assert tab.page.evaluate("document.scripts.length") == 3
     tab.page.evaluate("const s = document.createElement('script'); s.textContent = 'document.title = 1';"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +91,13 @@ def test_a_process_of_its_own_ends_with_the_sweep(tmp_path: Path) -> None:
         connection.close()
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", port, timeout=5).request("GET", "/")
+
+
+def test_a_browser_that_goes_away_is_not_spoken_of(server: PageServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+        connection.sendall(f"GET /?token={server.token} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        connection.close()
+    assert ask(server, f"/state?token={server.token}")[0] == 200
+    assert capfd.readouterr() == ("", "")
