@@ -23,7 +23,7 @@ def certainty_lines(objective: str, answer: ScenarioAnswer) -> Iterator[str]:
         yield from _runner_up(objective, answer)
     elif answer.relaxation is not None:
         relaxed = answer.relaxation
-        metric, operator = _parts(relaxed.limit)
+        metric, operator = parts_of(relaxed.limit)
         yield (
             f"  cheapest relaxation: with {metric} {operator} {number(metric, relaxed.value)} instead, "
             f"{relaxed.method} would meet the limits on validation"
@@ -65,7 +65,7 @@ def _recommended(objective: str, best: MethodAnswer) -> Iterator[str]:
         )
     for check in best.test.limits:
         run = check.new_run
-        numbers = best.test.numbers[_parts(check.limit)[0]]
+        numbers = best.test.numbers[parts_of(check.limit)[0]]
         if math.isnan(run.probability) or numbers.std == 0:  # of one seed, or the same for all, as memory is
             continue
         doubt = "; the seeds do not look normal, so trust the count" if run.looks_normal is False else ""
@@ -95,7 +95,7 @@ def _runner_up(objective: str, answer: ScenarioAnswer) -> Iterator[str]:
     yield f"  runner-up: {answer.runner_up}; {by}, not told apart; {more}"
 
 
-def _parts(limit: str) -> tuple[str, str]:
+def parts_of(limit: str) -> tuple[str, str]:
     """Return metric and operator of a limit as text."""
     operator = "<=" if "<=" in limit else ">="
     return limit.partition(operator)[0].strip(), operator
@@ -107,7 +107,7 @@ def _signed(metric: str, value: float) -> str:
 
 def render_what_if(objective: str, answer: ScenarioAnswer, limit: str) -> Table:
     """Return the curve 'limit → best objective and method' as a table, the strictest limit first."""
-    metric, operator = _parts(limit)
+    metric, operator = parts_of(limit)
     title = f"{answer.scenario}: what another limit on {metric} would give, on validation"
     table = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     table.add_column(Text(visible(f"{metric} {operator}")), justify="right")

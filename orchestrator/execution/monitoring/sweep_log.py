@@ -55,7 +55,9 @@ class SweepLog:
         worker = (
             f" (process {where['process_id']} on {where['host']})" if {"process_id", "host"} <= where.keys() else ""
         )
-        self.say(f"trial {name_of(planned)}: {result.status}{seconds}{worker}{reason_of(result)}")
+        place = f"{planned.cell.name} #{planned.suggestion} seed {planned.spec.seed} {planned.spec.phase}"
+        reason = f": {result.reason}" if result.reason else ""
+        self.say(f"trial {result.key} {place}: {result.status}{seconds}{worker}{reason}")
 
     def end(self, session: Session, fault: BaseException | None = None) -> None:
         """Say how the sweep ended."""
@@ -75,13 +77,3 @@ class SweepLog:
             self._lines.clear()
             with suppress(StorageError):
                 write_file(self._run.storage, LOG_FILE, content, "report")
-
-
-def name_of(planned: PlannedTrial) -> str:
-    """Return a trial's key and place, as every line about it begins."""
-    return f"{planned.spec.key} {planned.cell.name} #{planned.suggestion} seed {planned.spec.seed} {planned.spec.phase}"
-
-
-def reason_of(result: TrialResult) -> str:
-    """Return why a trial did not complete, as the end of a line."""
-    return f": {result.reason}" if result.reason else ""

@@ -10,7 +10,7 @@ from orchestrator.core.metrics import DERIVED, METRICS, METRICS_AND_COSTS, quant
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import counted
 from orchestrator.report.answer_view import answer_lines
-from orchestrator.report.certainty_view import certainty_lines
+from orchestrator.report.certainty_view import certainty_lines, parts_of
 from orchestrator.report.methods_table import columns, head, stopped_words
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.report.page.facts import MethodFacts, Tables, method_facts, metric_of, suggestion_facts, thinned
@@ -202,11 +202,10 @@ def _verdict(spec: SweepSpec, answer: ScenarioAnswer) -> str:
     found = test.numbers[spec.objective] if test is not None else None
     if found is None:
         return answer.recommended
-    shown = number(metric_of(spec.objective), found.mean)
     form = metric_of(spec.objective)
     between = "" if math.isnan(found.low) else f" ({number(form, found.low)} to {number(form, found.high)})"
     objective = objective_words(spec, spec.score_of(answer.scenario))
-    return f"{answer.recommended}: {objective} {shown}{between} on test"
+    return f"{answer.recommended}: {objective} {number(form, found.mean)}{between} on test"
 
 
 def _method_row(spec: SweepSpec, answer: ScenarioAnswer, cell: CellSummary, heads: Sequence[str]) -> MethodRow:
@@ -219,11 +218,10 @@ def _method_row(spec: SweepSpec, answer: ScenarioAnswer, cell: CellSummary, head
     elif one.method == answer.runner_up:
         role = "runner-up"
     if measured is None or suggestion is None:
-        if cell.stopped_at:
-            said = stopped_words(cell)
-            return MethodRow(one.method, role, "violated", tuple(TableCell(UNKNOWN) for _ in heads), (), {}, said)
-        failed = f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else ""
         empty = tuple(TableCell(UNKNOWN) for _ in heads)
+        if cell.stopped_at:
+            return MethodRow(one.method, role, "violated", empty, (), {}, stopped_words(cell))
+        failed = f", {counted(cell.n_failed, 'trial')} failed" if cell.n_failed else ""
         return MethodRow(one.method, role, UNKNOWN, empty, (), {}, f"no result{failed}")
     is_known = all(not math.isnan(check.margin) for check in measured.limits)
     is_met = is_known and all(check.is_met for check in measured.limits)
@@ -247,7 +245,7 @@ def _number_cell(metric: str, over: Spread) -> TableCell:
 
 
 def _limit_line(limit: str, is_met: bool, margin: float) -> str:
-    metric = metric_of(limit.partition("<=" if "<=" in limit else ">=")[0].strip())
+    metric = metric_of(parts_of(limit)[0])
     if math.isnan(margin):
         return f"{limit}: not known"
     amount = number(metric, abs(margin))
@@ -316,7 +314,8 @@ def _figures(
     balance = balance_figure(f"{anchor}-balance", score, measured, tables, colours) if measured else None
     if present := [figure for figure in (*trade, balance) if figure is not None]:
         yield "What a limit costs", tuple(present)
-    tried = [search_figure(f"{anchor}-search", spec, shown, len(every) - len(shown), colours)]
+    searched = [one for one in shown if one.state != "not searched"]
+    tried = [search_figure(f"{anchor}-search", spec, searched, len(every) - len(shown), colours)]
     for index, one in enumerate(searches):
         own = [found for found in every if found.method == one.cell.method]
         tried.append(parallel_figure(f"{anchor}-parallel-{index}", spec, one, own))

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.core.metrics import quantity
+from orchestrator.report.methods_table import shown_of
 from orchestrator.report.page.figure import Cell
 from orchestrator.search.answers.summary import CellSummary
 from orchestrator.search.cell_search import CellSearch
@@ -93,10 +94,9 @@ class MethodFacts:
 
 def method_facts(spec: SweepSpec, cell: CellSummary, search: CellSearch, tables: Tables) -> MethodFacts | None:
     """Return what stands for a method, on the split on which the table of methods shows it; None if nothing was run."""
-    suggestion = cell.chosen or cell.nearest
+    suggestion, split = shown_of(cell)
     if suggestion is None:
         return None
-    split: Split = "test" if cell.chosen is not None and cell.chosen.on("test") else "validation"
     trials = tables.trials_of(search.keys_on(suggestion, split))
     keys = tuple(sorted(trials.loc[trials["status"] == "completed", "key"]))
     if not keys:
@@ -126,7 +126,7 @@ class SuggestionFacts:
         method: its method.
         suggestion: itself.
         n_seeds: on how many seeds it ran.
-        state: `chosen`, `all seeds`, `raced out`, `stopped early` or `did not complete`.
+        state: `not searched`, `chosen`, `all seeds`, `raced out`, `stopped early` or `did not complete`.
         objective: its mean; NaN if a trial did not complete.
         violation: sum over the limits, in tolerances; 0 if all are met, NaN if it is not known.
     """
@@ -140,15 +140,17 @@ class SuggestionFacts:
 
 
 def suggestion_facts(spec: SweepSpec, cells: Sequence[CellSearch]) -> Iterator[SuggestionFacts]:
-    """Yield what the search saw of each suggestion of the searched cells of a scenario."""
+    """Yield what was seen on validation of each suggestion of the cells of a scenario, searched or not."""
     n_all = len(spec.seeds.of("search"))
     for cell in cells:
-        for suggestion in cell.suggestions if cell.cell.is_searched else ():
+        for suggestion in cell.suggestions:
             outcomes = suggestion.on("validation")
             if not outcomes:
                 continue
             violation = suggestion.total_violation("validation", spec)
-            if suggestion is cell.chosen:
+            if not cell.cell.is_searched:
+                state = "not searched"
+            elif suggestion is cell.chosen:
                 state = "chosen"
             elif suggestion.has_stopped():
                 state = "stopped early"

@@ -337,3 +337,13 @@ def test_matrices_without_a_seed_in_common_are_nan_free() -> None:
     facts = MethodFacts(None, None, None, "test", ("a", "b"), one, ("x", "y"))  # type: ignore[arg-type]
     wanted = [[math.nan, math.nan], [0.6, math.nan], [0.25, 1.0]]
     np.testing.assert_allclose(facts.mean, wanted)
+
+
+def test_the_frontier_has_methods_without_a_search(page: Node, trials: pd.DataFrame) -> None:
+    """naive may be the best at some limit, so it is a point; what the search tried has only what was searched."""
+    frontier = page.one("figure", id="scenario-0-limit-0").one("table").records()
+    own = trials[(trials["method"] == "naive") & (trials["scenario"] == SPEC["scenarios"][0])]
+    (naive,) = [row for row in frontier if row["method"] == "naive"]
+    assert naive["worst_forgetting"] == pytest.approx(own[own["phase"] == "search"]["worst_forgetting"].mean())
+    searched = page.one("figure", id="scenario-0-search").one("table").records()
+    assert {row["method"] for row in searched} == {"ewc", "replay"}
