@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 READY = $(VENV)/.ready
 READY_DOCS = $(VENV)/.ready-docs
 
-.PHONY: sweep test check lint docs docs-check bench bench-search conformance faults soak clean
+.PHONY: sweep test check lint docs docs-check bench bench-search conformance faults soak mlflow clean
 
 # The main job: the quickstart sweep on an embedded cluster. Run it again and it trains nothing that is complete.
 sweep: $(READY)
@@ -57,11 +57,19 @@ faults: $(READY)
 soak: $(READY)
 	$(RUN) -m tests.faults --soak
 
+# A real MLflow server for the tests of --log-to, which are skipped without: it needs an earlier pyarrow than we have.
+mlflow: $(VENV)/mlflow/.ready
+
+$(VENV)/mlflow/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)/mlflow
+	$(VENV)/mlflow/bin/python -m pip install --quiet --disable-pip-version-check 'mlflow==3.17.2'
+	@touch $@
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python >= 3.11 is needed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,report,mlflow,tensorboard,wandb]'
 	@touch $(READY)
 
 $(READY_DOCS): $(READY)

@@ -55,6 +55,13 @@ MirrorStudies = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Copy the studies to this Optuna storage, to view them in its dashboard."),
 ]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Tell a tracker of the sweep: mlflow:URI, tensorboard:DIR, or wandb (offline). Repeat for several.",
+    ),
+]
 RequireAnswer = Annotated[
     bool, typer.Option("--require-answer", help="End with exit code 5 if a scenario has no recommendation.")
 ]

@@ -27,6 +27,7 @@ from orchestrator.cli.options import (
     DataDir,
     Gpus,
     Limit,
+    LogTo,
     Methods,
     MirrorStudies,
     NumCpus,
@@ -72,6 +73,7 @@ def sweep(
     address: Address = None,
     num_cpus: NumCpus = None,
     mirror_studies: MirrorStudies = None,
+    log_to: LogTo = None,
     accept_changes: AcceptChanges = False,
     require_answer: RequireAnswer = False,
     time_budget: TimeBudget = None,
@@ -98,15 +100,14 @@ def sweep(
     )  # fmt: skip
     budget.check(loaded, OPTIONS)
     console, detail = make_console(), _detail(verbose, quiet)
-    if not quiet:
-        _say_notes(console, loaded)
     with _watched(notify, with_server, loaded, run, storage, console, detail) as (display, tell):
         _say_first(display, loaded, run, storage, address)
         from orchestrator import api
 
         finished = api.run_sweep(
-            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes, budget
-        )
+            loaded, run, data_dir, address, num_cpus, mirror_studies, display, storage, accept_changes, budget,
+            log_to or (),
+        )  # fmt: skip
         tell(finished)
     _finish(console, display.spending, finished.cached(), finished.spec, require_answer)
 
@@ -183,6 +184,8 @@ def _watched(
     """Show a sweep to whom it may concern; yield the display, and what is called at the end."""
     from orchestrator.report.progress import ProgressDisplay
 
+    if detail != "quiet":
+        _say_notes(console, spec)
     with (
         _notified(notify, spec, run, storage, console) as tell,
         _served(with_server, spec, run, storage, console),

@@ -156,7 +156,7 @@ def test_budgets_are_no_part_of_the_spec(cli: RunCli, monkeypatch: pytest.Monkey
     seen: list[Any] = []
 
     def capture(spec: SweepSpec, *rest: Any) -> None:
-        seen.extend((spec, rest[-1]))
+        seen.extend((spec, rest[-2]))
         raise SpecError(["captured"])
 
     monkeypatch.setattr(api, "run_sweep", capture)
