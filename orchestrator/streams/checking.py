@@ -40,7 +40,8 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     "background": ("folder",),
     **dict.fromkeys(("table", "label", "task", "categorical", "drop", "test_table"), ("table",)),
     **dict.fromkeys(
-        ("missing", "hash", "frequency", "dates", "decimal", "thousands", "separator", "order"), ("table",)
+        ("missing", "hash", "frequency", "dates", "decimal", "thousands", "separator", "order", "encoding_from"),
+        ("table",),
     ),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
@@ -224,6 +225,8 @@ def _encoding_faults(settings: StreamSettings) -> Iterator[str]:
                 f"dates.{column}: expected iso or a format of strptime such as '%d.%m.%Y', got {form!r}; write a % "
                 "and a letter for each part"
             )
+    if settings.encoding_from == "first_task" and settings.task is None:
+        yield "encoding_from: has no effect without task; drop it"
     if settings.order is not None:
         if settings.task is None or settings.n_tasks is not None:
             why = "without task" if settings.task is None else "beside n_tasks, which sorts the rows by value"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.streams.facts import DatasetFacts, Phase, ReadReport
 from strategies import derive_seed
+
+if TYPE_CHECKING:
+    from orchestrator.streams.sources.encoding import FittedColumn
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 Statistic = float | NDArray[np.float32]
@@ -99,6 +102,8 @@ class Dataset:
         test_tasks: (M,) int64, of the same form.
         notes: what a user should know of how it was read, a sentence each; no part of the fingerprint.
         report: what was read of a user's own table; no part of the fingerprint.
+        columns: how each column of a table became features; no part of the fingerprint.
+        first_task_decides: whether statistics are those of the first task's training examples.
     """
 
     name: str
@@ -111,6 +116,8 @@ class Dataset:
     test_tasks: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     report: ReadReport | None = None
+    columns: tuple[FittedColumn, ...] = ()
+    first_task_decides: bool = False
 
     def fingerprint(self) -> str:
         """Return a hash of every array, 16 hexadecimal digits."""
@@ -151,6 +158,8 @@ class Dataset:
     def _statistics(self) -> tuple[Statistic, Statistic]:
         """Return mean and standard deviation of the training inputs, scaled to [0, 1]."""
         inputs, maximum = self.train_inputs, np.float32(self.facts.maximum)
+        if self.first_task_decides and self.train_tasks is not None:
+            inputs = inputs[self.train_tasks == 0]
         if inputs.ndim == 3:
             pixels = inputs / maximum
             return float(pixels.mean()), float(pixels.std()) or 1.0

@@ -135,6 +135,11 @@ class StreamSettings(BaseModel):
     order: Annotated[tuple[str | int | float, ...] | None, Added()] = Field(
         None, examples=[["low", "high"]], description="table: the values of the task column, in the order of the tasks"
     )
+    encoding_from: Annotated[Literal["all_tasks", "first_task"], Added()] = Field(
+        "all_tasks",
+        description="table: the training rows that decide ranges, medians, categories and shares; first_task is what "
+        "one knows who learns later tasks as they come (`update`)",
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="own data: share of each task and class for the test split")
     normalisation: Literal["unit", "standard"] = Field(
         "unit", description="pixels or numbers in [0, 1], or with the training data's mean 0 and deviation 1"

@@ -161,7 +161,7 @@ def test_what_cannot_be_learned_from_is_refused(refused: Refused) -> None:
 
 def test_a_test_row_out_of_all_proportion_is_refused(refused: Refused) -> None:
     fault = refused(column([0.0, 1e-20]), column([0.0, 1e30]))
-    assert "column 'c' holds a value in a test row that is too far from the training rows" in fault
+    assert "column 'c' holds a value that is too far from the training rows" in fault
 
 
 @pytest.mark.parametrize("values", [["<5", "5-10", ">10"], ["1h30", "2h15"], ["0x1f", "0x2a"], ["~5", "~7"]])

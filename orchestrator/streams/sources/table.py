@@ -17,7 +17,8 @@ from orchestrator.streams.facts import DatasetFacts, ReadReport
 from orchestrator.streams.settings import ALL, StreamSettings
 from orchestrator.streams.sources.composition import classes_of_tasks, parts_faults, whole_faults
 from orchestrator.streams.sources.suspicions import suspicions
-from orchestrator.streams.sources.tables.features import Feature, encode, read_features
+from orchestrator.streams.sources.encoding import encode
+from orchestrator.streams.sources.tables.features import Feature, read_features
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.reading import read_table, with_plain_names
 from orchestrator.streams.sources.tables.tasks import classes, tasks
@@ -68,10 +69,22 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
     if len(tables) == 1:
         labels, stages = _halves(labels[0], targets.halves), _halves(stages[0], targets.halves)
-    inputs, n_numbers, report = encode(f"{where}.table", features, targets.halves, report)
+    by_first = settings.encoding_from == "first_task"
+    deciding = _rows_of_first(targets.halves, stages[0]) if by_first and stages[0] is not None else None
+    inputs, columns, report = encode(f"{where}.table", features, targets.halves, report, deciding)
     cut = classes_of_tasks(labels[0], stages[0], facts)
+    n_numbers = sum(column.is_number for column in columns)
     facts = replace(facts, shape=inputs[0].shape[1:], task_classes=cut, n_numbers=n_numbers)
-    return Dataset(stream, inputs[0], labels[0], inputs[1], labels[1], facts, stages[0], stages[1], report=report)
+    return Dataset(
+        stream, inputs[0], labels[0], inputs[1], labels[1], facts, stages[0], stages[1],
+        report=report, columns=columns, first_task_decides=by_first,
+    )  # fmt: skip
+
+
+def _rows_of_first(halves: Sequence[NDArray[np.int64]], stages: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of the first table that are training rows of the first task, given the tasks of training rows."""
+    rows = np.flatnonzero(stages == 0)
+    return halves[0][rows] if halves else rows
 
 
 def _halves(values: Any, rows: Sequence[Any]) -> list[Any]:
