@@ -255,6 +255,11 @@ class Strategy:
         """
         raise NotImplementedError
 
+    @property
+    def plans_ahead(self) -> str:
+        """Return what follows from `learner.n_tasks`, which must then be known beforehand; empty if nothing does."""
+        return ""
+
     def report(self) -> dict[str, Any]:
         """Return facts about the trained method for its row in the trials table, as plain JSON."""
         return {}

@@ -53,6 +53,7 @@ class Learner:
         generators: the trial's random generators.
         device: device of all tensors.
         class_names: the class behind each output, for class weights by name.
+        planned_tasks: how many tasks there will be, if they are more than the layout has.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Learner:
         generators: Generators,
         device: torch.device,
         class_names: Sequence[str] = (),
+        planned_tasks: int = 0,
     ) -> None:
         self._build = build
         self.past_task = past_task
@@ -78,6 +80,7 @@ class Learner:
         self._renew_weights()
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
             self.network.add_heads(self.layout.n_heads, device, generators.fresh)
+        self.planned_tasks = planned_tasks
         self.strategies = [strategy(self, hyperparameters) for strategy, hyperparameters in methods]
         self._progress: Progress | None = None
         self.in_last_pass = False
@@ -94,14 +97,13 @@ class Learner:
 
     @property
     def n_tasks(self) -> int:
-        return self.layout.n_tasks
+        """Return how many tasks there will be, as far as is known, for methods that plan ahead."""
+        return max(self.layout.n_tasks, self.planned_tasks)
 
     @property
     def inside_task(self) -> bool:
         """Return whether a task is being trained."""
         return self._progress is not None
-
-    # A task.
 
     def learn(self, task: TaskData, between_steps: Callable[[], None] | None = None) -> None:
         """Train on `task` and consolidate it; continue if a state inside this task was loaded.
@@ -277,8 +279,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that must survive a restart, which loads with `weights_only=True`.
 
-        Call it between tasks, or between two steps of a task. The tensors are not copies: save them before training
-        continues.
+        Call it between tasks, or between two steps of one. The tensors are no copies: save them before you train on.
         """
         keep = self._progress is not None or self.settings.keep_optimizer
         return {
@@ -295,7 +296,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned. If a task was being trained, `learn` it next."""
         self.n_seen = state["n_seen"]
-        self._class_counts = state["class_counts"].clone()
+        counts = state["class_counts"]  # of fewer outputs, if there are more tasks now
+        self._class_counts[: len(counts)] = counts
         self._renew_weights()
         for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(strategy_state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,9 @@ def strata(labels: NDArray[np.int64], tasks: NDArray[np.int64] | None) -> NDArra
     return labels if tasks is None or not len(labels) else tasks * (labels.max() + 1) + labels
 
 
-def held_out_rows(kinds: NDArray[np.int64], share: float, seed: int = 0) -> NDArray[np.bool_]:
+def held_out_rows(
+    kinds: NDArray[np.int64], share: float, seed: int = 0, before: Sequence[int] = ()
+) -> NDArray[np.bool_]:
     """Return which rows are held out, (N,) bool: round(share · n) of the n rows of each kind.
 
     At least 1 row of a kind is held out if share > 0, but never all of them.
@@ -191,8 +194,12 @@ def held_out_rows(kinds: NDArray[np.int64], share: float, seed: int = 0) -> NDAr
         kinds: the class of each row, or its task and class, (N,) int64.
         share: in [0, 1).
         seed: which rows of a kind, 0 or more.
+        before: numbers of rows of kinds that come before and are not here, so that these rows are held out as if all
+            were one table.
     """
     generator = np.random.default_rng(seed)
+    for n_earlier in before:
+        generator.permutation(n_earlier)
     chosen = np.zeros(len(kinds), dtype=bool)
     if not len(kinds):
         return chosen

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchestrator.streams.datasets import Inputs, PhaseData
+from orchestrator.streams.datasets import Inputs, PhaseData, Statistic
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import Family, StreamSettings, family_of, number_of_tasks
-from orchestrator.streams.transforms import Noise, Part, Permutation, Rotation, change_of, rotate
+from orchestrator.streams.transforms import Change, Noise, Part, Permutation, Rotation, change_of, rotate
 from strategies import IncrementalType, OutputLayout, StreamSizes, TaskData
 from strategies.seeds import derive_seed
 
@@ -31,6 +31,7 @@ class Stream:
         seed: the trial's seed; decides a shuffled class order and nothing else.
         data: the arrays of the trial's phase.
         device: where tasks are placed.
+        classes: the classes behind the outputs of each task, if something else than these settings decides them.
     """
 
     def __init__(
@@ -41,14 +42,15 @@ class Stream:
         seed: int,
         data: PhaseData,
         device: torch.device,
+        classes: list[list[int]] | None = None,
     ) -> None:
         self.family = family_of(name, settings)
         self.settings = settings
         self.n_tasks = number_of_tasks(name, settings, data.facts)
         self._data = data
         self._device = device
-        self._classes = self._class_lists(seed, incremental_type)
-        self.layout = layout_of(self._classes, incremental_type)
+        self.classes = self._class_lists(seed, incremental_type) if classes is None else classes
+        self.layout = layout_of(self.classes, incremental_type)
         self.task_names = task_names(name, settings, data.facts)
         self.input_shape = padded_shape(data.facts.shape, settings.padding)
 
@@ -69,7 +71,7 @@ class Stream:
             counts = np.bincount(tasks * n_classes + labels, minlength=self.n_tasks * n_classes).reshape(-1, n_classes)
         by_output = np.zeros(self.layout.n_outputs, dtype=np.int64)
         n_examples: list[int] = []
-        for task, classes in enumerate(self._classes):
+        for task, classes in enumerate(self.classes):
             own, first = counts[task][classes], self.layout.ranges[task][0]
             by_output[first : first + len(classes)] += own
             n_examples.append(int(own.sum()))
@@ -85,8 +87,8 @@ class Stream:
         """Return for each task the class behind each output that competes for it, once all tasks are seen."""
         names, width = self._data.facts.class_names, self.layout.n_outputs
         if self.layout.incremental_type == "class":
-            return [[names[c] for classes in self._classes for c in classes]] * self.n_tasks
-        own = [[names[c] for c in classes] for classes in self._classes]
+            return [[names[c] for classes in self.classes for c in classes]] * self.n_tasks
+        own = [[names[c] for c in classes] for classes in self.classes]
         if self.layout.incremental_type == "task":
             return own
         return [[*each, *(f"output {n}" for n in range(len(each), width))] for each in own]
@@ -96,8 +98,8 @@ class Stream:
         """Return the class behind each output, or all of them for one that stands for another class in each task."""
         names = self._data.facts.class_names
         if self.layout.incremental_type != "domain":
-            return [names[c] for classes in self._classes for c in classes]
-        behind = [dict.fromkeys(names[c] for c in column) for column in zip(*self._classes, strict=False)]
+            return [names[c] for classes in self.classes for c in classes]
+        behind = [dict.fromkeys(names[c] for c in column) for column in zip(*self.classes, strict=False)]
         return ["/".join(each) for each in behind]
 
     @cached_property
@@ -122,7 +124,7 @@ class Stream:
         tasks: NDArray[np.int64] | None,
         part: Part,
     ) -> TaskData:
-        classes = self._classes[task]
+        classes = self.classes[task]
         local = np.full(self._data.facts.n_classes, -1, dtype=np.int64)
         local[classes] = np.arange(len(classes))
         positions = local[labels]
@@ -141,26 +143,46 @@ class Stream:
         """Return (N, C, H, W) or (N, F) float32: padded, then transformed for the task, then normalised."""
         n_pixels = self.input_shape[-2] * self.input_shape[-1] if len(self.input_shape) == 3 else 0
         change = change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels)
-        out = torch.empty(len(inputs), *self.input_shape)
-        for start in range(0, len(inputs), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
-            values = torch.tensor(inputs[rows])
-            if values.ndim == 3:
-                values = values[:, None]
-            if self.settings.padding:
-                values = F.pad(values, [self.settings.padding] * 4)
-            if isinstance(change, Permutation):
-                values = values.flatten(1)[:, change.order].view_as(values)
-            values = values.float().div_(self._data.facts.maximum)
-            if isinstance(change, Rotation):
-                values = rotate(values, change.degrees)
-            elif isinstance(change, Noise):
-                values = change.add(values)
-            out[rows] = values
-        if self.settings.normalisation == "standard":
-            mean, std = (v if isinstance(v, float) else torch.tensor(v) for v in (self._data.mean, self._data.std))
-            out.sub_(mean).div_(std)
-        return out
+        return to_inputs(inputs, self.settings, self._data.facts, (self._data.mean, self._data.std), change)
+
+
+def to_inputs(
+    inputs: Inputs,
+    settings: StreamSettings,
+    facts: DatasetFacts,
+    statistics: tuple[Statistic, Statistic],
+    change: Change | None = None,
+) -> Tensor:
+    """Return examples as a network takes them, (N, C, H, W) or (N, F) float32.
+
+    Args:
+        inputs: as in `PhaseData`.
+        settings: padding and normalisation.
+        facts: shape of an example and the largest pixel value.
+        statistics: mean and standard deviation of the training inputs, for normalisation.
+        change: the transform of a task.
+    """
+    shape = padded_shape(facts.shape, settings.padding)
+    out = torch.empty(len(inputs), *shape)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        values = torch.tensor(inputs[rows])
+        if values.ndim == 3:
+            values = values[:, None]
+        if settings.padding:
+            values = F.pad(values, [settings.padding] * 4)
+        if isinstance(change, Permutation):
+            values = values.flatten(1)[:, change.order].view_as(values)
+        values = values.float().div_(facts.maximum)
+        if isinstance(change, Rotation):
+            values = rotate(values, change.degrees)
+        elif isinstance(change, Noise):
+            values = change.add(values)
+        out[rows] = values
+    if settings.normalisation == "standard":
+        mean, std = (v if isinstance(v, float) else torch.tensor(v) for v in statistics)
+        out.sub_(mean).div_(std)
+    return out
 
 
 def class_lists(

@@ -27,7 +27,7 @@ from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_p
 from orchestrator.trial.result import Status, TrialResult, measurements
 from orchestrator.trial.setup import set_up
 from orchestrator.trial.stopping import StopRule, at_boundary, reason_of
-from strategies import Generators
+from strategies import Generators, Learner
 from strategies.optimizers import SGD
 
 Report = Callable[[int, list[Measurement | None], Stream], None]
@@ -45,6 +45,8 @@ def run_trial(
     report: Report | None = None,
     checkpoint: Path | StoredFile | None = None,
     stop: StopRule | None = None,
+    trained: Callable[[Learner, Stream], None] | None = None,
+    planned_tasks: int = 0,
 ) -> TrialResult:
     """Run the protocol of `spec` and return its result; an exception of the trial becomes a status and a reason.
 
@@ -56,6 +58,8 @@ def run_trial(
         checkpoint: file that an interrupted trial continues from; deleted at the end, unless the machine was at fault
             or a rule stopped the trial.
         stop: when to stop at a task boundary.
+        trained: called with what was trained, if the trial completed.
+        planned_tasks: how many tasks there will be, if they are more than the stream has: no trial of a sweep has any.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
@@ -65,11 +69,13 @@ def run_trial(
         if placement.device == "cuda" and not torch.cuda.is_available():
             raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
         reset_peak_memory(placement)
-        run = _begin(spec, data, placement, checkpoint)
+        run = _begin(spec, data, placement, checkpoint, planned_tasks)
         reason = run.execute(report, checkpoint, stop)
         status = "stopped" if reason else "completed"
         costs = run.costs(time.perf_counter() - clock)
         details, chance_accuracy = run.details(), run.evaluator.chance_accuracy(spec.incremental_type)
+        if trained is not None and status == "completed":
+            trained(run.learner, run.stream)
     except Exception as error:
         status, reason = judge(error)
         _LOGGER.info("trial %s raised", spec.key, exc_info=True)
@@ -95,13 +101,13 @@ def run_trial(
 class _Protocol:
     """The state of one run of the protocol."""
 
-    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement) -> None:
+    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement, planned_tasks: int = 0) -> None:
         self.spec = spec
         self.device = torch.device(placement.device)
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True)
         torch.manual_seed(Generators(spec.seed).fresh("global").initial_seed())
-        self.stream, self.learner = set_up(spec, data, self.device)
+        self.stream, self.learner = set_up(spec, data, self.device, planned_tasks=planned_tasks)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
         self.next_task = 0
         self.stopped_after: int | None = None
@@ -262,10 +268,12 @@ class _Protocol:
         return identity_of(self.spec.key, self.device, map(type, self.learner.strategies))
 
 
-def _begin(spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None) -> _Protocol:
+def _begin(
+    spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None, planned_tasks: int
+) -> _Protocol:
     """Return the state that a usable checkpoint holds, else the state at the beginning."""
-    run = _Protocol(spec, data, placement)
-    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement)
+    run = _Protocol(spec, data, placement, planned_tasks)
+    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement, planned_tasks)
 
 
 def _counts(cells: list[list[Measurement | None]]) -> list[list[list[list[int]] | None]]:

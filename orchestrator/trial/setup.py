@@ -12,7 +12,11 @@ from strategies import Generators, Learner
 
 
 def set_up(
-    spec: TrialSpec, data: PhaseData, device: torch.device, learner_class: type[Learner] | None = None
+    spec: TrialSpec,
+    data: PhaseData,
+    device: torch.device,
+    learner_class: type[Learner] | None = None,
+    planned_tasks: int = 0,
 ) -> tuple[Stream, Learner]:
     """Return the stream of a trial and its learner, untrained.
 
@@ -21,14 +25,30 @@ def set_up(
         data: the arrays of its phase.
         device: where the tasks, the network and the strategies are placed.
         learner_class: the class of the learner; a subclass may count what it does.
+        planned_tasks: how many tasks there will be, if they are more than the stream has.
 
     Raises:
         ModelError: if the model cannot be built for the stream.
         ValueError: if the method refuses the model or the stream.
     """
-    generators = Generators(spec.seed)
     stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
-    learner = (learner_class or Learner)(
+    return stream, learner_for(spec, stream, device, learner_class, planned_tasks)
+
+
+def learner_for(
+    spec: TrialSpec,
+    stream: Stream,
+    device: torch.device,
+    learner_class: type[Learner] | None = None,
+    planned_tasks: int = 0,
+) -> Learner:
+    """Return the untrained learner of a trial for a stream, which may be longer than the trial's own.
+
+    Raises:
+        ModelError, ValueError: as for `set_up`.
+    """
+    generators = Generators(spec.seed)
+    return (learner_class or Learner)(
         build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
         past_task=stream.train,
         methods=spec.methods(),
@@ -36,5 +56,5 @@ def set_up(
         generators=generators,
         device=device,
         class_names=stream.output_names,
+        planned_tasks=planned_tasks,
     )
-    return stream, learner

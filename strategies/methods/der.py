@@ -95,6 +95,14 @@ class Der(Strategy):
         self._columns = torch.arange(learner.layout.n_outputs, device=learner.device)
         self._bounds = torch.tensor(_competing(learner, self._fills), device=learner.device)
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the state; of a network with fewer outputs, the stored logits get columns of 0 for the new ones."""
+        super().load_state_dict(state)
+        if (logits := self.state.logits) is not None and logits.shape[1] < len(self._columns):
+            self.state.logits = torch.cat(
+                [logits, logits.new_zeros(len(logits), len(self._columns) - logits.shape[1])], 1
+            )
+
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a full buffer with a logit for every output, or of all examples if there are fewer.
 

@@ -105,6 +105,11 @@ class Gem(Strategy):
         self.state.labels.append(task.labels[rows])
         self.state.tasks.append(task.index)
 
+    @property
+    def plans_ahead(self) -> str:
+        """Return that the memory is shared out among all tasks."""
+        return "its memory is shared out among all tasks"
+
     def _share(self, task: int) -> int:
         share, rest = divmod(int(self.hyperparameters.buffer_size), self.learner.n_tasks)
         return share + (task < rest)

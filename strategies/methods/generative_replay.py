@@ -130,6 +130,11 @@ class GenerativeReplay(Strategy):
         past = Batch(self._pool[rows], self.state.labels[rows], self.state.task_ids[rows])
         return batch.with_remembered(past)
 
+    @property
+    def plans_ahead(self) -> str:
+        """Return that the generator is not trained on the last task."""
+        return "its generator is not trained on the last task" if self.n_generated else ""
+
     def end_task(self, task: TaskData) -> None:
         """Train the generator on the task and on its own output for the past."""
         self.state.labels = self.state.task_ids = None

@@ -97,6 +97,11 @@ class Packnet(Strategy):
         """Return the bytes of the owners, which are there from the start: one a weight."""
         return self.kept_bytes()
 
+    @property
+    def plans_ahead(self) -> str:
+        """Return that equal shares depend on the number of tasks."""
+        return "each task gets an equal share of the weights" if self.hyperparameters.pruning == "equal_share" else ""
+
     def pruning_rate(self, task: int) -> float:
         """Return p for `task`, 0 … 1: the share of its free weights that is freed again after it."""
         if self.hyperparameters.pruning == "equal_share":

@@ -86,7 +86,7 @@ class Supsup(Strategy):
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a mask for each task, one a weight of the backbone."""
-        return self.learner.n_tasks * sum(layer.weight.numel() for layer in self._layers.values())
+        return self.learner.layout.n_tasks * sum(layer.weight.numel() for layer in self._layers.values())
 
     def begin_task(self, task: TaskData) -> None:
         """Draw new scores for every layer."""

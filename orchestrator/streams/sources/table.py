@@ -16,8 +16,8 @@ from orchestrator.streams.datasets import Dataset, held_out_rows, strata
 from orchestrator.streams.facts import DatasetFacts, ReadReport
 from orchestrator.streams.settings import ALL, StreamSettings
 from orchestrator.streams.sources.composition import classes_of_tasks, parts_faults, whole_faults
-from orchestrator.streams.sources.suspicions import suspicions
 from orchestrator.streams.sources.encoding import encode
+from orchestrator.streams.sources.suspicions import suspicions
 from orchestrator.streams.sources.tables.features import Feature, read_features
 from orchestrator.streams.sources.tables.frames import Table
 from orchestrator.streams.sources.tables.reading import read_table, with_plain_names
