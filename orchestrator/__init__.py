@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from orchestrator.api import open_run, plan, plot, run_single_trial, run_sweep
+    from orchestrator.api import (
+        export_model,
+        load_model,
+        open_run,
+        plan,
+        plot,
+        run_single_trial,
+        run_sweep,
+        update_model,
+    )
     from orchestrator.execution.budget import Budget
     from orchestrator.report.across_runs.comparison import compare_runs
     from orchestrator.report.across_runs.run_list import list_runs
@@ -30,8 +39,10 @@ _EXPORTS = {
     "SweepSpec": "spec.sweep_spec",
     "TrialSpec": "spec.trial_spec",
     "compare_runs": "report.across_runs.comparison",
+    "export_model": "api",
     "export_table": "report.exports.exporting",
     "list_runs": "report.across_runs.run_list",
+    "load_model": "api",
     "load_spec": "spec.loading",
     "open_run": "api",
     "parse_spec": "spec.loading",
@@ -39,6 +50,7 @@ _EXPORTS = {
     "plot": "api",
     "run_single_trial": "api",
     "run_sweep": "api",
+    "update_model": "api",
 }
 
 __all__ = [
@@ -48,8 +60,10 @@ __all__ = [
     "TrialSpec",
     "__version__",
     "compare_runs",
+    "export_model",
     "export_table",
     "list_runs",
+    "load_model",
     "load_spec",
     "open_run",
     "parse_spec",
@@ -57,6 +71,7 @@ __all__ = [
     "plot",
     "run_single_trial",
     "run_sweep",
+    "update_model",
 ]
 
 

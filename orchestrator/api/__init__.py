@@ -3,12 +3,15 @@
 What a function needs is imported inside of it: torch, pandas and Ray take seconds, and few calls need all of them.
 """
 
+from orchestrator.api.models import export_model, load_model, update_model
 from orchestrator.api.runs import compact, open_run, plot, report
 from orchestrator.api.sweeps import plan, run_place, run_sweep
 from orchestrator.api.trials import recorded_trial, run_single_trial, single_trial_spec
 
 __all__ = [
     "compact",
+    "export_model",
+    "load_model",
     "open_run",
     "plan",
     "plot",
@@ -18,4 +21,5 @@ __all__ = [
     "run_single_trial",
     "run_sweep",
     "single_trial_spec",
+    "update_model",
 ]

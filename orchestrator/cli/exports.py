@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import typer
 
 from orchestrator.cli.answers import missing
 from orchestrator.cli.exits import EXIT_INCOMPLETE
-from orchestrator.cli.options import Plugins, RunArgument
+from orchestrator.cli.models import Threads, export_a_model
+from orchestrator.cli.options import DataDir, Plugins, RunArgument
+from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import UsageError
 
 Format = Literal["latex", "markdown", "csv", "xlsx", "json"]
@@ -35,13 +38,58 @@ def export(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Write to this file, all at once. By default the terminal."
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="The folder of the model, or the file of anything else, which is printed by default.",
         ),
     ] = None,
+    scenario: Annotated[str | None, typer.Option(help="Model: of this scenario, if the run has several.")] = None,
+    method: Annotated[str | None, typer.Option(help="Model: of this method. By default the recommended one.")] = None,
+    suggestion: Annotated[
+        int | None, typer.Option(min=0, help="Model: of this suggestion. By default the chosen one.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Model: of this confirm seed. By default the median one.")
+    ] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Model: a network for each confirm seed.")] = False,
+    with_test: Annotated[bool, typer.Option("--with-test", help="Model: train on the test split too.")] = False,
+    more_tasks: Annotated[
+        int, typer.Option(min=0, help="Model: so many tasks will follow, for methods that share out memory ahead.")
+    ] = 0,
+    keep_evaluation: Annotated[
+        bool, typer.Option("--keep-evaluation", help="Model: keep the held-out examples in its folder.")
+    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Model: write it as ONNX too.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    threads: Threads = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Write the answer of a run for a paper or a spreadsheet, its protocol in words, or its literature."""
-    _check_export(format, methods_paragraph, bibtex, metrics, output)
+    """Write the model of a run; or its answer for a paper or a spreadsheet, its protocol in words, its literature."""
+    of_model = {
+        "--scenario": scenario, "--method": method, "--suggestion": suggestion, "--seed": seed,
+        "--ensemble": ensemble, "--with-test": with_test, "--more-tasks": more_tasks,
+        "--keep-evaluation": keep_evaluation, "--onnx": onnx,
+    }  # fmt: skip
+    is_model = _check_export(format, methods_paragraph, bibtex, metrics, output, of_model)
+    if is_model and output is not None:
+        from orchestrator.champions.choosing import Wanted
+
+        wanted = Wanted(scenario, method, suggestion, seed, ensemble, with_test, more_tasks, keep_evaluation)
+        export_a_model(run, output, wanted, data_dir, threads, plugins or [], onnx)
+        return
+    _export_text(run, format, methods_paragraph, metrics, output, plugins)
+
+
+def _export_text(
+    run: str,
+    format: Format | None,
+    methods_paragraph: bool,
+    metrics: list[str] | None,
+    output: str | None,
+    plugins: list[str] | None,
+) -> None:
+    """Write what is no model."""
     from orchestrator import api
     from orchestrator.spec.loading import load_plugins
 
@@ -63,26 +111,43 @@ def export(
 
 
 def _check_export(
-    format: Format | None, methods_paragraph: bool, bibtex: bool, metrics: list[str] | None, output: str | None
-) -> None:
-    """Refuse options that do not go together.
+    format: Format | None,
+    methods_paragraph: bool,
+    bibtex: bool,
+    metrics: list[str] | None,
+    output: str | None,
+    of_model: Mapping[str, object],
+) -> bool:
+    """Refuse options that do not go together, and return whether a model is asked for.
 
     Raises:
         UsageError: with every fault.
     """
     faults = []
     n_asked = (format is not None) + methods_paragraph + bibtex
-    if n_asked != 1:
-        got = "none of them" if n_asked == 0 else f"{n_asked} of them"
+    if n_asked > 1:
         faults.append(
-            f"export: expected one of --format latex|markdown|csv|xlsx|json, --methods-paragraph or --bibtex, got {got}"
+            "export: expected one of --format latex|markdown|csv|xlsx|json, --methods-paragraph or --bibtex, got "
+            f"{n_asked} of them"
         )
+    if n_asked == 0 and output is None:
+        faults.append(
+            "export: name the folder of the model with -o FOLDER; or ask for --format latex|markdown|csv|xlsx|json, "
+            "--methods-paragraph or --bibtex"
+        )
+    if n_asked and (given := [name for name, value in of_model.items() if value not in (None, False, 0)]):
+        faults.append(
+            f"{', '.join(given)}: only a model has this; leave out what else is asked for, and give -o FOLDER"
+        )
+    if of_model["--seed"] is not None and of_model["--ensemble"]:
+        faults.append("--seed, --ensemble: expected one of them, got both; drop one")
     if format == "xlsx" and output is None:
         faults.append("--format xlsx: a workbook cannot be printed; name a file with -o FILE")
-    if metrics and format is None and n_asked:
+    if metrics and format is None:
         faults.append("--metric: it chooses what a table shows; give --format, or leave it out")
     if faults:
         raise UsageError(*faults)
+    return n_asked == 0
 
 
 def _write(content: str | bytes, output: str | None) -> None:

@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.exports import compare, export, list_runs
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
+from orchestrator.cli.models import predict, update
 from orchestrator.cli.pages import report, serve
 from orchestrator.cli.plots import plot
 from orchestrator.cli.runs import compact, logs, show
@@ -59,6 +60,8 @@ for command in (
     serve,
     compare,
     export,
+    predict,
+    update,
     plot,
     logs,
     compact,

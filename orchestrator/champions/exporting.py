@@ -1,0 +1,266 @@
+"""From a run to a model folder: which configuration and seeds, training them again, and what is written of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from orchestrator.champions.card import Card, Event, InputCard, MemberCard, TaskCard, plain_statistic
+from orchestrator.champions.choosing import Choice, Wanted, choose
+from orchestrator.champions.evaluation import hash_of, kept
+from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
+from orchestrator.champions.model_card import model_card
+from orchestrator.champions.tensors import to_bytes
+from orchestrator.core.errors import DataError, RunFolderError
+from orchestrator.core.placement import Placement
+from orchestrator.core.version import __version__
+from orchestrator.results.run import Run
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import ignore
+from orchestrator.streams.datasets import Dataset, PhaseData, strata
+from orchestrator.streams.settings import StreamSettings
+from orchestrator.streams.sources.loading import load_stream
+from orchestrator.streams.stream import Stream
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.result import TrialResult
+from strategies import Learner
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        place: the folder.
+        card: of the model.
+        notes: sentences that its user should know.
+    """
+
+    place: Path
+    card: Card
+    notes: tuple[str, ...]
+
+
+def export_model(
+    run: Run,
+    place: str | Path,
+    data_dir: Path,
+    wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
+    placement: Placement = Placement(),  # noqa: B008 (frozen)
+    say: Callable[[str], None] = ignore,
+) -> Exported:
+    """Train what is wanted of a run again and write it as a model folder.
+
+    The trial that the run recorded is repeated on the same examples, so its R is the recorded one; whether it is, is
+    checked and said.
+
+    Args:
+        run: the run.
+        place: the folder, replaced if it is a model.
+        data_dir: where torchvision's data sets are.
+        wanted: which model.
+        placement: where it is trained.
+        say: called with a line as each network is trained.
+
+    Raises:
+        UsageError: if the run has no such model, or the place is taken.
+        DataError: if the data are missing or have changed.
+        RunFolderError: if a trial does not complete.
+    """
+    check_target(place)
+    choice = choose(run, wanted)
+    first = choice.specs[0]
+    settings = run.spec.stream_settings(first.stream)
+    dataset = _data(first, settings, data_dir)
+    made: list[tuple[MemberCard, Learner, Stream]] = []
+    for number, spec in enumerate(choice.specs):
+        say(f"training {spec.cell}, seed {spec.seed} ({number + 1} of {len(choice.specs)})")
+        made.append(_trained(run, spec, dataset, wanted, placement, choice))
+    card = _card(run, first, settings, dataset, made, wanted)
+    files = _files(made, card, wanted)
+    notes = [*choice.notes, *_notes(card)]
+    return Exported(write_folder(place, card, files), card, tuple(notes))
+
+
+def _data(spec: TrialSpec, settings: StreamSettings, data_dir: Path) -> Dataset:
+    dataset = load_stream(spec.stream, settings, data_dir)
+    if dataset.fingerprint() != spec.data_fingerprint:
+        raise DataError(
+            f"streams.{spec.stream}: the data are not those of the run (hash {spec.data_fingerprint}, now "
+            f"{dataset.fingerprint()}); give the same files, or run the sweep again on the new ones and export that"
+        )
+    return dataset
+
+
+def _trained(
+    run: Run, spec: TrialSpec, dataset: Dataset, wanted: Wanted, placement: Placement, choice: Choice
+) -> tuple[MemberCard, Learner, Stream]:
+    """Return a trained network: its card, its learner and its stream.
+
+    Raises:
+        RunFolderError: if the trial does not complete.
+    """
+    data = dataset.phase(spec.phase, spec.validation_share, spec.validation_seed)
+    if wanted.with_test:
+        data = _with_test(data)
+    caught: list[tuple[Learner, Stream]] = []
+    torch.set_num_threads(placement.threads)
+    planned = wanted.more_tasks and dataset_tasks(spec, data) + wanted.more_tasks
+    result = run_trial(spec, data, placement, trained=lambda *found: caught.append(found), planned_tasks=planned)
+    if result.status != "completed":
+        raise RunFolderError(f"export: the trial {spec.key} of {spec.cell} did not complete: {result.reason}")
+    equal = None
+    if spec.key in choice.recorded and not wanted.with_test:
+        equal = _equals(run, spec.key, result)
+        if not equal and not planned:
+            choice.notes.append(
+                f"R of seed {spec.seed} differs from the recorded one: other software or another machine trained that"
+            )
+    key = spec.key if spec.key in choice.recorded else ""
+    card = MemberCard(
+        seed=spec.seed, key=key, equals_recorded=equal, result=None if wanted.with_test else _plain(result)
+    )
+    return card, *caught[0]
+
+
+def dataset_tasks(spec: TrialSpec, data: PhaseData) -> int:
+    """Return how many tasks a trial has."""
+    return Stream(
+        spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, torch.device("cpu")
+    ).n_tasks
+
+
+def _with_test(data: PhaseData) -> PhaseData:
+    """Return the arrays of a trial that trains on the test examples too."""
+    tasks = None
+    if data.train_tasks is not None and data.evaluation_tasks is not None:
+        tasks = np.concatenate([data.train_tasks, data.evaluation_tasks])
+    return replace(
+        data,
+        train_inputs=np.concatenate([data.train_inputs, data.evaluation_inputs]),
+        train_labels=np.concatenate([data.train_labels, data.evaluation_labels]),
+        train_tasks=tasks,
+    )
+
+
+def _equals(run: Run, key: str, result: TrialResult) -> bool:
+    """Return whether the R of a trial is the recorded one, count for count."""
+    rows = run.tables.accuracy.read()
+    rows = rows[rows["key"] == key]
+    columns = (rows[name].astype(int).tolist() for name in ("after_task", "task", "n_correct"))
+    recorded = {(after, task): n_correct for after, task, n_correct in zip(*columns, strict=True)}
+    found = {
+        (after, task): n
+        for after, row in enumerate(result.n_correct, start=-1)
+        for task, n in enumerate(row)
+        if n is not None
+    }
+    return recorded == found
+
+
+def _plain(result: TrialResult) -> dict[str, Any]:
+    import json
+
+    plain: dict[str, Any] = json.loads(result.to_json())
+    return plain | {"costs": {n: v for n, v in plain["costs"].items() if isinstance(v, int | float) and pd.notna(v)}}
+
+
+def _card(
+    run: Run,
+    spec: TrialSpec,
+    settings: StreamSettings,
+    dataset: Dataset,
+    made: list[tuple[MemberCard, Learner, Stream]],
+    wanted: Wanted,
+) -> Card:
+    _, learner, stream = made[0]
+    data = dataset.phase("confirm", 0.0)
+    tasks = []
+    for task, name in enumerate(stream.task_names):
+        evaluation = stream.evaluation(task)
+        tasks.append(
+            TaskCard(
+                name=name,
+                classes=tuple(stream.classes[task]),
+                n_train=len(stream.train(task)),
+                n_evaluation=len(evaluation),
+                evaluation="" if wanted.with_test else hash_of(evaluation),
+            )
+        )
+    facts = dataset.facts
+    return Card(
+        trial=spec,
+        data=settings,
+        score=str(run.spec.score_of(spec.scenario)),
+        objective=run.spec.objective,
+        limits=tuple(run.spec.limits),
+        class_names=facts.class_names,
+        output_names=tuple(stream.output_names),
+        positive_class=stream.positive_class,
+        tasks=tuple(tasks),
+        planned_tasks=learner.n_tasks,
+        inputs=InputCard(
+            shape=facts.shape,
+            maximum=facts.maximum,
+            mean=plain_statistic(data.mean),
+            std=plain_statistic(data.std),
+            n_numbers=facts.n_numbers,
+        ),
+        columns=dataset.columns,
+        split_sizes=_split_sizes(dataset, settings),
+        was_trained_on_test=wanted.with_test,
+        members=tuple(member for member, _, _ in made),
+        versions=versions(),
+        history=(Event(what="export", at=now(), source=run.where),),
+        files={},
+    )
+
+
+def _split_sizes(dataset: Dataset, settings: StreamSettings) -> tuple[int, ...]:
+    """Return how many rows of each task and class were split, in order; () if both halves were given."""
+    if settings.test_table is not None or dataset.train_tasks is None or dataset.test_tasks is None:
+        return ()
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    tasks = np.concatenate([dataset.train_tasks, dataset.test_tasks])
+    return tuple(np.unique(strata(labels, tasks), return_counts=True)[1].tolist())
+
+
+def _files(made: Sequence[tuple[MemberCard, Learner, Stream]], card: Card, wanted: Wanted) -> dict[str, bytes]:
+    files = {README: model_card(card).encode()}
+    for member, learner, _ in made:
+        files |= member_files(member, learner)
+    if wanted.keep_evaluation and not wanted.with_test:
+        stream = made[0][2]
+        files[EVALUATION] = kept([stream.evaluation(task) for task in range(stream.n_tasks)])
+    return files
+
+
+def member_files(member: MemberCard, learner: Learner) -> dict[str, bytes]:
+    """Return the files of a network: its weights, and all else that learning on needs."""
+    state = learner.state_dict()
+    return {member.network_file: to_bytes(state.pop("network")), member.state_file: to_bytes(state)}
+
+
+def _notes(card: Card) -> list[str]:
+    notes = []
+    if card.was_trained_on_test:
+        notes.append("trained on the test split too, so nothing is left to measure it by")
+    return notes
+
+
+def versions() -> dict[str, str]:
+    """Return the software that makes a model now."""
+    return {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def now() -> str:
+    """Return the time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
