@@ -20,6 +20,7 @@ ORDER = (
     "orchestrator.execution",
     "orchestrator.results",
     "orchestrator.search",
+    "orchestrator.gate",
     "orchestrator.trial",
     "orchestrator.spec",
     "orchestrator.models",
