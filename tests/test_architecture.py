@@ -21,6 +21,7 @@ ORDER = (
     "orchestrator.execution",
     "orchestrator.results",
     "orchestrator.search",
+    "orchestrator.gate",
     "orchestrator.trial",
     "orchestrator.spec",
     "orchestrator.models",

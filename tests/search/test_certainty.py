@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from orchestrator.search.answers.certainty import Spread, assurance, compare, holm, n_more_seeds
+from orchestrator.gate.multiple_tests import holm
+from orchestrator.search.answers.certainty import Spread, assurance, compare, n_more_seeds
 
 
 def test_interval_of_a_mean() -> None:

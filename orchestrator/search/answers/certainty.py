@@ -9,6 +9,8 @@ from statistics import fmean, stdev
 
 from scipy.special import betaincinv, nctdtr, stdtr, stdtrit
 
+from orchestrator.gate.multiple_tests import holm
+
 LEVEL = 0.95
 """Of intervals and bounds."""
 
@@ -147,16 +149,6 @@ def _p_value(differences: Sequence[float]) -> float:
         return 0.0 if over.mean else 1.0
     t = over.mean / (over.std / math.sqrt(len(differences)))
     return 2.0 * float(stdtr(len(differences) - 1, -abs(t)))
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number (Holm 1979); NaN stays NaN and is not counted."""
-    known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    found, largest = dict(p_values), 0.0
-    for index, (p, name) in enumerate(known):
-        largest = max(largest, min((len(known) - index) * p, 1.0))
-        found[name] = largest
-    return found
 
 
 def n_more_seeds(differences: Sequence[float]) -> int | None:
