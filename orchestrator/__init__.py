@@ -16,6 +16,7 @@ from orchestrator.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from orchestrator.api import (
         export_model,
+        gate,
         load_model,
         open_run,
         plan,
@@ -41,6 +42,7 @@ _EXPORTS = {
     "compare_runs": "report.across_runs.comparison",
     "export_model": "api",
     "export_table": "report.exports.exporting",
+    "gate": "api",
     "list_runs": "report.across_runs.run_list",
     "load_model": "api",
     "load_spec": "spec.loading",
@@ -62,6 +64,7 @@ __all__ = [
     "compare_runs",
     "export_model",
     "export_table",
+    "gate",
     "list_runs",
     "load_model",
     "load_spec",

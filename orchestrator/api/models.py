@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.defaults import DATA_DIR
+from orchestrator.core.errors import UsageError
 from orchestrator.core.placement import Placement
 from orchestrator.storage.base import ignore
 
 if TYPE_CHECKING:
-    from orchestrator.champions.choosing import Wanted
-    from orchestrator.champions.exporting import Exported
+    from orchestrator.champions.exporting.training import Exported
     from orchestrator.champions.model import Model
     from orchestrator.champions.updating import Updated
+    from orchestrator.champions.wanted import Wanted
+    from orchestrator.gating.deciding import GateReport
     from orchestrator.results.run import Run
 
 
@@ -39,8 +41,8 @@ def export_model(
     Raises:
         OrchestratorError: for whatever the user can mend.
     """
-    from orchestrator.champions.choosing import Wanted
-    from orchestrator.champions.exporting import export_model as export
+    from orchestrator.champions.exporting.training import export_model as export
+    from orchestrator.champions.wanted import Wanted
     from orchestrator.results.run import Run
 
     opened = run if isinstance(run, Run) else Run.open(run, cached=True)
@@ -94,3 +96,54 @@ def update_model(
     from orchestrator.champions.updating import update_model as update
 
     return update(place, data, task, out, Path(data_dir), test_data, keep_evaluation, plugins, placement, say)
+
+
+def gate(
+    champion: str | Path,
+    challenger: str | Path,
+    policy: Path | None = None,
+    data: str | None = None,
+    scenario: str | None = None,
+    method: str | None = None,
+    data_dir: str | Path = DATA_DIR,
+    plugins: Iterable[str] = (),
+) -> GateReport:
+    """Return whether a challenger may replace the champion, by a policy.
+
+    Args:
+        champion: a model folder or a run.
+        challenger: of the same kind.
+        policy: file with what must hold; the default policy without.
+        data: models: a labelled table that both answer, instead of the challenger's held-out examples.
+        scenario: runs: the one that is looked at, if they share several.
+        method: runs: of both; by default what each recommends.
+        data_dir: where torchvision's data sets are.
+        plugins: code of one's own that may be imported.
+
+    Raises:
+        OrchestratorError: for whatever the user can mend.
+    """
+    from orchestrator.champions.folder import is_model
+    from orchestrator.champions.gating.models import model_evidence
+    from orchestrator.champions.gating.runs import run_evidence
+    from orchestrator.gating.deciding import decide
+    from orchestrator.gating.policy import load_policy
+    from orchestrator.results.run import Run
+    from orchestrator.spec.loading import load_plugins
+
+    rules = load_policy(policy)
+    kinds = [is_model(place) for place in (champion, challenger)]
+    if kinds[0] != kinds[1]:
+        names = ["a model" if kind else "no model" for kind in kinds]
+        raise UsageError(f"gate: the champion is {names[0]} and the challenger {names[1]}; give two models or two runs")
+    if kinds[0]:
+        if scenario is not None or method is not None:
+            raise UsageError("--scenario, --method: these choose from runs, and two models were given; leave them out")
+        models = [load_model(place, plugins) for place in (champion, challenger)]
+        places = (str(champion), str(challenger))
+        return decide(model_evidence(models[0], models[1], rules, Path(data_dir), places, data), rules)
+    if data is not None:
+        raise UsageError("--data: two runs are compared by what they measured; leave it out, or export models")
+    load_plugins(plugins)
+    runs = [Run.open(place, cached=True) for place in (champion, challenger)]
+    return decide(run_evidence(runs[0], runs[1], rules, scenario, method), rules)

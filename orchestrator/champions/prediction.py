@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.champions.model import Model
 from orchestrator.champions.new_data import NewRows, read_pictures, read_rows
 from orchestrator.core.errors import UsageError
 from orchestrator.core.text import nearest
 from orchestrator.streams.datasets import Inputs
 from orchestrator.streams.sources.order import shown
+
+if TYPE_CHECKING:
+    from orchestrator.champions.model import Model
 
 
 def predict(model: Model, data: Any, task: str | None = None) -> pd.DataFrame:

@@ -14,10 +14,10 @@ import torch
 
 from orchestrator.champions.card import Card, Event, MemberCard, TaskCard
 from orchestrator.champions.evaluation import evaluation_sets, hash_of, kept
-from orchestrator.champions.exporting import member_files, now, versions
+from orchestrator.champions.exporting.model_card import model_card
+from orchestrator.champions.exporting.training import member_files, now, versions
 from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
 from orchestrator.champions.model import OWN_STREAM, Model, load_model, own_settings
-from orchestrator.champions.model_card import model_card
 from orchestrator.champions.next_task import NextTask, read_next
 from orchestrator.champions.tensors import from_bytes
 from orchestrator.core.errors import RunFolderError, UsageError
@@ -91,7 +91,7 @@ def update_model(
     """Learn a new task with a model, measure all tasks, and write the result as a new model folder.
 
     Args:
-        place: the folder of the model, which stays as it is unless `out` is the same.
+        place: the folder of the model.
         data: a table, a data frame or a folder of images with the examples of the new task.
         task: its name.
         out: the folder of the new model.
@@ -115,20 +115,13 @@ def update_model(
     new = read_next(card, data, task, test_data)
     earlier = evaluation_sets(card, model.files, data_dir, str(place))
     longer = _with_task(card, task, new)
-    members, learned = [], []
+    learned = []
     for member in card.members:
         say(f"learning '{task}' with {card.trial.method}, seed {member.seed}")
         stream = LongerStream(longer, member.seed, new, earlier)
         found, learner = _learn(longer, member, stream, model.files, str(place))
-        members.append(found)
         learned.append((found, learner, stream))
-    stream = learned[0][2]
-    last = stream.evaluation(len(earlier))
-    tasks = (*longer.tasks[:-1], longer.tasks[-1].model_copy(update={"evaluation": hash_of(last)}))
-    longer = longer.model_copy(
-        update={"members": tuple(members), "tasks": tasks, "output_names": tuple(stream.output_names)}
-    )
-    longer = longer.model_copy(update={"history": (*card.history, _event(task, place, new)), "versions": versions()})
+    longer, last = _updated(longer, learned, _event(task, place, new), card)
     files = {README: model_card(longer).encode()}
     for found, learner, _ in learned:
         files |= member_files(found, learner)
@@ -138,6 +131,25 @@ def update_model(
     else:
         notes.append(f"the held-out examples of '{task}' are not kept: the next update needs --keep-evaluation now")
     return Updated(write_folder(out, longer, files), longer, tuple(notes))
+
+
+def _updated(
+    longer: Card, learned: list[tuple[MemberCard, Learner, LongerStream]], event: Event, card: Card
+) -> tuple[Card, TaskData]:
+    """Return the card with what was learned, its new members and the event; and the new held-out examples."""
+    stream = learned[0][2]
+    held_out = stream.evaluation(stream.n_tasks - 1)
+    last = longer.tasks[-1].model_copy(update={"evaluation": hash_of(held_out)})
+    whole = longer.model_copy(
+        update={
+            "members": tuple(member for member, _, _ in learned),
+            "tasks": (*longer.tasks[:-1], last),
+            "output_names": tuple(stream.output_names),
+            "history": (*card.history, event),
+            "versions": versions(),
+        }
+    )
+    return whole, held_out
 
 
 def _refuse(model: Model, task: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.answers import missing
-from orchestrator.cli.exits import EXIT_INCOMPLETE
+from orchestrator.champions.wanted import Wanted
 from orchestrator.cli.models import Threads, export_a_model
-from orchestrator.cli.options import DataDir, Plugins, RunArgument
+from orchestrator.cli.shared.answers import missing
+from orchestrator.cli.shared.exits import EXIT_INCOMPLETE
+from orchestrator.cli.shared.options import DataDir, Plugins, RunArgument
 from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import UsageError
 
@@ -55,8 +55,8 @@ def export(
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Model: a network for each confirm seed.")] = False,
     with_test: Annotated[bool, typer.Option("--with-test", help="Model: train on the test split too.")] = False,
     more_tasks: Annotated[
-        int, typer.Option(min=0, help="Model: so many tasks will follow, for methods that share out memory ahead.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="Model: so many tasks will follow, for methods that plan ahead.")
+    ] = None,
     keep_evaluation: Annotated[
         bool, typer.Option("--keep-evaluation", help="Model: keep the held-out examples in its folder.")
     ] = False,
@@ -66,19 +66,11 @@ def export(
     plugins: Plugins = None,
 ) -> None:
     """Write the model of a run; or its answer for a paper or a spreadsheet, its protocol in words, its literature."""
-    of_model = {
-        "--scenario": scenario, "--method": method, "--suggestion": suggestion, "--seed": seed,
-        "--ensemble": ensemble, "--with-test": with_test, "--more-tasks": more_tasks,
-        "--keep-evaluation": keep_evaluation, "--onnx": onnx,
-    }  # fmt: skip
-    is_model = _check_export(format, methods_paragraph, bibtex, metrics, output, of_model)
-    if is_model and output is not None:
-        from orchestrator.champions.choosing import Wanted
-
-        wanted = Wanted(scenario, method, suggestion, seed, ensemble, with_test, more_tasks, keep_evaluation)
-        export_a_model(run, output, wanted, data_dir, threads, plugins or [], onnx)
-        return
-    _export_text(run, format, methods_paragraph, metrics, output, plugins)
+    of_model = Wanted(scenario, method, suggestion, seed, ensemble, with_test, more_tasks, keep_evaluation)
+    if _check_export(format, methods_paragraph, bibtex, metrics, output, of_model, onnx) and output is not None:
+        export_a_model(run, output, of_model, data_dir, threads, plugins or [], onnx)
+    else:
+        _export_text(run, format, methods_paragraph, metrics, output, plugins)
 
 
 def _export_text(
@@ -116,7 +108,8 @@ def _check_export(
     bibtex: bool,
     metrics: list[str] | None,
     output: str | None,
-    of_model: Mapping[str, object],
+    of_model: Wanted,
+    onnx: bool,
 ) -> bool:
     """Refuse options that do not go together, and return whether a model is asked for.
 
@@ -135,11 +128,12 @@ def _check_export(
             "export: name the folder of the model with -o FOLDER; or ask for --format latex|markdown|csv|xlsx|json, "
             "--methods-paragraph or --bibtex"
         )
-    if n_asked and (given := [name for name, value in of_model.items() if value not in (None, False, 0)]):
+    named = {f"--{name.replace('_', '-')}": value for name, value in vars(of_model).items()} | {"--onnx": onnx}
+    if n_asked and (given := [name for name, value in named.items() if value is not None and value is not False]):
         faults.append(
             f"{', '.join(given)}: only a model has this; leave out what else is asked for, and give -o FOLDER"
         )
-    if of_model["--seed"] is not None and of_model["--ensemble"]:
+    if of_model.seed is not None and of_model.ensemble:
         faults.append("--seed, --ensemble: expected one of them, got both; drop one")
     if format == "xlsx" and output is None:
         faults.append("--format xlsx: a workbook cannot be printed; name a file with -o FILE")

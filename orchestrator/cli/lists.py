@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Preset
+from orchestrator.cli.shared.options import Preset
 from orchestrator.core.errors import UsageError
 from orchestrator.core.text import nearest
 

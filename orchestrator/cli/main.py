@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.exports import compare, export, list_runs
+from orchestrator.cli.gates import gate, print_policy
 from orchestrator.cli.lists import methods, print_spec, scenarios, schema
 from orchestrator.cli.models import predict, update
 from orchestrator.cli.pages import report, serve
 from orchestrator.cli.plots import plot
 from orchestrator.cli.runs import compact, logs, show
+from orchestrator.cli.shared.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.sweeps import plan, sweep
 from orchestrator.cli.trials import trial
 from orchestrator.core.encoding import never_fail
@@ -43,8 +44,8 @@ app = typer.Typer(
     name="orchestrator",
     help="Compare continual-learning methods under limits on forgetting. Start with: python -m orchestrator sweep",
     epilog="Exit codes: 0 complete, 1 a bug, 2 wrong arguments, spec, data or run folder, 3 trials are missing (run "
-    "again), 4 a repeated trial differs, 5 a scenario has no recommendation (with --require-answer), 130 interrupted, "
-    "143 terminated.",
+    "again), 4 a repeated trial differs, 5 a scenario has no recommendation (with --require-answer), 6 the gate fails, "
+    "7 the gate cannot decide, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -62,6 +63,7 @@ for command in (
     export,
     predict,
     update,
+    gate,
     plot,
     logs,
     compact,
@@ -72,6 +74,7 @@ for command in (
     app.command()(command)
 app.command("ls")(list_runs)
 app.command("spec")(print_spec)
+app.command("gate-policy")(print_policy)
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import DataDir, Plugins
+from orchestrator.cli.shared.options import DataDir, Plugins
 from orchestrator.core.defaults import DATA_DIR
 
 if TYPE_CHECKING:
-    from orchestrator.champions.choosing import Wanted
+    from orchestrator.champions.wanted import Wanted
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder that export or update wrote.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
@@ -33,7 +33,7 @@ def export_a_model(
     found = api.export_model(opened, place, wanted, data_dir, Placement(threads=threads), console.print)
     files = [str(found.place)]
     if onnx:
-        from orchestrator.champions.onnx_export import export_onnx
+        from orchestrator.champions.exporting.onnx_export import export_onnx
 
         files += map(str, export_onnx(api.load_model(found.place, plugins), found.place))
     console.print(render_model(found.card, found.notes))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import Plugins, RunArgument
+from orchestrator.cli.shared.options import Plugins, RunArgument
 from orchestrator.core.errors import UsageError, system_message
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any that is free.")]

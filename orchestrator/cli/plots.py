@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import RunArgument
+from orchestrator.cli.shared.options import RunArgument
 from orchestrator.core.errors import UsageError
 from orchestrator.core.text import visible
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.answers import end, print_answer
-from orchestrator.cli.options import (
+from orchestrator.cli.shared.answers import end, print_answer
+from orchestrator.cli.shared.options import (
     Plugins,
     RequireAnswer,
     RunArgument,

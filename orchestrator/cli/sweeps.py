@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.answers import end, print_answer
-from orchestrator.cli.budgets import (
+from orchestrator.cli.shared.answers import end, print_answer
+from orchestrator.cli.shared.budgets import (
     OPTIONS,
     GpuPricePerHour,
     MaxCost,
@@ -19,7 +19,7 @@ from orchestrator.cli.budgets import (
     TrialBudget,
     parse_budget,
 )
-from orchestrator.cli.options import (
+from orchestrator.cli.shared.options import (
     AcceptChanges,
     Address,
     ConfirmSeeds,

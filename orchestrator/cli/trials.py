@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE
-from orchestrator.cli.options import (
+from orchestrator.cli.shared.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE
+from orchestrator.cli.shared.options import (
     DataDir,
     Plugins,
     Preset,

@@ -55,20 +55,16 @@ def run_trial(
         data: the arrays of the spec's phase.
         placement: where to run.
         report: called with each row of the accuracy matrix as it is measured.
-        checkpoint: file that an interrupted trial continues from; deleted at the end, unless the machine was at fault
-            or a rule stopped the trial.
+        checkpoint: file that an interrupted trial continues from; deleted at the end, but for faults and stops.
         stop: when to stop at a task boundary.
         trained: called with what was trained, if the trial completed.
-        planned_tasks: how many tasks there will be, if they are more than the stream has: no trial of a sweep has any.
+        planned_tasks: how many tasks there will be; no trial of a sweep has more than its stream.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
     reason, run = "", None
     costs, details, chance_accuracy = dict[str, float](), dict[str, Any](), None
     try:
-        if placement.device == "cuda" and not torch.cuda.is_available():
-            raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
-        reset_peak_memory(placement)
         run = _begin(spec, data, placement, checkpoint, planned_tasks)
         reason = run.execute(report, checkpoint, stop)
         status = "stopped" if reason else "completed"
@@ -271,7 +267,14 @@ class _Protocol:
 def _begin(
     spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None, planned_tasks: int
 ) -> _Protocol:
-    """Return the state that a usable checkpoint holds, else the state at the beginning."""
+    """Return the state that a usable checkpoint holds, else the state at the beginning.
+
+    Raises:
+        OSError: if the trial asks for a GPU that is not there.
+    """
+    if placement.device == "cuda" and not torch.cuda.is_available():
+        raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
+    reset_peak_memory(placement)
     run = _Protocol(spec, data, placement, planned_tasks)
     return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement, planned_tasks)
 

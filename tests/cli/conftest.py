@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.exits import EXIT_MISTAKE, guarded
 from orchestrator.cli.main import app
+from orchestrator.cli.shared.exits import EXIT_MISTAKE, guarded
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.cli.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, guarded
+from orchestrator.cli.shared.exits import EXIT_INTERRUPTED, EXIT_MISTAKE, guarded
 from orchestrator.core.errors import DataError, OrchestratorError, RunFolderError, SpecError, UsageError
 
 

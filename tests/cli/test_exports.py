@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.exits import EXIT_INCOMPLETE
+from orchestrator.cli.shared.exits import EXIT_INCOMPLETE
 from tests.cli.conftest import Mistake, RunCli, RunFolder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

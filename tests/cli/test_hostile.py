@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from orchestrator import api
-from orchestrator.cli.exits import EXIT_INCOMPLETE, EXIT_MISTAKE, guarded
 from orchestrator.cli.main import app
+from orchestrator.cli.shared.exits import EXIT_INCOMPLETE, EXIT_MISTAKE, guarded
 from orchestrator.core.errors import OrchestratorError, RunFolderError, SpecError
 from orchestrator.results import compaction
 from orchestrator.results.rows import accuracy_rows, trial_row

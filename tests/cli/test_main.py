@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main as main_module
-from orchestrator.cli.exits import EXIT_MISTAKE
+from orchestrator.cli.shared.exits import EXIT_MISTAKE
 from tests.cli.conftest import RunCli, RunFolder
 
 COMMANDS = ("sweep", "plan", "trial", "show", "plot", "compact", "methods", "scenarios", "schema", "spec")

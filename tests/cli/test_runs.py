@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from orchestrator.cli.exits import EXIT_INCOMPLETE, EXIT_MISTAKE, EXIT_NO_ANSWER
+from orchestrator.cli.shared.exits import EXIT_INCOMPLETE, EXIT_MISTAKE, EXIT_NO_ANSWER
 from tests.cli.conftest import Mistake, RunCli, RunFolder
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator import api
-from orchestrator.cli.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_MISTAKE
+from orchestrator.cli.shared.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_MISTAKE
 from orchestrator.core.defaults import DATA_DIR
 from orchestrator.spec.loading import load_spec, parse_spec
 from tests.cli.conftest import SMALL, Mistake, RunCli, RunFolder

@@ -20,8 +20,8 @@ import orchestrator.execution  # noqa: F401 (first: it sets what Ray reads on im
 import ray  # isort: skip
 from ray.cluster_utils import Cluster as Nodes
 
-from orchestrator.cli.exits import guarded
 from orchestrator.cli.main import app
+from orchestrator.cli.shared.exits import guarded
 from orchestrator.core.metrics import METRICS
 from orchestrator.execution.cluster import Cluster
 from orchestrator.execution.session import Session

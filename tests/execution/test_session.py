@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator import api
-from orchestrator.cli.exits import guarded
 from orchestrator.cli.main import app
+from orchestrator.cli.shared.exits import guarded
 from orchestrator.core.errors import DataError, RunFolderError, StorageError
 from orchestrator.core.scores import ACCURACY
 from orchestrator.execution.session import Progress, Session, outcome_of

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.gate.multiple_tests import holm
+from orchestrator.gating.multiple_tests import holm
 from orchestrator.search.answers.certainty import Spread, assurance, compare, n_more_seeds
 
 

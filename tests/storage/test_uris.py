@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import api
-from orchestrator.cli.exits import EXIT_MISTAKE
+from orchestrator.cli.shared.exits import EXIT_MISTAKE
 from orchestrator.core.errors import StorageError
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage.local import LocalStorage
@@ -240,8 +240,8 @@ def test_a_sweep_takes_both_of_its_places_so(
 def test_the_command_line_prints_no_password(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.cli.exits import guarded
     from orchestrator.cli.main import app
+    from orchestrator.cli.shared.exits import guarded
 
     uri = f"s3://b/p?scheme=http&endpoint_override=minio:{SECRET}@h:9000"
     for arguments in (["show", uri], ["compact", uri], ["plan", "--storage", uri], ["plan", "--run", uri]):

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from orchestrator.core.canonical import plain
-from orchestrator.gate.multiple_tests import holm
+from orchestrator.gating.multiple_tests import holm
 from orchestrator.report.exports.entries import limited
 from orchestrator.results.run import Run
 from orchestrator.search.answers.certainty import LEVEL, Comparison, Spread, compare

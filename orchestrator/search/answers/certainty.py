@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from scipy.special import betaincinv, nctdtr, stdtr, stdtrit
 
-from orchestrator.gate.multiple_tests import holm
+from orchestrator.gating.multiple_tests import holm
 
 LEVEL = 0.95
 """Of intervals and bounds."""

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln, xlogy
 from scipy.stats import binomtest
 
-from orchestrator.gate.proportions import (
+from orchestrator.gating.proportions import (
     exact_p,
     mcnemar_p,
     mean_limits,

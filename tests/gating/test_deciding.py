@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from orchestrator.core.scores import Score
-from orchestrator.gate.deciding import GateReport, Line, decide
-from orchestrator.gate.evidence import Answers, Cost, ModelEvidence, ModelTask, RunEvidence, RunTask
-from orchestrator.gate.policy import Check, Policy
-from orchestrator.gate.proportions import exact_p, mean_limits
-from tests.gate.evidence_maker import models, task
+from orchestrator.gating.deciding import GateReport, Line, decide
+from orchestrator.gating.evidence import Answers, Cost, ModelEvidence, ModelTask, RunEvidence, RunTask
+from orchestrator.gating.policy import Check, Policy
+from orchestrator.gating.proportions import exact_p, mean_limits
+from tests.gating.evidence_maker import models, task
 
 DEFAULT = Policy()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import UsageError
 from orchestrator.core.text import nearest
 from orchestrator.results.rows import recorded_spec
@@ -11,31 +12,6 @@ from orchestrator.results.run import Run
 from orchestrator.search.answers.full_answer import Answer, ScenarioAnswer
 from orchestrator.search.cell_search import CellSearch
 from orchestrator.spec.trial_spec import TrialSpec
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which model of a run is wanted, and how.
-
-    Args:
-        scenario: the only one of the run by default.
-        method: the recommended one by default.
-        suggestion: the one that stands for the method by default.
-        seed: of the confirm trials; by default the median one by the objective.
-        ensemble: a network for each confirm seed.
-        with_test: train on the test split too.
-        more_tasks: how many further tasks will be learned by updates.
-        keep_evaluation: keep the held-out examples in the folder.
-    """
-
-    scenario: str | None = None
-    method: str | None = None
-    suggestion: int | None = None
-    seed: int | None = None
-    ensemble: bool = False
-    with_test: bool = False
-    more_tasks: int = 0
-    keep_evaluation: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr
 
 from orchestrator.core.scores import Score
-from orchestrator.gate.proportions import MOST_MORE, POWER, Array, n_unseen
+from orchestrator.gating.proportions import MOST_MORE, POWER, Array, n_unseen
 
 N_RESAMPLES = 4_000
 

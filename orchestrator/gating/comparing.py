@@ -12,9 +12,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from orchestrator.core.scores import Score
-from orchestrator.gate.evidence import Answers, Cost, ModelTask
-from orchestrator.gate.over_seeds import n_more_seeds, seed_limits, seed_p
-from orchestrator.gate.proportions import (
+from orchestrator.gating.evidence import Answers, Cost, ModelTask
+from orchestrator.gating.over_seeds import n_more_seeds, seed_limits, seed_p
+from orchestrator.gating.proportions import (
     exact_p,
     mcnemar_p,
     mean_limits,
@@ -24,7 +24,7 @@ from orchestrator.gate.proportions import (
     p_values,
     score_limits,
 )
-from orchestrator.gate.resampling import (
+from orchestrator.gating.resampling import (
     Resampled,
     bootstrap_limits,
     bootstrap_more,

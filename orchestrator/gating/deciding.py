@@ -8,7 +8,7 @@ whose limit is violated, which has a chance of at most alpha however many lines 
 (intersection-union test, Berger 1982, Technometrics 24:295). FAIL needs one violated line out of many, so the chances
 of a wrong one add up: their p-values are corrected after Holm 1979 over all lines of one severity, which keeps the
 chance of a wrong FAIL at alpha. Both hold exactly for a line on one share of right answers. Lines on means, on other
-scores and on seeds are as good as their approximation, which `tests/gate` simulates.
+scores and on seeds are as good as their approximation, which `tests/gating` simulates.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.core.text import counted
-from orchestrator.gate.comparing import Comparison
-from orchestrator.gate.drafting import Draft, drafts
-from orchestrator.gate.evidence import Evidence
-from orchestrator.gate.multiple_tests import holm
-from orchestrator.gate.policy import Policy, Severity
+from orchestrator.gating.comparing import Comparison
+from orchestrator.gating.drafting import Draft, drafts
+from orchestrator.gating.evidence import Evidence
+from orchestrator.gating.multiple_tests import holm
+from orchestrator.gating.policy import Policy, Severity
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from scipy.special import nctdtr, stdtr, stdtrit
 
-from orchestrator.gate.proportions import POWER
+from orchestrator.gating.proportions import POWER
 
 MOST_SEEDS = 10_000
 """Further seeds beyond which none are named."""

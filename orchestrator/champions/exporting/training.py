@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 
 from orchestrator.champions.card import Card, Event, InputCard, MemberCard, TaskCard, plain_statistic
-from orchestrator.champions.choosing import Choice, Wanted, choose
 from orchestrator.champions.evaluation import hash_of, kept
+from orchestrator.champions.exporting.choosing import Choice, choose
+from orchestrator.champions.exporting.model_card import model_card
 from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
-from orchestrator.champions.model_card import model_card
 from orchestrator.champions.tensors import to_bytes
+from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import DataError, RunFolderError
 from orchestrator.core.placement import Placement
 from orchestrator.core.version import __version__
@@ -113,7 +114,7 @@ def _trained(
         data = _with_test(data)
     caught: list[tuple[Learner, Stream]] = []
     torch.set_num_threads(placement.threads)
-    planned = wanted.more_tasks and dataset_tasks(spec, data) + wanted.more_tasks
+    planned = dataset_tasks(spec, data) + wanted.more_tasks if wanted.more_tasks else 0
     result = run_trial(spec, data, placement, trained=lambda *found: caught.append(found), planned_tasks=planned)
     if result.status != "completed":
         raise RunFolderError(f"export: the trial {spec.key} of {spec.cell} did not complete: {result.reason}")

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any, Literal, Protocol
 
 from orchestrator.core.scores import Score
-from orchestrator.gate.comparing import Comparison, compare_answers, compare_cost, compare_seeds
-from orchestrator.gate.evidence import Cost, Evidence, ModelEvidence, ModelTask, RunEvidence, RunTask
-from orchestrator.gate.policy import BY_TASK, COST_KINDS, Check
+from orchestrator.gating.comparing import Comparison, compare_answers, compare_cost, compare_seeds
+from orchestrator.gating.evidence import Cost, Evidence, ModelEvidence, ModelTask, RunEvidence, RunTask
+from orchestrator.gating.policy import BY_TASK, COST_KINDS, Check
 
 Gap = tuple[Literal["missing", "undefined"], str]
 """Why a task cannot be compared: nobody measured it, or its examples cannot have the score."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.cli.exits import EXIT_INCOMPLETE, EXIT_NO_ANSWER
+from orchestrator.cli.shared.exits import EXIT_INCOMPLETE, EXIT_NO_ANSWER
 
 if TYPE_CHECKING:
     from orchestrator.report.console import PlainConsole

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.core.scores import Measurement, Score, ranked_scores
-from orchestrator.gate import resampling
-from orchestrator.gate.resampling import (
+from orchestrator.gating import resampling
+from orchestrator.gating.resampling import (
     Resampled,
     bootstrap_limits,
     bootstrap_more,

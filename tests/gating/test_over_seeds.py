@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from orchestrator.gate.over_seeds import n_more_seeds, seed_limits, seed_p
+from orchestrator.gating.over_seeds import n_more_seeds, seed_limits, seed_p
 
 
 def test_p_values_are_those_of_a_t_test() -> None:

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from orchestrator.gate.deciding import GateReport, decide
-from orchestrator.gate.evidence import Cost
-from orchestrator.gate.policy import Check, Policy
-from orchestrator.gate.text import code, escaped, to_json, to_lines, to_markdown
-from tests.gate.evidence_maker import models, task
+from orchestrator.gating.deciding import GateReport, decide
+from orchestrator.gating.evidence import Cost
+from orchestrator.gating.policy import Check, Policy
+from orchestrator.gating.text import code, escaped, to_json, to_lines, to_markdown
+from tests.gating.evidence_maker import models, task
 
 HOSTILE = "<img src=x>|`**[a](http://b.c)**`\\|\n# @team #12 www.evil.org ~~x~~ $y$ a_b_ \x1b[31m\u202e"
 

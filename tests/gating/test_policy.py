@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from orchestrator.core.errors import UsageError
-from orchestrator.gate.policy import Check, Policy, load_policy, parse_policy, policy_schema, policy_yaml
+from orchestrator.gating.policy import Check, Policy, load_policy, parse_policy, policy_schema, policy_yaml
 
 
 def written(folder: Path, text: str | bytes) -> Path:

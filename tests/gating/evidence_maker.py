@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from orchestrator.core.scores import ACCURACY, Score
-from orchestrator.gate.evidence import Answers, Cost, ModelEvidence, ModelTask
+from orchestrator.gating.evidence import Answers, Cost, ModelEvidence, ModelTask
 
 
 def task(

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.core.metrics import UNKNOWN, number
 from orchestrator.core.text import counted, visible
-from orchestrator.gate.deciding import GateReport, Line
-from orchestrator.gate.policy import COST_KINDS
+from orchestrator.gating.deciding import GateReport, Line
+from orchestrator.gating.policy import COST_KINDS
 
 GATE_VERSION = 1
 """Version of the form of the JSON; raised whenever a field changes its meaning or goes."""

@@ -1,0 +1,1 @@
+"""What a gate looks at, from two model folders or two runs."""
