@@ -263,7 +263,9 @@ def everything(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", [".trials.compact", ".accuracy.compact", ".outcomes.compact", ".x.tmp", "trials/.x.tmp"])
+@pytest.mark.parametrize(
+    "name", [".trials.compact", ".accuracy.compact", ".outcomes.compact", ".x.tmp", "trials/.x.tmp"]
+)
 @pytest.mark.parametrize("target", ["", "thesis.tex"])
 def test_a_link_is_deleted_but_never_its_target(run: Run, victim: Path, name: str, target: str) -> None:
     before = everything(victim)
