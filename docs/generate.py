@@ -28,7 +28,7 @@ from search_spaces import default_space
 from strategies import STRATEGIES, find_method
 
 COLUMNS = {
-    "key": "hash of everything that the trial's result depends on, 16 hexadecimal digits; joins the two tables",
+    "key": "hash of everything that the trial's result depends on, 16 hexadecimal digits; joins the tables",
     "scenario": "stream/incremental type",
     "stream": "the stream",
     "incremental_type": "task, domain or class",
@@ -71,6 +71,10 @@ COLUMNS = {
     **{name: f"{kind.meaning}, 0 to 1" for name, kind in SCORES.items() if not kind.of_class},
     "n_correct": "held-out examples that were right",
     "n_examples": "held-out examples of the task",
+    "right": "a bit for each held-out example, in the order of the test split, 1 if it was answered rightly: as packed "
+    "by `numpy.packbits`, so that the first example is the highest bit of the first byte",
+    "examples": "hash of the held-out examples and the names of their classes, in order, 16 hexadecimal digits: rows "
+    "are of the same examples if it is equal",
     **{name: metric.meaning for name, metric in METRICS_AND_COSTS.items()},
     **DERIVED,
 }
@@ -299,12 +303,15 @@ def _searched(distribution: BaseDistribution | None) -> str:
 def tables_page() -> str:
     """Return the columns of the tables, from their Parquet schemas."""
     sections = [
-        f"# Tables\n\nA run folder holds two tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
+        f"# Tables\n\nA run folder holds three tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
         "version stays readable. [How to read them](../how-to/tables.md).\n"
     ]
     heads = {
         "trials": "One row a trial. Metrics are missing if the trial did not complete.",
         "accuracy": "One row a measured cell of the accuracy matrix. A cell that is missing was not measured.",
+        "outcomes": "One row for those cells of completed trials of the phase `confirm` that say which examples "
+        "were right: each task right after it was learned, and all tasks after the last one. Runs of earlier versions "
+        "have none.",
     }
     for name, schema in SCHEMAS.items():
         rows = [

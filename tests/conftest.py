@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from orchestrator.storage import folders
 from orchestrator.storage.uris import join
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
+from orchestrator.trial.packed import as_text, pack
 from orchestrator.trial.result import TrialResult
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -145,7 +147,17 @@ def make_trial(make_spec: MakeSpec, digits: Dataset) -> MakeTrial:
 
 @pytest.fixture(scope="session")
 def make_result() -> MakeResult:
-    """Return a function to the result of a trial that was never trained: R of 2 tasks as counts of 10 examples."""
+    """Return a function to the result of a trial that was never trained: R of 2 tasks as counts of 10 examples.
+
+    On the test split, the first examples of a task are those that were right.
+    """
+
+    def right(rows: tuple[tuple[int | None, int | None], ...]) -> list[list[str | None]]:
+        kept = [[after == task or after == 1 for task in range(2)] for after in range(-1, 2)]
+        return [
+            [None if n is None or not keep else as_text(pack(np.arange(10) < n)) for n, keep in zip(*each, strict=True)]
+            for each in zip(rows, kept, strict=True)
+        ]
 
     def make(
         spec: TrialSpec,
@@ -163,6 +175,9 @@ def make_result() -> MakeResult:
             dict(costs or {"seconds": 1.5, "kept_bytes": 40.0, "n_parameters": 7.0}),
             {"device": "cpu", "threads": 1, "started_at": started_at, "data_hash": spec.data_fingerprint},
             {"naive": {"share": 0.5}} if complete else {},
+            task_names=["0/1", "2/3"] if complete else [],
+            right=right(rows) if complete and spec.phase == "confirm" else [],
+            examples=["0" * 16, "1" * 16] if complete and spec.phase == "confirm" else [],
         )
 
     return make

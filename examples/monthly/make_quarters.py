@@ -1,7 +1,7 @@
 """Write made-up card transactions for a retraining each quarter: five quarters of history, and the one that follows.
 
-With `spoilt`, the feed of the new quarter is wrong about one segment: thousands of its rows are like those of 2023Q1, with
-their labels mixed up.
+With `spoilt`, the feed of the new quarter is wrong about one segment: thousands of its rows are like those of 2023Q1,
+with their labels mixed up.
 """
 
 from __future__ import annotations

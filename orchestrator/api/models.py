@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.errors import UsageError
@@ -107,6 +107,7 @@ def gate(
     method: str | None = None,
     data_dir: str | Path = DATA_DIR,
     plugins: Iterable[str] = (),
+    by: Literal["seeds", "examples"] = "seeds",
 ) -> GateReport:
     """Return whether a challenger may replace the champion, by a policy.
 
@@ -119,13 +120,14 @@ def gate(
         method: runs: of both; by default what each recommends.
         data_dir: where torchvision's data sets are.
         plugins: code of one's own that may be imported.
+        by: runs: pair the seeds of all confirm trials, or the examples of the median ones.
 
     Raises:
         OrchestratorError: for whatever the user can mend.
     """
     from orchestrator.champions.folder import is_model
     from orchestrator.champions.gating.models import model_evidence
-    from orchestrator.champions.gating.runs import run_evidence
+    from orchestrator.champions.gating.runs import example_evidence, run_evidence
     from orchestrator.gating.deciding import decide
     from orchestrator.gating.policy import load_policy
     from orchestrator.results.run import Run
@@ -146,4 +148,5 @@ def gate(
         raise UsageError("--data: two runs are compared by what they measured; leave it out, or export models")
     load_plugins(plugins)
     runs = [Run.open(place, cached=True) for place in (champion, challenger)]
-    return decide(run_evidence(runs[0], runs[1], rules, scenario, method), rules)
+    evidence = run_evidence if by == "seeds" else example_evidence
+    return decide(evidence(runs[0], runs[1], rules, scenario, method), rules)

@@ -132,8 +132,8 @@ def plan(
 ) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
     from orchestrator.execution.session import fingerprints
+    from orchestrator.results.compatibility.software_changes import software_changes
     from orchestrator.results.run import Run
-    from orchestrator.results.software_changes import software_changes
     from orchestrator.search.plan import Plan, device_notes, plan_sweep, stop_notes
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets

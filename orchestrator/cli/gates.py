@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,10 @@ def gate(
     method: Annotated[
         str | None, typer.Option(help="Runs: this method of both. By default the recommended one.")
     ] = None,
+    by: Annotated[
+        Literal["seeds", "examples"],
+        typer.Option(help="Runs: pair the seeds of all confirm trials, or the examples of the median ones."),
+    ] = "seeds",
     as_json: Annotated[bool, typer.Option("--json", help="Print it for machines.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print it for a pull request.")] = False,
     data_dir: DataDir = DATA_DIR,
@@ -43,7 +47,7 @@ def gate(
     from orchestrator import api
     from orchestrator.gating.text import to_json, to_lines, to_markdown
 
-    report = api.gate(champion, challenger, policy, data, scenario, method, data_dir, plugins or [])
+    report = api.gate(champion, challenger, policy, data, scenario, method, data_dir, plugins or [], by)
     if as_json:
         print(json.dumps(to_json(report), indent=2, allow_nan=False))
     elif as_markdown:

@@ -112,12 +112,14 @@ class Measurement:
         n_predicted: answers that name each class, (C,).
         n_right: right answers of each class, (C,).
         ranked: score -> its value, NaN or None if the task cannot have it; only what was asked for.
+        right: whether each example was answered rightly, packed to a bit each; empty if that was not kept.
     """
 
     n_true: Sequence[int]
     n_predicted: Sequence[int]
     n_right: Sequence[int]
     ranked: Mapping[str, float | None] = field(default_factory=dict)
+    right: bytes = b""
 
     def value(self, score: Score, classes: Sequence[str]) -> float:
         """Return a score in [0, 1]; NaN if the task cannot have it, or if it was not measured.

@@ -131,8 +131,8 @@ class CellMetrics:
 
     def __call__(self, session: Session, planned: PlannedTrial, result: TrialResult) -> None:
         """Count the trial, and export what is due."""
-        n_measured = sum(cell is not None for row in result.n_correct for cell in row)
-        self._metrics.ended(planned.cell.name, result.costs.get("seconds"), n_measured)
+        n_measured, n_kept = (sum(c is not None for row in of for c in row) for of in (result.n_correct, result.right))
+        self._metrics.ended(planned.cell.name, result.costs.get("seconds"), n_measured, n_kept)
         cell, now = session.search.cell_of(planned), time.monotonic()
         is_due = cell.is_finished or now >= self._due.get(cell.cell.name, now)
         export_metrics(session, self._metrics, [cell] if is_due else [])

@@ -10,10 +10,10 @@ from typing import Any
 
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
+from orchestrator.results.compatibility.software_changes import OF_WORKERS
 from orchestrator.results.folder import keep_trial_log
-from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
-from orchestrator.results.software_changes import OF_WORKERS
 from orchestrator.search.mirror import StudyMirror
 from orchestrator.search.suggestion import Outcome, PlannedTrial
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -118,8 +118,9 @@ class Session:
         score = self.spec.score_of(planned.cell.scenario)
         if log:
             keep_trial_log(self.run.storage, result.key, log)
-        row = trial_row(planned.spec, planned.suggestion, result, known, score)
-        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score))
+        spec, number = planned.spec, planned.suggestion
+        row, measured = trial_row(spec, number, result, known, score), accuracy_rows(spec, number, result, score)
+        self.run.write_trial(result.key, row, measured, outcome_rows(spec, number, result))
         self.search.record(result.key, outcome_of(result, self.spec, score))
         self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()

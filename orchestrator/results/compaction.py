@@ -27,7 +27,8 @@ from orchestrator.core.errors import OrchestratorError, RunFolderError, StorageE
 from orchestrator.core.fault_points import reached
 from orchestrator.results.duplicates import in_order
 from orchestrator.results.parts import MERGED, SUFFIX
-from orchestrator.results.tables import Table, Tables
+from orchestrator.results.run_tables import Tables
+from orchestrator.results.tables import Table
 from orchestrator.storage.base import compacting, is_temporary
 from orchestrator.storage.folder_swap import exchange
 from orchestrator.storage.folders import hand_over, remove_folder
@@ -36,8 +37,12 @@ from orchestrator.storage.local import LocalStorage
 MANY_FILES = 1_000
 """A sweep that ends with more files than this in a table compacts its run."""
 
-MOST_ROWS = {"trials": 10_000, "accuracy": 250_000}
+MOST_ROWS = {"trials": 10_000, "accuracy": 250_000, "outcomes": 250_000}
 """Most rows of a merged file, unless a single trial has more; some megabytes, compressed."""
+
+MOST_BYTES = 2**26
+"""Most memory that the rows of a merged file take, unless those of a single trial take more; a reader refuses a file of
+eight times as much. A row of `outcomes` has a bit for each example, of which there may be millions."""
 
 SECONDS_FOR_READERS = 1.0
 """How long the old folder stays after the swap, for readers that were listing it."""
@@ -126,7 +131,7 @@ def _build(built: Table, old: LocalStorage, contents: dict[str, Any], merging: l
         if name not in merging and not is_temporary(name):
             _link(old.path / name, new / name)
     reached("compact.kept")
-    parts = list(_parts(in_order([contents[name] for name in merging]), MOST_ROWS[built.name]))
+    parts = list(_parts(in_order([contents[name] for name in merging]), MOST_ROWS[built.name], MOST_BYTES))
     for part in parts:
         merged = _name_of(part)
         built.write_file(merged, part, "merged")  # syncs the folder, and with it the links made before
@@ -141,8 +146,12 @@ def _build(built: Table, old: LocalStorage, contents: dict[str, Any], merging: l
 def _to_merge(table: str, contents: dict[str, Any], settled: set[str]) -> list[str]:
     """Return the files to merge: those of settled trials, and merged files that are less than half full."""
     small = [n for n, rows in contents.items() if not n.startswith(MERGED) and n.removesuffix(SUFFIX) in settled]
-    merged = [n for n, rows in contents.items() if n.startswith(MERGED) and rows.num_rows < MOST_ROWS[table] / 2]
+    merged = [n for n, rows in contents.items() if n.startswith(MERGED) and not _is_half_full(rows, table)]
     return merged + small if small else []
+
+
+def _is_half_full(rows: Any, table: str) -> bool:
+    return bool(rows.num_rows >= MOST_ROWS[table] / 2 or rows.nbytes >= MOST_BYTES / 2)
 
 
 def _settled(trials: dict[str, Any]) -> Iterator[str]:
@@ -152,15 +161,17 @@ def _settled(trials: dict[str, Any]) -> Iterator[str]:
         yield from (key for key, status in zip(rows["key"], rows["status"], strict=True) if status != "error")
 
 
-def _parts(rows: Any, most: int) -> Iterator[Any]:
-    """Yield slices of sorted rows: whole trials, and at most `most` rows unless a single trial has more."""
+def _parts(rows: Any, most_rows: int, most_bytes: int) -> Iterator[Any]:
+    """Yield slices of sorted rows: whole trials, and at most so many rows and bytes unless a single trial has more."""
     keys = rows["key"].to_pylist()
     starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
-    first = 0
+    first = n_bytes = 0
     for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-        if end - first > most and start > first:
+        own = rows.slice(start, end - start).nbytes
+        if start > first and (end - first > most_rows or n_bytes + own > most_bytes):
             yield rows.slice(first, start - first)
-            first = start
+            first, n_bytes = start, 0
+        n_bytes += own
     yield rows.slice(first)
 
 

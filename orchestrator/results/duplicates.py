@@ -110,5 +110,5 @@ def _refuse_other(rows: pd.DataFrame, best: pd.DataFrame, columns: list[str]) ->
         raise RunFolderError(
             f"{one}: expected each trial once, got other values of trial '{key}' than "
             + (f"in '{two}'; delete one of the two files" if one != two else "further on in it; delete it")
-            + " and run the sweep again: it repeats the trials that are then in no file"
+            + ("" if "right" in columns else " and run the sweep again: it repeats the trials that are then in no file")
         )

@@ -13,7 +13,7 @@ from orchestrator.core.accuracy import compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, METRICS_AND_COSTS, quantity
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.results.rows import matrices_of
-from orchestrator.results.tables import Tables
+from orchestrator.results.run_tables import Tables
 from orchestrator.search.suggestion import Outcome
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.stopping import at_boundary

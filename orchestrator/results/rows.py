@@ -1,4 +1,4 @@
-"""Rows of the two tables: made from what a trial leaves, and turned back into specs, matrices and outcomes."""
+"""Rows of the tables: made from what a trial leaves, and turned back into specs, matrices and outcomes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from orchestrator.core.accuracy import intransigence
 from orchestrator.core.canonical import canonical_json
-from orchestrator.core.errors import RunFolderError
+from orchestrator.core.errors import RunFolderError, UsageError
 from orchestrator.core.scores import ACCURACY, SCORES, Measurement, Score
 from orchestrator.results.schema import TRIALS_SCHEMA
 from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.trial.packed import from_text, unpack
 from orchestrator.trial.result import TrialResult
 from orchestrator.trial.stopping import StopRule
 
@@ -82,17 +83,9 @@ def accuracy_rows(
     spec: TrialSpec, suggestion: int, result: TrialResult, score: Score = ACCURACY
 ) -> list[dict[str, Any]]:
     """Return the rows of the accuracy table, one for each measured cell of R; none if the trial failed."""
-    head = {
-        "key": spec.key,
-        "scenario": spec.scenario,
-        "method": spec.method,
-        "phase": spec.phase,
-        "suggestion": suggestion,
-        "seed": spec.seed,
-    }
     return [
         {
-            **head,
+            **_head(spec, suggestion),
             "after_task": after,
             "task": task,
             "accuracy": n_correct / result.n_examples[task],
@@ -104,6 +97,59 @@ def accuracy_rows(
         for task, n_correct in enumerate(row)
         if n_correct is not None
     ]
+
+
+def outcome_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list[dict[str, Any]]:
+    """Return the rows of the table of outcomes; none unless a trial on the test split completed."""
+    return [
+        {
+            **_head(spec, suggestion),
+            "after_task": after,
+            "task": task,
+            "task_name": result.task_names[task],
+            "n_examples": result.n_examples[task],
+            "right": from_text(text),
+            "examples": result.examples[task],
+        }
+        for after, row in enumerate(result.right, start=-1)
+        for task, text in enumerate(row)
+        if text is not None
+    ]
+
+
+def right_of(outcomes: pd.DataFrame, key: str, task: int, after_task: int | None = None) -> NDArray[np.bool_]:
+    """Return which held-out examples of a task a trial answered rightly, (N,) bool, in their order.
+
+    Args:
+        outcomes: the table of outcomes.
+        key: of the trial.
+        task: the task, from 0.
+        after_task: the task, from 0, after which it was measured: the last one by default, or `task` itself.
+
+    Raises:
+        UsageError: if that was not kept.
+    """
+    rows = outcomes[(outcomes["key"] == key) & (outcomes["task"] == task)]
+    found = rows[rows["after_task"] == (rows["after_task"].max() if after_task is None else after_task)]
+    if found.empty:
+        place = "" if after_task is None else f" after task {after_task}"
+        raise UsageError(
+            f"outcomes: trial '{key}' has none of task {task}{place}; they are kept of completed trials of the phase "
+            "confirm, of each task right after it was learned and after the last task"
+        )
+    return unpack(found["right"].iloc[0], int(found["n_examples"].iloc[0]))
+
+
+def _head(spec: TrialSpec, suggestion: int) -> dict[str, Any]:
+    """Return the columns that tell whose row of `accuracy` or `outcomes` it is."""
+    return {
+        "key": spec.key,
+        "scenario": spec.scenario,
+        "method": spec.method,
+        "phase": spec.phase,
+        "suggestion": suggestion,
+        "seed": spec.seed,
+    }
 
 
 def _measured(result: TrialResult, after: int, task: int, score: Score) -> dict[str, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from orchestrator.core.errors import RunFolderError, StorageError
-from orchestrator.core.fault_points import reached
-from orchestrator.results import protocol_changes as protocol
+from orchestrator.core.errors import StorageError
+from orchestrator.results.compatibility import protocol_changes as protocol
+from orchestrator.results.compatibility.software_changes import refuse_changes, software_changes, worker_changes
 from orchestrator.results.folder import (
     checkpoints,
     read_file,
@@ -23,10 +24,9 @@ from orchestrator.results.folder import (
     write_file,
 )
 from orchestrator.results.outcomes import outcomes_of
-from orchestrator.results.rows import intransigence_of, matrix_of, with_hyperparameters
-from orchestrator.results.software_changes import software_changes, worker_changes
+from orchestrator.results.rows import intransigence_of, matrix_of, right_of, with_hyperparameters
+from orchestrator.results.run_tables import Tables
 from orchestrator.results.spec_file import as_begun, encode_spec, read_run_spec
-from orchestrator.results.tables import Tables
 from orchestrator.search.answers.full_answer import Answer, answer_of
 from orchestrator.search.answers.notebook import run_html
 from orchestrator.search.answers.summary import verdicts
@@ -35,14 +35,7 @@ from orchestrator.search.study import decode_log, encode_log
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import (
-    ANSWER_FILE,
-    CHECKPOINTS,
-    SPEC_FILE,
-    SUGGESTIONS_FILE,
-    Place,
-    ignore,
-)
+from orchestrator.storage.base import ANSWER_FILE, CHECKPOINTS, SPEC_FILE, SUGGESTIONS_FILE, Place, ignore
 from orchestrator.storage.opening import open_storage
 from orchestrator.trial.checkpoint import delete_checkpoint
 
@@ -153,7 +146,7 @@ class Run:
             RunFolderError: naming each change and how many trials it concerns.
         """
         changes = software_changes(self.tables.trials.read(), spec, now)
-        self._refuse_changes(changes if changes and self.n_missing(spec) else [])
+        refuse_changes(changes if changes and self.n_missing(spec) else [], self.where)
 
     def refuse_other_worker(self, provenance: Mapping[str, Any]) -> None:
         """Refuse a trial whose worker has other libraries than earlier trials had on the same kind of device.
@@ -164,15 +157,7 @@ class Run:
         Raises:
             RunFolderError: naming each change.
         """
-        self._refuse_changes(worker_changes(self.tables.trials.read(), provenance))
-
-    def _refuse_changes(self, changes: list[str]) -> None:
-        if changes:
-            raise RunFolderError(
-                f"run: the trials in '{self.where}' ran with other software or devices\n"
-                + "\n".join(changes)
-                + "\nold and new rows would be compared; pass --accept-changes to mix them, or choose another --run"
-            )
+        refuse_changes(worker_changes(self.tables.trials.read(), provenance), self.where)
 
     def refuse_other_data(self, fingerprints: Mapping[str, str]) -> None:
         """Refuse built-in data sets other than those that the recorded trials were trained on.
@@ -243,12 +228,7 @@ class Run:
         Raises:
             StorageError: if a file cannot be written; the next run fills it.
         """
-        trials = self.tables.trials.read()
-        if "joint" not in set(trials["method"]):
-            return
-        values = intransigence_of(trials, self.tables.accuracy.read())
-        new = np.isfinite(values) & trials["intransigence"].isna().to_numpy()
-        self.tables.trials.fill("intransigence", dict(zip(trials.loc[new, "key"], values[new], strict=True)))
+        self.tables.fill_intransigence()
 
     def accuracy(self) -> pd.DataFrame:
         """Return the accuracy table: a row for each measured cell of R."""
@@ -257,6 +237,27 @@ class Run:
     def matrix(self, key: str) -> pd.DataFrame:
         """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN if not measured."""
         return matrix_of(self.tables.accuracy.read(), key)
+
+    def example_outcomes(self) -> pd.DataFrame:
+        """Return the table of outcomes: a row for the cells of R of which it is known which examples were right.
+
+        They are those of completed trials on the test split: each task right after it was learned, and all tasks after
+        the last one. Two rows are of the same examples, in the same order, if their `examples` are equal.
+        """
+        return self.tables.outcomes.read()
+
+    def right_examples(self, key: str, task: int, after_task: int | None = None) -> NDArray[np.bool_]:
+        """Return which examples of the test split a trial answered rightly, (N,) bool, in their order.
+
+        Args:
+            key: of the trial.
+            task: the task, from 0.
+            after_task: the task, from 0, after which it was measured: the last one by default, or `task` itself.
+
+        Raises:
+            UsageError: if that was not kept, as with the trials of earlier versions.
+        """
+        return right_of(self.tables.outcomes.read(), key, task, after_task)
 
     def outcomes(self, spec: SweepSpec | None = None) -> dict[str, Outcome]:
         """Return what the search of `spec`, by default the run's own, needs of every trial in the tables, by key.
@@ -299,13 +300,15 @@ class Run:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         return self.search(spec).n_unknown
 
-    def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
+    def write_trial(
+        self,
+        key: str,
+        row: dict[str, Any],
+        accuracy: Sequence[dict[str, Any]],
+        outcomes: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
-        if accuracy:
-            self.tables.accuracy.write(key, accuracy)
-        reached("trial.measured")
-        self.tables.trials.write(key, [row])
-        reached("trial.committed")
+        self.tables.write_trial(key, row, accuracy, outcomes)
 
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI at which any worker finds the checkpoint of the running trial `key`."""
@@ -318,12 +321,8 @@ class Run:
         one, which a later run may ask for the rest of.
         """
         found = checkpoints(self.storage)
-        if not found:
-            return
-        trials, measured = self.tables.trials.read(), set(self.tables.accuracy.read()["key"])
-        for key, status in zip(trials["key"], trials["status"], strict=True):
-            if key in found and status not in ("error", "stopped") and (status != "completed" or key in measured):
-                delete_checkpoint(found[key])
+        for key in found.keys() & (self.tables.ended() if found else set()):
+            delete_checkpoint(found[key])
 
     @contextmanager
     def locked(self, say: Callable[[str], None] = ignore) -> Iterator[None]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,22 +13,19 @@ import pyarrow.parquet as pq
 from orchestrator.core.errors import RunFolderError
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
 from orchestrator.core.scores import SCORES
-from orchestrator.streams.facts import Phase
-from orchestrator.trial.result import Status
+from orchestrator.results.values import refuse_odd_values, remedy
+from orchestrator.storage.base import OUTCOMES
 
 SCHEMA_VERSION = 3
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
-_KEY_FORM = r"\A[0-9a-f]{16}\z"
-"""The form of `TrialSpec.key`. Files are named after keys, so another form could lead out of the run folder."""
-
 _MOST_BYTES = 2**29
 """Most memory that the rows of a file may take; the largest files that a compaction writes take a tenth of it."""
 
 _FEW_ROWS = 256
 """A file with at most so many rows is small: its footer is trusted on how long its texts are."""
 
-_TEXT, _REAL, _COUNT, _COUNTS = pa.string(), pa.float64(), pa.int64(), pa.list_(pa.int64())
+_TEXT, _REAL, _COUNT, _COUNTS, _BITS = pa.string(), pa.float64(), pa.int64(), pa.list_(pa.int64()), pa.binary()
 
 TRIALS_SCHEMA = pa.schema(
     [
@@ -113,13 +109,35 @@ ACCURACY_SCHEMA = pa.schema(
 `score` is what R holds; a score that the task cannot have, or that was not asked for, is missing. The lists have an
 entry a class that competes for the task: true, answered and rightly answered examples. Rows of schema 1 have none."""
 
+OUTCOMES_SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("scenario", _TEXT, nullable=False),
+        pa.field("method", _TEXT, nullable=False),
+        pa.field("phase", _TEXT, nullable=False),
+        pa.field("suggestion", _COUNT, nullable=False),
+        pa.field("seed", _COUNT, nullable=False),
+        pa.field("after_task", _COUNT, nullable=False),
+        pa.field("task", _COUNT, nullable=False),
+        pa.field("task_name", _TEXT, nullable=False),
+        pa.field("n_examples", _COUNT, nullable=False),
+        pa.field("right", _BITS, nullable=False),
+        pa.field("examples", _TEXT, nullable=False),
+    ],
+    metadata={_VERSION_FIELD: str(SCHEMA_VERSION).encode()},
+)
+"""A row for the cells of R that say what a trial on the test split got right: each task right after it was learned, and
+all tasks after the last one.
+
+`right` has a bit for each held-out example, in the order of the test split: the first is the highest bit of the first
+byte, as `numpy.packbits` puts it, and the last byte is filled up with zeros. Rows are of the same examples if
+`examples` is equal, see `Stream.evaluation_hash`."""
+
 LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 
-SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
+SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA, OUTCOMES: OUTCOMES_SCHEMA}
 
-_TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type == _TEXT}
-_WORDS: dict[str, tuple[str, ...]] = {"phase": get_args(Phase), "status": get_args(Status)}
-_MAPPINGS = ("hyperparameters", "details", "trial_spec")
+_TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type in (_TEXT, _BITS)}
 
 
 def encode(content: pa.Table) -> bytes:
@@ -129,9 +147,12 @@ def encode(content: pa.Table) -> bytes:
     where a flipped bit can drop rows or swap columns. So a digest of the whole file is put in front of the footer: no
     reader looks there, and a tool that rewrites the file drops it.
     """
-    sink = pa.BufferOutputStream()
+    sink, options = pa.BufferOutputStream(), {}
+    if "right" in content.schema.names:  # no value repeats, and each statistic would be a whole value
+        others = [name for name in content.schema.names if name != "right"]
+        options = {"use_dictionary": others, "write_statistics": others}
     with pq.ParquetWriter(
-        sink, content.schema, compression="zstd", store_schema=False, write_page_checksum=True
+        sink, content.schema, compression="zstd", store_schema=False, write_page_checksum=True, **options
     ) as writer:
         writer.write_table(content)
         writer.add_key_value_metadata(content.schema.metadata or {})
@@ -168,15 +189,13 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise RunFolderError(
-            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: it "
-            "repeats the trials of that file"
+            f"{where}: expected a Parquet file, got a damaged one ({reason}); {remedy(table)}"
         ) from error
     if found is None:
         raise RunFolderError(
             f"{where}: expected a file of the table '{table}', got other columns; move it out of the run folder"
         )
-    _refuse_odd_keys(found["key"], where)
-    _refuse_odd_values(found, where)
+    refuse_odd_values(found, where, table)
     return found
 
 
@@ -206,9 +225,10 @@ _NEW_IN: dict[int, dict[str, set[str]]] = {
         | {"constant_score", "untrained_score"},
         "accuracy": {"task_name", "score", *_SCORE_COLUMNS, *LISTS},
     },
-    3: {"trials": {"stopped_after", "stop_rule"}, "accuracy": set()},
+    3: {"trials": {"stopped_after", "stop_rule"}},
 }
-"""Schema version -> the columns that it added to each table."""
+"""Schema version -> the columns that it added to each table. A new table needs no new version: whoever does not know it
+reads the others as before."""
 
 
 def _reader(version: int) -> Callable[[pq.ParquetFile, str, str], pa.Table | None]:
@@ -216,7 +236,7 @@ def _reader(version: int) -> Callable[[pq.ParquetFile, str, str], pa.Table | Non
 
     def read(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
         schema = SCHEMAS[table]
-        later = {name for since, new in _NEW_IN.items() if since > version for name in new[table]}
+        later = {name for since, new in _NEW_IN.items() if since > version for name in new.get(table, ())}
         found = _read_columns(file, [name for name in schema.names if name not in later], where)
         if found is None:
             return None
@@ -291,56 +311,6 @@ def _refuse_changed(content: bytes) -> None:
     mark, digest = content[start : start + len(_DIGEST_MARK)], content[start + len(_DIGEST_MARK) : footer]
     if mark == _DIGEST_MARK and hashlib.sha256(content[:start] + content[footer:]).digest() != digest:
         raise ValueError("its content differs from its digest")
-
-
-def _refuse_odd_keys(keys: pa.ChunkedArray, where: str) -> None:
-    """Refuse rows with keys in another form than ours.
-
-    Raises:
-        RunFolderError: naming one of them.
-    """
-    odd = keys.filter(pc.invert(pc.fill_null(pc.match_substring_regex(keys, _KEY_FORM), False)))
-    if len(odd):
-        raise RunFolderError(
-            f"{where}: expected keys of 16 hexadecimal digits, got {str(odd[0].as_py())[:40]!r}; move it out of the "
-            "run folder"
-        )
-
-
-def _refuse_odd_values(rows: pa.Table, where: str) -> None:
-    """Refuse unknown phases and statuses, and texts that are not the JSON of a mapping.
-
-    Raises:
-        RunFolderError: naming one of them.
-    """
-    for column, words in _WORDS.items():
-        for word in rows[column].unique().to_pylist() if column in rows.schema.names else ():
-            if word not in words:
-                raise _odd_value(where, column, f"one of {', '.join(words)}", word)
-    for column in _MAPPINGS:
-        for text in rows[column].unique().to_pylist() if column in rows.schema.names else ():
-            if not _is_mapping(text, of_values=column == "hyperparameters"):
-                raise _odd_value(where, column, "the JSON of a mapping", text)
-
-
-def _is_mapping(text: str, of_values: bool) -> bool:
-    """Return whether a text is the JSON of a mapping, and with `of_values` of one whose values are scalars."""
-    try:
-        found: Any = json.loads(text)
-        if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # refuses lone surrogates, which cannot be printed
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(found, dict):
-        return False
-    return not of_values or all(value is None or isinstance(value, str | int | float) for value in found.values())
-
-
-def _odd_value(where: str, column: str, rule: str, value: str) -> RunFolderError:
-    return RunFolderError(
-        f"{where}: expected in '{column}' {rule}, got {value[:40]!r}; delete it and run the sweep again: it repeats "
-        "the trials of that file"
-    )
 
 
 def _footer_start(content: bytes) -> int:

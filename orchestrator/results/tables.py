@@ -1,17 +1,15 @@
-"""A run's two tables: atomic writing, reading that trusts nothing, and a cache with an explicit lifetime.
+"""A table of a run: atomic writing, reading that trusts nothing, and a cache with an explicit lifetime.
 
-`trials` has a row for each trial and `accuracy` a row for each measured cell of R. Each is a folder of Parquet files. A
-trial's accuracy rows are written first and its trials row last: that one is the commit. A trial has a file of its own,
-named after its key, or is in a merged file (see `parts` and `compaction`). Writing it twice changes nothing, and it is
-in one file at any moment. If a restored backup has put a trial into a second file, readers see it once, and the holder
-of the run's lock removes the copy (see `duplicates`).
+A table is a folder of Parquet files. A trial has a file of its own, named after its key, or is in a merged file (see
+`parts` and `compaction`). Writing it twice changes nothing, and it is in one file at any moment. If a restored backup
+has put a trial into a second file, readers see it once, and the holder of the run's lock removes the copy (see
+`duplicates`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +22,7 @@ from orchestrator.results.duplicates import in_order, once
 from orchestrator.results.folder import unreadable_file
 from orchestrator.results.parts import SUFFIX, Parts
 from orchestrator.results.schema import LISTS, SCHEMAS, check_file, encode
-from orchestrator.storage.base import Place, Storage
+from orchestrator.storage.base import Place
 from orchestrator.storage.opening import open_storage
 
 _MOST_READS = 5
@@ -68,11 +66,11 @@ class _Cache:
 class Table:
     """One table of a run: a folder of Parquet files.
 
-    Every `read` reads the files, unless the table is cached (see `Tables`).
+    Every `read` reads the files, unless the table is cached (see `run_tables.Tables`).
 
     Args:
         folder: the folder, which need not exist.
-        name: `trials` or `accuracy`.
+        name: one of `SCHEMAS`.
     """
 
     def __init__(self, folder: Place, name: str) -> None:
@@ -300,48 +298,3 @@ class Table:
             parts = Parts.of(self.files(), lambda name: known[name] if name in known else self.read_file(name))
             self._parts = generation, parts
         return self._parts[1]
-
-
-class Tables:
-    """The tables of one run.
-
-    Args:
-        run: the run folder.
-    """
-
-    def __init__(self, run: Storage) -> None:
-        self.run = run
-        self.trials = Table(run.folder("trials"), "trials")
-        self.accuracy = Table(run.folder("accuracy"), "accuracy")
-
-    def __iter__(self) -> Iterator[Table]:
-        yield self.trials
-        yield self.accuracy
-
-    def start_cache(self, is_exclusive: bool = False) -> None:
-        """From now on, read each table once until it is written to through this object."""
-        for table in self:
-            table.start_cache(is_exclusive)
-
-    def state(self) -> tuple[int, ...] | None:
-        """Return what differs once the tables do; None if they are not cached, so that it may differ at any time."""
-        states = [table.state() for table in self]
-        return None if None in states else tuple(state for state in states if state is not None)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Cache the tables inside the block: for the holder of the run's lock, who is the only one to write.
-
-        Copies of rows are removed when they are found.
-        """
-        self.start_cache(is_exclusive=True)
-        try:
-            yield
-        finally:
-            for table in self:
-                table.stop_cache()
-
-    def forget(self) -> None:
-        """Read both tables at the next read, even if they are cached."""
-        for table in self:
-            table.forget()

@@ -14,7 +14,9 @@ from pathlib import Path
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
-TABLES = ("trials", "accuracy")
+OUTCOMES = "outcomes"
+TABLES = ("trials", "accuracy", OUTCOMES)
+"""The folders of tables; runs of earlier versions have no `outcomes`."""
 CHECKPOINTS = "checkpoints"
 SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"

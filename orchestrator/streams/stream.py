@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -82,6 +83,23 @@ class Stream:
         data = self._data
         return self._make(task, data.evaluation_inputs, data.evaluation_labels, data.evaluation_tasks, "evaluation")
 
+    def evaluation_hash(self, task: int) -> str:
+        """Return a hash of the held-out examples of `task` in their order, 16 hexadecimal digits.
+
+        It is of the data as they were read, with the names of their classes, and of the task's transform. Padding,
+        normalisation, outputs and the order of classes are no part of it: two models may differ in them and yet be
+        measured on the same examples.
+        """
+        data = self._data
+        rows, _ = self._rows(task, data.evaluation_labels, data.evaluation_tasks)
+        change = self._change(task, "evaluation")
+        content = self._all_evaluation if rows is None else _content_hash(data, rows)
+        return hashlib.sha256(content + (b"" if change is None else change.identity)).hexdigest()[:16]
+
+    @cached_property
+    def _all_evaluation(self) -> bytes:
+        return _content_hash(self._data, None)
+
     @cached_property
     def class_names(self) -> list[list[str]]:
         """Return for each task the class behind each output that competes for it, once all tasks are seen."""
@@ -124,13 +142,9 @@ class Stream:
         tasks: NDArray[np.int64] | None,
         part: Part,
     ) -> TaskData:
-        classes = self.classes[task]
-        local = np.full(self._data.facts.n_classes, -1, dtype=np.int64)
-        local[classes] = np.arange(len(classes))
-        positions = local[labels]
-        if tasks is not None or len(classes) < len(local):
-            rows = np.flatnonzero(positions >= 0 if tasks is None else tasks == task)
-            inputs, positions = inputs[rows], positions[rows]
+        rows, positions = self._rows(task, labels, tasks)
+        if rows is not None:
+            inputs = inputs[rows]
         first = self.layout.ranges[task][0]
         return TaskData(
             task,
@@ -139,10 +153,26 @@ class Stream:
             task,
         )
 
+    def _rows(
+        self, task: int, labels: NDArray[np.int64], tasks: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+        """Return which examples are those of `task`, None if all are, and the place of each one's class in the task."""
+        classes = self.classes[task]
+        local = np.full(self._data.facts.n_classes, -1, dtype=np.int64)
+        local[classes] = np.arange(len(classes))
+        positions = local[labels]
+        if tasks is None and len(classes) == len(local):
+            return None, positions
+        rows = np.flatnonzero(positions >= 0 if tasks is None else tasks == task)
+        return rows, positions[rows]
+
+    def _change(self, task: int, part: Part) -> Change | None:
+        n_pixels = self.input_shape[-2] * self.input_shape[-1] if len(self.input_shape) == 3 else 0
+        return change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels)
+
     def _inputs(self, task: int, inputs: Inputs, part: Part) -> Tensor:
         """Return (N, C, H, W) or (N, F) float32: padded, then transformed for the task, then normalised."""
-        n_pixels = self.input_shape[-2] * self.input_shape[-1] if len(self.input_shape) == 3 else 0
-        change = change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels)
+        change = self._change(task, part)
         return to_inputs(inputs, self.settings, self._data.facts, (self._data.mean, self._data.std), change)
 
 
@@ -183,6 +213,26 @@ def to_inputs(
         mean, std = (v if isinstance(v, float) else torch.tensor(v) for v in statistics)
         out.sub_(mean).div_(std)
     return out
+
+
+def _content_hash(data: PhaseData, rows: NDArray[np.int64] | None) -> bytes:
+    """Return a hash of held-out examples in their order: their inputs, and their classes by name.
+
+    Args:
+        data: the arrays of a phase.
+        rows: which of its held-out examples; None for all.
+    """
+    inputs, labels = data.evaluation_inputs, data.evaluation_labels
+    if rows is not None:
+        inputs, labels = inputs[rows], labels[rows]
+    present, numbers = np.unique(labels, return_inverse=True)
+    names = [data.facts.class_names[label] for label in present]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    by_name = np.argsort(np.array(order, dtype=np.int64))  # a further class may shift the labels, but not this
+    digest = hashlib.sha256(str((inputs.shape, inputs.dtype.str, [names[i] for i in order])).encode())
+    digest.update(by_name[numbers].astype(np.int64).tobytes())
+    digest.update(np.ascontiguousarray(inputs).data)
+    return digest.digest()
 
 
 def class_lists(

@@ -21,12 +21,22 @@ class Permutation:
 
     order: Tensor
 
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it apart from any other transform."""
+        return b"permutation" + np.ascontiguousarray(self.order.numpy()).tobytes()
+
 
 @dataclass(frozen=True)
 class Rotation:
     """An angle in degrees, counter-clockwise."""
 
     degrees: float
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it apart from any other transform."""
+        return f"rotation {self.degrees!r}".encode()
 
 
 class Noise:
@@ -39,6 +49,7 @@ class Noise:
 
     def __init__(self, deviation: float, seed: int) -> None:
         self.deviation = deviation
+        self.identity = f"noise {deviation!r} {seed}".encode()
         self._generator = np.random.default_rng(seed)
 
     def add(self, images: Tensor) -> Tensor:

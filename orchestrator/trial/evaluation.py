@@ -9,6 +9,7 @@ from torch import Tensor
 
 from orchestrator.core.scores import Measurement, ranked_scores
 from orchestrator.streams.stream import Stream
+from orchestrator.trial.packed import pack
 from strategies import IncrementalType, Learner, TaskData
 
 _ROWS_AT_ONCE = 1024
@@ -44,10 +45,14 @@ class Evaluator:
             raise ValueError(f"data: expected held-out examples of every task, got {counts}; raise validation_share")
         return counts
 
-    def measure(self, task: int) -> Measurement:
+    def measure(self, task: int, keep_each: bool = False) -> Measurement:
         """Return what the learner answers to the held-out examples of `task` now, by class.
 
         The classes are those of the outputs that compete for the task, in their order (`Stream.class_names`).
+
+        Args:
+            task: the task.
+            keep_each: whether to keep which examples were answered rightly.
         """
         data, learner = self._data(task), self._learner
         learner.network.eval()
@@ -60,7 +65,8 @@ class Evaluator:
         n = stop - first
         table = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)  # one pass for all three counts
         true, answered, right = (of.tolist() for of in (table.sum(1), table.sum(0), table.diagonal()))
-        return Measurement(true, answered, right, ranked)
+        each = pack((predicted == labels).cpu().numpy()) if keep_each else b""
+        return Measurement(true, answered, right, ranked, each)
 
     def _rank(self, task: int, logits: Tensor, labels: Tensor) -> dict[str, float | None]:
         """Return the scores that rank examples, from logits (N, C) and the column of each true class (N,)."""

@@ -23,6 +23,7 @@ from orchestrator.streams.stream import Stream
 from orchestrator.trial.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.faults import is_shortage, judge
+from orchestrator.trial.packed import as_text
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
 from orchestrator.trial.result import Status, TrialResult, measurements
 from orchestrator.trial.setup import set_up
@@ -110,6 +111,7 @@ class _Protocol:
         self.kept_bytes: float | None = None
         self.cells: list[list[Measurement | None]] = []
         self.n_examples: list[int] = []
+        self.examples: list[str] = []
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
         self._checkpoint: Path | StoredFile | None = None
         self._saved = self._trained = 0.0
@@ -143,6 +145,8 @@ class _Protocol:
         self.kept_bytes = float(sum(strategy.kept_bytes() for strategy in self.learner.strategies))
         if not math.isnan(to_keep) and self.kept_bytes != to_keep:
             raise ValueError(f"bytes_to_keep said {to_keep:.0f}, and kept_bytes is {self.kept_bytes:.0f}; correct it")
+        if self.spec.phase == "confirm":
+            self.examples = [self.stream.evaluation_hash(task) for task in range(self.stream.n_tasks)]
         return ""
 
     def _bytes_to_keep(self) -> float:
@@ -191,6 +195,8 @@ class _Protocol:
             "measured": _counts(self.cells),
             "ranked": _ranked(self.cells),
             "positive_class": self.stream.positive_class,
+            "right": _right(self.cells) if self.examples else [],
+            "examples": self.examples,
         }
 
     def details(self) -> dict[str, Any]:
@@ -208,7 +214,7 @@ class _Protocol:
             return True
         try:
             self.next_task = payload["next_task"]
-            self.cells = measurements(payload["measured"], payload["ranked"])
+            self.cells = measurements(payload["measured"], payload["ranked"], payload["right"])
             self.n_examples = payload["n_examples"]
             self.seconds = payload["seconds"]
             self.learner.load_state_dict(payload["learner"])
@@ -223,11 +229,22 @@ class _Protocol:
         clock = time.perf_counter()
         n_tasks = self.stream.n_tasks
         measured = n_tasks if self.spec.incremental_type == "domain" else after + 1
-        row = [self.evaluator.measure(task) if task < measured else None for task in range(n_tasks)]
+        row = [
+            self.evaluator.measure(task, self._keeps_each(after, task)) if task < measured else None
+            for task in range(n_tasks)
+        ]
         self.cells.append(row)
         self.seconds["evaluate_seconds"] += time.perf_counter() - clock
         if report is not None:
             report(after, row, self.stream)
+
+    def _keeps_each(self, after: int, task: int) -> bool:
+        """Return whether a cell of R keeps which examples were right: a task just learned, or any task at the end.
+
+        These 2T - 1 cells say what one model, or a model that replaces another, gets right and has unlearned. All
+        cells would take T / 2 times as much.
+        """
+        return self.spec.phase == "confirm" and (after == task or after == self.stream.n_tasks - 1)
 
     def _count_training(self) -> None:
         now = time.perf_counter()
@@ -252,6 +269,7 @@ class _Protocol:
             "next_task": self.next_task,
             "measured": _counts(self.cells),
             "ranked": _ranked(self.cells),
+            "right": _right(self.cells),
             "n_examples": self.n_examples,
             "seconds": self.seconds
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
@@ -287,6 +305,10 @@ def _counts(cells: list[list[Measurement | None]]) -> list[list[list[list[int]] 
 
 def _ranked(cells: list[list[Measurement | None]]) -> list[list[dict[str, float | None]]]:
     return [[{} if cell is None else dict(cell.ranked) for cell in row] for row in cells]
+
+
+def _right(cells: list[list[Measurement | None]]) -> list[list[str | None]]:
+    return [[None if cell is None else as_text(cell.right) for cell in row] for row in cells]
 
 
 def warm_up() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Measurement, Score, best_constant
+from orchestrator.trial.packed import from_text
 from orchestrator.trial.stopping import at_boundary
 
 Status = Literal["completed", "stopped", "failed", "error"]
@@ -48,6 +49,9 @@ class TrialResult:
         positive_class: the class that average precision is for, if the data set has two.
         stopped_after: the task after which a rule stopped it, from 0; None if none did.
         stop_rule: the rule that travelled with it, as JSON; empty if it had none.
+        right: whether each example was answered rightly, packed to a bit each, as base64 (T + 1, T); None for the cells
+            of R in which that was not kept; empty unless a trial of the phase `confirm` completed.
+        examples: hash of the held-out examples of each task (T,), see `Stream.evaluation_hash`; empty likewise.
     """
 
     key: str
@@ -66,6 +70,8 @@ class TrialResult:
     positive_class: str | None = None
     stopped_after: int | None = None
     stop_rule: str = ""
+    right: list[list[str | None]] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _plain(self.reason))
@@ -78,7 +84,7 @@ class TrialResult:
     @cached_property
     def cells(self) -> list[list[Measurement | None]]:
         """Return what was measured of each cell of R (T + 1, T)."""
-        return measurements(self.measured, self.ranked)
+        return measurements(self.measured, self.ranked, self.right)
 
     def scores(self, score: Score) -> NDArray[np.float64]:
         """Return R (T + 1, T) of a score, NaN if not measured or undefined."""
@@ -134,14 +140,16 @@ class TrialResult:
 def measurements(
     measured: Sequence[Sequence[Sequence[Sequence[int]] | None]],
     ranked: Sequence[Sequence[Mapping[str, float | None]]],
+    right: Sequence[Sequence[str | None]] = (),
 ) -> list[list[Measurement | None]]:
-    """Return the cells of R (T + 1, T) from the fields of a result that hold them."""
+    """Return the cells of R (T + 1, T) from the fields of a result that hold them; `right` may be empty."""
+    packed = right or [[None] * len(row) for row in measured]
     return [
         [
-            None if counts is None else Measurement(counts[0], counts[1], counts[2], values)
-            for counts, values in zip(row, extra, strict=True)
+            None if counts is None else Measurement(counts[0], counts[1], counts[2], values, from_text(each))
+            for counts, values, each in zip(row, extra, texts, strict=True)
         ]
-        for row, extra in zip(measured, ranked, strict=True)
+        for row, extra, texts in zip(measured, ranked, packed, strict=True)
     ]
 
 

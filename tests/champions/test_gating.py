@@ -59,7 +59,7 @@ def test_a_good_update_passes_and_a_spoilt_one_fails(
     assert line["estimate"] < -0.1
     assert line["n"] == N / 5
     policy = tmp_path / "policy.yaml"
-    policy.write_text("checks:\n- {name: average, kind: average, limit: 1.0}\n")
+    policy.write_text("checks:\n- {name: average, kind: average, limit: 0.9}\n")
     assert code_of(monkeypatch, "gate", "--champion", champion, "--challenger", bad, "--policy", policy) == 0
 
 
@@ -106,6 +106,19 @@ def test_runs_are_paired_by_seed(make_run: MakeRun, tmp_path: Path, monkeypatch:
     assert code_of(monkeypatch, "gate", "--champion", run.path, "--challenger", run.path, "--method", "replay") == 7
     with pytest.raises(UsageError, match="give two models or two runs"):
         orchestrator.gate(run.path, _model(run.path, tmp_path))
+
+
+def test_runs_are_paired_by_examples(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(methods=("naive", "replay"), seeds={"search": 1, "confirm": 3}, **STRONG)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("checks:\n- {name: earlier, kind: earlier_tasks, limit: 0.3}\n")
+    report = orchestrator.gate(run.path, run.path, policy, method="replay", by="examples")
+    assert report.outcome == "PASS"
+    assert {(line.n, line.estimate, line.unit) for line in report.lines} == {(24, 0.0, "example")}
+    other = make_run(methods=("naive",), stream={"test_share": 0.3}, **STRONG)
+    report = orchestrator.gate(run.path, other.path, policy, method="naive", by="examples")
+    assert report.outcome == "INCONCLUSIVE"
+    assert all("judged by other examples" in line.reason for line in report.lines)
 
 
 def _model(run: Path, folder: Path) -> Path:

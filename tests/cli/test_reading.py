@@ -52,6 +52,7 @@ def test_each_file_is_read_once_and_nothing_searched_twice(
     more = ["--accept-changes"] if command == "sweep" else []
     ended = CliRunner().invoke(app, [command, *arguments, *more])
     assert ended.exit_code == 0, ended.output
-    n_files = sum(len(table.files()) for table in run.tables)
+    # What shows results needs none of the answers to single examples.
+    n_files = sum(len(table.files()) for table in run.tables if command != "show" or table.name != "outcomes")
     assert len(done) == n_files + 1
     assert set(done.values()) == {1}

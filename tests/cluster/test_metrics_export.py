@@ -88,3 +88,4 @@ def test_metrics_are_those_of_the_session_at_its_end(cluster: Cluster, settings:
     assert at_last["feasible_suggestions", "split-digits/task replay"] > 0
     assert at_last["rows_written", "trials"] == len(session.run.trials())
     assert at_last["rows_written", "accuracy"] == len(session.run.accuracy())
+    assert at_last["rows_written", "outcomes"] == len(session.run.example_outcomes())

@@ -14,8 +14,8 @@ from orchestrator.execution.launch import CellMetrics
 class Exported(list[Any]):
     """What was exported; trials that end are counted elsewhere."""
 
-    def ended(self, cell: str, seconds: float, n_measured: int) -> None:
-        assert (cell, seconds, n_measured) == ("a cell", 2.0, 1)
+    def ended(self, cell: str, seconds: float, n_measured: int, n_kept: int) -> None:
+        assert (cell, seconds, n_measured, n_kept) == ("a cell", 2.0, 2, 1)
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def test_a_slow_cell_is_exported_less_often(clock: list[float]) -> None:
     cell = SimpleNamespace(is_finished=False, cell=SimpleNamespace(name="a cell"))
     session: Any = SimpleNamespace(search=SimpleNamespace(cell_of=lambda planned: cell))
     exported = Exported()
-    planned, ended = SimpleNamespace(cell=cell.cell), SimpleNamespace(n_correct=[[1, None]], costs={"seconds": 2.0})
+    planned = SimpleNamespace(cell=cell.cell)
+    ended = SimpleNamespace(n_correct=[[1, 2, None]], right=[[None, "gA==", None]], costs={"seconds": 2.0})
     listener = CellMetrics(exported)  # type: ignore[arg-type]
     for time in (100.0, 110.0, 120.0, 121.0, 130.0):
         clock[0] = time

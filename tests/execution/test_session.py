@@ -78,12 +78,13 @@ def test_rows_are_written_before_anything_else(
     assert row["optuna_version"]
 
 
-@pytest.mark.parametrize("table", ["accuracy", "trials"])
+@pytest.mark.parametrize("table", ["outcomes", "accuracy", "trials"])
 def test_if_rows_cannot_be_written_nothing_is_recorded(
     open_session: Callable[..., Session], make_result: MakeResult, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     called: list[object] = []
-    session = open_session(listeners=(lambda *event: called.append(event),))
+    fields = {"seeds": {"search": 0, "confirm": 2}} if table == "outcomes" else {}
+    session = open_session(listeners=(lambda *event: called.append(event),), fields=fields)
     spec = hand_out(session)
     real = os.replace
 

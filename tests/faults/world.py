@@ -56,6 +56,7 @@ LONGER = SMALL | {
 IDENTITY = {
     "trials": ["key"],
     "accuracy": ["key", "after_task", "task"],
+    "outcomes": ["key", "after_task", "task"],
 }
 SAME = ["key", "scenario", "method", "phase", "suggestion", "seed", "hyperparameters", "status", *METRICS]
 """Columns of the trials table that no fault may change; costs and times may."""
@@ -143,6 +144,7 @@ class World:
     def check_after_fault(self, tally: Tally, what: str, folder: Path) -> dict[str, Any]:
         """Count the errors that a reader sees right after a fault; return key -> start of each trial that is kept."""
         kept: dict[str, Any] = {}
+        confirmed: set[str] = set()
         for table, identity in IDENTITY.items():
             frame = read(folder, table)
             duplicates = int(frame.duplicated(identity).sum()) if len(frame) else 0
@@ -152,10 +154,12 @@ class World:
             if table == "trials" and len(frame):
                 whole = frame[frame["status"] != "error"]
                 kept = dict(zip(whole["key"], whole["started_at"], strict=True))
-        measured = read(folder, "accuracy")
-        bare = {k for k in kept if not len(measured) or k not in set(measured["key"])}
-        if bare:
-            tally.wrong(f"{what}: {len(bare)} trials without their accuracy", len(bare))
+                confirmed = set(whole.loc[(whole["phase"] == "confirm") & (whole["status"] == "completed"), "key"])
+        for table, owners in (("accuracy", set(kept)), ("outcomes", confirmed)):
+            rows = read(folder, table)
+            bare = owners - set(rows["key"] if len(rows) else ())
+            if bare:
+                tally.wrong(f"{what}: {len(bare)} trials without their {table}", len(bare))
         return kept
 
     def check_end(self, tally: Tally, what: str, folder: Path, kept: dict[str, Any]) -> None:

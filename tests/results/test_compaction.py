@@ -29,12 +29,12 @@ from orchestrator.report.page.writing import write_page
 from orchestrator.results import compaction, parts, tables
 from orchestrator.results.compaction import compact
 from orchestrator.results.parts import MERGED
-from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.storage.base import ANSWER_FILE, REPORT_FILE, SUGGESTIONS_FILE
+from orchestrator.storage.base import ANSWER_FILE, REPORT_FILE, SUGGESTIONS_FILE, TABLES
 from orchestrator.storage.folder_swap import exchange
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -58,6 +58,11 @@ def run(tmp_path: Path, make_spec: MakeSpec) -> Run:
     return Run.create(tmp_path / "run", make_spec())
 
 
+def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
+    rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
+    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+
+
 @pytest.fixture
 def write(run: Run, make_trial: MakeTrial, make_result: MakeResult) -> Write:
     """Return a function that writes a trial's rows as if it had run."""
@@ -65,22 +70,23 @@ def write(run: Run, make_trial: MakeTrial, make_result: MakeResult) -> Write:
     def write(seed: int, status: str = "completed", method: str = "naive", last: int = 8) -> TrialSpec:
         spec = make_trial(seed=seed, method=method)
         result = make_result(spec, status, rows=((None, None), (9, None), (7, last)))
-        run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+        record(run, spec, result)
         return spec
 
     return write
 
 
-def by_pandas(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return both tables as anyone reads them, after checking that each row is there once, and that we see the same."""
+def by_pandas(run: Run) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the tables as anyone reads them, after checking that each row is there once, and that we see the same."""
     frames = []
-    for table, key in (("trials", ["key"]), ("accuracy", ["key", "after_task", "task"])):
+    for table in TABLES:
+        key = ["key"] if table == "trials" else ["key", "after_task", "task"]
         frame = pd.read_parquet(run.path / table).sort_values(key, ignore_index=True)
         assert not frame.duplicated(key).any()
         ours = Table(run.path / table, table).read(with_lists=True).sort_values(key, ignore_index=True)
         pd.testing.assert_frame_equal(frame, ours)
         frames.append(frame)
-    return frames[0], frames[1]
+    return frames[0], frames[1], frames[2]
 
 
 def files(run: Run, table: str) -> list[str]:
@@ -92,17 +98,17 @@ def test_many_files_become_few_with_the_same_rows(run: Run, write: Write) -> Non
         write(seed)
     before = by_pandas(run)
     done = api.compact(run.path)
-    assert [(d.table, d.n_before, d.n_after) for d in done] == [("trials", 7, 1), ("accuracy", 7, 1)]
-    for table in ("trials", "accuracy"):
+    assert [(d.table, d.n_before, d.n_after) for d in done] == [(table, 7, 1) for table in TABLES]
+    for table in TABLES:
         assert [name.startswith(MERGED) for name in files(run, table)] == [True]
     for one, other in zip(before, by_pandas(run), strict=True):
         pd.testing.assert_frame_equal(one, other)
-    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "accuracy", "spec.yaml", "trials"]
-    assert [d.n_after for d in api.compact(run.path)] == [1, 1], "again changes nothing"
+    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "accuracy", "outcomes", "spec.yaml", "trials"]
+    assert [d.n_after for d in api.compact(run.path)] == [1, 1, 1], "again changes nothing"
 
 
 def test_later_trials_join_and_full_files_stay(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 7})
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 7, "outcomes": 6})
     for seed in range(9):
         write(seed)
     compact(run.tables)
@@ -113,7 +119,7 @@ def test_later_trials_join_and_full_files_stay(run: Run, write: Write, monkeypat
     write(9)
     compact(run.tables)
     assert full <= set(files(run, "trials"))
-    trials, accuracy = by_pandas(run)
+    trials, accuracy, _ = by_pandas(run)
     assert (len(trials), len(accuracy)) == (10, 30)
 
 
@@ -125,7 +131,7 @@ def test_machine_errors_stay_apart_and_are_replaced(run: Run, write: Write) -> N
     compact(run.tables)
     assert [name for name in files(run, "trials") if not name.startswith(MERGED)] == [f"{erred.key}.parquet"]
     write(3)
-    trials, accuracy = by_pandas(run)
+    trials, accuracy, _ = by_pandas(run)
     assert len(trials) == 5
     assert set(trials["status"]) == {"completed", "failed"}
     assert trials.set_index("key")["status"][failed.key] == "failed"
@@ -138,7 +144,7 @@ def test_a_row_in_a_merged_file_is_replaced_there(run: Run, write: Write) -> Non
     names = files(run, "trials")
     write(2, last=5)
     assert files(run, "trials") == names
-    trials, accuracy = by_pandas(run)
+    trials, accuracy, _ = by_pandas(run)
     assert len(trials) == 4
     changed = accuracy[(accuracy["key"] == specs[2].key) & (accuracy["after_task"] == 1) & (accuracy["task"] == 1)]
     assert changed["n_correct"].tolist() == [5]
@@ -170,7 +176,7 @@ def test_deleting_a_merged_file_costs_only_its_trials(run: Run, write: Write) ->
     assert again.outcomes() == {}, "what has no accuracy rows is run again"
     write(0)
     assert again.outcomes().keys() == {specs[0].key}
-    trials, accuracy = by_pandas(run)
+    trials, accuracy, _ = by_pandas(run)
     assert (len(trials), len(accuracy)) == (3, 3)
 
 
@@ -181,7 +187,7 @@ def void(made: Any) -> None:
     """Return nothing."""
 
 
-def restored(run: Run, write: Write, more: Callable[[], None]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def restored(run: Run, write: Write, more: Callable[[], None]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Compact a run after `more`, lay a copy of before over it, and return its tables without that copy."""
     for seed in range(4):
         write(seed)
@@ -195,29 +201,30 @@ def restored(run: Run, write: Write, more: Callable[[], None]) -> tuple[pd.DataF
 
 
 def test_a_backup_over_a_compacted_run_changes_nothing(run: Run, write: Write) -> None:
-    trials, accuracy = restored(run, write, run.fill_intransigence)
+    trials, accuracy, outcomes = restored(run, write, run.fill_intransigence)
     assert len(pd.read_parquet(run.path / "trials")) == 10, "pandas sees both until the next sweep or compaction"
     again = Run.open(run.path)
     pd.testing.assert_frame_equal(again.tables.trials.read().sort_values("key", ignore_index=True), trials)
     assert len(again.accuracy()) == len(accuracy)
     with run.locked():
         assert len(run.outcomes()) == 5
-    for one, other in zip((trials, accuracy), by_pandas(run), strict=True):
+        run.check(run.spec)  # reads every table, as each sweep does
+    for one, other in zip((trials, accuracy, outcomes), by_pandas(run), strict=True):
         pd.testing.assert_frame_equal(one, other)
-    assert [len(files(run, table)) for table in ("trials", "accuracy")] == [1, 1]
+    assert [len(files(run, table)) for table in TABLES] == [1, 1, 1]
 
 
 def test_compaction_writes_each_row_once(run: Run, write: Write) -> None:
     tables = restored(run, write, run.fill_intransigence)
     done = api.compact(run.path)
-    assert [(d.table, d.n_before, d.n_after) for d in done] == [("trials", 6, 1), ("accuracy", 6, 1)]
+    assert [(d.table, d.n_before, d.n_after) for d in done] == [(table, 6, 1) for table in TABLES]
     for one, other in zip(tables, by_pandas(run), strict=True):
         pd.testing.assert_frame_equal(one, other)
 
 
 def test_an_error_of_before_gives_way_to_the_result(run: Run, write: Write) -> None:
     write(9, "error")
-    trials, _ = restored(run, write, lambda: void(write(9)))
+    trials, _, _ = restored(run, write, lambda: void(write(9)))
     assert set(trials["status"]) == {"completed"}
     api.compact(run.path)
     pd.testing.assert_frame_equal(by_pandas(run)[0], trials)
@@ -251,9 +258,10 @@ def test_a_restored_trial_that_differs_is_refused(run: Run, write: Write) -> Non
         api.compact(run.path)
     assert files(run, "trials") == before
     Path(str(caught.value).partition(": ")[0]).unlink()
-    with pytest.raises(RunFolderError, match=message.replace("trials/", "accuracy/")) as caught:
-        api.compact(run.path)
-    Path(str(caught.value).partition(": ")[0]).unlink()
+    for table in ("accuracy", "outcomes"):
+        with pytest.raises(RunFolderError, match=message.replace("trials/", f"{table}/")) as caught:
+            api.compact(run.path)
+        Path(str(caught.value).partition(": ")[0]).unlink()
     api.compact(run.path)
     assert len(by_pandas(run)[0]) == 5
 
@@ -331,7 +339,7 @@ def test_macos_swaps_by_a_call_of_its_own(run: Run, write: Write, monkeypatch: p
     for seed in range(3):
         write(seed)
     monkeypatch.setattr(ctypes, "CDLL", lambda *args, **options: MacOS)
-    assert [done.n_after for done in compact(run.tables)] == [1, 1]
+    assert [done.n_after for done in compact(run.tables)] == [1, 1, 1]
     assert len(by_pandas(run)[0]) == 3
 
 
@@ -387,7 +395,7 @@ def test_the_command_says_what_it_did(run: Run, write: Write) -> None:
     for seed in range(3):
         write(seed)
     done = CliRunner().invoke(app, ["compact", str(run.path)])
-    assert done.output == "trials: 3 files before, 1 now\naccuracy: 3 files before, 1 now\n"
+    assert done.output == "".join(f"{table}: 3 files before, 1 now\n" for table in TABLES)
 
 
 def test_a_reader_reads_again_after_a_compaction(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,15 +425,15 @@ from pathlib import Path
 from orchestrator.core import fault_points as faultpoints
 from orchestrator.report.page.render import chart_library
 from orchestrator.report.page.writing import write_page
-from orchestrator.results import compaction, parts, run as run_module
+from orchestrator.results import compaction, parts, run_tables
 from orchestrator.storage import folders, local as storage
 from orchestrator.results.run import Run
-from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.trial.result import TrialResult
 from orchestrator.spec.trial_spec import TrialSpec
 
 compaction.SECONDS_FOR_READERS = 0.0
-compaction.MOST_ROWS = {"trials": 4, "accuracy": 12}
+compaction.MOST_ROWS = {"trials": 4, "accuracy": 12, "outcomes": 12}
 
 def work(folder, what, trials):
     run = Run(folder)
@@ -444,7 +452,8 @@ def work(folder, what, trials):
         else:
             for spec, result in trials:
                 spec, result = TrialSpec.model_validate(spec), TrialResult.from_json(result)
-                run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+                rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
+                run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 def forked(action):
     child = os.fork()
@@ -458,7 +467,7 @@ def forked(action):
 
 def counted(folder, what, trials):
     n, real = Counter(), faultpoints.reached
-    for module in (compaction, folders, storage, run_module):
+    for module in (compaction, folders, storage, run_tables):
         module.reached = lambda point: n.update([point])
     work(folder, what, trials)
     (folder.parent / f"{what}.counts").write_text(json.dumps(n))
@@ -504,13 +513,13 @@ def work_again(folder: Path, what: str, trials: list[Any]) -> None:
             write_page(run)
         else:
             for spec, result in trials:
-                run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+                record(run, spec, result)
 
 
 def test_killed_anywhere_the_next_run_finishes(
     run: Run, write: Write, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 12})
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 12, "outcomes": 12})
     for seed in range(6):
         write(seed)
     compact(run.tables)
@@ -540,12 +549,13 @@ def test_killed_anywhere_the_next_run_finishes(
             same = new[new["key"].isin(kept["key"])].reset_index(drop=True)
             pd.testing.assert_frame_equal(kept[columns].reset_index(drop=True), same[columns], obj=f"{what} {point}")
         completed = now[0].loc[now[0]["status"] == "completed", "key"]
-        assert set(completed) <= set(now[1]["key"]), f"{what} {point}#{number}: a completed trial lost its accuracy"
+        for frame in now[1:]:
+            assert set(completed) <= set(frame["key"]), f"{what} {point}#{number}: a completed trial lost rows"
         assert set(before[0]["key"]) <= set(now[0]["key"])
         work_again(died.path, what, trials)
         for one, other in zip(expected[what], by_pandas(died), strict=True):
             pd.testing.assert_frame_equal(one, other, obj=f"{what} {point}#{number}")
-        for table in ("trials", "accuracy"):
+        for table in TABLES:
             assert files(died, table) == files(wholes[what], table), f"{what} {point}#{number}"
         if what == "keep":
             for name in (SUGGESTIONS_FILE, ANSWER_FILE):
@@ -667,7 +677,7 @@ def test_content_then_names_then_swap_are_synced(run: Run, write: Write, monkeyp
     noted(compaction, "exchange", lambda old, new: old)
     noted(os, "rmdir", lambda path: Path(path))
     compact(run.tables)
-    for table in ("trials", "accuracy"):
+    for table in TABLES:
         new, swap = f".{table}.compact", order.index(f"exchange {table}")
         named = [i for i, event in enumerate(order[:swap]) if event in (f"link {new}", f"replace {new}")]
         assert f"fsync {new}" in order[max(named) : swap], "the names"
@@ -677,7 +687,7 @@ def test_content_then_names_then_swap_are_synced(run: Run, write: Write, monkeyp
 
 def owners(folder: Path) -> set[tuple[int, int]]:
     """Return the owners and groups of a run's tables and all that is in them."""
-    paths = [p for table in ("trials", "accuracy") for p in (folder / table, *(folder / table).iterdir())]
+    paths = [p for table in TABLES for p in (folder / table, *(folder / table).iterdir())]
     return {(p.stat().st_uid, p.stat().st_gid) for p in paths}
 
 
@@ -695,7 +705,7 @@ def test_what_root_compacts_stays_its_owners(run: Run, write: Write, as_user: As
     give(run.path, 1234, 1235, 0o750)
     old_mask = os.umask(0o077)
     try:
-        assert [done.n_after for done in api.compact(run.path)] == [1, 1]
+        assert [done.n_after for done in api.compact(run.path)] == [1, 1, 1]
     finally:
         os.umask(old_mask)
     assert owners(run.path) == {(1234, 1235)}
@@ -741,7 +751,7 @@ def test_nobody_loses_access_by_a_compaction(
     for seed in range(3):
         write(seed)
     give(run.path, user, group, mode)
-    before = [files(run, table) for table in ("trials", "accuracy")]
+    before = [files(run, table) for table in TABLES]
 
     def refuse(*args: Any) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -749,7 +759,7 @@ def test_nobody_loses_access_by_a_compaction(
     monkeypatch.setattr(os, "chown", refuse)
     with pytest.raises(StorageError, match=rf"compact it as its owner \(user {user}, group {group}\)"):
         compact(run.tables)
-    assert [files(run, table) for table in ("trials", "accuracy")] == before
+    assert [files(run, table) for table in TABLES] == before
     assert owners(run.path) == {(user, group)}
     assert not list(run.path.glob(".*.compact"))
 
@@ -776,4 +786,4 @@ def test_without_the_lock_nothing_is_swapped(
                 compact(run.tables)
     assert files(run, "trials") == before
     assert list((run.path / ".trials.compact").iterdir()), "what another may be building"
-    assert [done.n_after for done in api.compact(run.path)] == [1, 1]
+    assert [done.n_after for done in api.compact(run.path)] == [1, 1, 1]

@@ -11,11 +11,12 @@ import pytest
 
 from orchestrator.results import parts
 from orchestrator.results.parts import MERGED
-from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import TABLES
 from orchestrator.trial.result import TrialResult
 
 MakeSpec = Callable[..., SweepSpec]
@@ -42,7 +43,8 @@ def write(make_trial: MakeTrial, make_result: MakeResult) -> Write:
     def write(run: Run, seed: int, status: str = "completed", last: int = 8) -> TrialSpec:
         spec = make_trial(seed=seed)
         result = make_result(spec, status, rows=((None, None), (9, None), (7, last)))
-        run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+        rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
+        run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
         return spec
 
     return write
@@ -63,7 +65,7 @@ def merged(run: Run, table: str = "trials") -> list[list[int]]:
 def test_the_first_trials_have_files_and_later_ones_share(run: Run, write: Write) -> None:
     for seed in range(9):
         write(run, seed)
-    for table in ("trials", "accuracy"):
+    for table in TABLES:
         assert merged(run, table) == [[2, 3, 4], [5, 6, 7], [8]]
         assert len(seeds(run, table)) == 5
     assert sorted(run.trials()["seed"]) == list(range(9))

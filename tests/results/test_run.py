@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from orchestrator.core.errors import RunFolderError, SpecError, StorageError
-from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.schema import SCHEMAS, encode
 from orchestrator.results.tables import Table
@@ -27,6 +27,7 @@ from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.loading import load_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import TABLES
 from orchestrator.streams.datasets import Dataset
 from orchestrator.trial.result import TrialResult
 
@@ -36,7 +37,8 @@ MakeResult = Callable[..., TrialResult]
 
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
-    run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+    rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
+    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_rows_of_a_stream_left_out_for_a_while_count(
 
 def test_damaged_tables_are_refused_before_any_write(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
-    for table in ("trials", "accuracy"):
+    for table in TABLES:
         (run.path / table).mkdir()
         path = run.path / table / "odd.parquet"
         newer = SCHEMAS[table].with_metadata({b"continual_sweep_schema": b"7"})
@@ -307,7 +309,9 @@ def test_remains_without_any_trials_row_are_adopted(
     assert Run.create(tmp_path, make_spec()).outcomes() == {}
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "trials/notes.csv", "checkpoints/best.pt", "accuracy/_x.parquet"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "trials/notes.csv", "checkpoints/best.pt", "accuracy/_x.parquet", "outcomes/x.npy"]
+)
 def test_tables_beside_foreign_files_are_not_adopted(
     tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec], name: str
 ) -> None:
@@ -478,7 +482,7 @@ def test_the_trials_row_is_the_commit(
     monkeypatch.setattr(Table, "write", fail)
     with pytest.raises(StorageError):
         record(run, spec, make_result(spec))
-    assert written == ["accuracy"]
+    assert written == ["outcomes", "accuracy"]
     assert run.outcomes() == {}
     monkeypatch.undo()
     record(run, spec, make_result(spec))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +15,17 @@ import pytest
 import yaml
 
 from orchestrator import api
-from orchestrator.core.errors import RunFolderError
+from orchestrator.core.errors import RunFolderError, UsageError
 from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
+from orchestrator.results.rows import outcome_rows
 from orchestrator.results.run import Run
-from orchestrator.results.schema import READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
+from orchestrator.results.schema import OUTCOMES_SCHEMA, READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
 from orchestrator.search.answers.summary import summarise
 from orchestrator.spec.loading import parse_spec
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import OUTCOMES
+from orchestrator.trial.result import TrialResult
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -62,6 +67,14 @@ def test_an_old_run_is_read_in_full(run: Run) -> None:
     assert run.matrix("030f807b01fc3a08").shape == (5, 5)
 
 
+def test_an_old_run_has_no_outcomes_and_trains_nothing_for_them(run: Run) -> None:
+    assert run.n_missing(run.spec) == 0
+    assert run.example_outcomes().empty
+    assert list(run.example_outcomes().columns) == SCHEMAS[OUTCOMES].names
+    with pytest.raises(UsageError, match=r"outcomes: trial '030f807b01fc3a08' has none of task 0; they are kept of"):
+        run.right_examples("030f807b01fc3a08", 0)
+
+
 def test_an_old_run_is_complete_and_gives_its_answer(run: Run) -> None:
     assert run.n_missing(run.spec) == 0
     assert len(run.outcomes()) == 6
@@ -71,7 +84,7 @@ def test_an_old_run_is_complete_and_gives_its_answer(run: Run) -> None:
 
 def test_an_old_run_is_compacted_into_todays_schema(run: Run) -> None:
     before = run.trials()
-    assert [done.n_after for done in api.compact(run.path)] == [1, 1]
+    assert [done.n_after for done in api.compact(run.path)] == [1, 1, 0]
     pd.testing.assert_frame_equal(before, run.trials())
 
 
@@ -114,9 +127,14 @@ def test_a_recorded_spec_of_another_trial_is_refused(run: Run) -> None:
 
 
 @pytest.fixture(params=sorted(SCHEMAS))
-def table(request: pytest.FixtureRequest) -> tuple[str, pa.Table]:
+def table(
+    request: pytest.FixtureRequest, make_trial: Callable[..., TrialSpec], make_result: Callable[..., TrialResult]
+) -> tuple[str, pa.Table]:
     """Return the name of a table, and rows of it."""
     file = FIXTURES / "run-schema-1" / request.param / "030f807b01fc3a08.parquet"
+    if request.param == OUTCOMES:  # it came later
+        spec = make_trial()
+        return OUTCOMES, pa.Table.from_pylist(outcome_rows(spec, 0, make_result(spec)), OUTCOMES_SCHEMA)
     return request.param, check_file(file.read_bytes(), str(file), request.param)
 
 

@@ -15,8 +15,8 @@ from orchestrator import api
 from orchestrator.core.errors import RunFolderError
 from orchestrator.execution.session import Session
 from orchestrator.report.plan_view import render_plan
+from orchestrator.results.compatibility.software_changes import COMPARED, OF_WORKERS, software_changes, worker_changes
 from orchestrator.results.run import Run
-from orchestrator.results.software_changes import COMPARED, OF_WORKERS, software_changes, worker_changes
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.provenance import code_revision, software_now, source_hash
 from tests.conftest import MakeResult, MakeSpec

@@ -21,9 +21,11 @@ from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.metrics import METRICS
 from orchestrator.results import schema, tables
 from orchestrator.results.rows import accuracy_rows, load_json, matrix_of, trial_row
+from orchestrator.results.run_tables import Tables
 from orchestrator.results.schema import SCHEMA_VERSION, SCHEMAS, encode
-from orchestrator.results.tables import Table, Tables
+from orchestrator.results.tables import Table
 from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.storage.base import TABLES
 from orchestrator.storage.opening import open_storage
 from orchestrator.trial.result import TrialResult
 
@@ -110,7 +112,23 @@ ACCURACY = {
 }
 
 
-@pytest.mark.parametrize(("table", "columns"), [("trials", TRIALS), ("accuracy", ACCURACY)])
+OUTCOMES = {
+    "key": "string",
+    "scenario": "string",
+    "method": "string",
+    "phase": "string",
+    "suggestion": "int64",
+    "seed": "int64",
+    "after_task": "int64",
+    "task": "int64",
+    "task_name": "string",
+    "n_examples": "int64",
+    "right": "binary",
+    "examples": "string",
+}
+
+
+@pytest.mark.parametrize(("table", "columns"), [("trials", TRIALS), ("accuracy", ACCURACY), ("outcomes", OUTCOMES)])
 def test_the_schema_is_a_contract(table: str, columns: dict[str, str]) -> None:
     """Whoever reads the tables relies on it: change it only with SCHEMA_VERSION."""
     assert {field.name: str(field.type) for field in SCHEMAS[table]} == columns
@@ -374,7 +392,7 @@ def test_a_write_during_a_read_is_not_forgotten(
         assert len(both.trials.read()) == 2
 
 
-@pytest.mark.parametrize("table", ["trials", "accuracy"])
+@pytest.mark.parametrize("table", TABLES)
 def test_an_absent_table_is_empty_with_all_columns(tmp_path: Path, table: str) -> None:
     frame = Table(tmp_path / "absent", table).read(with_lists=True)
     assert frame.empty

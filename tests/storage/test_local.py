@@ -20,7 +20,7 @@ from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.storage import folders
-from orchestrator.storage.base import StoredFile
+from orchestrator.storage.base import TABLES, StoredFile, compacting
 from orchestrator.storage.local import LocalStorage
 from orchestrator.storage.opening import stored_file
 
@@ -41,7 +41,7 @@ def raising(number: int) -> Callable[..., None]:
 
 def test_remains_of_dead_processes_are_removed(tmp_path: Path, make_spec: MakeSpec) -> None:
     run = Run.create(tmp_path, make_spec())
-    for folder in (".trials.compact", ".accuracy.compact", "trials", "accuracy", "checkpoints"):
+    for folder in (*map(compacting, TABLES), *TABLES, "checkpoints"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / ".a.parquet.7.tmp").write_bytes(b"PAR1")
     (tmp_path / ".trials.compact" / "a.parquet").write_bytes(b"PAR1")
@@ -50,7 +50,7 @@ def test_remains_of_dead_processes_are_removed(tmp_path: Path, make_spec: MakeSp
     assert run.trials().empty
     with run.locked():
         left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
-    assert left == [".lock", "accuracy", "checkpoints", "checkpoints/k.pt", "spec.yaml", "trials"]
+    assert left == [".lock", "accuracy", "checkpoints", "checkpoints/k.pt", "outcomes", "spec.yaml", "trials"]
 
 
 def test_a_folder_of_remains_takes_a_run(tmp_path: Path, make_spec: MakeSpec) -> None:
@@ -81,13 +81,13 @@ def test_a_read_only_folder_is_reported_and_read(
     assert run.trials().empty
 
 
-@pytest.mark.parametrize("closed", [".", "trials", "accuracy"])
+@pytest.mark.parametrize("closed", [".", *TABLES])
 def test_a_folder_closed_to_this_user_is_refused_early(
     tmp_path: Path, make_spec: MakeSpec, as_user: AsUser, closed: str
 ) -> None:
     """The system itself refuses; if the tests run as root, they become a user without rights."""
     run = Run.create(Path("run"), make_spec())
-    for folder in ("trials", "accuracy", "."):
+    for folder in (*TABLES, "."):
         (tmp_path / "run" / folder).mkdir(exist_ok=True)
         (tmp_path / "run" / folder).chmod(0o555 if folder == closed else 0o777)
     before = sorted(tmp_path.rglob("*"))

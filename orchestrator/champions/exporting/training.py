@@ -170,7 +170,7 @@ def _equals(run: Run, key: str, result: TrialResult) -> bool:
 def _plain(result: TrialResult) -> dict[str, Any]:
     import json
 
-    plain: dict[str, Any] = json.loads(result.to_json())
+    plain: dict[str, Any] = json.loads(replace(result, right=[], examples=[]).to_json())
     return plain | {"costs": {n: v for n, v in plain["costs"].items() if isinstance(v, int | float) and pd.notna(v)}}
 
 

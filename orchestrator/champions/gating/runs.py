@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from orchestrator.champions.gating.models import COSTS, scores_asked
 from orchestrator.core.errors import UsageError
-from orchestrator.core.scores import Score
+from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import nearest
-from orchestrator.gating.evidence import Cost, RunEvidence, RunTask
+from orchestrator.gating.evidence import Answers, Cost, ModelEvidence, ModelTask, RunEvidence, RunTask
 from orchestrator.gating.policy import Policy
 from orchestrator.results.rows import matrices_of
 from orchestrator.results.run import Run
@@ -21,11 +21,12 @@ from orchestrator.results.run import Run
 
 @dataclass(frozen=True)
 class _Side:
-    """What one run has: its tasks, R by seed and score, and costs by seed."""
+    """What one run has: its tasks, R by seed and score, costs by seed, and the key of each seed's trial."""
 
     tasks: list[str]
     matrices: Mapping[int, Mapping[Score, NDArray[np.float64]]]
     costs: Mapping[str, list[float]]
+    keys: Mapping[int, str]
 
 
 def run_evidence(
@@ -55,6 +56,72 @@ def run_evidence(
     others = {str(score): found for score, found in by_score.items() if score != default}
     costs = {cost: Cost(_largest(one, cost), _largest(other, cost)) for cost in COSTS}
     return RunEvidence(default, by_score[default], others, costs)
+
+
+def example_evidence(
+    champion: Run, challenger: Run, policy: Policy, scenario: str | None = None, method: str | None = None
+) -> ModelEvidence:
+    """Return which examples of the test split the median trials of two runs answered rightly, as if they were models.
+
+    Raises:
+        UsageError: as for `run_evidence`, or if a score but accuracy is asked for: only right and wrong is kept.
+    """
+    name = _scenario(champion, challenger, scenario)
+    scores = scores_asked(policy, challenger.spec.score_of(name))
+    if scores != [ACCURACY]:
+        shown = ", ".join(str(score) for score in scores)
+        raise UsageError(
+            f"--by examples: runs keep which answers were right, which tells accuracy, no {shown}; export models"
+        )
+    sides = [
+        _side(run, option, name, method, scores)
+        for run, option in ((champion, "--champion"), (challenger, "--challenger"))
+    ]
+    one, other = (_Median.of(run, side) for run, side in zip((champion, challenger), sides, strict=True))
+    tasks = [*sides[1].tasks, *(task for task in sides[0].tasks if task not in sides[1].tasks)]
+    costs = {cost: Cost(_largest(sides[0], cost), _largest(sides[1], cost)) for cost in COSTS}
+    return ModelEvidence(ACCURACY, tuple(_examples(task, one, other) for task in tasks), costs)
+
+
+@dataclass(frozen=True)
+class _Median:
+    """The median trial of a run's confirm seeds: task -> hash of its examples, which were right, and R's diagonal."""
+
+    tasks: Mapping[str, tuple[str, NDArray[np.bool_], float]]
+
+    @classmethod
+    def of(cls, run: Run, side: _Side) -> _Median:
+        ranked = sorted(side.matrices, key=lambda seed: (float(np.nanmean(side.matrices[seed][ACCURACY][-1])), seed))
+        seed = ranked[(len(ranked) - 1) // 2]
+        key, table = side.keys[seed], run.example_outcomes()
+        rows = table[(table["key"] == key) & (table["after_task"] == len(side.tasks) - 1)]
+        hashes = dict(zip(rows["task"].astype(int), rows["examples"], strict=True))
+        matrix = side.matrices[seed][ACCURACY]
+        return cls(
+            {
+                name: (str(hashes[index]), run.right_examples(key, index), float(matrix[index + 1, index]))
+                for index, name in enumerate(side.tasks)
+                if index in hashes
+            }
+        )
+
+
+def _examples(name: str, champion: _Median, challenger: _Median) -> ModelTask:
+    """Return a task of two classes, `right` and `wrong`, of which every example is of the first."""
+    mine, theirs = challenger.tasks.get(name), champion.tasks.get(name)
+    reason = ""
+    if mine is None or theirs is None:
+        who = "challenger" if mine is None else "champion"
+        reason = f"the {who} has kept no outcomes of it"
+    elif mine[0] != theirs[0]:
+        reason = "the two runs were judged by other examples of it"
+    n = len(mine[1]) if mine is not None else 0
+    answers = [
+        None if reason or one is None else Answers((~one[1]).astype(np.int64), learned={str(ACCURACY): one[2]})
+        for one in (theirs, mine)
+    ]
+    labels = np.zeros(n, dtype=np.int64)
+    return ModelTask(name, theirs is None, labels, ("right", "wrong"), answers[0], answers[1], reason)
 
 
 def _scenario(champion: Run, challenger: Run, scenario: str | None) -> str:
@@ -97,7 +164,8 @@ def _side(run: Run, option: str, scenario: str, method: str | None, scores: Sequ
     found = matrices_of(cells, scores)
     seeds = dict(zip(own["key"], own["seed"].astype(int).tolist(), strict=True))
     matrices = {seed: found[key] for key, seed in seeds.items() if key in found}
-    return _Side(names, matrices, {cost: own[cost].dropna().tolist() for cost in COSTS})
+    keys = {seed: key for key, seed in seeds.items()}
+    return _Side(names, matrices, {cost: own[cost].dropna().tolist() for cost in COSTS}, keys)
 
 
 def _task(name: str, champion: _Side, challenger: _Side, score: Score) -> RunTask:

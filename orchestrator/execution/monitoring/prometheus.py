@@ -81,17 +81,18 @@ class SweepMetrics:
         if state.violation is not None:
             self._set(self._violation, "cell", cell, state.violation)
 
-    def ended(self, cell: str, seconds: float | None, n_measured: int) -> None:
+    def ended(self, cell: str, seconds: float | None, n_measured: int, n_kept: int) -> None:
         """Count a trial that ended, with the rows that it added to the tables.
 
         Args:
             cell: its cell.
             seconds: its wall time, if it is known.
             n_measured: measured cells of its R.
+            n_kept: those of which it is kept which examples were right.
         """
         if seconds is not None:
             self._seconds.observe(seconds, tags={"cell": cell})
-        self._n_rows.update(trials=1, accuracy=n_measured)
+        self._n_rows.update(trials=1, accuracy=n_measured, outcomes=n_kept)
         for table, n in self._n_rows.items():
             self._set(self._rows, "table", table, n)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from orchestrator.core.errors import RunFolderError
 from orchestrator.spec.sweep_spec import SweepSpec
 
 COMPARED = ("code_revision", "package_version", "torch_version", "optuna_version", "python_version")
@@ -39,6 +40,24 @@ def worker_changes(trials: pd.DataFrame, provenance: Mapping[str, Any]) -> list[
     """
     alike = trials[(trials["status"] != "error") & (trials["device"] == provenance.get("device"))]
     return list(_software(alike, provenance, OF_WORKERS))
+
+
+def refuse_changes(changes: Sequence[str], where: str) -> None:
+    """Refuse to mix rows of other software or devices.
+
+    Args:
+        changes: a line for each difference; nothing is refused if there is none.
+        where: the run folder, as it is shown.
+
+    Raises:
+        RunFolderError: naming each change.
+    """
+    if changes:
+        raise RunFolderError(
+            f"run: the trials in '{where}' ran with other software or devices\n"
+            + "\n".join(changes)
+            + "\nold and new rows would be compared; pass --accept-changes to mix them, or choose another --run"
+        )
 
 
 def _software(trials: pd.DataFrame, now: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[str]:
