@@ -104,13 +104,14 @@ def test_what_is_not_run_is_little_and_says_why() -> None:
     assert {page for page, _ in left_out} == {
         "README.md",
         "docs/how-to/docker.md",
+        "docs/how-to/gate.md",
         "docs/how-to/kubernetes.md",
         "docs/how-to/object-storage.md",
         "docs/how-to/page.md",
         "docs/how-to/slurm.md",
         "docs/tutorials/cluster.md",
     }
-    assert len(left_out) == 12
+    assert len(left_out) == 13
 
 
 def test_every_command_is_in_a_block() -> None:
@@ -122,7 +123,7 @@ def test_every_command_is_in_a_block() -> None:
 
 def test_every_spec_on_a_page_is_whole() -> None:
     for block in all_blocks():
-        if block.language == "yaml":
+        if block.language == "yaml" and "not run" not in block.marks:
             assert "file" in block.marks, f"{block.page}:{block.line}: a spec that no command reads"
             parse_spec(yaml.safe_load(block.text))
 
