@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ def export_model(
     data_dir: str | Path = DATA_DIR,
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = ignore,
+    plugins: Collection[str] = (),
 ) -> Exported:
     """Train the recommended configuration of a run again and write it as a model folder.
 
@@ -37,6 +38,7 @@ def export_model(
         data_dir: where torchvision's data sets are.
         placement: where it is trained.
         say: called with a line as each network is trained.
+        plugins: each `module:Class` that may be imported, since the run names it.
 
     Raises:
         OrchestratorError: for whatever the user can mend.
@@ -46,7 +48,7 @@ def export_model(
     from orchestrator.results.run import Run
 
     opened = run if isinstance(run, Run) else Run.open(run, cached=True)
-    return export(opened, place, Path(data_dir), wanted or Wanted(), placement, say)
+    return export(opened, place, Path(data_dir), wanted or Wanted(), placement, say, plugins)
 
 
 def load_model(place: str | Path, plugins: Iterable[str] = ()) -> Model:

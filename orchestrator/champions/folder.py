@@ -42,15 +42,26 @@ def write_folder(place: str | Path, card: Card, files: Mapping[str, bytes], opti
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        if target.exists():
-            exchange(draft, target)
-        else:
-            os.rename(draft, target)
+        _put(draft, target)
     except OSError as error:
         raise StorageError(f"{system_message('write to', target, error)} Choose another {option}.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def _put(draft: Path, target: Path) -> None:
+    """Rename a folder to `target`, in one step if the file system can swap two."""
+    if not target.exists():
+        os.rename(draft, target)
+        return
+    try:
+        exchange(draft, target)
+    except StorageError:
+        old = draft.with_suffix(".old")
+        os.rename(target, old)
+        os.rename(draft, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(place: str | Path, option: str = "-o") -> Path:

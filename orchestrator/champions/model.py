@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,18 @@ def own_settings(card: Card) -> StreamSettings:
     return StreamSettings(normalisation=settings.normalisation, padding=settings.padding)
 
 
+def refuse_unknown_code(name: str, plugins: Collection[str], who: str) -> None:
+    """Refuse a network that is code of somebody's own, unless the user has named it.
+
+    Raises:
+        RunFolderError: saying how to allow it.
+    """
+    if name not in MODELS and name not in plugins:
+        raise RunFolderError(
+            f"{who} has the network '{name}', code that its folder names; to import it, pass --plugin {name}"
+        )
+
+
 def _check_code(card: Card, place: str | Path, plugins: list[str]) -> None:
     """Refuse a model whose network or method is unknown, or code that the user did not allow.
 
@@ -182,11 +194,7 @@ def _check_code(card: Card, place: str | Path, plugins: list[str]) -> None:
     """
     name = card.trial.model.name
     load_plugins(plugin for plugin in plugins if plugin != name)
-    if name not in MODELS and name not in plugins:
-        raise RunFolderError(
-            f"the model '{place}' has the network '{name}', code that its folder names; to import it, pass "
-            f"--plugin {name}"
-        )
+    refuse_unknown_code(name, plugins, f"the model '{place}'")
     try:
         versions = find_method(card.trial.method).versions
     except MethodError as error:

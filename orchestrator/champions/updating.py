@@ -171,6 +171,11 @@ def _refuse(model: Model, task: str) -> None:
         )
     if card.was_trained_on_test:
         raise UsageError("update: this model was trained on its test split, so no drop can be measured; export another")
+    if card.trial.incremental_type == "class" and card.trial.resolved_training().active_outputs == "all":
+        raise UsageError(
+            "update: this model was trained with active_outputs: all, whose outputs are all there from the start; run "
+            "the sweep with active_outputs: seen, or on the longer data"
+        )
     n_tasks = len(card.tasks) + 1
     planning = next(filter(None, (s.plans_ahead for s in model.members[0].strategies)), "")
     if planning and n_tasks > card.planned_tasks:

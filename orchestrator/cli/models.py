@@ -30,7 +30,7 @@ def export_a_model(
     console = make_console()
     opened = api.open_run(run, cached=True)
     load_plugins(name for name in plugins if name != opened.spec.model.name)
-    found = api.export_model(opened, place, wanted, data_dir, Placement(threads=threads), console.print)
+    found = api.export_model(opened, place, wanted, data_dir, Placement(threads=threads), console.print, plugins)
     files = [str(found.place)]
     if onnx:
         from orchestrator.champions.exporting.onnx_export import export_onnx

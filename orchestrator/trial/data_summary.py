@@ -104,7 +104,7 @@ def data_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
-    """Return which tasks lack a score, and which classes of built-in data no task has or the last one has besides.
+    """Return which tasks lack a score, what must be known of an example, and which built-in classes no task has.
 
     A summary says the latter of one's own data.
     """
@@ -118,6 +118,12 @@ def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         ]
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
         settings = spec.stream_settings(stream)
+        kinds = {cell.incremental_type for cell in spec.cells if cell.stream == stream}
+        if settings.task is not None and "task" in kinds:
+            notes.append(
+                f"{stream}/task: whoever uses the model must know each example's '{settings.task}'; if it is not known "
+                "then, use domain"
+            )
         if not is_user_data(settings):
             notes += left_over_notes(stream, settings, datasets[dataset_of(stream)].facts)
     return notes

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import orchestrator
 from orchestrator.champions.card import parse_card
 from orchestrator.champions.evaluation import evaluation_sets
 from orchestrator.champions.folder import read_card
 from orchestrator.champions.wanted import Wanted
-from orchestrator.core.errors import DataError, MissingExtraError, UsageError
+from orchestrator.core.errors import DataError, MissingExtraError, RunFolderError, StorageError, UsageError
 from orchestrator.results.run import Run
 from tests.champions.conftest import QUARTERS, MakeRun, finished, rows
 
@@ -174,3 +175,36 @@ def test_a_missing_extra_is_named(make_run: MakeRun, tmp_path: Path, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"continual-sweep\[onnx\]"):
         export_onnx(model, tmp_path / "model")
+
+
+def test_a_network_of_a_stranger_is_not_imported(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(quarters=QUARTERS[:2])
+    spec = run.path / "spec.yaml"
+    text = spec.read_text()
+    content = yaml.safe_load(text)
+    content["model"] = {"name": "evil_module:Net"}
+    spec.write_text(yaml.safe_dump(content))
+    with pytest.raises(RunFolderError, match="pass --plugin evil_module:Net"):
+        orchestrator.export_model(orchestrator.open_run(run.path), tmp_path / "model", NAMED)
+
+
+def test_seeds_with_other_orders_of_classes_are_no_ensemble(make_run: MakeRun, tmp_path: Path) -> None:
+    stream = {"task": None, "encoding_from": "all_tasks", "drop": ["quarter"], "class_order": "shuffled"}
+    run = make_run(kind="task", stream=stream)
+    with pytest.raises(UsageError, match="--ensemble: each seed has its own order of classes"):
+        orchestrator.export_model(run, tmp_path / "model", Wanted(method="replay", suggestion=0, ensemble=True))
+
+
+def test_a_model_is_replaced_where_folders_cannot_be_swapped(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(quarters=QUARTERS[:2])
+    orchestrator.export_model(run, tmp_path / "model", NAMED)
+
+    def refuse(one: Path, other: Path) -> None:
+        raise StorageError("it cannot swap")
+
+    monkeypatch.setattr("orchestrator.champions.folder.exchange", refuse)
+    orchestrator.export_model(run, tmp_path / "model", Wanted(method="replay", ensemble=True))
+    assert len(read_card(tmp_path / "model").members) == 2
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -123,3 +123,27 @@ def test_a_class_that_was_learned_is_refused(make_run: MakeRun, tmp_path: Path) 
     again = rows(QUARTERS[2:3], kinds="class").assign(quarter="2023Q4")
     with pytest.raises(DataError, match="holds the class 'c4', which was learned"):
         orchestrator.update_model(tmp_path / "model", again, "2023Q4", tmp_path / "new")
+
+
+def test_classes_without_a_task_column_go_on_too(make_run: MakeRun, tmp_path: Path) -> None:
+    """A table that is cut by its classes, of columns whose encoding is the same for more rows: kinds, no numbers."""
+    stream = {"task": None, "encoding_from": "all_tasks", "drop": ["quarter", "amount", "pace", "age"]}
+    found = []
+    for quarters in (QUARTERS[:2], QUARTERS[:3]):
+        run = make_run(quarters=quarters, kind="class", methods=("replay",), stream=stream)
+        place = tmp_path / f"model-{len(quarters)}"
+        wanted = Wanted(method="replay", suggestion=0, seed=1000, keep_evaluation=True)
+        orchestrator.export_model(run, place, wanted)
+        found.append(place)
+    new = rows(QUARTERS[2:3], kinds="class")
+    orchestrator.update_model(found[0], new, "third", tmp_path / "new")
+    (_, ours), (_, theirs) = read_folder(tmp_path / "new"), read_folder(found[1])
+    assert ours["network-1000.safetensors"] == theirs["network-1000.safetensors"]
+
+
+def test_outputs_that_are_all_there_from_the_start_cannot_grow(make_run: MakeRun, tmp_path: Path) -> None:
+    training = {"epochs": 1, "batch_size": 16, "active_outputs": "all"}
+    run = make_run(quarters=QUARTERS[:2], kind="class", training=training)
+    orchestrator.export_model(run, tmp_path / "model", Wanted(method="replay", suggestion=0, keep_evaluation=True))
+    with pytest.raises(UsageError, match="active_outputs: all"):
+        orchestrator.update_model(tmp_path / "model", rows(QUARTERS[2:3], kinds="class"), "2023Q3", tmp_path / "new")

@@ -76,6 +76,15 @@ def test_tasks_that_lack_a_score_are_named(table: Path) -> None:
     assert note == "split-digits/task: recall(3) is undefined on 0/1, 4/5, 6/7, 8/9, which it leaves out"
 
 
+def test_what_must_be_known_of_an_example_is_said(table: Path) -> None:
+    spec, _ = read(table)
+    both = parse_spec(spec.model_dump(mode="json") | {"scenarios": ["t/task", "t/domain"], "limits": []})
+    notes = cut_notes(both, {"t": load_datasets(spec, table.parent)["t"]})
+    assert [note for note in notes if "must know" in note] == [
+        "t/task: whoever uses the model must know each example's 'quarter'; if it is not known then, use domain"
+    ]
+
+
 def test_the_view(table: Path) -> None:
     spec, summary = read(table, score="auroc")
     console = PlainConsole(file=StringIO(), width=120)

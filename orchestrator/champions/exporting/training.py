@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,10 @@ from orchestrator.champions.evaluation import hash_of, kept
 from orchestrator.champions.exporting.choosing import Choice, choose
 from orchestrator.champions.exporting.model_card import model_card
 from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
+from orchestrator.champions.model import refuse_unknown_code
 from orchestrator.champions.tensors import to_bytes
 from orchestrator.champions.wanted import Wanted
-from orchestrator.core.errors import DataError, RunFolderError
+from orchestrator.core.errors import DataError, RunFolderError, UsageError
 from orchestrator.core.placement import Placement
 from orchestrator.core.version import __version__
 from orchestrator.results.run import Run
@@ -57,6 +58,7 @@ def export_model(
     wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = ignore,
+    plugins: Collection[str] = (),
 ) -> Exported:
     """Train what is wanted of a run again and write it as a model folder.
 
@@ -70,6 +72,7 @@ def export_model(
         wanted: which model.
         placement: where it is trained.
         say: called with a line as each network is trained.
+        plugins: each `module:Class` that may be imported, since the run names it.
 
     Raises:
         UsageError: if the run has no such model, or the place is taken.
@@ -77,6 +80,7 @@ def export_model(
         RunFolderError: if a trial does not complete.
     """
     check_target(place)
+    refuse_unknown_code(run.spec.model.name, plugins, f"the run '{run.where}'")
     choice = choose(run, wanted)
     first = choice.specs[0]
     settings = run.spec.stream_settings(first.stream)
@@ -85,6 +89,8 @@ def export_model(
     for number, spec in enumerate(choice.specs):
         say(f"training {spec.cell}, seed {spec.seed} ({number + 1} of {len(choice.specs)})")
         made.append(_trained(run, spec, dataset, wanted, placement, choice))
+    if any(stream.classes != made[0][2].classes for _, _, stream in made):
+        raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")
     card = _card(run, first, settings, dataset, made, wanted)
     files = _files(made, card, wanted)
     notes = [*choice.notes, *_notes(card)]
@@ -227,10 +233,12 @@ def _card(
 
 def _split_sizes(dataset: Dataset, settings: StreamSettings) -> tuple[int, ...]:
     """Return how many rows of each task and class were split, in order; () if both halves were given."""
-    if settings.test_table is not None or dataset.train_tasks is None or dataset.test_tasks is None:
+    if settings.test_table is not None or settings.table is None:
         return ()
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
-    tasks = np.concatenate([dataset.train_tasks, dataset.test_tasks])
+    tasks = None
+    if dataset.train_tasks is not None and dataset.test_tasks is not None:
+        tasks = np.concatenate([dataset.train_tasks, dataset.test_tasks])
     return tuple(np.unique(strata(labels, tasks), return_counts=True)[1].tolist())
 
 
