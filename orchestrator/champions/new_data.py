@@ -17,7 +17,7 @@ from orchestrator.streams.datasets import Inputs
 from orchestrator.streams.settings import StreamSettings
 from orchestrator.streams.sources.encoding import FittedColumn, encode_rows, floats
 from orchestrator.streams.sources.image_files import SUFFIXES, read_images
-from orchestrator.streams.sources.order import quoted, shown
+from orchestrator.streams.sources.order import natural, quoted, shown
 from orchestrator.streams.sources.tables.column import FIRST, Reading, is_empty
 from orchestrator.streams.sources.tables.columns import read_column
 from orchestrator.streams.sources.tables.frames import Table, named
@@ -157,6 +157,13 @@ def _unknown_kinds(card: Card, readings: list[Reading]) -> list[str]:
     return notes
 
 
+def _files(root: Path) -> list[Path]:
+    """Return the images below a folder, in the order in which a stream reads them."""
+    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    return sorted(shown, key=lambda path: [natural(part) for part in path.relative_to(root).parts])
+
+
 def read_pictures(card: Card, data: Any, where: str) -> tuple[Inputs, list[str]]:
     """Return new images as pixels, and their names.
 
@@ -177,7 +184,7 @@ def read_pictures(card: Card, data: Any, where: str) -> tuple[Inputs, list[str]]
         root = Path(data).expanduser()
         if not root.exists():
             raise DataError(f"{where}: there is no '{root}'; name a folder of images")
-        files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
+        files = _files(root) if root.is_dir() else [root]
         if not files:
             raise DataError(f"{where}: '{root}' has no images; name a folder that has some")
         size = card.data.image_size if card.data.image_size is not None else (height, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import orchestrator
 from orchestrator.champions.folder import read_folder
@@ -16,7 +18,8 @@ from orchestrator.champions.tensors import from_bytes, same
 from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import DataError, UsageError
 from orchestrator.core.scores import ACCURACY
-from tests.champions.conftest import QUARTERS, MakeRun, rows
+from orchestrator.spec.loading import parse_spec
+from tests.champions.conftest import QUARTERS, MakeRun, fields, finished, rows
 
 SOME = [
     ("domain", "naive"), ("domain", "ewc"), ("domain", "der++"), ("domain", "si"), ("domain", "replay+lwf"),
@@ -147,3 +150,27 @@ def test_outputs_that_are_all_there_from_the_start_cannot_grow(make_run: MakeRun
     orchestrator.export_model(run, tmp_path / "model", Wanted(method="replay", suggestion=0, keep_evaluation=True))
     with pytest.raises(UsageError, match="active_outputs: all"):
         orchestrator.update_model(tmp_path / "model", rows(QUARTERS[2:3], kinds="class"), "2023Q3", tmp_path / "new")
+
+
+def test_images_go_on_too(tmp_path: Path) -> None:
+    """A folder TASK/CLASS/IMAGE, whose last task is left out and learned later."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 30, 8, 8), dtype=np.uint8)
+    for task in range(4):
+        for label in range(2):
+            folder = tmp_path / "all" / f"t{task}" / f"c{2 * task + label}"
+            folder.mkdir(parents=True)
+            for number, pixels in enumerate(images[task, label]):
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    shutil.copytree(tmp_path / "all", tmp_path / "first", ignore=shutil.ignore_patterns("t3"))
+    for name in ("all", "first"):
+        base = fields(tmp_path / "no", "class", ["replay"])
+        spec = base | {"scenarios": ["pics/class"], "streams": {"pics": {"folder": str(tmp_path / name)}}}
+        run = finished(parse_spec(spec), tmp_path / f"run-{name}")
+        orchestrator.export_model(run, tmp_path / f"model-{name}", Wanted(method="replay", suggestion=0, seed=1000))
+    orchestrator.update_model(tmp_path / "model-first", tmp_path / "all" / "t3", "t3", tmp_path / "new")
+    (mine, ours), (other, theirs) = read_folder(tmp_path / "new"), read_folder(tmp_path / "model-all")
+    assert ours["network-1000.safetensors"] == theirs["network-1000.safetensors"]
+    assert mine.tasks == other.tasks
+    out = orchestrator.load_model(tmp_path / "new").predict(tmp_path / "all" / "t3")
+    assert out["image"].tolist()[:2] == ["c6/0.png", "c6/1.png"]
+    assert len(out) == 60

@@ -233,13 +233,17 @@ def _card(
 
 def _split_sizes(dataset: Dataset, settings: StreamSettings) -> tuple[int, ...]:
     """Return how many rows of each task and class were split, in order; () if both halves were given."""
-    if settings.test_table is not None or settings.table is None:
+    if settings.test_table is not None or (settings.table is None and settings.folder is None):
         return ()
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
     tasks = None
     if dataset.train_tasks is not None and dataset.test_tasks is not None:
         tasks = np.concatenate([dataset.train_tasks, dataset.test_tasks])
-    return tuple(np.unique(strata(labels, tasks), return_counts=True)[1].tolist())
+    kinds = strata(labels, tasks)
+    _, places, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+    held_out = np.bincount(places[len(dataset.train_labels) :], minlength=len(counts))
+    by_share = [min(max(round(settings.test_share * n), 1), n - 1) for n in counts.tolist()]
+    return tuple(counts.tolist()) if held_out.tolist() == by_share else ()  # a folder may have come in two parts
 
 
 def _files(made: Sequence[tuple[MemberCard, Learner, Stream]], card: Card, wanted: Wanted) -> dict[str, bytes]:
