@@ -24,11 +24,12 @@ from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.checking import refused_type
 from orchestrator.streams.facts import DATASETS
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks
+from orchestrator.trial.diagnostics.quantities import QUANTITIES
 from search_spaces import default_space
 from strategies import STRATEGIES, find_method
 
 COLUMNS = {
-    "key": "hash of everything that the trial's result depends on, 16 hexadecimal digits; joins the two tables",
+    "key": "hash of everything that the trial's result depends on, 16 hexadecimal digits; joins the tables",
     "scenario": "stream/incremental type",
     "stream": "the stream",
     "incremental_type": "task, domain or class",
@@ -69,6 +70,9 @@ COLUMNS = {
     "n_predicted": "answers that name each class",
     "n_right": "right answers of each class",
     **{name: f"{kind.meaning}, 0 to 1" for name, kind in SCORES.items() if not kind.of_class},
+    "name": "the quantity that was measured, see below",
+    "part": "the layer, task or class that it is of; empty for the whole",
+    "value": "what was measured",
     "n_correct": "held-out examples that were right",
     "n_examples": "held-out examples of the task",
     **{name: metric.meaning for name, metric in METRICS_AND_COSTS.items()},
@@ -299,12 +303,14 @@ def _searched(distribution: BaseDistribution | None) -> str:
 def tables_page() -> str:
     """Return the columns of the tables, from their Parquet schemas."""
     sections = [
-        f"# Tables\n\nA run folder holds two tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
+        f"# Tables\n\nA run folder holds tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
         "version stays readable. [How to read them](../how-to/tables.md).\n"
     ]
     heads = {
         "trials": "One row a trial. Metrics are missing if the trial did not complete.",
         "accuracy": "One row a measured cell of the accuracy matrix. A cell that is missing was not measured.",
+        "diagnostics": "One row a quantity, part and task, of trials that ran with `diagnostics: true`. "
+        "[What they tell](../how-to/diagnostics.md).",
     }
     for name, schema in SCHEMAS.items():
         rows = [
@@ -312,6 +318,8 @@ def tables_page() -> str:
             for field in schema
         ]
         sections.append(f"## {name}\n\n{heads[name]}\n\n{table(['column', 'type', 'may be missing', 'meaning'], rows)}")
+    meanings = [[code(name), _prose(meaning)] for name, meaning in QUANTITIES.items()]
+    sections.append(f"### Quantities\n\n{table(['name', 'meaning'], meanings)}")
     unknown = COLUMNS.keys() - {field.name for schema in SCHEMAS.values() for field in schema}
     if unknown:
         raise ValueError(f"COLUMNS: these are in no table: {sorted(unknown)}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
+from orchestrator.results.diagnostics.rows import diagnostic_rows
 from orchestrator.results.folder import keep_trial_log
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
@@ -119,7 +120,8 @@ class Session:
         if log:
             keep_trial_log(self.run.storage, result.key, log)
         row = trial_row(planned.spec, planned.suggestion, result, known, score)
-        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score))
+        inside = diagnostic_rows(planned.spec, planned.suggestion, result)
+        self.run.write_trial(result.key, row, accuracy_rows(planned.spec, planned.suggestion, result, score), inside)
         self.search.record(result.key, outcome_of(result, self.spec, score))
         self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()

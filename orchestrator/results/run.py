@@ -13,6 +13,7 @@ import pandas as pd
 from orchestrator.core.errors import RunFolderError, StorageError
 from orchestrator.core.fault_points import reached
 from orchestrator.results import protocol_changes as protocol
+from orchestrator.results.diagnostics.rows import Rows
 from orchestrator.results.folder import (
     checkpoints,
     read_file,
@@ -129,8 +130,7 @@ class Run:
     def check(self, spec: SweepSpec) -> None:
         """Refuse a folder that `spec` cannot be run in, without writing anything.
 
-        Tables that lost their spec are accepted if nothing else is in the folder and their rows followed the protocol
-        of `spec`.
+        Tables that lost their spec are accepted if nothing else is there and their rows followed its protocol.
 
         Raises:
             RunFolderError: if the folder holds something else, or rows that are not comparable with those of `spec`.
@@ -254,6 +254,10 @@ class Run:
         """Return the accuracy table: a row for each measured cell of R."""
         return self.tables.accuracy.read(with_lists=True)
 
+    def diagnostics(self) -> pd.DataFrame:
+        """Return the diagnostics table, empty if no trial ran with `diagnostics: true`."""
+        return self.tables.diagnostics.read()
+
     def matrix(self, key: str) -> pd.DataFrame:
         """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN if not measured."""
         return matrix_of(self.tables.accuracy.read(), key)
@@ -299,10 +303,11 @@ class Run:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         return self.search(spec).n_unknown
 
-    def write_trial(self, key: str, row: dict[str, Any], accuracy: list[dict[str, Any]]) -> None:
+    def write_trial(self, key: str, row: dict[str, Any], accuracy: Rows, inside: Rows | None = None) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
-        if accuracy:
-            self.tables.accuracy.write(key, accuracy)
+        for table, rows in ((self.tables.diagnostics, inside), (self.tables.accuracy, accuracy)):
+            if rows:
+                table.write(key, rows)
         reached("trial.measured")
         self.tables.trials.write(key, [row])
         reached("trial.committed")
@@ -314,8 +319,7 @@ class Run:
     def delete_used_checkpoints(self) -> None:
         """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late.
 
-        The checkpoint of a trial with status `error` stays, since the next run continues from it, and that of a stopped
-        one, which a later run may ask for the rest of.
+        The checkpoint of a trial with status `error` or `stopped` stays: a later run may continue from it.
         """
         found = checkpoints(self.storage)
         if not found:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from orchestrator.core.errors import RunFolderError
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
 from orchestrator.core.scores import SCORES
+from orchestrator.results.diagnostics.columns import DIAGNOSTICS, way_out
 from orchestrator.streams.facts import Phase
 from orchestrator.trial.result import Status
 
@@ -115,7 +116,8 @@ entry a class that competes for the task: true, answered and rightly answered ex
 
 LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 
-SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA}
+DIAGNOSTICS_SCHEMA = DIAGNOSTICS.with_metadata(TRIALS_SCHEMA.metadata)
+SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA, "diagnostics": DIAGNOSTICS_SCHEMA}
 
 _TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type == _TEXT}
 _WORDS: dict[str, tuple[str, ...]] = {"phase": get_args(Phase), "status": get_args(Status)}
@@ -168,8 +170,7 @@ def check_file(content: bytes, where: str, table: str) -> pa.Table:
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
         raise RunFolderError(
-            f"{where}: expected a Parquet file, got a damaged one ({reason}); delete it and run the sweep again: it "
-            "repeats the trials of that file"
+            f"{where}: expected a Parquet file, got a damaged one ({reason}); {way_out(table)}"
         ) from error
     if found is None:
         raise RunFolderError(
@@ -216,7 +217,7 @@ def _reader(version: int) -> Callable[[pq.ParquetFile, str, str], pa.Table | Non
 
     def read(file: pq.ParquetFile, table: str, where: str) -> pa.Table | None:
         schema = SCHEMAS[table]
-        later = {name for since, new in _NEW_IN.items() if since > version for name in new[table]}
+        later = {name for since, new in _NEW_IN.items() if since > version for name in new.get(table, ())}
         found = _read_columns(file, [name for name in schema.names if name not in later], where)
         if found is None:
             return None

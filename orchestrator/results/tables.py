@@ -1,7 +1,8 @@
-"""A run's two tables: atomic writing, reading that trusts nothing, and a cache with an explicit lifetime.
+"""A run's tables: atomic writing, reading that trusts nothing, and a cache with an explicit lifetime.
 
-`trials` has a row for each trial and `accuracy` a row for each measured cell of R. Each is a folder of Parquet files. A
-trial's accuracy rows are written first and its trials row last: that one is the commit. A trial has a file of its own,
+`trials` has a row for each trial, `accuracy` a row for each measured cell of R, and `diagnostics`, which only runs with
+`diagnostics: true` have, what was measured inside of trials. Each is a folder of Parquet files. A trial's other rows
+are written first and its trials row last: that one is the commit. A trial has a file of its own,
 named after its key, or is in a merged file (see `parts` and `compaction`). Writing it twice changes nothing, and it is
 in one file at any moment. If a restored backup has put a trial into a second file, readers see it once, and the holder
 of the run's lock removes the copy (see `duplicates`).
@@ -72,7 +73,7 @@ class Table:
 
     Args:
         folder: the folder, which need not exist.
-        name: `trials` or `accuracy`.
+        name: `trials`, `accuracy` or `diagnostics`.
     """
 
     def __init__(self, folder: Place, name: str) -> None:
@@ -313,10 +314,12 @@ class Tables:
         self.run = run
         self.trials = Table(run.folder("trials"), "trials")
         self.accuracy = Table(run.folder("accuracy"), "accuracy")
+        self.diagnostics = Table(run.folder("diagnostics"), "diagnostics")
 
     def __iter__(self) -> Iterator[Table]:
         yield self.trials
         yield self.accuracy
+        yield self.diagnostics
 
     def start_cache(self, is_exclusive: bool = False) -> None:
         """From now on, read each table once until it is written to through this object."""
@@ -324,8 +327,8 @@ class Tables:
             table.start_cache(is_exclusive)
 
     def state(self) -> tuple[int, ...] | None:
-        """Return what differs once the tables do; None if they are not cached, so that it may differ at any time."""
-        states = [table.state() for table in self]
+        """Return what differs once results do; None if they are not cached, so that it may differ at any time."""
+        states = [table.state() for table in (self.trials, self.accuracy)]
         return None if None in states else tuple(state for state in states if state is not None)
 
     @contextmanager
@@ -342,6 +345,6 @@ class Tables:
                 table.stop_cache()
 
     def forget(self) -> None:
-        """Read both tables at the next read, even if they are cached."""
+        """Read the tables at the next read, even if they are cached."""
         for table in self:
             table.forget()

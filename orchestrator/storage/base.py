@@ -14,7 +14,7 @@ from pathlib import Path
 
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
-TABLES = ("trials", "accuracy")
+TABLES = ("trials", "accuracy", "diagnostics")
 CHECKPOINTS = "checkpoints"
 SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"

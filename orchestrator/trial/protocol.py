@@ -21,6 +21,7 @@ from orchestrator.storage.base import StoredFile
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
+from orchestrator.trial.diagnostics.tracker import Diagnostics
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
@@ -45,6 +46,7 @@ def run_trial(
     report: Report | None = None,
     checkpoint: Path | StoredFile | None = None,
     stop: StopRule | None = None,
+    diagnostics: bool = False,
 ) -> TrialResult:
     """Run the protocol of `spec` and return its result; an exception of the trial becomes a status and a reason.
 
@@ -56,6 +58,7 @@ def run_trial(
         checkpoint: file that an interrupted trial continues from; deleted at the end, unless the machine was at fault
             or a rule stopped the trial.
         stop: when to stop at a task boundary.
+        diagnostics: whether to measure what goes on inside, which changes nothing else.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
@@ -65,7 +68,7 @@ def run_trial(
         if placement.device == "cuda" and not torch.cuda.is_available():
             raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
         reset_peak_memory(placement)
-        run = _begin(spec, data, placement, checkpoint)
+        run = _begin(spec, data, placement, checkpoint, diagnostics)
         reason = run.execute(report, checkpoint, stop)
         status = "stopped" if reason else "completed"
         costs = run.costs(time.perf_counter() - clock)
@@ -95,7 +98,7 @@ def run_trial(
 class _Protocol:
     """The state of one run of the protocol."""
 
-    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement) -> None:
+    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement, diagnostics: bool) -> None:
         self.spec = spec
         self.device = torch.device(placement.device)
         if self.device.type == "cuda":
@@ -103,6 +106,7 @@ class _Protocol:
         torch.manual_seed(Generators(spec.seed).fresh("global").initial_seed())
         self.stream, self.learner = set_up(spec, data, self.device)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
+        self.inside = Diagnostics(spec, self.stream, self.learner, self.evaluator) if diagnostics else None
         self.next_task = 0
         self.stopped_after: int | None = None
         self.kept_bytes: float | None = None
@@ -129,10 +133,10 @@ class _Protocol:
             if reason := self._stops(stop, index):
                 return reason
         for index in range(self.next_task, self.stream.n_tasks):
-            self._trained = time.perf_counter()
-            self.learner.learn(self.stream.train(index), self._save_when_due)
-            self._count_training()
+            self._learn(index)
             self._measure(index, report)
+            if self.inside is not None:
+                self.inside.end_task(index)
             self.next_task = index + 1
             if self.next_task < self.stream.n_tasks:
                 self._save_when_due()
@@ -142,6 +146,22 @@ class _Protocol:
         if not math.isnan(to_keep) and self.kept_bytes != to_keep:
             raise ValueError(f"bytes_to_keep said {to_keep:.0f}, and kept_bytes is {self.kept_bytes:.0f}; correct it")
         return ""
+
+    def _learn(self, index: int) -> None:
+        task = self.stream.train(index)
+        if self.inside is not None:
+            self.inside.begin_task(task)
+        self._trained = time.perf_counter()
+        self.learner.learn(task, self._save_when_due if self.inside is None else self._look_inside)
+        self._count_training()
+
+    def _look_inside(self) -> None:
+        """Count a step for the diagnostics, whose time is not the training's, then do what is due after each step."""
+        assert self.inside is not None
+        before = self.inside.seconds
+        self.inside.after_step()
+        self._trained += self.inside.seconds - before
+        self._save_when_due()
 
     def _bytes_to_keep(self) -> float:
         """Return what the method will keep after the last task, NaN if it does not know."""
@@ -167,10 +187,10 @@ class _Protocol:
         return reason_of(test, values[test.quantity], after, self.stream.n_tasks)
 
     def costs(self, seconds: float) -> dict[str, float]:
-        """Return the cost columns; `seconds` is the time since the trial began or resumed here."""
-        network = self.learner.network
+        """Return the cost columns, without diagnostics; `seconds` is the time since the trial began or resumed here."""
+        network, apart = self.learner.network, self.inside.seconds if self.inside is not None else 0.0
         return {
-            "seconds": seconds + self.seconds["resumed_seconds"],
+            "seconds": seconds - apart + self.seconds["resumed_seconds"],
             "train_seconds": self.seconds["train_seconds"],
             "evaluate_seconds": self.seconds["evaluate_seconds"],
             "n_parameters": float(sum(parameter.numel() for parameter in network.parameters())),
@@ -189,11 +209,14 @@ class _Protocol:
             "measured": _counts(self.cells),
             "ranked": _ranked(self.cells),
             "positive_class": self.stream.positive_class,
+            "diagnostics": self.inside.rows if self.inside is not None else [],
         }
 
     def details(self) -> dict[str, Any]:
-        """Return what the strategies report about themselves."""
-        return {s.name: facts for s in self.learner.strategies if (facts := s.report())}
+        """Return what the strategies report about themselves, and why diagnostics are missing."""
+        found = {s.name: facts for s in self.learner.strategies if (facts := s.report())}
+        lacks = self.inside.fault if self.inside is not None else ""
+        return found | ({"diagnostics": f"not complete: {lacks}"} if lacks else {})
 
     def load(self, path: Path | StoredFile) -> bool:
         """Continue from the checkpoint if there is one; return False if loading broke off, and this object is unusable.
@@ -210,6 +233,8 @@ class _Protocol:
             self.n_examples = payload["n_examples"]
             self.seconds = payload["seconds"]
             self.learner.load_state_dict(payload["learner"])
+            if self.inside is not None:
+                self.inside.load_state_dict(payload["inside"], self.next_task)
         except Exception as error:
             if is_shortage(error):
                 raise
@@ -254,6 +279,7 @@ class _Protocol:
             "seconds": self.seconds
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
             "learner": self.learner.state_dict(),
+            "inside": self.inside.state_dict() if self.inside is not None else None,
         }
         save_checkpoint(path, self._identity, payload)
 
@@ -262,10 +288,12 @@ class _Protocol:
         return identity_of(self.spec.key, self.device, map(type, self.learner.strategies))
 
 
-def _begin(spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None) -> _Protocol:
+def _begin(
+    spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None, diagnostics: bool
+) -> _Protocol:
     """Return the state that a usable checkpoint holds, else the state at the beginning."""
-    run = _Protocol(spec, data, placement)
-    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement)
+    run = _Protocol(spec, data, placement, diagnostics)
+    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement, diagnostics)
 
 
 def _counts(cells: list[list[Measurement | None]]) -> list[list[list[list[int]] | None]]:

@@ -48,6 +48,7 @@ class TrialResult:
         positive_class: the class that average precision is for, if the data set has two.
         stopped_after: the task after which a rule stopped it, from 0; None if none did.
         stop_rule: the rule that travelled with it, as JSON; empty if it had none.
+        diagnostics: what was measured inside it, (after_task, name, part, value) each; empty unless it was asked for.
     """
 
     key: str
@@ -66,6 +67,7 @@ class TrialResult:
     positive_class: str | None = None
     stopped_after: int | None = None
     stop_rule: str = ""
+    diagnostics: list[list[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _plain(self.reason))
