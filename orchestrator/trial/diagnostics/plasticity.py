@@ -60,9 +60,11 @@ def feature_rows(network: Network, inputs: Tensor) -> Found:
         yield "dead_units", f"relu {number}", dead / alive.numel()
     if total:
         yield "dead_units", "", n_dead / total
-    squares = features.double().square().sum()
-    if float(squares) > 0.0:
-        yield "feature_rank", "", float(squares / torch.linalg.matrix_norm(features.double(), 2).square())
+    wide = features.double()
+    products = wide @ wide.T if len(wide) < wide.shape[1] else wide.T @ wide  # the same eigenvalues; the smaller one
+    squares = float(products.trace())
+    if squares > 0.0:
+        yield "feature_rank", "", squares / float(torch.linalg.eigvalsh(products)[-1])
     norms: dict[str, float] = {}
     for name, parameter in network.named_parameters():
         norms[layer_of(name)] = norms.get(layer_of(name), 0.0) + float(parameter.square().sum())

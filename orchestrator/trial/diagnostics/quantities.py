@@ -12,7 +12,11 @@ N_TOP = 5
 """How many of the largest eigenvalues are kept."""
 
 PROBE_SHARE = 0.1
-"""Share of a task's steps after which the trial and a fresh network are compared."""
+"""Share of a task's steps after which the trial and a fresh network are compared; also that of all steps that fresh
+networks may take."""
+
+LEAST_PROBE_STEPS = 30
+"""Steps before which that says little. If tasks are so short that it is more than their share, fewer are compared."""
 
 QUANTITIES = {
     "fisher_share": "share of the parameters whose Fisher information is above 1 % of the mean over all of them, on "
@@ -27,7 +31,8 @@ QUANTITIES = {
     "which they are computed, or empty for all",
     "feature_rank": "stable rank of the features of the new task",
     "weight_norm": "2-norm of the weights and biases of the layer",
-    "probe_accuracy": "accuracy on held-out examples of the new task, among its classes, after a tenth of its steps",
+    "probe_accuracy": "accuracy on held-out examples of the new task, among its classes, after a tenth of its steps, "
+    "or 30; of some tasks only if they are short, the last among them, and never of the first",
     "fresh_accuracy": "the same of a fresh network without a method, with the same settings and number of steps",
     "plasticity_gap": "probe_accuracy - fresh_accuracy: below 0, the trial learns the task more slowly than it could",
     "buffer_examples": "remembered examples, all buffers together",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from orchestrator.trial.diagnostics.plasticity import (
     own_accuracy,
     own_randomness,
 )
-from orchestrator.trial.diagnostics.quantities import MOST_EXAMPLES, PROBE_SHARE
+from orchestrator.trial.diagnostics.quantities import LEAST_PROBE_STEPS, MOST_EXAMPLES, PROBE_SHARE
 from orchestrator.trial.evaluation import Evaluator
 from strategies import Batch, Learner, TaskData
 
@@ -36,6 +36,21 @@ _LOGGER = logging.getLogger("continual_sweep")
 
 Row = list[Any]
 """The task after which it was measured, name, part and value."""
+
+
+def choose_probes(n_steps: Sequence[int]) -> dict[int, int]:
+    """Return task -> steps of a fresh network: as many tasks as their share of all steps allows, evenly to the last.
+
+    Args:
+        n_steps: of each task.
+    """
+    wanted = [max(round(PROBE_SHARE * n), min(LEAST_PROBE_STEPS, n)) for n in n_steps]
+    most, last = PROBE_SHARE * sum(n_steps), len(n_steps) - 1
+    for n in range(last, 0, -1):
+        chosen = sorted({last - round(k * last / n) for k in range(n)})
+        if sum(wanted[task] for task in chosen) <= most:
+            return {task: wanted[task] for task in chosen}
+    return {last: max(round(most), 1)} if last else {}
 
 
 class Diagnostics:
@@ -62,6 +77,7 @@ class Diagnostics:
         self.fault = ""
         self._ever: dict[str, Tensor] = {}
         self._samples: dict[int, TaskData] = {}
+        self._probes = self._choose_probes()
         self._n_steps, self._probe_at = 0, 0
         self._probed: dict[str, float] = {}
 
@@ -120,19 +136,13 @@ class Diagnostics:
 
     def _begin(self, task: TaskData) -> None:
         self._sample(task)
-        # The reference methods train on more than the new task, so their steps do not compare.
-        self._probe_at = 0
-        if any(strategy.is_reference for strategy in self._learner.strategies):
-            return
-        settings = self._learner.settings
-        n_steps = settings.iterations or settings.epochs * math.ceil(len(task) / settings.batch_size)
-        self._probe_at = max(round(PROBE_SHARE * n_steps), 1)
-        if "fresh_accuracy" in self._probed:
+        self._probe_at = self._probes.get(task.index, 0)
+        if not self._probe_at or "fresh_accuracy" in self._probed:
             return
         stream, model = self._stream, self._spec.model
         found = fresh_accuracy(
             lambda generator: build_network(model, stream.input_shape, stream.layout, generator),
-            settings,
+            self._learner.settings,
             task,
             self._held_out(task.index),
             self._probe_at,
@@ -141,6 +151,19 @@ class Diagnostics:
         )
         if found is not None:
             self._probed["fresh_accuracy"] = found
+
+    def _choose_probes(self) -> dict[int, int]:
+        """Return the tasks on which a fresh network is trained, and for how many steps.
+
+        On the first task both are fresh. Reference methods train on more than the new task, so steps do not compare.
+        """
+        if any(strategy.is_reference for strategy in self._learner.strategies):
+            return {}
+        settings = self._learner.settings
+        sizes = self._stream.sizes().n_examples
+        return choose_probes(
+            [settings.iterations or settings.epochs * math.ceil(n / settings.batch_size) for n in sizes]
+        )
 
     def _probe(self) -> None:
         held_out = self._held_out(self._learner.n_seen - 1)
