@@ -56,7 +56,6 @@ def trial(
     from orchestrator import api
     from orchestrator.core.placement import Placement
     from orchestrator.report.console import make_console
-    from orchestrator.report.inside_view import inside_of, render_inside
     from orchestrator.report.trial_view import print_result, reporter
     from orchestrator.spec.loading import load_spec
 
@@ -77,8 +76,6 @@ def trial(
         resolved, data_dir, Placement(device, threads), report, loaded.streams, diagnostics=loaded.diagnostics
     )
     print_result(console, result, score)
-    if result.diagnostics:
-        console.print(render_inside(inside_of(result)))
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)
 

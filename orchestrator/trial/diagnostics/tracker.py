@@ -53,6 +53,11 @@ def choose_probes(n_steps: Sequence[int]) -> dict[int, int]:
     return {last: max(round(most), 1)} if last else {}
 
 
+def _first(task: TaskData, n: int) -> TaskData:
+    """Return the first examples of a task, and hold no memory of the others."""
+    return TaskData(task.index, task.inputs[:n].clone(), task.labels[:n].clone(), task.task_ids)
+
+
 class Diagnostics:
     """What was measured inside a trial so far.
 
@@ -120,6 +125,8 @@ class Diagnostics:
         """Measure the learner after a task, which it has been evaluated on."""
         self._apart(lambda: self._measure(index))
         self._n_steps, self._probed = 0, {}
+        n = max(MOST_EXAMPLES // (index + 1), 1)  # as many as any later task will ask for
+        self._samples = {task: _first(sample, n) for task, sample in self._samples.items()}
 
     def _apart(self, measure: Callable[[], None]) -> None:
         """Call `measure`, unless an earlier call failed, without its random numbers and with its time counted."""
@@ -231,7 +238,7 @@ class Diagnostics:
         kept = [found for strategy in strategies if (found := strategy.remembered()) is not None]
         rows = [(*place, float(value)) for strategy in strategies for place, value in strategy.diagnose().items()]
         if kept:
-            labels, tasks = (torch.cat(parts).cpu() for parts in zip(*kept, strict=True))
+            labels, tasks = (torch.cat([part.cpu() for part in parts]) for parts in zip(*kept, strict=True))
             n_outputs = max(stop for _, stop in stream.layout.ranges[: index + 1])
             names = (stream.task_names, stream.output_names)
             rows += buffer_rows(labels, tasks, index + 1, n_outputs, names)
