@@ -7,14 +7,14 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import evaluation, overhead, reading, tables, training
+from benchmarks import diagnostics, evaluation, overhead, reading, tables, training
 
 
 def main() -> int:
     """Run the chosen benchmarks and return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with MNIST in torchvision's layout")
-    choices = ("training", "evaluation", "overhead", "tables", "reading")
+    choices = ("training", "diagnostics", "evaluation", "overhead", "tables", "reading")
     parser.add_argument("--only", choices=choices, help="run one of them")
     parser.add_argument(
         "--rounds", type=int, default=5, help="rounds of the training benchmark, whose medians are printed"
@@ -26,6 +26,8 @@ def main() -> int:
     rows: list[tuple[str, float, float, str]] = []
     if options.only in (None, "training"):
         rows += training.measure(options.data_dir, options.rounds, statistics.median)
+    if options.only in (None, "diagnostics"):
+        rows += diagnostics.measure(options.data_dir, options.rounds, statistics.median)
     if options.only in (None, "evaluation"):
         rows += evaluation.measure(options.rounds, statistics.median)
     if options.only in (None, "overhead"):

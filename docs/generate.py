@@ -24,6 +24,7 @@ from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.checking import refused_type
 from orchestrator.streams.facts import DATASETS
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings, number_of_tasks
+from orchestrator.trial.diagnostics.quantities import QUANTITIES
 from search_spaces import default_space
 from strategies import STRATEGIES, find_method
 
@@ -69,6 +70,9 @@ COLUMNS = {
     "n_predicted": "answers that name each class",
     "n_right": "right answers of each class",
     **{name: f"{kind.meaning}, 0 to 1" for name, kind in SCORES.items() if not kind.of_class},
+    "name": "the quantity that was measured, see below",
+    "part": "the layer, task or class that it is of; empty for the whole",
+    "value": "what was measured",
     "n_correct": "held-out examples that were right",
     "n_examples": "held-out examples of the task",
     "right": "a bit for each held-out example, in the order of the test split, 1 if it was answered rightly: as packed "
@@ -303,7 +307,7 @@ def _searched(distribution: BaseDistribution | None) -> str:
 def tables_page() -> str:
     """Return the columns of the tables, from their Parquet schemas."""
     sections = [
-        f"# Tables\n\nA run folder holds three tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
+        f"# Tables\n\nA run folder holds tables of Parquet files, schema version {SCHEMA_VERSION}. Every older "
         "version stays readable. [How to read them](../how-to/tables.md).\n"
     ]
     heads = {
@@ -312,6 +316,8 @@ def tables_page() -> str:
         "outcomes": "One row for those cells of completed trials of the phase `confirm` that say which examples "
         "were right: each task right after it was learned, and all tasks after the last one. Runs of earlier versions "
         "have none.",
+        "diagnostics": "One row a quantity, part and task, of trials that ran with `diagnostics: true`. "
+        "[What they tell](../how-to/diagnostics.md).",
     }
     for name, schema in SCHEMAS.items():
         rows = [
@@ -319,6 +325,8 @@ def tables_page() -> str:
             for field in schema
         ]
         sections.append(f"## {name}\n\n{heads[name]}\n\n{table(['column', 'type', 'may be missing', 'meaning'], rows)}")
+    meanings = [[code(name), _prose(meaning)] for name, meaning in QUANTITIES.items()]
+    sections.append(f"### Quantities\n\n{table(['name', 'meaning'], meanings)}")
     unknown = COLUMNS.keys() - {field.name for schema in SCHEMAS.values() for field in schema}
     if unknown:
         raise ValueError(f"COLUMNS: these are in no table: {sorted(unknown)}")

@@ -264,6 +264,21 @@ class Strategy:
         """Return facts about the trained method for its row in the trials table, as plain JSON."""
         return {}
 
+    def remembered(self) -> tuple[Tensor, Tensor] | None:
+        """Return output index and task of every remembered example, (n,) int64 each; None if it keeps no examples.
+
+        By default what a state with a method `remembered` returns, as `BufferState` has one.
+        """
+        of_state = getattr(self.state, "remembered", None)
+        return None if of_state is None else of_state()
+
+    def diagnose(self) -> dict[tuple[str, str], float]:
+        """Return numbers about its inside after a task, (name, part) -> value, for the table `diagnostics`.
+
+        The part is a layer, task or class, or empty. Draw no random numbers and change nothing here.
+        """
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the fields of `state`, which load with `weights_only=True`."""
         return {field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)}

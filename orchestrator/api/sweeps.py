@@ -132,9 +132,10 @@ def plan(
 ) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
     from orchestrator.execution.session import fingerprints
+    from orchestrator.report.inside_view import lacking
     from orchestrator.results.compatibility.software_changes import software_changes
     from orchestrator.results.run import Run
-    from orchestrator.search.plan import Plan, device_notes, plan_sweep, stop_notes
+    from orchestrator.search.plan import Plan, capacity_notes, device_notes, plan_sweep, stop_notes
     from orchestrator.trial.data_summary import cut_notes, summaries
     from orchestrator.trial.preflight import load_datasets
     from orchestrator.trial.provenance import software_now
@@ -148,5 +149,8 @@ def plan(
     search, trials = opened.search(spec, hashes), opened.tables.trials.read()
     changes = software_changes(trials, spec, software_now())
     cells, data = plan_sweep(spec, search, trials, datasets), summaries(spec, datasets)
-    notes = (*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells), *stop_notes(spec))
-    return Plan(opened.where, tuple(cells), tuple(changes), notes, tuple(data))
+    notes = [*cut_notes(spec, datasets), *opened.earlier_data(hashes), *device_notes(cells), *stop_notes(spec)]
+    notes += capacity_notes(spec, datasets)
+    if spec.diagnostics and (without := lacking(trials, opened.diagnostics())):
+        notes.append(without)
+    return Plan(opened.where, tuple(cells), tuple(changes), tuple(notes), tuple(data))

@@ -27,6 +27,7 @@ def run_single_trial(
     report: Report | None = None,
     streams: Mapping[str, StreamSettings] | None = None,
     stop: StopRule | None = None,
+    diagnostics: bool = False,
 ) -> TrialResult:
     """Run one trial in this process, without Ray and without writing anything.
 
@@ -37,6 +38,7 @@ def run_single_trial(
         report: called with each row of the accuracy matrix.
         streams: `streams` of the sweep's spec, which has the paths of a user's own data; a trial's spec has not.
         stop: when to stop at a task boundary, as in the column `stop_rule` of its row.
+        diagnostics: whether to measure what goes on inside too.
 
     Raises:
         DataError: if the data set is missing, damaged, or not the one that the spec was made for.
@@ -57,7 +59,7 @@ def run_single_trial(
         )
     torch.set_num_threads(placement.threads)
     data = dataset.phase(spec.phase, spec.validation_share, spec.validation_seed)
-    return run_trial(spec, data, placement, report, stop=stop)
+    return run_trial(spec, data, placement, report, stop=stop, diagnostics=diagnostics)
 
 
 def single_trial_spec(

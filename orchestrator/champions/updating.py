@@ -27,7 +27,7 @@ from orchestrator.storage.base import ignore
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.evaluation import Evaluator
-from orchestrator.trial.result import TrialResult
+from orchestrator.trial.result import TrialResult, counts_of, ranked_of
 from orchestrator.trial.setup import learner_for
 from strategies import Learner, TaskData, TrialDivergedError, find_method
 
@@ -250,11 +250,8 @@ def _longer(
         n_examples=evaluator.n_examples(),
         task_names=list(stream.task_names),
         class_names=stream.class_names,
-        measured=[
-            [None if c is None else [list(c.n_true), list(c.n_predicted), list(c.n_right)] for c in cells]
-            for cells in rows
-        ],
-        ranked=[[{} if cell is None else dict(cell.ranked) for cell in cells] for cells in rows],
+        measured=counts_of(rows),
+        ranked=ranked_of(rows),
         chance_accuracy=None,
     )
 

@@ -35,6 +35,7 @@ def show(
     """Show the answer of a run, or its trials, from its tables alone."""
     from orchestrator import api
     from orchestrator.report.console import make_console
+    from orchestrator.report.inside_view import render_inside
     from orchestrator.report.trial_view import render_trial, render_trials
     from orchestrator.spec.loading import load_plugins
 
@@ -44,6 +45,9 @@ def show(
     if trial is not None:
         row = _row_of(opened.trials(), trial, "--trial")
         console.print(render_trial(row, opened.matrix(str(row["key"]))))
+        diagnostics = opened.diagnostics()
+        if len(own := diagnostics[diagnostics["key"] == row["key"]]):
+            console.print(render_inside(own))
     elif trials:
         console.print(render_trials(opened.trials(), opened.spec.objective))
     elif as_json:

@@ -72,7 +72,9 @@ def trial(
     console = make_console()
     score = loaded.score_of(resolved.scenario)
     report = reporter(console, score)
-    result = api.run_single_trial(resolved, data_dir, Placement(device, threads), report, loaded.streams)
+    result = api.run_single_trial(
+        resolved, data_dir, Placement(device, threads), report, loaded.streams, diagnostics=loaded.diagnostics
+    )
     print_result(console, result, score)
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)

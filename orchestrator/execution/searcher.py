@@ -188,5 +188,6 @@ class TuneSearcher(Searcher):
             "device": planned.request.device,
             "threads": planned.request.threads,
             "stop": planned.stop.to_json() if planned.stop is not None else "",
+            "diagnostics": self.session.spec.diagnostics,
             "checkpoint": self.session.run.checkpoint_path(planned.spec.key),
         }

@@ -24,7 +24,7 @@ from orchestrator.trial.stopping import StopRule
 from strategies import STRATEGIES
 
 TrialFunction = Callable[..., TrialResult]
-"""Like `run_trial`; `stop` is passed where there is a rule."""
+"""Like `run_trial`; `stop` is passed where there is a rule, and `diagnostics` where they are asked for."""
 
 DAMAGED = "is_damaged"
 """Field of a result: an error, as of a GPU, may have damaged the worker's process, which runs no more trials."""
@@ -63,11 +63,13 @@ class SweepWorker(tune.Trainable):
             data = ray.get(self._data[f"{spec.dataset}/test"])
         else:
             data = ray.get(self._data[f"{spec.dataset}/validation"]).split(spec.validation_share, spec.validation_seed)
-        rule = {"stop": StopRule.from_json(self.config["stop"])} if self.config["stop"] else {}
+        more: dict[str, Any] = {"stop": StopRule.from_json(self.config["stop"])} if self.config["stop"] else {}
+        if self.config["diagnostics"]:
+            more["diagnostics"] = True
         show_as(f"{self!r} {self.config['name']}")
         with TrialLog(spec) as log:
             checkpoint = checkpoint_of(self.config["checkpoint"])
-            result = self._function(spec, data, placement, log.report, checkpoint, **rule)
+            result = self._function(spec, data, placement, log.report, checkpoint, **more)
             said = log.end(result)
         result.provenance["node_id"] = ray.get_runtime_context().get_node_id()
         return {"result": result.to_json(), "done": True, DAMAGED: result.status == "error", "log": said}

@@ -14,6 +14,7 @@ from rich.text import Text
 from orchestrator.core.metrics import ACCURACY_METRICS
 from orchestrator.core.scores import ACCURACY, Measurement, Score
 from orchestrator.core.text import counted, visible
+from orchestrator.report.inside_view import inside_of, render_inside
 from orchestrator.report.numbers import UNKNOWN, number, value_text
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
@@ -50,7 +51,7 @@ def reporter(console: Console, score: Score = ACCURACY) -> Report:
 
 
 def print_result(console: Console, result: TrialResult, score: Score = ACCURACY) -> None:
-    """Print the status, metrics and costs of a trial whose R holds `score`."""
+    """Print the status, metrics and costs of a trial whose R holds `score`, and its diagnostics if it has some."""
     reason = f" ({result.reason})" if result.reason else ""
     console.print(f"trial {result.key}: {result.status}{reason}")
     metrics = result.metrics(score)
@@ -62,6 +63,8 @@ def print_result(console: Console, result: TrialResult, score: Score = ACCURACY)
     for name, text in named.items():
         if text != UNKNOWN:
             console.print(visible(f"  {name:{28 + len(lead)}}{text}"))
+    if result.diagnostics:
+        console.print(render_inside(inside_of(result)))
 
 
 def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult) -> bool:

@@ -122,8 +122,7 @@ class Run:
     def check(self, spec: SweepSpec) -> None:
         """Refuse a folder that `spec` cannot be run in, without writing anything.
 
-        Tables that lost their spec are accepted if nothing else is in the folder and their rows followed the protocol
-        of `spec`.
+        Tables that lost their spec are accepted if nothing else is there and their rows followed its protocol.
 
         Raises:
             RunFolderError: if the folder holds something else, or rows that are not comparable with those of `spec`.
@@ -234,6 +233,10 @@ class Run:
         """Return the accuracy table: a row for each measured cell of R."""
         return self.tables.accuracy.read(with_lists=True)
 
+    def diagnostics(self) -> pd.DataFrame:
+        """Return the diagnostics table, empty if no trial ran with `diagnostics: true`."""
+        return self.tables.diagnostics.read()
+
     def matrix(self, key: str) -> pd.DataFrame:
         """Return a trial's R: a row a task, a column an 'after' (-1 is before training), NaN if not measured."""
         return matrix_of(self.tables.accuracy.read(), key)
@@ -306,9 +309,10 @@ class Run:
         row: dict[str, Any],
         accuracy: Sequence[dict[str, Any]],
         outcomes: Sequence[dict[str, Any]] = (),
+        inside: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
-        self.tables.write_trial(key, row, accuracy, outcomes)
+        self.tables.write_trial(key, row, accuracy, outcomes, inside)
 
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI at which any worker finds the checkpoint of the running trial `key`."""
@@ -317,8 +321,7 @@ class Run:
     def delete_used_checkpoints(self) -> None:
         """Delete checkpoints of trials that have their rows: a worker that was taken for dead may write one late.
 
-        The checkpoint of a trial with status `error` stays, since the next run continues from it, and that of a stopped
-        one, which a later run may ask for the rest of.
+        The checkpoint of a trial with status `error` or `stopped` stays: a later run may continue from it.
         """
         found = checkpoints(self.storage)
         for key in found.keys() & (self.tables.ended() if found else set()):

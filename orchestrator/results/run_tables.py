@@ -1,7 +1,8 @@
 """The tables of a run, and in which order a trial's rows are written.
 
 `trials` has a row for each trial, `accuracy` a row for each measured cell of R, and `outcomes` a row for those cells of
-trials on the test split of which it is known which examples were right. A trial's row in `trials` is written last: that
+trials on the test split of which it is known which examples were right. `diagnostics`, which only runs with
+`diagnostics: true` have, says what was measured inside of trials. A trial's row in `trials` is written last: that
 one is the commit. A run of an earlier version has no `outcomes`, and no trial is run again to have any.
 """
 
@@ -31,11 +32,13 @@ class Tables:
         self.trials = Table(run.folder("trials"), "trials")
         self.accuracy = Table(run.folder("accuracy"), "accuracy")
         self.outcomes = Table(run.folder(OUTCOMES), OUTCOMES)
+        self.diagnostics = Table(run.folder("diagnostics"), "diagnostics")
 
     def __iter__(self) -> Iterator[Table]:
         yield self.trials
         yield self.accuracy
         yield self.outcomes
+        yield self.diagnostics
 
     def start_cache(self, is_exclusive: bool = False) -> None:
         """From now on, read each table once until it is written to through this object."""
@@ -96,9 +99,10 @@ class Tables:
         row: dict[str, Any],
         accuracy: Sequence[dict[str, Any]],
         outcomes: Sequence[dict[str, Any]] = (),
+        inside: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
-        for table, rows in ((self.outcomes, outcomes), (self.accuracy, accuracy)):
+        for table, rows in ((self.diagnostics, inside), (self.outcomes, outcomes), (self.accuracy, accuracy)):
             if rows:
                 table.write(key, list(rows))
         reached("trial.measured")

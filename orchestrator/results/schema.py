@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from orchestrator.core.errors import RunFolderError
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
 from orchestrator.core.scores import SCORES
+from orchestrator.results.diagnostics.columns import DIAGNOSTICS
 from orchestrator.results.values import refuse_odd_values, remedy
 from orchestrator.storage.base import OUTCOMES
 
@@ -135,7 +136,13 @@ byte, as `numpy.packbits` puts it, and the last byte is filled up with zeros. Ro
 
 LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 
-SCHEMAS = {"trials": TRIALS_SCHEMA, "accuracy": ACCURACY_SCHEMA, OUTCOMES: OUTCOMES_SCHEMA}
+DIAGNOSTICS_SCHEMA = DIAGNOSTICS.with_metadata(TRIALS_SCHEMA.metadata)
+SCHEMAS = {
+    "trials": TRIALS_SCHEMA,
+    "accuracy": ACCURACY_SCHEMA,
+    OUTCOMES: OUTCOMES_SCHEMA,
+    "diagnostics": DIAGNOSTICS_SCHEMA,
+}
 
 _TEXTS = {field.name for schema in SCHEMAS.values() for field in schema if field.type in (_TEXT, _BITS)}
 

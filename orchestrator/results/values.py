@@ -82,4 +82,6 @@ def remedy(table: str) -> str:
     """Return what to do about a damaged file of a table."""
     if table == OUTCOMES:
         return "delete it: the answers to single examples in it are lost, and no trial is run again for them"
+    if table == "diagnostics":
+        return "delete it: nothing but the diagnostics of its trials is lost"
     return "delete it and run the sweep again: it repeats the trials of that file"

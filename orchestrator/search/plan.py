@@ -20,12 +20,13 @@ from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.facts import Phase
-from orchestrator.streams.settings import dataset_of
+from orchestrator.streams.settings import dataset_of, number_of_tasks
 from orchestrator.trial.data_summary import StreamSummary
 from search_spaces import Constraint, SearchSpace, Value
 from search_spaces.space import Choices, Distribution, FloatRange, IntRange
 from strategies import find_method
 from strategies.lazy import torch
+from strategies.methods.packnet import LEAST_SHARE, PacknetHyperparameters, share_before
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,41 @@ def stop_notes(spec: SweepSpec) -> Iterator[str]:
             yield f"no proven stop for {constraint.name}: a later task may mend it"
         elif methods := _do_not_know(spec, constraint):
             yield f"no proven stop for {constraint.name} with {', '.join(methods)}: it is known at the end"
+
+
+def capacity_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
+    """Yield for which pruning rates that are searched packnet leaves the last task next to no weights.
+
+    The rule is that of `share_before`: p^(T - 1) of the weights are free when the last of T tasks begins.
+    """
+    for cell in spec.cells:
+        if cell.method != "packnet" or cell.space.fixed.get("pruning") == "equal_share":
+            continue
+        facts = datasets[dataset_of(cell.stream)].facts
+        n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), facts)
+        low, high = _bounds(cell.space, "pruning_rate", PacknetHyperparameters().pruning_rate)
+        if n_tasks < 2 or share_before(low, n_tasks - 1) >= LEAST_SHARE:
+            continue
+        least = LEAST_SHARE ** (1 / (n_tasks - 1))
+        asked = f"it is {low:g}" if low == high else f"it is searched from {low:g} to {high:g}"
+        yield (
+            f"{cell.name}: a pruning_rate p leaves the last of {n_tasks} tasks p^{n_tasks - 1} of the weights, less "
+            f"than {100 * LEAST_SHARE:g} % below {least:.3f}, and {asked}; set it to more under spaces.packnet, or set "
+            "pruning: equal_share there"
+        )
+
+
+def _bounds(space: SearchSpace, name: str, default: float) -> tuple[float, float]:
+    """Return the least and the largest value of a hyper-parameter in a space."""
+    found = space.distributions.get(name)
+    if found is None:
+        value = space.fixed.get(name, default)
+        values = [value if isinstance(value, int | float) else default]
+    elif isinstance(found, Choices):
+        values = [value for value in found.choices if isinstance(value, int | float)] or [default]
+    else:
+        values = [found.low, found.high]
+    return float(min(values)), float(max(values))
 
 
 def _do_not_know(spec: SweepSpec, constraint: Constraint) -> list[str]:

@@ -90,6 +90,11 @@ class SweepSpec(Frozen):
     unsupported_cells: Literal["refuse", "skip"] = Field(
         "refuse", description="whether a method that cannot learn a scenario is an error, or left out there"
     )
+    diagnostics: bool = Field(
+        False,
+        description="whether trials also measure what goes on inside: Fisher information, plasticity, buffers; results "
+        "are the same, trials take up to 1.3 times as long, and those that have run stay without",
+    )
     resources: Resources = Field(default_factory=Resources, description="what trials ask of the cluster")
 
     @model_validator(mode="before")

@@ -40,7 +40,7 @@ class Evaluator:
         Raises:
             ValueError: if a task has none.
         """
-        counts = [len(self._data(task)) for task in range(self._stream.n_tasks)]
+        counts = [len(self.data(task)) for task in range(self._stream.n_tasks)]
         if 0 in counts:
             raise ValueError(f"data: expected held-out examples of every task, got {counts}; raise validation_share")
         return counts
@@ -54,7 +54,7 @@ class Evaluator:
             task: the task.
             keep_each: whether to keep which examples were answered rightly.
         """
-        data, learner = self._data(task), self._learner
+        data, learner = self.data(task), self._learner
         learner.network.eval()
         first, stop = self._stream.layout.inference_range(task, max(learner.n_seen, 1))
         logits = torch.cat([learner.logits(batch.inputs, task) for batch in data.batches(_ROWS_AT_ONCE)])
@@ -84,13 +84,14 @@ class Evaluator:
         In task-incremental learning, which knows the task, each task has a constant answer of its own.
         """
         n_outputs = self._stream.layout.n_outputs
-        labels = [self._data(task).labels for task in range(self._stream.n_tasks)]
+        labels = [self.data(task).labels for task in range(self._stream.n_tasks)]
         shares = torch.stack([torch.bincount(of, minlength=n_outputs) / len(of) for of in labels])
         if incremental_type == "task":
             return float(shares.max(1).values.mean())
         return float(shares.mean(0).max())
 
-    def _data(self, task: int) -> TaskData:
+    def data(self, task: int) -> TaskData:
+        """Return the held-out examples of a task."""
         if task not in self._cache:
             data = self._stream.evaluation(task)
             n_bytes = data.inputs.nbytes

@@ -21,11 +21,12 @@ from orchestrator.storage.base import StoredFile
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
+from orchestrator.trial.diagnostics.tracker import Diagnostics
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.packed import as_text
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
-from orchestrator.trial.result import Status, TrialResult, measurements
+from orchestrator.trial.result import Status, TrialResult, counts_of, measurements, ranked_of
 from orchestrator.trial.setup import set_up
 from orchestrator.trial.stopping import StopRule, at_boundary, reason_of
 from strategies import Generators, Learner
@@ -48,6 +49,7 @@ def run_trial(
     stop: StopRule | None = None,
     trained: Callable[[Learner, Stream], None] | None = None,
     planned_tasks: int = 0,
+    diagnostics: bool = False,
 ) -> TrialResult:
     """Run the protocol of `spec` and return its result; an exception of the trial becomes a status and a reason.
 
@@ -59,14 +61,15 @@ def run_trial(
         checkpoint: file that an interrupted trial continues from; deleted at the end, but for faults and stops.
         stop: when to stop at a task boundary.
         trained: called with what was trained, if the trial completed.
-        planned_tasks: how many tasks there will be; no trial of a sweep has more than its stream.
+        planned_tasks: how many tasks there will be.
+        diagnostics: whether to measure what goes on inside, which changes nothing else.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     status: Status = "completed"
-    reason, run = "", None
-    costs, details, chance_accuracy = dict[str, float](), dict[str, Any](), None
+    reason, run, chance_accuracy = "", None, None
+    costs, details = dict[str, float](), dict[str, Any]()
     try:
-        run = _begin(spec, data, placement, checkpoint, planned_tasks)
+        run = _begin(spec, data, placement, checkpoint, (planned_tasks, diagnostics))
         reason = run.execute(report, checkpoint, stop)
         status = "stopped" if reason else "completed"
         costs = run.costs(time.perf_counter() - clock)
@@ -78,9 +81,7 @@ def run_trial(
         _LOGGER.info("trial %s raised", spec.key, exc_info=True)
     if checkpoint is not None and status not in ("error", "stopped"):
         delete_checkpoint(checkpoint)
-    if run is not None and not costs:
-        with suppress(Exception):  # a method that was interrupted may not know its memory
-            costs = run.costs(time.perf_counter() - clock)
+    costs = costs or _known_costs(run, time.perf_counter() - clock)
     return TrialResult(
         spec.key,
         status,
@@ -95,10 +96,19 @@ def run_trial(
     )
 
 
+def _known_costs(run: _Protocol | None, seconds: float) -> dict[str, float]:
+    """Return the costs of a trial that broke off; none if its method does not know its memory then."""
+    with suppress(Exception):
+        return run.costs(seconds) if run is not None else {}
+    return {}
+
+
 class _Protocol:
     """The state of one run of the protocol."""
 
-    def __init__(self, spec: TrialSpec, data: PhaseData, placement: Placement, planned_tasks: int = 0) -> None:
+    def __init__(
+        self, spec: TrialSpec, data: PhaseData, placement: Placement, planned_tasks: int = 0, diagnostics: bool = False
+    ) -> None:
         self.spec = spec
         self.device = torch.device(placement.device)
         if self.device.type == "cuda":
@@ -106,6 +116,7 @@ class _Protocol:
         torch.manual_seed(Generators(spec.seed).fresh("global").initial_seed())
         self.stream, self.learner = set_up(spec, data, self.device, planned_tasks=planned_tasks)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
+        self.inside = Diagnostics(spec, self.stream, self.learner, self.evaluator) if diagnostics else None
         self.next_task = 0
         self.stopped_after: int | None = None
         self.kept_bytes: float | None = None
@@ -133,10 +144,10 @@ class _Protocol:
             if reason := self._stops(stop, index):
                 return reason
         for index in range(self.next_task, self.stream.n_tasks):
-            self._trained = time.perf_counter()
-            self.learner.learn(self.stream.train(index), self._save_when_due)
-            self._count_training()
+            self._learn(index)
             self._measure(index, report)
+            if self.inside is not None:
+                self.inside.end_task(index)
             self.next_task = index + 1
             if self.next_task < self.stream.n_tasks:
                 self._save_when_due()
@@ -148,6 +159,22 @@ class _Protocol:
         if self.spec.phase == "confirm":
             self.examples = [self.stream.evaluation_hash(task) for task in range(self.stream.n_tasks)]
         return ""
+
+    def _learn(self, index: int) -> None:
+        task = self.stream.train(index)
+        if self.inside is not None:
+            self.inside.begin_task(task)
+        self._trained = time.perf_counter()
+        self.learner.learn(task, self._save_when_due if self.inside is None else self._look_inside)
+        self._count_training()
+
+    def _look_inside(self) -> None:
+        """Count a step for the diagnostics, whose time is not the training's, then do what is due after each step."""
+        assert self.inside is not None
+        before = self.inside.seconds
+        self.inside.after_step()
+        self._trained += self.inside.seconds - before
+        self._save_when_due()
 
     def _bytes_to_keep(self) -> float:
         """Return what the method will keep after the last task, NaN if it does not know."""
@@ -173,10 +200,10 @@ class _Protocol:
         return reason_of(test, values[test.quantity], after, self.stream.n_tasks)
 
     def costs(self, seconds: float) -> dict[str, float]:
-        """Return the cost columns; `seconds` is the time since the trial began or resumed here."""
-        network = self.learner.network
+        """Return the cost columns, without diagnostics; `seconds` is the time since the trial began or resumed here."""
+        network, apart = self.learner.network, self.inside.seconds if self.inside is not None else 0.0
         return {
-            "seconds": seconds + self.seconds["resumed_seconds"],
+            "seconds": seconds - apart + self.seconds["resumed_seconds"],
             "train_seconds": self.seconds["train_seconds"],
             "evaluate_seconds": self.seconds["evaluate_seconds"],
             "n_parameters": float(sum(parameter.numel() for parameter in network.parameters())),
@@ -192,16 +219,19 @@ class _Protocol:
             "n_examples": self.n_examples,
             "task_names": list(self.stream.task_names),
             "class_names": self.stream.class_names,
-            "measured": _counts(self.cells),
-            "ranked": _ranked(self.cells),
+            "measured": counts_of(self.cells),
+            "ranked": ranked_of(self.cells),
             "positive_class": self.stream.positive_class,
             "right": _right(self.cells) if self.examples else [],
             "examples": self.examples,
+            "diagnostics": self.inside.rows if self.inside is not None else [],
         }
 
     def details(self) -> dict[str, Any]:
-        """Return what the strategies report about themselves."""
-        return {s.name: facts for s in self.learner.strategies if (facts := s.report())}
+        """Return what the strategies report about themselves, and why diagnostics are missing."""
+        found = {s.name: facts for s in self.learner.strategies if (facts := s.report())}
+        lacks = self.inside.fault if self.inside is not None else ""
+        return found | ({"diagnostics": f"not complete: {lacks}"} if lacks else {})
 
     def load(self, path: Path | StoredFile) -> bool:
         """Continue from the checkpoint if there is one; return False if loading broke off, and this object is unusable.
@@ -218,6 +248,8 @@ class _Protocol:
             self.n_examples = payload["n_examples"]
             self.seconds = payload["seconds"]
             self.learner.load_state_dict(payload["learner"])
+            if self.inside is not None:
+                self.inside.load_state_dict(payload["inside"], self.next_task)
         except Exception as error:
             if is_shortage(error):
                 raise
@@ -267,13 +299,14 @@ class _Protocol:
     def _save(self, path: Path | StoredFile) -> None:
         payload = {
             "next_task": self.next_task,
-            "measured": _counts(self.cells),
-            "ranked": _ranked(self.cells),
+            "measured": counts_of(self.cells),
+            "ranked": ranked_of(self.cells),
             "right": _right(self.cells),
             "n_examples": self.n_examples,
             "seconds": self.seconds
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
             "learner": self.learner.state_dict(),
+            "inside": self.inside.state_dict() if self.inside is not None else None,
         }
         save_checkpoint(path, self._identity, payload)
 
@@ -283,7 +316,11 @@ class _Protocol:
 
 
 def _begin(
-    spec: TrialSpec, data: PhaseData, placement: Placement, checkpoint: Path | StoredFile | None, planned_tasks: int
+    spec: TrialSpec,
+    data: PhaseData,
+    placement: Placement,
+    checkpoint: Path | StoredFile | None,
+    options: tuple[int, bool],
 ) -> _Protocol:
     """Return the state that a usable checkpoint holds, else the state at the beginning.
 
@@ -293,18 +330,8 @@ def _begin(
     if placement.device == "cuda" and not torch.cuda.is_available():
         raise OSError("the trial asks for CUDA, and this worker has no GPU that torch can use")
     reset_peak_memory(placement)
-    run = _Protocol(spec, data, placement, planned_tasks)
-    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement, planned_tasks)
-
-
-def _counts(cells: list[list[Measurement | None]]) -> list[list[list[list[int]] | None]]:
-    return [
-        [None if c is None else [list(c.n_true), list(c.n_predicted), list(c.n_right)] for c in row] for row in cells
-    ]
-
-
-def _ranked(cells: list[list[Measurement | None]]) -> list[list[dict[str, float | None]]]:
-    return [[{} if cell is None else dict(cell.ranked) for cell in row] for row in cells]
+    run = _Protocol(spec, data, placement, *options)
+    return run if checkpoint is None or run.load(checkpoint) else _Protocol(spec, data, placement, *options)
 
 
 def _right(cells: list[list[Measurement | None]]) -> list[list[str | None]]:

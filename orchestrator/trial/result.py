@@ -52,6 +52,7 @@ class TrialResult:
         right: whether each example was answered rightly, packed to a bit each, as base64 (T + 1, T); None for the cells
             of R in which that was not kept; empty unless a trial of the phase `confirm` completed.
         examples: hash of the held-out examples of each task (T,), see `Stream.evaluation_hash`; empty likewise.
+        diagnostics: what was measured inside it, (after_task, name, part, value) each; empty unless it was asked for.
     """
 
     key: str
@@ -72,6 +73,7 @@ class TrialResult:
     stop_rule: str = ""
     right: list[list[str | None]] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    diagnostics: list[list[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", _plain(self.reason))
@@ -135,6 +137,18 @@ class TrialResult:
     def from_json(cls, text: str) -> TrialResult:
         """Return the result that `to_json` wrote, equal to the original."""
         return cls(**json.loads(text))
+
+
+def counts_of(cells: Sequence[Sequence[Measurement | None]]) -> list[list[list[list[int]] | None]]:
+    """Return [true, predicted, right] of each class in each cell of R (T + 1, T), as a result keeps them."""
+    return [
+        [None if c is None else [list(c.n_true), list(c.n_predicted), list(c.n_right)] for c in row] for row in cells
+    ]
+
+
+def ranked_of(cells: Sequence[Sequence[Measurement | None]]) -> list[list[dict[str, float | None]]]:
+    """Return the scores that rank examples of each cell of R (T + 1, T), as a result keeps them."""
+    return [[{} if cell is None else dict(cell.ranked) for cell in row] for row in cells]
 
 
 def measurements(

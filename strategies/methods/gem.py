@@ -47,6 +47,12 @@ class GemState:
     labels: list[Tensor] = field(default_factory=list)
     tasks: list[int] = field(default_factory=list)
 
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """Return output index and task of every remembered example, (n,) int64 each."""
+        none = torch.empty(0, dtype=torch.int64)
+        ids = [torch.full_like(labels, task) for labels, task in zip(self.labels, self.tasks, strict=True)]
+        return torch.cat(self.labels or [none]), torch.cat(ids or [none])
+
 
 class Gem(Strategy):
     """If a step's gradient opposes that of a past task's memory, use the nearest gradient that opposes none (Eq. 8).

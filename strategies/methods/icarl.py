@@ -164,6 +164,13 @@ class Icarl(Strategy):
         logits: Tensor = 2 * features @ means.T - squares
         return logits.nan_to_num(nan=-torch.inf)
 
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """Return output index and task of every exemplar, (n,) int64 each."""
+        sizes = torch.tensor([len(own) for own in self.state.exemplars.values()], dtype=torch.int64)
+        labels = torch.tensor(list(self.state.exemplars), dtype=torch.int64)
+        tasks = torch.tensor([self._task_of(label) for label in self.state.exemplars], dtype=torch.int64)
+        return labels.repeat_interleave(sizes), tasks.repeat_interleave(sizes)
+
     def _features(self, inputs: Tensor) -> Tensor:
         """Return the L2-normalised features of inputs, (B, F) float32."""
         parts = [self.learner.network.backbone(part) for part in torch.split(inputs, _ROWS)]

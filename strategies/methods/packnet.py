@@ -6,6 +6,7 @@ Source: Mallya & Lazebnik 2018, arXiv 1711.05769, section 3.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 
 _FREE = 255
 """Owner of a free weight, so there are at most 255 tasks."""
+
+LEAST_SHARE = 0.01
+"""Share of the weights below which a task has next to nothing to learn with."""
+
+
+def share_before(pruning_rate: float, task: int) -> float:
+    """Return the share of the weights that is free when `task`, 0 … T-1, begins: p^task.
+
+    Each task frees the share p of the free weights again. With q = 1 - p for the share that a task keeps this is the
+    rule (1 - q)^(T - 1) for the last of T tasks.
+    """
+    return float(pruning_rate**task)
 
 
 class PacknetHyperparameters(Hyperparameters):
@@ -187,6 +200,24 @@ class Packnet(Strategy):
             shares[name] = {str(t): counts[t] / total for t in range(self.learner.n_tasks) if counts[t]}
             shares[name]["free"] = counts[_FREE] / total
         return {"capacity": shares}
+
+    def diagnose(self) -> dict[tuple[str, str], float]:
+        """Return the share of free weights, what the rule predicts, and how many tasks are left.
+
+        `tasks_left` counts the further tasks of the stream that begin with at least `LEAST_SHARE` of the weights.
+        """
+        free = {name: int((owner == _FREE).sum()) for name, owner in self.state.owner.items()}
+        sizes = {name: owner.numel() for name, owner in self.state.owner.items()}
+        found = {("free_share", name): n / sizes[name] for name, n in free.items()}
+        n_done, share = self.learner.n_seen, sum(free.values()) / max(sum(sizes.values()), 1)
+        found["free_share", ""] = left = share
+        found["predicted_free_share", ""] = math.prod(self.pruning_rate(task) for task in range(n_done))
+        n_left = 0
+        for task in range(n_done, self.learner.n_tasks):
+            if left < LEAST_SHARE:
+                break
+            n_left, left = n_left + 1, left * self.pruning_rate(task)
+        return found | {("tasks_left", ""): float(n_left)}
 
     def _train_only(self, name: str, layer: nn.Linear | nn.Conv2d, trainable: Tensor) -> None:
         """Let steps change only the `trainable` weights (bool, of the weight's shape) of a layer."""

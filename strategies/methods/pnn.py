@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from strategies.layout import IncrementalType
     from strategies.learner import Learner
 
+LONG_RUN = 20
+"""Number of tasks for which the size of the columns is foretold."""
+
 
 @dataclass
 class PnnState:
@@ -81,6 +84,21 @@ class Pnn(Strategy):
         """Return the capacity report: the number of parameters of each column with its laterals, without its head."""
         sizes = [sum(p.numel() for p in column.parameters()) for column in self._columns.columns]
         return {"n_parameters": {str(task): size for task, size in enumerate(sizes)}}
+
+    def diagnose(self) -> dict[tuple[str, str], float]:
+        """Return the bytes of all columns, float32, now and after `LONG_RUN` tasks, without heads.
+
+        Each column has the layers of the first and, for each column before it, a lateral into every layer but the
+        first: n columns have n c + u n (n - 1) / 2 parameters, c of a column and u of its laterals from another.
+        """
+        first = self._columns.columns[0]
+        own = sum(p.numel() for p in first.parameters())
+        laterals = sum(layer.weight.numel() for layer in list(first.layers)[1:])  # type: ignore[arg-type]
+
+        def n_bytes(n: int) -> float:
+            return 4.0 * (n * own + laterals * n * (n - 1) // 2)
+
+        return {("column_bytes", ""): n_bytes(self.state.n_columns), ("column_bytes_long_run", ""): n_bytes(LONG_RUN)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state, and add its columns to the network."""

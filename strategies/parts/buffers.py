@@ -36,6 +36,12 @@ class BufferState:
     def __len__(self) -> int:
         return 0 if self.labels is None else self.labels.shape[0]
 
+    def remembered(self) -> tuple[Tensor, Tensor]:
+        """Return output index and task of every remembered example, (n,) int64 each."""
+        if self.labels is None or self.task_ids is None:
+            return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        return self.labels, self.task_ids
+
 
 def buffer_bytes(n: int, example_bytes: int, has_priorities: bool = False) -> int:
     """Return the bytes of `n` remembered examples: inputs, label and task, and a priority if there is one."""

@@ -72,6 +72,14 @@ def test_a_trial_prints_rows_metrics_and_costs(cli: RunCli) -> None:
     assert "forward_transfer" not in out, "it was not measured"
 
 
+def test_a_trial_shows_its_inside_on_request(cli: RunCli) -> None:
+    code, out, _ = cli("trial", "split-digits/class", "replay", *SMALL, "--set", "diagnostics=true")
+    assert code == 0
+    for name in ("fisher_share_ever", "fisher_effective_rank", "dead_units", "plasticity_gap", "buffer_fairness"):
+        assert len([line for line in out.splitlines() if line.split()[:1] == [name]]) == 1
+    assert "fisher_share" not in cli("trial", "split-digits/class", "replay", *SMALL)[1]
+
+
 def test_a_trial_ignores_what_only_a_sweep_needs(cli: RunCli, tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     content = {

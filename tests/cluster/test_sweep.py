@@ -39,6 +39,17 @@ def test_a_diverging_suggestion_is_a_failed_row(
     assert set(trials.loc[trials["phase"] == "confirm", "method"]) == {"naive", "ewc"}
 
 
+def test_workers_measure_diagnostics_and_results_are_the_same(
+    two_nodes: TwoNodes, reference: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert call("sweep", write_spec(SMALL | {"diagnostics": True}, tmp_path), "--run", str(run)) == 0
+    assert_same_results(run, reference)
+    trials, diagnostics = pd.read_parquet(run / "trials"), pd.read_parquet(run / "diagnostics")
+    assert set(diagnostics["key"]) == set(trials.loc[trials["status"] == "completed", "key"])
+    assert {"fisher_share_ever", "feature_rank", "plasticity_gap"} <= set(diagnostics["name"])
+
+
 def test_gpus_that_no_node_has_are_refused(
     two_nodes: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from orchestrator.execution.session import Session
 from orchestrator.report.page.writing import write_page
 from orchestrator.results import compaction, parts, tables
 from orchestrator.results.compaction import compact
+from orchestrator.results.diagnostics.rows import diagnostic_rows
 from orchestrator.results.parts import MERGED
 from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
@@ -105,6 +107,27 @@ def test_many_files_become_few_with_the_same_rows(run: Run, write: Write) -> Non
         pd.testing.assert_frame_equal(one, other)
     assert sorted(p.name for p in run.path.iterdir()) == [".lock", "accuracy", "outcomes", "spec.yaml", "trials"]
     assert [d.n_after for d in api.compact(run.path)] == [1, 1, 1], "again changes nothing"
+
+
+def test_diagnostics_are_merged_too_and_need_no_file_of_every_trial(
+    run: Run, write: Write, make_result: MakeResult
+) -> None:
+    for seed in range(4):
+        spec = write(seed)
+        if seed % 2:
+            result = replace(make_result(spec), diagnostics=[[0, "weight_norm", p, 1.0 + seed] for p in "ba"])
+            run.tables.diagnostics.write(spec.key, diagnostic_rows(spec, 0, result))
+    before = run.diagnostics()
+    done = api.compact(run.path)
+    assert [(d.table, d.n_before, d.n_after) for d in done][2] == ("diagnostics", 2, 1)
+    place = ["key", "after_task", "name", "part"]
+    after = pd.read_parquet(run.path / "diagnostics")
+    assert after[place].equals(after[place].sort_values(place, ignore_index=True)), "in an order of its own"
+    pd.testing.assert_frame_equal(after, before.sort_values(place, ignore_index=True))
+    spec = write(1)
+    again = replace(make_result(spec), diagnostics=[[0, "weight_norm", p, 2.0] for p in "ba"])
+    run.tables.diagnostics.write(spec.key, diagnostic_rows(spec, 0, again))
+    assert len(run.diagnostics()) == 4, "a trial that is written again replaces its rows"
 
 
 def test_later_trials_join_and_full_files_stay(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from orchestrator.core.errors import RunFolderError, SpecError, StorageError
+from orchestrator.results.diagnostics.rows import diagnostic_rows
 from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.results.schema import SCHEMAS, encode
@@ -568,3 +570,71 @@ def test_a_notebook_shows_a_run(tmp_path: Path, make_spec: MakeSpec) -> None:
     (tmp_path / "<b>" / "spec.yaml").write_text("methods: ['<i>']")
     assert "expected the spec of a run" in Run.open(tmp_path / "<b>")._repr_html_()
     assert "<i>" not in Run.open(tmp_path / "<b>")._repr_html_()
+
+
+# Diagnostics.
+
+
+def diagnosed(result: TrialResult) -> TrialResult:
+    rows: list[list[Any]] = [[0, "fisher_trace", "", 2.5], [0, "weight_norm", "heads", 1.0], [1, "fisher_trace", "", 3]]
+    return replace(result, diagnostics=rows)
+
+
+def test_diagnostics_are_rows_that_pandas_reads(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
+    result = diagnosed(make_result(spec))
+    run.write_trial(
+        spec.key, trial_row(spec, 3, result, {}), accuracy_rows(spec, 3, result), diagnostic_rows(spec, 3, result)
+    )
+    found = pd.read_parquet(tmp_path / "run" / "diagnostics")
+    pd.testing.assert_frame_equal(found, run.diagnostics())
+    assert found.drop(columns=["key", "scenario", "method", "phase"]).to_dict("records") == [
+        {"suggestion": 3, "seed": 0, "after_task": 0, "name": "fisher_trace", "part": "", "value": 2.5},
+        {"suggestion": 3, "seed": 0, "after_task": 0, "name": "weight_norm", "part": "heads", "value": 1.0},
+        {"suggestion": 3, "seed": 0, "after_task": 1, "name": "fisher_trace", "part": "", "value": 3.0},
+    ]
+    run.storage.delete("spec.yaml")
+    run.check(run_spec := make_spec())
+    run.write_spec(run_spec)
+    assert len(Run.open(run.path).diagnostics()) == 3, "the folder is one of the run's own"
+
+
+def test_a_trial_without_diagnostics_writes_no_folder(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path / "run", make_spec())
+    write(run, make_trial())
+    assert sorted(path.name for path in run.path.iterdir()) == ["accuracy", "spec.yaml", "trials"]
+    assert run.diagnostics().empty
+
+
+def test_asking_for_diagnostics_later_trains_nothing_again(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, write: Callable[..., TrialSpec]
+) -> None:
+    run = Run.create(tmp_path / "run", make_spec())
+    write(run, make_trial())
+    asked = make_spec(diagnostics=True)
+    assert (
+        asked.trial(asked.cells[0], {}, 0, "confirm", "x").key
+        == run.spec.trial(run.spec.cells[0], {}, 0, "confirm", "x").key
+    )
+    assert run.n_missing(asked) == run.n_missing(run.spec)
+    run.write_spec(asked)
+    assert Run.open(run.path).spec.diagnostics
+
+
+def test_damage_of_diagnostics_costs_no_trial(
+    tmp_path: Path, make_spec: MakeSpec, make_trial: MakeTrial, make_result: MakeResult
+) -> None:
+    run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
+    result = diagnosed(make_result(spec))
+    run.write_trial(
+        spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result), diagnostic_rows(spec, 0, result)
+    )
+    file = run.path / "diagnostics" / f"{spec.key}.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(RunFolderError, match="nothing but the diagnostics of its trials is lost"):
+        run.check(run.spec)
+    assert len(run.trials()) == 1, "results do not need it"

@@ -88,6 +88,15 @@ def test_an_old_run_is_compacted_into_todays_schema(run: Run) -> None:
     pd.testing.assert_frame_equal(before, run.trials())
 
 
+def test_a_run_of_before_has_no_diagnostics_and_can_get_some(run: Run) -> None:
+    assert run.diagnostics().empty
+    assert list(run.diagnostics().columns) == SCHEMAS["diagnostics"].names
+    shutil.copytree(FIXTURES / "diagnostics-schema-3", run.path / "diagnostics")
+    assert len(run.diagnostics()) == 28
+    assert run.n_missing(run.spec) == 0
+    run.check(run.spec)
+
+
 # The specs of trials.
 
 
@@ -131,10 +140,11 @@ def table(
     request: pytest.FixtureRequest, make_trial: Callable[..., TrialSpec], make_result: Callable[..., TrialResult]
 ) -> tuple[str, pa.Table]:
     """Return the name of a table, and rows of it."""
-    file = FIXTURES / "run-schema-1" / request.param / "030f807b01fc3a08.parquet"
     if request.param == OUTCOMES:  # it came later
         spec = make_trial()
         return OUTCOMES, pa.Table.from_pylist(outcome_rows(spec, 0, make_result(spec)), OUTCOMES_SCHEMA)
+    folder = "diagnostics-schema-3" if request.param == "diagnostics" else f"run-schema-1/{request.param}"
+    file = FIXTURES / folder / "030f807b01fc3a08.parquet"
     return request.param, check_file(file.read_bytes(), str(file), request.param)
 
 

@@ -127,8 +127,24 @@ OUTCOMES = {
     "examples": "string",
 }
 
+DIAGNOSTICS = {
+    "key": "string",
+    "scenario": "string",
+    "method": "string",
+    "phase": "string",
+    "suggestion": "int64",
+    "seed": "int64",
+    "after_task": "int64",
+    "name": "string",
+    "part": "string",
+    "value": "double",
+}
 
-@pytest.mark.parametrize(("table", "columns"), [("trials", TRIALS), ("accuracy", ACCURACY), ("outcomes", OUTCOMES)])
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [("trials", TRIALS), ("accuracy", ACCURACY), ("outcomes", OUTCOMES), ("diagnostics", DIAGNOSTICS)],
+)
 def test_the_schema_is_a_contract(table: str, columns: dict[str, str]) -> None:
     """Whoever reads the tables relies on it: change it only with SCHEMA_VERSION."""
     assert {field.name: str(field.type) for field in SCHEMAS[table]} == columns

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from orchestrator.execution.budget import Budget
 from orchestrator.report.plan_view import render_plan
-from orchestrator.search.plan import CellPlan, Plan, TimedCells, device_notes, middle, plan_sweep
+from orchestrator.search.plan import CellPlan, Plan, TimedCells, capacity_notes, device_notes, middle, plan_sweep
 from orchestrator.search.suggestion import Outcome
 from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.fields import ResolvedRequest
@@ -261,3 +261,36 @@ def test_a_cell_that_is_complete_has_no_time(make_spec: MakeSpec) -> None:
     text = text_of(spec, {"naive": CellPlan(cell, 4, 0, 0, 0, 0, math.nan, False, ONE_CPU)}, 1)
     assert "nan" not in text
     assert "about 0 s" in text
+
+
+# What a plan notes of packnet.
+
+
+def notes_of_packnet(make_spec: MakeSpec, space: dict[str, Any], **streams: Any) -> list[str]:
+    spec = make_spec(methods=["packnet"], spaces={"packnet": space}, streams={"split-digits": streams})
+    return list(capacity_notes(spec, {"digits": DIGITS}))
+
+
+def test_the_rule_of_packnet_is_checked_before_training(make_spec: MakeSpec) -> None:
+    """Of 5 tasks the last begins with p^4 of the weights: 1 % at p = 0.3162."""
+    assert notes_of_packnet(make_spec, {"pruning_rate": {"low": 0.2, "high": 0.9}}) == [
+        "split-digits/task packnet: a pruning_rate p leaves the last of 5 tasks p^4 of the weights, less than 1 % "
+        "below 0.316, and it is searched from 0.2 to 0.9; set it to more under spaces.packnet, or set pruning: "
+        "equal_share there"
+    ]
+    assert notes_of_packnet(make_spec, {"pruning_rate": {"low": 0.32, "high": 0.9}}) == []
+    assert notes_of_packnet(make_spec, {"pruning_rate": {"low": 0.2, "high": 0.9}}, n_tasks=2) == []
+    assert notes_of_packnet(make_spec, {}) == [], "the default range is made for a few tasks"
+
+
+@pytest.mark.parametrize(("value", "n_notes"), [(0.3, 1), (0.33, 0), ([0.3, 0.8], 1), ([0.5, 0.8], 0)])
+def test_fixed_rates_and_choices_are_checked_too(make_spec: MakeSpec, value: Any, n_notes: int) -> None:
+    found = notes_of_packnet(make_spec, {"pruning_rate": value})
+    assert len(found) == n_notes
+    if value == 0.3:
+        assert "and it is 0.3;" in found[0]
+
+
+def test_equal_shares_and_other_methods_have_no_such_rule(make_spec: MakeSpec) -> None:
+    assert notes_of_packnet(make_spec, {"pruning": "equal_share", "pruning_rate": 0.1}) == []
+    assert list(capacity_notes(make_spec(), {"digits": DIGITS})) == []

@@ -92,6 +92,7 @@ def test_defaults() -> None:
         "validation_share": 0.1,
         "validation_split": "seed",
         "unsupported_cells": "refuse",
+        "diagnostics": False,
         "resources": {"cpus": 1.0, "gpus": 0.0, "threads": 1, "device": None, "methods": {}, "scenarios": {}},
     }
 

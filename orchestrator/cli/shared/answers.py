@@ -20,6 +20,7 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
     Returns: how many trials are missing, and the scenarios without a recommendation.
     """
     from orchestrator.report.answer_view import render_answer
+    from orchestrator.report.inside_view import inside_lines, lacking
     from orchestrator.search.answers.full_answer import answer_of
     from orchestrator.search.answers.summary import note_on_others, summarise
 
@@ -28,6 +29,11 @@ def print_answer(console: PlainConsole, run: Run, spec: SweepSpec) -> tuple[int,
     console.print(render_answer(spec, scenarios, answer_of(search, trials)))
     if others := note_on_others(search, trials):
         console.print(others)
+    diagnostics = run.diagnostics()
+    for line in inside_lines(search, scenarios, diagnostics):
+        console.print(f"warning: {line}")
+    if spec.diagnostics and (without := lacking(trials, diagnostics)):
+        console.print(without)
     return search.n_unknown, [scenario.scenario for scenario in scenarios if scenario.best is None]
 
 

@@ -16,7 +16,7 @@ from orchestrator.results.folder import read_file
 from orchestrator.results.run import Run
 from orchestrator.search.answers.full_answer import ANSWER_VERSION
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.storage.base import ANSWER_FILE, OUTCOMES, SPEC_FILE, TABLES, Place, Storage, is_bookkeeping
+from orchestrator.storage.base import ANSWER_FILE, SPEC_FILE, Place, Storage, is_bookkeeping
 from orchestrator.storage.opening import open_storage
 
 State = Literal["complete", "missing", "not summarised", "not a run", "unreadable"]
@@ -107,7 +107,7 @@ def _below(storage: Storage, depth: int) -> Iterator[ListedRun]:
 
 
 def _is_run(names: list[str]) -> bool:
-    return SPEC_FILE in names or {*TABLES} - {OUTCOMES} <= {*names}
+    return SPEC_FILE in names or {"trials", "accuracy"} <= {*names}
 
 
 def _listed(storage: Storage) -> ListedRun:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.metrics import DERIVED, METRICS, METRICS_AND_COSTS, quantity
-from orchestrator.core.scores import ACCURACY, Score
+from orchestrator.core.metrics import DERIVED, METRICS_AND_COSTS, quantity
+from orchestrator.core.scores import Score
 from orchestrator.core.text import counted
 from orchestrator.report.answer_view import answer_lines
 from orchestrator.report.certainty_view import certainty_lines, parts_of
 from orchestrator.report.methods_table import columns, head, stopped_words
 from orchestrator.report.numbers import UNKNOWN, number, value_text
+from orchestrator.report.page.cautions import cautions
 from orchestrator.report.page.facts import MethodFacts, Tables, method_facts, metric_of, suggestion_facts, thinned
 from orchestrator.report.page.figure import Colours, Figure
-from orchestrator.report.page.frontier import balance_figure, edge_warnings, frontier_figure
+from orchestrator.report.page.frontier import balance_figure, frontier_figure
+from orchestrator.report.page.inside import inside_figures
 from orchestrator.report.page.matrices import curves_figure, matrix_figure
 from orchestrator.report.page.searching import cost_figure, importance_figure, parallel_figure, search_figure
 from orchestrator.search.answers.certainty import Spread
@@ -30,8 +32,6 @@ _MOST_SUGGESTIONS = 1_200
 
 _MOST_IN_ALL = 12_000
 """The same of all scenarios together."""
-
-_FEW_SEEDS = 3
 
 _MOST_IMPORTANCES = 40
 """Searched cells of a sweep up to which importances are shown for all of them: each takes about a second."""
@@ -188,7 +188,7 @@ def scenario_content(
         own.status,
         _verdict(spec, own),
         (*answer_lines(spec, summary), *certain),
-        tuple(_warnings(spec, summary, facts, tables)),
+        tuple(cautions(spec, summary, facts, tables)),
         tuple(head(metric, score) for metric in heads),
         tuple(_method_row(spec, own, cell, heads) for cell in summary.cells),
         tuple(_figures(anchor, spec, own, searches, facts, tables, min(share, _MOST_SUGGESTIONS))),
@@ -256,37 +256,6 @@ def _limit_line(limit: str, is_met: bool, margin: float) -> str:
     )
 
 
-def _warnings(spec: SweepSpec, summary: ScenarioSummary, facts: Sequence[MethodFacts], tables: Tables) -> Iterator[str]:
-    """Yield what a reader should know before believing the answer."""
-    for cell in summary.cells:
-        if cell.level_of:
-            yield f"{cell.cell.method} is no better than {cell.level_of}."
-        if cell.n_failed:
-            yield f"{cell.cell.method}: {counted(cell.n_failed, 'trial')} failed; see show RUN --trials."
-    few = [one.method for one in facts if len(one.keys) < _FEW_SEEDS]
-    if few:
-        yield f"Fewer than {_FEW_SEEDS} seeds, too few to tell chance from skill: {', '.join(few)}."
-    yield from _coarse(spec, summary.scenario, facts, tables)
-    for one in facts:
-        if one.summary.chosen is not None and one.search.cell.is_searched:
-            yield from (f"{line}." for line in edge_warnings(one))
-
-
-def _coarse(spec: SweepSpec, scenario: str, facts: Sequence[MethodFacts], tables: Tables) -> Iterator[str]:
-    """Yield the limits that are finer than one example of the smallest task."""
-    if spec.score_of(scenario) != ACCURACY or not facts:
-        return
-    cells = tables.accuracy_of(facts[0].keys)
-    smallest = int(cells["n_examples"].min())
-    for constraint in spec.constraints:
-        asked = quantity(constraint.metric)
-        if asked.metric in METRICS and asked.score in (None, ACCURACY):
-            width = constraint.limit if asked.definition.low < 0 else 1 - constraint.limit
-            if 1 / smallest > max(width, 0):
-                step = f"one of the {smallest} examples of the smallest task is {100 / smallest:.3g} points"
-                yield f"{constraint.name} is finer than the data can tell: {step}."
-
-
 def _figures(
     anchor: str,
     spec: SweepSpec,
@@ -324,6 +293,8 @@ def _figures(
     tried.append(importance_figure(f"{anchor}-importance", spec, looked_at))
     if present := [figure for figure in tried if figure is not None]:
         yield "What the search tried", tuple(present)
+    if inside := inside_figures(f"{anchor}-inside", measured, tables, colours):
+        yield "What goes on inside", inside
     cost = cost_figure(f"{anchor}-costs", searches, tables)
     if cost is not None:
         yield "What it cost", (cost,)

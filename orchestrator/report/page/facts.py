@@ -24,6 +24,7 @@ Places = NDArray[np.intp]
 
 
 _OF_TRIALS = ("key", "status", "phase", "seconds", "train_seconds", "learning_average", "backward_transfer")
+_OF_INSIDE = ("key", "after_task", "name", "part", "value")
 _OF_CELLS = ("key", "after_task", "task", "task_name", "score", "n_examples")
 
 
@@ -33,13 +34,15 @@ class Tables:
     Args:
         trials: the trials table.
         accuracy: the accuracy table.
+        diagnostics: the diagnostics table; None if it is not shown.
     """
 
-    def __init__(self, trials: pd.DataFrame, accuracy: pd.DataFrame) -> None:
+    def __init__(self, trials: pd.DataFrame, accuracy: pd.DataFrame, diagnostics: pd.DataFrame | None = None) -> None:
         self._trials, self._cells = trials[list(_OF_TRIALS)], accuracy[list(_OF_CELLS)]
         self._rows = {str(key): place for place, key in enumerate(trials["key"])}
         places = self._cells.reset_index(drop=True).groupby("key").indices
         self._places: dict[str, Places] = {str(key): np.asarray(own, np.intp) for key, own in places.items()}
+        self._inside = pd.DataFrame(columns=list(_OF_INSIDE)) if diagnostics is None else diagnostics[list(_OF_INSIDE)]
 
     def trials_of(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return what the page needs of the rows of some trials; those that have none are left out."""
@@ -49,6 +52,10 @@ class Tables:
         """Return what the page needs of the measured cells of R of some trials."""
         found = [self._places[key] for key in keys if key in self._places]
         return self._cells.iloc[np.concatenate(found) if found else []]
+
+    def diagnostics_of(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return what was measured inside of some trials."""
+        return self._inside[self._inside["key"].isin(list(keys))]
 
 
 @dataclass(frozen=True)

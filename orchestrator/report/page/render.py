@@ -31,7 +31,7 @@ def content_of(run: Run) -> PageContent:
     """Return what the page of a run says."""
     spec = run.spec
     trials, search = run.tables.trials.read(), run.search(spec)
-    tables = Tables(trials, run.tables.accuracy.read())
+    tables = Tables(trials, run.tables.accuracy.read(), run.diagnostics())
     answer = run.answer()
     scenarios = tuple(
         scenario_content(search, summary, answer, tables, index)

@@ -1,0 +1,1 @@
+"""The table `diagnostics`: its columns, its rows, and what they warn of."""

@@ -1,0 +1,72 @@
+"""Inner products of the gradients of single examples, layer by layer: they hold the Fisher's whole spectrum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strategies.contract import Batch
+from strategies.lazy import F, nn, torch
+from strategies.parts.importance import LogitsOf
+from strategies.parts.per_example import linear_pass, only_linear
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_BYTES = 256 * 2**20
+"""Bytes of single examples' gradients, at float64, that are held at once where layers are not all linear."""
+
+
+def gradient_gram(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, Tensor]:
+    """Return for each layer the inner products of the examples' gradients, name of the layer -> (n, n) float64.
+
+    The gradient is that of -log p(y|x) for the labels y of the batch. With g_i the gradient of example i, the Fisher
+    over the n examples is F = 1/n Σ g_i g_iᵀ, and K = Σ over layers of what is returned has K_ij = g_iᵀ g_j. So the
+    eigenvalues of K / n are those of F that are not 0, and the share of a layer in an eigenvector Σ u_i g_i of F is
+    uᵀ K_layer u / uᵀ K u. Where a row of gradients is too large for n of them, the first examples are taken: those that
+    fit into `MOST_BYTES`.
+
+    Args:
+        network: the model, in evaluation mode. Its output for an example must not depend on the others.
+        batch: the examples.
+        logits_of: runs `network` on a batch.
+
+    Source: as for networks in the limit of width, Karakida et al. 2019, arXiv 1806.01316, section 3.1 (the dual of the
+    Fisher). For a linear layer with inputs a and output gradients δ, K_ij = (δ_iᵀ δ_j)(a_iᵀ a_j), and + 1 for a bias.
+    Differs: exact, where others use power iteration on products of F and a vector: for a few hundred examples one
+    decomposition of an (n, n) matrix is cheaper than a handful of passes.
+    """
+    if only_linear(network):
+        with linear_pass(network) as layers:
+            logits, first = logits_of(batch)
+        if layers.are_all_of(logits):
+            loss = F.cross_entropy(logits, batch.labels - first, reduction="sum")
+            found: dict[str, Tensor] = {}
+            for name, (inputs, delta) in layers.gradients(loss).items():
+                bias = float(network.get_submodule(name).bias is not None)
+                wide, deep = inputs.double(), delta.double()
+                found[name] = (deep @ deep.T) * (wide @ wide.T + bias)
+            return found
+    return _by_rows(network, batch, logits_of)
+
+
+def _by_rows(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, Tensor]:
+    """Return the same from the gradient of one example after the other."""
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    n_bytes = 4 * max(sum(p.numel() for p in parameters.values()), 1)
+    rows: list[list[Tensor | None]] = []
+    for row in range(min(len(batch.labels), max(MOST_BYTES // (2 * n_bytes), 1))):
+        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
+        one = Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)
+        logits, first = logits_of(one)
+        loss = F.cross_entropy(logits, one.labels - first)
+        rows.append(list(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)))
+    found: dict[str, Tensor] = {}
+    for index, name in enumerate(parameters):
+        own = [gradients[index] for gradients in rows]
+        like = next((gradient for gradient in own if gradient is not None), None)
+        if like is None:
+            continue
+        matrix = torch.stack([torch.zeros_like(like) if g is None else g for g in own]).flatten(1).double()
+        layer, product = name.rpartition(".")[0], matrix @ matrix.T
+        found[layer] = found[layer] + product if layer in found else product
+    return found
