@@ -30,7 +30,7 @@ def test_export_prints_a_table(cli: RunCli, run_folder: RunFolder, format: str) 
 def test_export_needs_one_thing_to_export(mistake: Mistake, run_folder: RunFolder) -> None:
     path, _ = run_folder
     said = "expected one of --format latex|markdown|csv|xlsx|json, --methods-paragraph or --bibtex"
-    assert f"{said}, got none of them" in mistake("export", path)
+    assert "name the folder of the model with -o FOLDER; or ask for --format latex" in mistake("export", path)
     assert f"{said}, got 2 of them" in mistake("export", path, "--bibtex", "--format", "csv")
     assert "name a file with -o FILE" in mistake("export", path, "--format", "xlsx")
     assert "--metric: it chooses what a table shows" in mistake("export", path, "--bibtex", "--metric", "seconds")

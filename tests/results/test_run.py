@@ -586,7 +586,10 @@ def test_diagnostics_are_rows_that_pandas_reads(
     run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
     result = diagnosed(make_result(spec))
     run.write_trial(
-        spec.key, trial_row(spec, 3, result, {}), accuracy_rows(spec, 3, result), diagnostic_rows(spec, 3, result)
+        spec.key,
+        trial_row(spec, 3, result, {}),
+        accuracy_rows(spec, 3, result),
+        inside=diagnostic_rows(spec, 3, result),
     )
     found = pd.read_parquet(tmp_path / "run" / "diagnostics")
     pd.testing.assert_frame_equal(found, run.diagnostics())
@@ -606,7 +609,7 @@ def test_a_trial_without_diagnostics_writes_no_folder(
 ) -> None:
     run = Run.create(tmp_path / "run", make_spec())
     write(run, make_trial())
-    assert sorted(path.name for path in run.path.iterdir()) == ["accuracy", "spec.yaml", "trials"]
+    assert "diagnostics" not in {path.name for path in run.path.iterdir()}
     assert run.diagnostics().empty
 
 
@@ -631,7 +634,10 @@ def test_damage_of_diagnostics_costs_no_trial(
     run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
     result = diagnosed(make_result(spec))
     run.write_trial(
-        spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result), diagnostic_rows(spec, 0, result)
+        spec.key,
+        trial_row(spec, 0, result, {}),
+        accuracy_rows(spec, 0, result),
+        inside=diagnostic_rows(spec, 0, result),
     )
     file = run.path / "diagnostics" / f"{spec.key}.parquet"
     file.write_bytes(file.read_bytes()[:-9])
