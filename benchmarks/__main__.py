@@ -27,7 +27,7 @@ def main() -> int:
     if options.only in (None, "training"):
         rows += training.measure(options.data_dir, options.rounds, statistics.median)
     if options.only in (None, "diagnostics"):
-        rows += diagnostics.measure(options.data_dir, options.rounds, statistics.median)
+        rows += diagnostics.measure(options.data_dir, 3 * options.rounds)
     if options.only in (None, "evaluation"):
         rows += evaluation.measure(options.rounds, statistics.median)
     if options.only in (None, "overhead"):

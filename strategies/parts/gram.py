@@ -12,6 +12,9 @@ from strategies.parts.per_example import linear_pass, only_linear
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_ROWS = 64
+"""Examples whose gradients are taken one by one where layers are not all linear: each costs a pass."""
+
 MOST_BYTES = 256 * 2**20
 """Bytes of single examples' gradients, at float64, that are held at once where layers are not all linear."""
 
@@ -22,18 +25,18 @@ def gradient_gram(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict
     The gradient is that of -log p(y|x) for the labels y of the batch. With g_i the gradient of example i, the Fisher
     over the n examples is F = 1/n Σ g_i g_iᵀ, and K = Σ over layers of what is returned has K_ij = g_iᵀ g_j. So the
     eigenvalues of K / n are those of F that are not 0, and the share of a layer in an eigenvector Σ u_i g_i of F is
-    uᵀ K_layer u / uᵀ K u. Where a row of gradients is too large for n of them, the first examples are taken: those that
-    fit into `MOST_BYTES`.
+    uᵀ K_layer u / uᵀ K u. If layers are not all linear, fewer examples are taken, evenly from the batch: `MOST_ROWS`,
+    or as many as fit into `MOST_BYTES`.
 
     Args:
         network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batch: the examples.
         logits_of: runs `network` on a batch.
 
-    Source: as for networks in the limit of width, Karakida et al. 2019, arXiv 1806.01316, section 3.1 (the dual of the
-    Fisher). For a linear layer with inputs a and output gradients δ, K_ij = (δ_iᵀ δ_j)(a_iᵀ a_j), and + 1 for a bias.
-    Differs: exact, where others use power iteration on products of F and a vector: for a few hundred examples one
-    decomposition of an (n, n) matrix is cheaper than a handful of passes.
+    Source: Karakida et al. 2019, arXiv 1806.01316, who call K the dual of the Fisher. For a linear layer with inputs a
+    and output gradients δ, K_ij = (δ_iᵀ δ_j)(a_iᵀ a_j), and + 1 for a bias. Differs: exact, where others use power
+    iteration on products of F and a vector: for a few hundred examples one decomposition of an (n, n) matrix is cheaper
+    than a handful of passes.
     """
     if only_linear(network):
         with linear_pass(network) as layers:
@@ -54,7 +57,8 @@ def _by_rows(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str,
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     n_bytes = 4 * max(sum(p.numel() for p in parameters.values()), 1)
     rows: list[list[Tensor | None]] = []
-    for row in range(min(len(batch.labels), max(MOST_BYTES // (2 * n_bytes), 1))):
+    n = min(len(batch.labels), MOST_ROWS, max(MOST_BYTES // (2 * n_bytes), 1))
+    for row in (index * len(batch.labels) // n for index in range(n)):
         ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
         one = Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)
         logits, first = logits_of(one)

@@ -98,6 +98,10 @@ def test_too_many_bytes_take_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gram, "only_linear", lambda network: False)
     monkeypatch.setattr(gram, "MOST_BYTES", 3 * 8 * n_parameters)
     assert {product.shape for product in gradient_gram(network, batch, of_network(network)).values()} == {(3, 3)}
+    monkeypatch.setattr(gram, "MOST_ROWS", 2)
+    few = sum(gradient_gram(network, batch, of_network(network)).values())
+    rows = rows_of(network, batch, of_network(network))[0][[0, 6]]  # one of each task
+    torch.testing.assert_close(few, rows @ rows.T, rtol=1e-4, atol=1e-8)
 
 
 def test_frozen_layers_have_no_part() -> None:

@@ -182,12 +182,12 @@ class Diagnostics:
         return TaskData(index, task.inputs[:1000], task.labels[:1000], index)
 
     def _sample(self, task: TaskData) -> None:
-        """Keep a fixed random sample of the training examples of a task: half of them, but no more than the most.
+        """Keep a fixed random sample of the training examples of a task: a third of them, but no more than the most.
 
-        Half, so that what is measured on a small task is as cheap as its training.
+        A third, so that what is measured on a small task is as cheap as its training.
         """
         generator = self._learner.generators.fresh(f"diagnostics/sample/{task.index}")
-        n = min(MOST_EXAMPLES, (len(task) + 1) // 2)
+        n = min(MOST_EXAMPLES, (len(task) + 2) // 3)
         rows = torch.randperm(len(task), generator=generator)[:n].to(task.labels.device)
         self._samples[task.index] = TaskData(
             task.index, task.inputs.index_select(0, rows), task.labels.index_select(0, rows), task.index
