@@ -36,7 +36,7 @@ from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.storage.base import ANSWER_FILE, REPORT_FILE, SUGGESTIONS_FILE, TABLES
+from orchestrator.storage.base import ANSWER_FILE, REPORT_FILE, SUGGESTIONS_FILE
 from orchestrator.storage.folder_swap import exchange
 from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
@@ -46,6 +46,9 @@ MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 Write = Callable[..., TrialSpec]
 AsUser = Callable[[int, int], AbstractContextManager[None]]
+
+TABLES = ("trials", "accuracy", "outcomes")
+"""Those of which every trial here has rows; `diagnostics` has a test of its own."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -119,7 +122,7 @@ def test_diagnostics_are_merged_too_and_need_no_file_of_every_trial(
             run.tables.diagnostics.write(spec.key, diagnostic_rows(spec, 0, result))
     before = run.diagnostics()
     done = api.compact(run.path)
-    assert [(d.table, d.n_before, d.n_after) for d in done][2] == ("diagnostics", 2, 1)
+    assert [(d.table, d.n_before, d.n_after) for d in done][3] == ("diagnostics", 2, 1)
     place = ["key", "after_task", "name", "part"]
     after = pd.read_parquet(run.path / "diagnostics")
     assert after[place].equals(after[place].sort_values(place, ignore_index=True)), "in an order of its own"
@@ -131,7 +134,7 @@ def test_diagnostics_are_merged_too_and_need_no_file_of_every_trial(
 
 
 def test_later_trials_join_and_full_files_stay(run: Run, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 7, "outcomes": 6})
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 7, "outcomes": 6, "diagnostics": 6})
     for seed in range(9):
         write(seed)
     compact(run.tables)
@@ -456,7 +459,7 @@ from orchestrator.trial.result import TrialResult
 from orchestrator.spec.trial_spec import TrialSpec
 
 compaction.SECONDS_FOR_READERS = 0.0
-compaction.MOST_ROWS = {"trials": 4, "accuracy": 12, "outcomes": 12}
+compaction.MOST_ROWS = {"trials": 4, "accuracy": 12, "outcomes": 12, "diagnostics": 12}
 
 def work(folder, what, trials):
     run = Run(folder)
@@ -542,7 +545,7 @@ def work_again(folder: Path, what: str, trials: list[Any]) -> None:
 def test_killed_anywhere_the_next_run_finishes(
     run: Run, write: Write, make_trial: MakeTrial, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 12, "outcomes": 12})
+    monkeypatch.setattr(compaction, "MOST_ROWS", {"trials": 4, "accuracy": 12, "outcomes": 12, "diagnostics": 12})
     for seed in range(6):
         write(seed)
     compact(run.tables)

@@ -16,13 +16,13 @@ from orchestrator.results.run import Run
 from orchestrator.results.tables import Table
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.storage.base import TABLES
 from orchestrator.trial.result import TrialResult
 
 MakeSpec = Callable[..., SweepSpec]
 MakeTrial = Callable[..., TrialSpec]
 MakeResult = Callable[..., TrialResult]
 Write = Callable[..., TrialSpec]
+TABLES = ("trials", "accuracy", "outcomes")
 
 
 @pytest.fixture(autouse=True)
