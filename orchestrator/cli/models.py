@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.shared.options import DataDir, Plugins
 from orchestrator.core.defaults import DATA_DIR
+from orchestrator.core.text import counted
 
 if TYPE_CHECKING:
     from orchestrator.champions.wanted import Wanted
@@ -65,7 +66,7 @@ def predict(
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     counts = found["class"].value_counts()
-    print(f"{len(found)} examples: " + ", ".join(f"{n} {name}" for name, n in counts.head(10).items()))
+    print(f"{counted(len(found), 'example')}: " + ", ".join(f"{n} {name}" for name, n in counts.head(10).items()))
     print(f"written to {output}")
 
 
