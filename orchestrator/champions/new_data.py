@@ -93,7 +93,7 @@ def _table(data: Any, settings: StreamSettings, where: str) -> Table:
         return Table("table", "the frame", frame)
     if not isinstance(data, str | Path):
         raise DataError(f"{where}: expected a data frame or the path of a table, got {type(data).__name__}")
-    return read_table(where, "table", settings.model_copy(update={"table": str(data), "drop": (*settings.drop,)}))
+    return read_table(where, "table", settings.model_copy(update={"table": str(data)}))
 
 
 def _column(table: Table, column: FittedColumn, settings: StreamSettings) -> tuple[Reading, str]:

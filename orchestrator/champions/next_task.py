@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.champions.card import Card
@@ -160,12 +159,8 @@ def _rows(card: Card, data: Any, task: str, option: str) -> _Examples:
     if labels.isna().any():
         row = int(frame.index[int(np.argmax(labels.isna().to_numpy()))]) + 1
         raise DataError(f"{option}: the column '{settings.label}' has no value in row {row} {FIRST}; fill it in")
-    values: list[Any] = sorted(_plain_values(labels), key=order)
+    values: list[Any] = sorted(labels.unique(), key=order)
     return _Examples(inputs, [shown(value) for value in labels], notes, [shown(value) for value in values])
-
-
-def _plain_values(labels: pd.Series[Any]) -> list[Any]:
-    return list(labels.unique())
 
 
 def _images(card: Card, data: Any, task: str, option: str) -> _Examples:

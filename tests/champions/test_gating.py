@@ -95,6 +95,20 @@ def test_other_examples_are_never_compared(pair: tuple[Path, Path, Path], make_r
     assert "judged by other examples" in missing[0].reason
 
 
+def test_a_new_task_is_not_given_to_a_model_that_encodes_otherwise(
+    pair: tuple[Path, Path, Path], make_run: MakeRun, tmp_path: Path
+) -> None:
+    """The challenger's inputs would mean something else to the champion, and its answers nothing."""
+    _, good, _ = pair
+    run = make_run(quarters=QUARTERS[:2], methods=("ewc",), stream={"normalisation": "standard"})
+    orchestrator.export_model(run, tmp_path / "other", Wanted(method="ewc", suggestion=0))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("checks:\n- {name: new, kind: new_task, limit: 0.02}\n")
+    report = orchestrator.gate(tmp_path / "other", good, policy)
+    assert report.outcome == "INCONCLUSIVE"
+    assert "encode examples differently" in report.lines[0].reason
+
+
 def test_runs_are_paired_by_seed(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(methods=("naive", "replay"), seeds={"search": 1, "confirm": 6}, **STRONG)
     policy = tmp_path / "policy.yaml"

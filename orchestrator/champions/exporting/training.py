@@ -85,12 +85,12 @@ def export_model(
     first = choice.specs[0]
     settings = run.spec.stream_settings(first.stream)
     dataset = _data(first, settings, data_dir)
+    if len(choice.specs) > 1 and settings.class_order == "shuffled":
+        raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")
     made: list[tuple[MemberCard, Learner, Stream]] = []
     for number, spec in enumerate(choice.specs):
         say(f"training {spec.cell}, seed {spec.seed} ({number + 1} of {len(choice.specs)})")
         made.append(_trained(run, spec, dataset, wanted, placement, choice))
-    if any(stream.classes != made[0][2].classes for _, _, stream in made):
-        raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")
     card = _card(run, first, settings, dataset, made, wanted)
     files = _files(made, card, wanted)
     notes = [*choice.notes, *_notes(card)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.champions.evaluation import evaluation_sets
-from orchestrator.champions.model import Model
+from orchestrator.champions.model import Model, own_settings
 from orchestrator.champions.new_data import read_rows
 from orchestrator.core.errors import DataError, UsageError
 from orchestrator.core.scores import Score
@@ -80,10 +80,20 @@ def _from_held_out(
         reason = ""
         if before is not None and before.evaluation != task.evaluation:
             reason = "the two models were judged by other examples of it; give --data, which both then answer"
+        elif before is None and not _read_alike(champion, challenger):
+            reason = (
+                "the two models encode examples differently; give --data, which each then encodes as it was trained"
+            )
         found.append(_task(champion, challenger, task.name, (data, data), index, scores, reason))
     none = np.zeros(0, dtype=np.int64)
     gone = [name for name in known if name not in challenger.card.task_names]
     return [*found, *(ModelTask(name, False, none, (), None, None, "the challenger does not know it") for name in gone)]
+
+
+def _read_alike(champion: Model, challenger: Model) -> bool:
+    """Return whether an example as one model takes it is what the other takes."""
+    one, other = champion.card, challenger.card
+    return (one.inputs, one.columns, own_settings(one)) == (other.inputs, other.columns, own_settings(other))
 
 
 def _from_table(champion: Model, challenger: Model, scores: Sequence[Score], table: str) -> list[ModelTask]:
