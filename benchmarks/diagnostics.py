@@ -12,7 +12,8 @@ from orchestrator.spec.loading import load_spec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
-from orchestrator.trial.protocol import run_trial, warm_up
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.setup import warm_up
 
 LIMIT = 1.3
 """How long a trial may take, in times of one without."""

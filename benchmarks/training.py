@@ -14,8 +14,8 @@ from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.builtin import load_dataset
 from orchestrator.streams.stream import Stream
-from orchestrator.trial.protocol import run_trial, warm_up
-from orchestrator.trial.setup import set_up
+from orchestrator.trial.protocol import run_trial
+from orchestrator.trial.setup import set_up, warm_up
 from strategies import STRATEGIES, find_method
 
 _NONE = float("inf")

@@ -107,6 +107,11 @@ class Method:
         return {(f"{_identifier(p)}_{n}" if counts.count(n) > 1 else n): (p, n) for p, n in owned}
 
     @cached_property
+    def fixed_by_state(self) -> frozenset[str]:
+        """Return the hyper-parameters that a trained model cannot change: see `Strategy.fixed_by_state`."""
+        return frozenset(name for name, (part, own) in self.names.items() if own in self.parts[part].fixed_by_state)
+
+    @cached_property
     def hyperparameter_class(self) -> type[Hyperparameters]:
         """Return the hyper-parameters of all parts as one class."""
         if not self.is_combination:

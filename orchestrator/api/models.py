@@ -13,9 +13,9 @@ from orchestrator.storage.base import ignore
 
 if TYPE_CHECKING:
     from orchestrator.champions.exporting.training import Exported
+    from orchestrator.champions.exporting.wanted import Wanted
     from orchestrator.champions.model import Model
     from orchestrator.champions.updating import Updated
-    from orchestrator.champions.wanted import Wanted
     from orchestrator.gating.deciding import GateReport
     from orchestrator.results.run import Run
 
@@ -44,7 +44,7 @@ def export_model(
         OrchestratorError: for whatever the user can mend.
     """
     from orchestrator.champions.exporting.training import export_model as export
-    from orchestrator.champions.wanted import Wanted
+    from orchestrator.champions.exporting.wanted import Wanted
     from orchestrator.results.run import Run
 
     opened = run if isinstance(run, Run) else Run.open(run, cached=True)
@@ -77,6 +77,7 @@ def update_model(
     plugins: Iterable[str] = (),
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = ignore,
+    from_run: Run | str | Path | None = None,
 ) -> Updated:
     """Teach a model a new task and write the result as a new model folder.
 
@@ -91,13 +92,23 @@ def update_model(
         plugins: code of one's own that may be imported.
         placement: where it is trained.
         say: called with a line as it goes on.
+        from_run: a run of a sweep over this update, whose recommendation is taken; by default the model's own.
 
     Raises:
         OrchestratorError: for whatever the user can mend.
     """
     from orchestrator.champions.updating import update_model as update
 
-    return update(place, data, task, out, Path(data_dir), test_data, keep_evaluation, plugins, placement, say)
+    searched = None
+    if from_run is not None:
+        from orchestrator.champions.exporting.choosing import searched_update
+        from orchestrator.champions.next_stream import load_next
+        from orchestrator.results.run import Run
+
+        opened = from_run if isinstance(from_run, Run) else Run.open(from_run, cached=True)
+        here = load_next("next", str(place), data, task, test_data, Path(data_dir)).fingerprint()
+        searched = searched_update(opened, here)
+    return update(place, data, task, out, Path(data_dir), test_data, keep_evaluation, plugins, placement, say, searched)
 
 
 def gate(

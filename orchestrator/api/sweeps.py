@@ -131,6 +131,7 @@ def plan(
     storage: str | Path | None = None,
 ) -> Plan:
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
+    from orchestrator.champions.next_stream import load_any
     from orchestrator.execution.session import fingerprints
     from orchestrator.report.inside_view import lacking
     from orchestrator.results.compatibility.software_changes import software_changes
@@ -143,7 +144,7 @@ def plan(
     opened = Run(run_place(spec, run, storage)).cached()
     spec = opened.as_begun(spec)
     opened.check(spec)
-    datasets = load_datasets(spec, Path(data_dir))
+    datasets = load_datasets(spec, Path(data_dir), load_any)
     hashes = fingerprints(datasets)
     opened.refuse_other_data(hashes)
     search, trials = opened.search(spec, hashes), opened.tables.trials.read()

@@ -45,12 +45,12 @@ def run_single_trial(
     """
     import torch
 
+    from orchestrator.champions.next_stream import load_any
     from orchestrator.streams.settings import STREAMS
-    from orchestrator.streams.sources.loading import load_stream
     from orchestrator.trial.protocol import run_trial
 
     settings = (streams or {}).get(spec.stream, spec.stream_settings)
-    dataset = load_stream(spec.stream, settings, Path(data_dir))
+    dataset = load_any(spec.stream, settings, Path(data_dir))
     if dataset.fingerprint() != spec.data_fingerprint:
         raise DataError(
             f"data: expected the {spec.dataset} that the trial was made for (hash {spec.data_fingerprint}), got "
@@ -77,6 +77,7 @@ def single_trial_spec(
     Raises:
         SpecError: if the spec has more than one cell.
     """
+    from orchestrator.champions.next_stream import load_any
     from orchestrator.spec.loading import parse_spec
     from orchestrator.streams.settings import dataset_of
     from orchestrator.trial.preflight import load_datasets
@@ -93,7 +94,7 @@ def single_trial_spec(
     }
     fixed = parse_spec(spec.model_dump(mode="json") | single)
     cell = fixed.cells[0]
-    dataset = load_datasets(fixed, Path(data_dir))[dataset_of(cell.stream)]
+    dataset = load_datasets(fixed, Path(data_dir), load_any)[dataset_of(cell.stream)]
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
 
 

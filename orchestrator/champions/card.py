@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.core.errors import RunFolderError
+from orchestrator.core.version import __version__
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Statistic
 from orchestrator.streams.facts import DatasetFacts
@@ -264,3 +268,13 @@ def mean_of_last_row(result: TrialResult) -> float:
     pairs = list(zip(result.n_correct[-1], result.n_examples, strict=True)) if result.n_correct else []
     values = [math.nan if right is None else right / n for right, n in pairs]
     return float(np.mean(values)) if values else math.nan
+
+
+def versions() -> dict[str, str]:
+    """Return the software that makes a model now."""
+    return {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def now() -> str:
+    """Return the time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

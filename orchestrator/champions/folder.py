@@ -9,12 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
 
-from orchestrator.champions.card import Card, parse_card
+from orchestrator.champions.card import Card, MemberCard, parse_card
+from orchestrator.champions.tensors import to_bytes
 from orchestrator.core.errors import RunFolderError, StorageError, UsageError, system_message
 from orchestrator.storage.folder_swap import exchange
+from strategies import Learner
 
 CARD, README, EVALUATION = "card.json", "README.md", "evaluation.safetensors"
 _LARGEST_CARD = 64 * 2**20
+
+
+def member_files(member: MemberCard, learner: Learner) -> dict[str, bytes]:
+    """Return the files of a network: its weights, and all else that learning on needs."""
+    state = learner.state_dict()
+    return {member.network_file: to_bytes(state.pop("network")), member.state_file: to_bytes(state)}
 
 
 def write_folder(place: str | Path, card: Card, files: Mapping[str, bytes], option: str = "-o") -> Path:

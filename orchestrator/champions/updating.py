@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.champions.card import Card, Event, MemberCard, TaskCard
+from orchestrator.champions.card import Card, Event, MemberCard, TaskCard, now, versions
 from orchestrator.champions.evaluation import evaluation_sets, hash_of, kept
-from orchestrator.champions.exporting.model_card import model_card
-from orchestrator.champions.exporting.training import member_files, now, versions
-from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
-from orchestrator.champions.model import OWN_STREAM, Model, load_model, own_settings
+from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, write_folder
+from orchestrator.champions.model import OWN_STREAM, load_model, own_settings
+from orchestrator.champions.model_card import model_card
 from orchestrator.champions.next_task import NextTask, read_next
 from orchestrator.champions.tensors import from_bytes
 from orchestrator.core.errors import RunFolderError, UsageError
 from orchestrator.core.placement import Placement
 from orchestrator.core.scores import Measurement, Score
+from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import ignore
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.result import TrialResult, counts_of, ranked_of
-from orchestrator.trial.setup import learner_for
+from orchestrator.trial.setup import learner_for, refuse_unplanned
 from strategies import Learner, TaskData, TrialDivergedError, find_method
 
 
@@ -58,9 +58,9 @@ class LongerStream(Stream):
     """
 
     def __init__(self, card: Card, seed: int, new: NextTask, earlier: list[TaskData]) -> None:
-        tasks = [labels * 0 + len(earlier) for labels in (new.train_labels, new.evaluation_labels)]
+        own, held_out = (labels * 0 + len(earlier) for labels in (new.train_labels, new.evaluation_labels))
         arrays = (new.train_inputs, new.train_labels, new.evaluation_inputs, new.evaluation_labels)
-        data = PhaseData(*arrays, card.facts, *card.inputs.statistics, *tasks)
+        data = PhaseData(*arrays, card.facts, *card.inputs.statistics, own, held_out)
         classes = [list(task.classes) for task in card.tasks]
         cpu = torch.device("cpu")
         super().__init__(OWN_STREAM, own_settings(card), card.trial.incremental_type, seed, data, cpu, classes)
@@ -87,6 +87,7 @@ def update_model(
     plugins: Iterable[str] = (),
     placement: Placement = Placement(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = ignore,
+    searched: TrialSpec | None = None,
 ) -> Updated:
     """Learn a new task with a model, measure all tasks, and write the result as a new model folder.
 
@@ -101,6 +102,7 @@ def update_model(
         plugins: code of one's own that may be imported.
         placement: threads.
         say: called with a line as it goes on.
+        searched: a trial of a sweep over this update, which is learned like; by default as the model was.
 
     Raises:
         UsageError: if the model cannot learn a task like this.
@@ -110,8 +112,8 @@ def update_model(
     check_target(out)
     torch.set_num_threads(placement.threads)
     model = load_model(place, plugins)
-    card = model.card
-    _refuse(model, task)
+    card = _as_searched(model.card, searched)
+    refuse(card, task)
     new = read_next(card, data, task, test_data)
     earlier = evaluation_sets(card, model.files, data_dir, str(place))
     longer = _with_task(card, task, new)
@@ -119,18 +121,24 @@ def update_model(
     for member in card.members:
         say(f"learning '{task}' with {card.trial.method}, seed {member.seed}")
         stream = LongerStream(longer, member.seed, new, earlier)
-        found, learner = _learn(longer, member, stream, model.files, str(place))
-        learned.append((found, learner, stream))
+        learned.append((*_learn(longer, member, stream, model.files, str(place)), stream))
     longer, last = _updated(longer, learned, _event(task, place, new), card)
     files = {README: model_card(longer).encode()}
-    for found, learner, _ in learned:
-        files |= member_files(found, learner)
+    files |= {name: own for found, learner, _ in learned for name, own in member_files(found, learner).items()}
     notes = list(new.notes)
     if keep_evaluation or EVALUATION in model.files:
         files[EVALUATION] = kept([*earlier, last])
     else:
         notes.append(f"the held-out examples of '{task}' are not kept: the next update needs --keep-evaluation now")
     return Updated(write_folder(out, longer, files), longer, tuple(notes))
+
+
+def _as_searched(card: Card, searched: TrialSpec | None) -> Card:
+    """Return the card with the hyper-parameters and training that a trial of a sweep over the update has."""
+    if searched is None:
+        return card
+    taken = {"hyperparameters": searched.hyperparameters, "training": searched.training}
+    return card.model_copy(update={"trial": card.trial.model_copy(update=taken)})
 
 
 def _updated(
@@ -152,13 +160,12 @@ def _updated(
     return whole, held_out
 
 
-def _refuse(model: Model, task: str) -> None:
+def refuse(card: Card, task: str) -> None:
     """Refuse a model that cannot learn a further task, or a task that it knows.
 
     Raises:
         UsageError: saying why, and what to do.
     """
-    card = model.card
     if task in card.task_names:
         raise UsageError(f"--task: the model has learned '{task}' already; name the new task otherwise")
     if not task.strip():
@@ -175,13 +182,6 @@ def _refuse(model: Model, task: str) -> None:
         raise UsageError(
             "update: this model was trained with active_outputs: all, whose outputs are all there from the start; run "
             "the sweep with active_outputs: seen, or on the longer data"
-        )
-    n_tasks = len(card.tasks) + 1
-    planning = next(filter(None, (s.plans_ahead for s in model.members[0].strategies)), "")
-    if planning and n_tasks > card.planned_tasks:
-        raise UsageError(
-            f"update: {card.trial.method} was trained for {card.planned_tasks} tasks ({planning}); export the model "
-            f"with --more-tasks {max(n_tasks - card.planned_tasks, 1)} or more"
         )
 
 
@@ -215,6 +215,7 @@ def _learn(
     spec = card.trial.model_copy(update={"seed": member.seed})
     try:
         learner = learner_for(spec, stream, torch.device("cpu"), planned_tasks=card.planned_tasks)
+        refuse_unplanned(spec.method, learner.strategies, card.planned_tasks, stream.n_tasks)
     except ValueError as error:
         raise UsageError(f"update: {error}") from error
     state = from_bytes(files[member.state_file], f"{where}/{member.state_file}")

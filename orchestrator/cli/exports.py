@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.champions.wanted import Wanted
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.cli.models import Threads, export_a_model
 from orchestrator.cli.shared.answers import missing
 from orchestrator.cli.shared.exits import EXIT_INCOMPLETE

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.shared.next_task import FromRun
 from orchestrator.cli.shared.options import DataDir, Plugins
 from orchestrator.core.defaults import DATA_DIR
 from orchestrator.core.text import counted
 
 if TYPE_CHECKING:
-    from orchestrator.champions.wanted import Wanted
+    from orchestrator.champions.exporting.wanted import Wanted
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder that export or update wrote.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
@@ -88,6 +89,7 @@ def update(
     data_dir: DataDir = DATA_DIR,
     threads: Threads = 1,
     plugins: Plugins = None,
+    from_run: FromRun = None,
 ) -> None:
     """Teach a model the next task with what its method kept, and measure it on every task."""
     from orchestrator import api
@@ -98,7 +100,7 @@ def update(
     console = make_console()
     found = api.update_model(
         model, data, task, output, data_dir, test_data, keep_evaluation, plugins or [], Placement(threads=threads),
-        console.print,
+        console.print, from_run,
     )  # fmt: skip
     console.print(render_model(found.card, found.notes))
     console.print(f"Model: {output}")

@@ -19,6 +19,7 @@ from orchestrator.cli.shared.budgets import (
     TrialBudget,
     parse_budget,
 )
+from orchestrator.cli.shared.next_task import FromModel, NextData, NextName, NextTestData, base_of
 from orchestrator.cli.shared.options import (
     AcceptChanges,
     Address,
@@ -30,16 +31,20 @@ from orchestrator.cli.shared.options import (
     LogTo,
     Methods,
     MirrorStudies,
+    Notify,
     NumCpus,
     Preset,
+    Quiet,
     RequireAnswer,
     RunOption,
     Scenarios,
     SearchSeeds,
+    Serve,
     Setting,
     SpecFile,
     StorageOption,
     Suggestions,
+    Verbose,
     parse_overrides,
     split,
 )
@@ -76,19 +81,19 @@ def sweep(
     log_to: LogTo = None,
     accept_changes: AcceptChanges = False,
     require_answer: RequireAnswer = False,
+    from_model: FromModel = None,
+    data: NextData = None,
+    task: NextName = None,
+    test_data: NextTestData = None,
     time_budget: TimeBudget = None,
     trial_budget: TrialBudget = None,
     max_cost: MaxCost = None,
     price_per_hour: PricePerHour = None,
     gpu_price_per_hour: GpuPricePerHour = None,
-    with_server: Annotated[
-        bool, typer.Option("--serve", help="Show the page in a browser of this machine while the sweep runs.")
-    ] = False,
-    notify: Annotated[
-        str | None, typer.Option(metavar="URL", help="Send the answer there with a POST, at the end or at a halt.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print a line for every trial.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")] = False,
+    with_server: Serve = False,
+    notify: Notify = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a sweep, finish an interrupted one, or extend one: always the same command."""
     from orchestrator.report.console import make_console
@@ -96,7 +101,7 @@ def sweep(
     budget = parse_budget(time_budget, trial_budget, max_cost, price_per_hour, gpu_price_per_hour)
     loaded = _load(
         spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
-        cpus_per_trial, gpus_per_trial,
+        cpus_per_trial, gpus_per_trial, base_of(from_model, data, task, test_data, spec, preset),
     )  # fmt: skip
     budget.check(loaded, OPTIONS)
     console, detail = make_console(), _detail(verbose, quiet)
@@ -150,6 +155,10 @@ def plan(
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
     settings: Setting = None,
+    from_model: FromModel = None,
+    data: NextData = None,
+    task: NextName = None,
+    test_data: NextTestData = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Estimate the time for this many trials at the same time.")
     ] = None,
@@ -164,7 +173,7 @@ def plan(
     prices = parse_budget(price_per_hour=price_per_hour, gpu_price_per_hour=gpu_price_per_hour)
     loaded = _load(
         spec, preset, settings, scenarios, methods, limit, suggestions, search_seeds, confirm_seeds,
-        cpus_per_trial, gpus_per_trial,
+        cpus_per_trial, gpus_per_trial, base_of(from_model, data, task, test_data, spec, preset),
     )  # fmt: skip
     console = make_console()
     _say_notes(console, loaded)
@@ -268,6 +277,7 @@ def _load(
     confirm_seeds: int | None,
     cpus: float | None,
     gpus: float | None,
+    base: dict[str, Any] | None,
 ) -> SweepSpec:
     from orchestrator.spec.loading import given, load_spec
 
@@ -281,8 +291,8 @@ def _load(
         "resources.cpus": cpus,
         "resources.gpus": gpus,
     }
-    loaded = load_spec(spec, preset, parse_overrides(settings, options))
-    written = map(str, given(spec, preset).get("limits") or ()) if limit else ()
+    loaded = load_spec(spec, preset, parse_overrides(settings, options), base=base)
+    written = map(str, given(spec, preset, base).get("limits") or ()) if limit else ()
     if replaced := [text for text in written if text not in loaded.limits]:
         print(visible(f"note: --limit replaces the limits of the spec; left out: {', '.join(replaced)}"))
     return loaded

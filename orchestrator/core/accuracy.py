@@ -36,13 +36,32 @@ class AccuracyMatrix:
         return accuracy
 
 
+def from_its_start(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return R of a trial that began from a model, as if the model's scores had been so since it learned each task.
+
+    Such a trial has no row before that of the model, whose tasks are then judged from there on: a drop is one since
+    the trial began. Every other R is returned as it is.
+
+    Args:
+        scores: R (n + 1, T), row 0 before any training; from a model, the first n_learned rows are NaN throughout.
+    """
+    measured = np.flatnonzero(~np.isnan(scores).all(axis=1))
+    if not len(measured) or measured[0] < 2:
+        return scores
+    filled = scores.copy()
+    for task in range(measured[0]):
+        filled[task + 1 : measured[0], task] = scores[measured[0], task]
+    return filled
+
+
 def compute_metrics(
     scores: NDArray[np.float64], tasks: Sequence[int] | None = None, may_be_undefined: bool = False
 ) -> dict[str, float]:
     """Return every metric of a matrix R (T + 1, T), row 0 before any training, that is not of accuracy by its name.
 
-    With T = 1 the metrics of forgetting and transfer are NaN, and so is each metric without a task left.
-    `forward_transfer` is NaN if any of its cells was not measured.
+    Drops are since the trial began, if that was from a model: see `from_its_start`. With T = 1 the metrics of
+    forgetting and transfer are NaN, and so is each metric without a task left. `forward_transfer` is NaN if any of its
+    cells was not measured.
 
     Args:
         scores: R.
@@ -58,6 +77,7 @@ def compute_metrics(
     n_tasks = scores.shape[1]
     if scores.shape != (n_tasks + 1, n_tasks):
         raise ValueError(f"accuracy matrix: expected shape (T + 1, T), got {scores.shape}")
+    scores = from_its_start(scores)
     after = scores[1:]
     unknown = np.isnan(np.where(np.tril(np.ones_like(after)) > 0, after, math.nan)).all(axis=0)
     is_known = np.logical_not(unknown & may_be_undefined)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.champions.next_stream import load_any
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
 from orchestrator.results.compatibility.software_changes import OF_WORKERS
@@ -71,7 +72,7 @@ class Session:
         self.spending = spending or Spending(Budget())
         self.spec = spec
         self.run = run
-        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir)
+        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir, load_any)
         hashes = fingerprints(self.datasets)
         run.refuse_other_data(hashes)
         self.fault: Exception | None = None

@@ -18,8 +18,9 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import StoredFile
 from orchestrator.storage.opening import stored_file
 from orchestrator.storage.uris import is_uri
-from orchestrator.trial.protocol import run_trial, warm_up
+from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.result import TrialResult
+from orchestrator.trial.setup import warm_up
 from orchestrator.trial.stopping import StopRule
 from strategies import STRATEGIES
 

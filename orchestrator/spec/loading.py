@@ -105,16 +105,19 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def given(source: str | Path | None = None, preset: str | None = None) -> dict[str, Any]:
-    """Return what a file or a preset says, as it stands.
+def given(
+    source: str | Path | None = None, preset: str | None = None, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a file or a preset says, as it stands; or what `base` says but the file does not.
 
     Raises:
         SpecError: if both are given, or there is no such file or preset.
     """
     if source is not None and preset is not None:
         raise SpecError([f"--preset: a spec is read from '{source}' or from preset '{preset}', not both; drop one"])
-    if source is not None:
-        content = read_spec(Path(source))
+    if source is not None or base is not None:
+        content = read_spec(Path(source)) if source is not None else {}
+        content = _joined(base or {}, content)
     else:
         name = preset or "quickstart"
         if name not in preset_names():
@@ -123,11 +126,28 @@ def given(source: str | Path | None = None, preset: str | None = None) -> dict[s
     return content
 
 
+def _joined(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two specs as one in which `over` wins; of `spaces` and `streams`, entry by entry."""
+    content = {**base, **over}
+    for field in ("spaces", "streams"):
+        below, above = base.get(field), over.get(field)
+        if isinstance(below, Mapping) and isinstance(above, Mapping):
+            content[field] = {
+                **{name: entry for name, entry in below.items() if name not in above},
+                **{
+                    name: {**below[name], **entry} if name in below and isinstance(entry, Mapping) else entry
+                    for name, entry in above.items()
+                },
+            }
+    return content
+
+
 def load_spec(
     source: str | Path | None = None,
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     phase: Phase | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> SweepSpec:
     """Return a validated spec.
 
@@ -136,11 +156,12 @@ def load_spec(
         preset: the name of a preset, if no file is given; `quickstart` by default.
         overrides: path of a field, such as `search.suggestions` -> value.
         phase: of the only trial that is wanted, if there is one; `confirm` needs no validation data.
+        base: fields that the file need not have, in place of a preset's.
 
     Raises:
         SpecError: with every fault.
     """
-    content = given(source, preset)
+    content = given(source, preset, base)
     for path, value in (overrides or {}).items():
         _override(content, path, value)
     methods = content.get("methods")

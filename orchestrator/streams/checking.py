@@ -43,6 +43,7 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
         ("missing", "hash", "frequency", "dates", "decimal", "thousands", "separator", "order", "encoding_from"),
         ("table",),
     ),
+    "from_model": ("model",),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
 }
@@ -148,6 +149,8 @@ def _named(classes: tuple[int, ...], facts: DatasetFacts) -> str:
 def _owners(families: Iterable[Family]) -> str:
     """Return the families that have a field, in words."""
     shown = list(families)
+    if shown == ["model"]:
+        return "streams with a name of their own"
     if shown in (["folder"], ["table"], ["folder", "table"]):
         return f"streams of your own {' or '.join(shown)}, under a name of their own,"
     return f"{' and '.join(shown)} streams"
@@ -159,7 +162,20 @@ def _own_faults(stream: str, family: Family, settings: StreamSettings) -> Iterat
             f"{family}: your own data need a name of letters, digits, '.', '_' and '-' that no data set has, got "
             f"'{stream}'; choose another name"
         )
+    if family == "model":
+        yield from _model_faults(settings)
+        return
     yield from _folder_faults(settings) if family == "folder" else _table_faults(settings)
+
+
+def _model_faults(settings: StreamSettings) -> Iterator[str]:
+    fields, asked = StreamSettings.model_fields, settings.from_model
+    for name in ("model", "data", "test_data"):
+        if asked is not None and getattr(asked, name) == "":
+            yield f"from_model.{name}: the path is empty; write one"
+    for name in ("n_tasks", "normalisation"):
+        if getattr(settings, name) != fields[name].default:
+            yield f"{name}: has no effect beside from_model, because the model knows it; leave it out"
 
 
 def _folder_faults(settings: StreamSettings) -> Iterator[str]:

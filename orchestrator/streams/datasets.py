@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,34 @@ Statistic = float | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Start:
+    """What the trials of a stream begin from: a model that has learned its first tasks, of which no data are left.
+
+    Args:
+        n_learned: how many tasks it has learned.
+        planned_tasks: how many tasks it was trained for.
+        states: of each of its networks, what `Learner.state_dict` returned.
+        inputs: held-out examples of these tasks that `search` and `finals` see, (N, …), as in `PhaseData`. They are
+            others than `confirm` sees, so that no suggestion is chosen by what it is judged by.
+        labels: (N,) int64.
+        tasks: (N,) int64.
+        positive_class: the class that average precision is for, if there are two.
+        made_of: what a trial must share with it: `method`, `incremental_type`, `model`, `hyperparameters`; plain JSON.
+        identity: hash of its networks and what they keep.
+    """
+
+    n_learned: int
+    planned_tasks: int
+    states: tuple[Mapping[str, Any], ...]
+    inputs: Inputs
+    labels: NDArray[np.int64]
+    tasks: NDArray[np.int64]
+    positive_class: str | None
+    made_of: Mapping[str, Any]
+    identity: str
+
+
+@dataclass(frozen=True)
 class PhaseData:
     """The arrays of one phase. A trial gets no others.
 
@@ -35,6 +63,7 @@ class PhaseData:
         std: their standard deviation, of the same form; 1 if nothing varies, and for one-hot features.
         train_tasks: task of each training example, (N,) int64; None unless the data come cut into tasks.
         evaluation_tasks: (M,) int64, of the same form.
+        start: the model that trials begin from; None for an untrained one.
     """
 
     train_inputs: Inputs
@@ -46,6 +75,7 @@ class PhaseData:
     std: Statistic
     train_tasks: NDArray[np.int64] | None = None
     evaluation_tasks: NDArray[np.int64] | None = None
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +89,7 @@ class TrainingData:
         mean: as in `PhaseData`.
         std: as in `PhaseData`.
         tasks: task of each example, (N,) int64; None unless the data come cut into tasks.
+        start: as in `PhaseData`.
     """
 
     inputs: Inputs
@@ -67,6 +98,7 @@ class TrainingData:
     mean: Statistic
     std: Statistic
     tasks: NDArray[np.int64] | None = None
+    start: Start | None = None
 
     def held_out(self, share: float, seed: int | None = None) -> NDArray[np.bool_]:
         """Return which examples are held out for validation, (N,) bool; as many of each class for every seed.
@@ -81,10 +113,14 @@ class TrainingData:
     def split(self, share: float, seed: int | None = None) -> PhaseData:
         """Return the arrays of a trial that is evaluated on the held-out examples and trained on the others."""
         out = self.held_out(share, seed)
-        tasks = (None, None) if self.tasks is None else (self.tasks[~out], self.tasks[out])
+        inputs, labels, start = self.inputs[out], self.labels[out], self.start
+        train_tasks, tasks = (None, None) if self.tasks is None else (self.tasks[~out], self.tasks[out])
+        if start is not None and tasks is not None:
+            inputs, labels = np.concatenate([start.inputs, inputs]), np.concatenate([start.labels, labels])
+            tasks = np.concatenate([start.tasks, tasks])
         return PhaseData(
-            self.inputs[~out], self.labels[~out], self.inputs[out], self.labels[out],
-            self.facts, self.mean, self.std, *tasks,
+            self.inputs[~out], self.labels[~out], inputs, labels, self.facts, self.mean, self.std, train_tasks, tasks,
+            start,
         )  # fmt: skip
 
 
@@ -105,6 +141,8 @@ class Dataset:
         report: what was read of a user's own table; no part of the fingerprint.
         columns: how each column of a table became features; no part of the fingerprint.
         first_task_decides: whether statistics are those of the first task's training examples.
+        start: the model that trials begin from, whose held-out examples the test examples include; its inputs are as
+            a network takes them.
     """
 
     name: str
@@ -119,15 +157,19 @@ class Dataset:
     report: ReadReport | None = None
     columns: tuple[FittedColumn, ...] = ()
     first_task_decides: bool = False
+    start: Start | None = None
 
     def fingerprint(self) -> str:
         """Return a hash of every array, 16 hexadecimal digits."""
         digest = hashlib.sha256()
         arrays = (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels)
-        for array in (*arrays, self.train_tasks, self.test_tasks):
+        held_out = (self.start.inputs, self.start.labels, self.start.tasks) if self.start is not None else ()
+        for array in (*arrays, self.train_tasks, self.test_tasks, *held_out):
             if array is not None:
                 digest.update(str((array.shape, array.dtype.str)).encode())
                 digest.update(np.ascontiguousarray(array).data)
+        if self.start is not None:
+            digest.update(self.start.identity.encode())
         return digest.hexdigest()[:16]
 
     def phase(self, phase: Phase, validation_share: float, validation_seed: int | None = None) -> PhaseData:
@@ -145,19 +187,22 @@ class Dataset:
             return self.training().split(validation_share, validation_seed)
         return PhaseData(
             self.train_inputs, self.train_labels, self.test_inputs, self.test_labels,
-            self.facts, *self._statistics(), self.train_tasks, self.test_tasks,
+            self.facts, *self._statistics(), self.train_tasks, self.test_tasks, self.start,
         )  # fmt: skip
 
     def training(self) -> TrainingData:
         """Return what trials may see that are not evaluated on the test split."""
-        return TrainingData(self.train_inputs, self.train_labels, self.facts, *self._statistics(), self.train_tasks)
+        statistics = self._statistics()
+        return TrainingData(self.train_inputs, self.train_labels, self.facts, *statistics, self.train_tasks, self.start)
 
     def validation_rows(self, share: float) -> NDArray[np.bool_]:
         """Return which training rows a validation split holds out, (N,) bool; each split has as many of a class."""
         return held_out_rows(strata(self.train_labels, self.train_tasks), share)
 
     def _statistics(self) -> tuple[Statistic, Statistic]:
-        """Return mean and standard deviation of the training inputs, scaled to [0, 1]."""
+        """Return mean and deviation of the training inputs, scaled to [0, 1]; 0 and 1 for what a model takes."""
+        if self.start is not None:
+            return 0.0, 1.0
         inputs, maximum = self.train_inputs, np.float32(self.facts.maximum)
         if self.first_task_decides and self.train_tasks is not None:
             inputs = inputs[self.train_tasks == 0]

@@ -3,7 +3,7 @@
 Five families cut a data set that comes with torchvision or scikit-learn. `split` gives each task its own classes.
 `permuted` (Goodfellow et al. 2013, arXiv 1312.6211), `rotated` (Lopez-Paz & Ranzato 2017, arXiv 1706.08840), `noisy`
 and `clean-rotated-noisy` give every task all classes and change the pixels of every task but the first. `folder` and
-`table` are a user's own data.
+`table` are a user's own data, `model` the next task of a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from orchestrator.streams.facts import DATASETS, DatasetFacts
 from strategies import Added, IncrementalType
 
-Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"]
+Family = Literal["split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table", "model"]
 
 Missing = Literal["refuse", "median", "indicator", "drop"]
 """What is done with a gap in a feature: refuse it, fill it with the training rows' median, fill it and add a feature
@@ -43,6 +43,29 @@ def _colour(value: Any) -> Any:
     if colour in ("white", "black") or (isinstance(colour, str) and _COLOUR.fullmatch(colour)):
         return colour
     raise ValueError("white, black or a colour such as '#ff8800'; put it in quotes, because # begins a comment")
+
+
+class NextTask(BaseModel):
+    """A new task for a model that has learned others: the update is what is searched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(examples=["champion"], description="a model folder that export or update wrote")
+    data: str = Field(
+        examples=["data/2023q3.parquet"],
+        description="the examples of the new task: a table, or a folder CLASS/IMAGE",
+    )
+    task: str = Field(min_length=1, examples=["2023Q3"], description="the name of the new task")
+    test_data: str | None = Field(
+        None,
+        examples=["data/2023q3-test.parquet"],
+        description="held-out examples of the new task; by default a share of data, as the model's stream has it",
+    )
+
+    def without_paths(self) -> NextTask:
+        """Return these settings with blank paths."""
+        blank = {"model": "", "data": "", "test_data": None if self.test_data is None else ""}
+        return self.model_copy(update=blank)
 
 
 class StreamSettings(BaseModel):
@@ -140,6 +163,9 @@ class StreamSettings(BaseModel):
         description="table: the training rows that decide ranges, medians, categories and shares; first_task is what "
         "one knows who learns later tasks as they come (`update`)",
     )
+    from_model: Annotated[NextTask | None, Added()] = Field(
+        None, description="the next task of a model: trials begin from the model and learn this task"
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="own data: share of each task and class for the test split")
     normalisation: Literal["unit", "standard"] = Field(
         "unit", description="pixels or numbers in [0, 1], or with the training data's mean 0 and deviation 1"
@@ -148,7 +174,9 @@ class StreamSettings(BaseModel):
 
     def without_paths(self) -> StreamSettings:
         """Return these settings with blank paths, as they identify a trial: a hash of the data stands for the paths."""
-        blank = {name: "" for name in ("folder", "table", "test_table") if getattr(self, name) is not None}
+        blank: dict[str, Any] = {n: "" for n in ("folder", "table", "test_table") if getattr(self, n) is not None}
+        if self.from_model is not None:
+            blank["from_model"] = self.from_model.without_paths()
         return self.model_copy(update=blank)
 
     def missing_in(self, column: str) -> Missing:
@@ -186,7 +214,7 @@ STREAMS: dict[str, tuple[Family, str]] = {
 
 def is_user_data(settings: StreamSettings) -> bool:
     """Return whether settings name a user's own data."""
-    return settings.folder is not None or settings.table is not None
+    return settings.folder is not None or settings.table is not None or settings.from_model is not None
 
 
 def known_streams(streams: dict[str, StreamSettings]) -> list[str]:
@@ -198,6 +226,8 @@ def family_of(stream: str, settings: StreamSettings) -> Family:
     """Return the family of a known stream."""
     if stream in STREAMS:
         return STREAMS[stream][0]
+    if settings.from_model is not None:
+        return "model"
     return "folder" if settings.folder is not None else "table"
 
 

@@ -123,6 +123,8 @@ class Stream:
     @cached_property
     def positive_class(self) -> str | None:
         """Return the rarer class of a data set with two, the second of equally rare ones; None with more classes."""
+        if self._data.start is not None:
+            return self._data.start.positive_class
         if self._data.facts.n_classes != 2:
             return None
         counts = np.bincount(self._data.train_labels, minlength=2)

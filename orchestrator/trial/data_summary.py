@@ -144,6 +144,9 @@ def _summary(spec: SweepSpec, cell: Cell, dataset: Dataset) -> StreamSummary:
         flat = np.bincount(own[used] * facts.n_classes + labels[used], minlength=len(names) * facts.n_classes)
         return flat.reshape(len(names), facts.n_classes)
 
+    validation = counts(dataset.train_labels, dataset.train_tasks, held_out)
+    if dataset.start is not None:
+        validation += counts(dataset.start.labels, dataset.start.tasks)
     return StreamSummary(
         cell.stream,
         dataset.report,
@@ -152,7 +155,7 @@ def _summary(spec: SweepSpec, cell: Cell, dataset: Dataset) -> StreamSummary:
         facts.class_names,
         names,
         counts(dataset.train_labels, dataset.train_tasks),
-        counts(dataset.train_labels, dataset.train_tasks, held_out),
+        validation,
         counts(dataset.test_labels, dataset.test_tasks),
     )
 

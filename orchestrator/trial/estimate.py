@@ -93,19 +93,21 @@ def trial_seconds(spec: TrialSpec, data: PhaseData, device: str = "cpu", threads
         begun = time.perf_counter() - clock
         evaluator = Evaluator(stream, learner, spec.ranked_scores)
         training, evaluation, n_steps = list[float](), list[float](), list[int]()
+        first = data.start.n_learned if data.start is not None else 0
         with suppress(Exception):  # a trial that fails is a result, and no reason to end a plan
-            for task in range(stream.n_tasks):
+            begun += sum(_evaluate(evaluator, task, 2) for task in range(first))
+            for task in range(first, stream.n_tasks):
                 n_before = learner.n_steps
                 training.append(_train(learner, stream, task))
                 n_steps.append(learner.n_steps - n_before)
                 evaluation.append(_evaluate(evaluator, task, _n_measurements(spec, stream.n_tasks, task)))
-                if task >= 2 and time.perf_counter() - clock > MOST_SECONDS:
+                if task >= first + 2 and time.perf_counter() - clock > MOST_SECONDS:
                     break
     n_measured = len(evaluation)
     if not n_measured:
         return float("nan")
-    whole = sum(extrapolated(training[:n_measured], n_steps[:n_measured], stream.n_tasks))
-    measured = [_n_measurements(spec, stream.n_tasks, task) for task in range(stream.n_tasks)]
+    whole = sum(extrapolated(training[:n_measured], n_steps[:n_measured], stream.n_tasks - first))
+    measured = [_n_measurements(spec, stream.n_tasks, task) for task in range(first, stream.n_tasks)]
     return begun + whole + sum(evaluation) / sum(measured[:n_measured]) * sum(measured)
 
 

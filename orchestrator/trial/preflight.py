@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.checking import split_faults
-from orchestrator.streams.datasets import Dataset, PhaseData
+from orchestrator.streams.datasets import Dataset, PhaseData, Start
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import StreamSettings, dataset_of, family_of, is_user_data
 from orchestrator.streams.sources.loading import load_stream
@@ -25,9 +25,12 @@ from orchestrator.trial.setup import set_up
 from search_spaces import extremes
 from strategies import IncrementalType, find_method
 
+LoadStream = Callable[[str, StreamSettings, Path], Dataset]
+"""Returns the data of a stream: its name, its settings, and where torchvision's data sets are."""
 
-def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
-    """Return every data set of the sweep by name.
+
+def load_datasets(spec: SweepSpec, data_dir: Path, load: LoadStream = load_stream) -> dict[str, Dataset]:
+    """Return every data set of the sweep by name; `load` reads each.
 
     Raises:
         DataError: if any are missing or damaged, with every fault of all of them.
@@ -38,7 +41,7 @@ def load_datasets(spec: SweepSpec, data_dir: Path) -> dict[str, Dataset]:
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
         if dataset_of(stream) not in found:
             try:
-                found[dataset_of(stream)] = load_stream(stream, spec.stream_settings(stream), data_dir)
+                found[dataset_of(stream)] = load(stream, spec.stream_settings(stream), data_dir)
             except DataError as error:
                 faults += error.faults
     asked = data_faults(spec, found)
@@ -66,6 +69,8 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
             reason = _refused(spec.stream_settings(stream), kind, datasets[stream])
             if reason:
                 faults.append(f"scenarios.{index}: {scenario} is impossible: {reason}")
+        if stream in sound and (start := datasets[stream].start) is not None:
+            faults += _start_faults(spec, index, start)
     faults += _weight_faults(spec, datasets)
     shapes = {
         padded_shape(datasets[dataset_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
@@ -84,6 +89,30 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
         faults += metric_faults(spec, cell, names) if cell.stream in sound else []
         faults += class_faults(spec, cell, names, classes_held_out(spec, cell, dataset))
     return faults
+
+
+def _start_faults(spec: SweepSpec, index: int, start: Start) -> Iterator[str]:
+    """Yield what trials of a scenario do not share with the model that they begin from."""
+    scenario, made_of = spec.scenarios[index], start.made_of
+    stream, kind = split_scenario(scenario)
+    own, learned = made_of["method"], made_of["incremental_type"]
+    if kind != learned:
+        yield f"scenarios.{index}: expected {stream}/{learned}, as the model has learned, got {scenario}; correct it"
+    for method in spec.methods:
+        if method != own:
+            yield f"methods: expected {own}, which the model of {scenario} was trained by, got {method}; drop it"
+    if spec.model.model_dump(mode="json") != made_of["model"]:
+        yield f"model: expected {made_of['model']}, which {scenario} begins from; write the same"
+    if own not in spec.methods:
+        return
+    cell = next(c for c in spec.cells if c.scenario == scenario and c.method == own)
+    for name in sorted(find_method(own).fixed_by_state):
+        value = made_of["hyperparameters"].get(name)
+        if cell.space.fixed.get(name) != value:
+            yield (
+                f"spaces.{own}.{name}: what the model keeps was made with {value}; fix it to that, because the next "
+                "task cannot change it"
+            )
 
 
 def _weight_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
@@ -140,7 +169,7 @@ def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
 def _set_up_fault(trial: TrialSpec, dataset: Dataset) -> str | None:
     """Return why the method refuses to be set up, or None."""
     arrays = (dataset.train_inputs, dataset.train_labels, dataset.test_inputs, dataset.test_labels)
-    data = PhaseData(*arrays, dataset.facts, 0.0, 1.0)
+    data = PhaseData(*arrays, dataset.facts, 0.0, 1.0, start=dataset.start)
     with torch.random.fork_rng(devices=[]):
         try:
             set_up(trial, data, torch.device("cpu"))
@@ -202,7 +231,7 @@ def _validation_faults(spec: SweepSpec, stream: str, dataset: Dataset) -> Iterat
         what = "class"
     else:
         numbers, names, rule = dataset.train_tasks, facts.task_names, "of a class in each task"
-        used, what = range(len(names)), "task"
+        used, what = range(dataset.start.n_learned if dataset.start is not None else 0, len(names)), "task"
     held_out = np.bincount(numbers[chosen], minlength=len(names))
     for index in used:
         if not held_out[index]:

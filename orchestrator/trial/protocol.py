@@ -25,12 +25,11 @@ from orchestrator.trial.diagnostics.tracker import Diagnostics
 from orchestrator.trial.evaluation import Evaluator
 from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.packed import as_text
-from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory, source_hash
+from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from orchestrator.trial.result import Status, TrialResult, counts_of, measurements, ranked_of
 from orchestrator.trial.setup import set_up
 from orchestrator.trial.stopping import StopRule, at_boundary, reason_of
 from strategies import Generators, Learner
-from strategies.optimizers import SGD
 
 Report = Callable[[int, list[Measurement | None], Stream], None]
 """Called after each task with its index, what was measured then of each task (None if nothing), and the stream."""
@@ -117,10 +116,10 @@ class _Protocol:
         self.stream, self.learner = set_up(spec, data, self.device, planned_tasks=planned_tasks)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
         self.inside = Diagnostics(spec, self.stream, self.learner, self.evaluator) if diagnostics else None
-        self.next_task = 0
+        self.first = self.next_task = data.start.n_learned if data.start is not None else 0
         self.stopped_after: int | None = None
         self.kept_bytes: float | None = None
-        self.cells: list[list[Measurement | None]] = []
+        self.cells: list[list[Measurement | None]] = [[None] * self.stream.n_tasks for _ in range(self.first)]
         self.n_examples: list[int] = []
         self.examples: list[str] = []
         self.seconds = {"train_seconds": 0.0, "evaluate_seconds": 0.0, "resumed_seconds": 0.0}
@@ -137,10 +136,10 @@ class _Protocol:
         if reason := self._stops_at(-1, stop, {"kept_bytes": to_keep}):
             self.kept_bytes = to_keep
             return reason
-        if not self.cells:
+        if not self.n_examples:
             self.n_examples = self.evaluator.n_examples()
-            self._measure(-1, report)
-        for index in range(self.next_task):
+            self._measure(self.first - 1, report)
+        for index in range(self.first, self.next_task):
             if reason := self._stops(stop, index):
                 return reason
         for index in range(self.next_task, self.stream.n_tasks):
@@ -177,8 +176,8 @@ class _Protocol:
         self._save_when_due()
 
     def _bytes_to_keep(self) -> float:
-        """Return what the method will keep after the last task, NaN if it does not know."""
-        if not all(strategy.knows_kept_bytes for strategy in self.learner.strategies):
+        """Return what the method will keep after the last task, NaN if it does not know, as from a model."""
+        if self.first or not all(strategy.knows_kept_bytes for strategy in self.learner.strategies):
             return math.nan
         sizes = self.stream.sizes()
         found = [strategy.bytes_to_keep(sizes) for strategy in self.learner.strategies]
@@ -271,12 +270,13 @@ class _Protocol:
             report(after, row, self.stream)
 
     def _keeps_each(self, after: int, task: int) -> bool:
-        """Return whether a cell of R keeps which examples were right: a task just learned, or any task at the end.
+        """Return whether a cell of R keeps which examples were right: a task just learned, or any at the end or start.
 
-        These 2T - 1 cells say what one model, or a model that replaces another, gets right and has unlearned. All
-        cells would take T / 2 times as much.
+        These cells say what one model, or a model that replaces another, gets right and has unlearned. All cells would
+        take T / 2 times as much.
         """
-        return self.spec.phase == "confirm" and (after == task or after == self.stream.n_tasks - 1)
+        whole = after == self.stream.n_tasks - 1 or (self.first and after == self.first - 1)
+        return self.spec.phase == "confirm" and bool(after == task or whole)
 
     def _count_training(self) -> None:
         now = time.perf_counter()
@@ -336,15 +336,3 @@ def _begin(
 
 def _right(cells: list[list[Measurement | None]]) -> list[list[str | None]]:
     return [[None if cell is None else as_text(cell.right) for cell in row] for row in cells]
-
-
-def warm_up() -> None:
-    """Take one optimizer step, so that what PyTorch loads lazily is not counted to a worker's first trial.
-
-    Also hashes the source now, while the files on disk are those that were imported.
-    """
-    weight = torch.zeros(1, requires_grad=True)
-    optimizer = SGD([weight], lr=1.0, fused=True)
-    weight.sum().backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    source_hash()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from orchestrator.models.building import build_network
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
-from strategies import Generators, Learner
+from orchestrator.trial.provenance import source_hash
+from strategies import Generators, Learner, Strategy
+from strategies.optimizers import SGD
 
 
 def set_up(
@@ -18,7 +22,9 @@ def set_up(
     learner_class: type[Learner] | None = None,
     planned_tasks: int = 0,
 ) -> tuple[Stream, Learner]:
-    """Return the stream of a trial and its learner, untrained.
+    """Return the stream of a trial and its learner: untrained, or in the state of the model that the data begin with.
+
+    From a model, the trial's seed decides all that is random from there on.
 
     Args:
         spec: the trial.
@@ -31,8 +37,31 @@ def set_up(
         ModelError: if the model cannot be built for the stream.
         ValueError: if the method refuses the model or the stream.
     """
-    stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device)
-    return stream, learner_for(spec, stream, device, learner_class, planned_tasks)
+    stream, start = (
+        Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device),
+        data.start,
+    )
+    planned = planned_tasks if start is None else max(planned_tasks, start.planned_tasks)
+    learner = learner_for(spec, stream, device, learner_class, planned)
+    if start is not None:
+        refuse_unplanned(spec.method, learner.strategies, start.planned_tasks, stream.n_tasks)
+        state = start.states[spec.seed % len(start.states)]
+        learner.load_state_dict({**state, "generators": learner.generators.state_dict()})
+    return stream, learner
+
+
+def refuse_unplanned(method: str, strategies: Iterable[Strategy], planned: int, n_tasks: int) -> None:
+    """Refuse more tasks than a model was trained for, if its method needs to know their number.
+
+    Raises:
+        ValueError: saying what to do.
+    """
+    planning = next(filter(None, (strategy.plans_ahead for strategy in strategies)), "")
+    if planning and n_tasks > planned:
+        raise ValueError(
+            f"{method} was trained for {planned} tasks ({planning}); export the model with --more-tasks "
+            f"{max(n_tasks - planned, 1)} or more"
+        )
 
 
 def learner_for(
@@ -58,3 +87,15 @@ def learner_for(
         class_names=stream.output_names,
         planned_tasks=planned_tasks,
     )
+
+
+def warm_up() -> None:
+    """Take one optimizer step, so that what PyTorch loads lazily is not counted to a worker's first trial.
+
+    Also hashes the source now, while the files on disk are those that were imported.
+    """
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = SGD([weight], lr=1.0, fused=True)
+    weight.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    source_hash()

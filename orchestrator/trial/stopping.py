@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.metrics import quantity
-from orchestrator.core.scores import Score
+from orchestrator.core.scores import ACCURACY, Score
 
 Kind = Literal["proven", "calibrated"]
 
@@ -116,7 +117,9 @@ def at_boundary(
         if one.tasks and len(seen) < len(one.tasks):
             found[text] = math.nan  # a task that the limit is for is yet to come
             continue
-        found[text] = one.of(lambda score: matrix(score)[: after + 2, : after + 1], names, default)
+        is_before_start = np.isnan(matrix(ACCURACY)[: after + 2]).all()
+        cut = math.nan if is_before_start else one.of(lambda s: matrix(s)[: after + 2, : after + 1], names, default)
+        found[text] = cut
     return found
 
 

@@ -5,7 +5,7 @@ Source: Chaudhry et al. 2019, arXiv 1812.00420, Eqs. 10 and 11.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ class Agem(Strategy):
     summary = "turns each gradient that would raise the loss on a remembered batch"
     paper = "Chaudhry et al. 2019, arXiv 1812.00420"
     hyperparameter_class = AgemHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = BufferState
     owns = Exclusive.GRADIENT_DIRECTION
     knows_kept_bytes = True

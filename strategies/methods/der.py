@@ -85,6 +85,7 @@ class Der(Strategy):
     summary = "holds the logits of remembered examples at what they were when first seen"
     paper = "Buzzega et al. 2020, arXiv 2004.07211"
     hyperparameter_class = DerHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = DerState
     knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}

@@ -5,7 +5,7 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,7 @@ class Ewc(QuadraticStrategy):
     name = "ewc"
     summary = "pulls parameters towards past values, weighted by their Fisher information"
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"variant"})
     hyperparameter_class = EwcHyperparameters
     knows_kept_bytes = True
 

@@ -6,7 +6,7 @@ Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eqs. 8 to 11 and Algorithm 1
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -67,6 +67,7 @@ class Gem(Strategy):
     summary = "projects each gradient that would raise the loss on a past task's memory"
     paper = "Lopez-Paz & Ranzato 2017, arXiv 1706.08840"
     hyperparameter_class = GemHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = GemState
     owns = Exclusive.GRADIENT_DIRECTION
     knows_kept_bytes = True

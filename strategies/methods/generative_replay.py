@@ -83,6 +83,7 @@ class GenerativeReplay(Strategy):
     summary = "trains beside the new examples on inputs from a generator that learned the past; keeps no raw data"
     paper = "Shin et al. 2017, arXiv 1705.08690; generator: Kingma & Welling 2014, arXiv 1312.6114"
     hyperparameter_class = GenerativeReplayHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"latent_size", "hidden_size"})
     state_class = GenerativeReplayState
     knows_kept_bytes = True
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}

@@ -62,6 +62,7 @@ class Icarl(Strategy):
     summary = "distils into features and classifies by the nearest mean of herded exemplars"
     paper = "Rebuffi et al. 2017, arXiv 1611.07725"
     hyperparameter_class = IcarlHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = IcarlState
     knows_kept_bytes = True
     alone = "it has its own loss and its own classifier, which other parts cannot add to"

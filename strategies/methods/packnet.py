@@ -84,6 +84,7 @@ class Packnet(Strategy):
     summary = "prunes after each task and gives the freed weights to the next; never forgets"
     paper = "Mallya & Lazebnik 2018, arXiv 1711.05769"
     hyperparameter_class = PacknetHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"pruning"})
     state_class = PacknetState
     knows_kept_bytes = True
     never_forgets = True

@@ -56,6 +56,7 @@ class Replay(Strategy):
     summary = "trains on a buffer of remembered examples beside the new ones"
     paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
     hyperparameter_class = ReplayHyperparameters
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size", "buffer"})
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
     knows_kept_bytes = True

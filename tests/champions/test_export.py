@@ -14,8 +14,8 @@ import yaml
 import orchestrator
 from orchestrator.champions.card import parse_card
 from orchestrator.champions.evaluation import evaluation_sets
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.champions.folder import read_card
-from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import DataError, MissingExtraError, RunFolderError, StorageError, UsageError
 from orchestrator.results.run import Run
 from tests.champions.conftest import QUARTERS, MakeRun, finished, rows
@@ -135,7 +135,7 @@ def test_another_folder_is_not_overwritten(make_run: MakeRun, tmp_path: Path) ->
 def test_a_hostile_name_cannot_change_the_card(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(quarters=QUARTERS[:2])
     card = orchestrator.export_model(run, tmp_path / "model", NAMED).card
-    from orchestrator.champions.exporting.model_card import model_card
+    from orchestrator.champions.model_card import model_card
 
     evil = "x` | <script>alert(1)</script>\n# Title"
     task = card.tasks[0].model_copy(update={"name": evil})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import orchestrator
-from orchestrator.champions.wanted import Wanted
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.cli.main import main
 from orchestrator.core.errors import UsageError
 from tests.champions.conftest import QUARTERS, MakeRun, rows

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import orchestrator
-from orchestrator.champions.wanted import Wanted
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.cli.main import main
 from orchestrator.core.errors import DataError
 from tests.champions.conftest import QUARTERS, MakeRun, rows

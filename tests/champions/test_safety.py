@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import orchestrator
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.champions.tensors import from_bytes, same, to_bytes
-from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import RunFolderError
 from tests.champions.conftest import QUARTERS, MakeRun
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 import orchestrator
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.champions.folder import read_folder
 from orchestrator.champions.tensors import from_bytes, same
-from orchestrator.champions.wanted import Wanted
 from orchestrator.core.errors import DataError, UsageError
 from orchestrator.core.scores import ACCURACY
 from orchestrator.spec.loading import parse_spec

@@ -29,8 +29,9 @@ from orchestrator.storage.base import is_temporary
 from orchestrator.storage.opening import stored_file
 from orchestrator.streams.sources.builtin import load_dataset
 from orchestrator.trial import protocol as trial_module
-from orchestrator.trial.protocol import run_trial, warm_up
+from orchestrator.trial.protocol import run_trial
 from orchestrator.trial.provenance import software_versions
+from orchestrator.trial.setup import warm_up
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.champions.wanted import Wanted
+from orchestrator.champions.exporting.wanted import Wanted
 from orchestrator.core.errors import UsageError
 from orchestrator.core.text import nearest
 from orchestrator.results.rows import recorded_spec
@@ -37,6 +37,33 @@ def choose(run: Run, wanted: Wanted) -> Choice:
     """
     scenario = _scenario(run.answer(), wanted)
     return _choice(run, scenario, _suggested(run, scenario, wanted), wanted)
+
+
+def searched_update(run: Run, fingerprint: str) -> TrialSpec:
+    """Return a confirm trial of what a run of `sweep --from` recommends for the update of a model.
+
+    Args:
+        run: the run.
+        fingerprint: hash of the model and the data of the update.
+
+    Raises:
+        UsageError: if the run is of another kind, has no answer, or is of another model or other data.
+    """
+    if all(run.spec.stream_settings(cell.stream).from_model is None for cell in run.spec.cells):
+        raise UsageError(f"--from-run: '{run.where}' is no run of sweep --from; leave it out, or name one")
+    for scenario in run.answer().scenarios:
+        if scenario.recommended is None:
+            raise UsageError(
+                f"--from-run: '{run.where}' recommends nothing ({scenario.status}); run it with other limits, or "
+                "leave it out to learn as the model did"
+            )
+    found = choose(run, Wanted()).specs[0]
+    if found.data_fingerprint != fingerprint:
+        raise UsageError(
+            f"--from-run: '{run.where}' searched the update of another model, or on other data; give those, or run "
+            "sweep --from on these"
+        )
+    return found
 
 
 def _scenario(answer: Answer, wanted: Wanted) -> ScenarioAnswer:

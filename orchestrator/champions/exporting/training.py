@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from orchestrator.champions.card import Card, Event, InputCard, MemberCard, TaskCard, plain_statistic
+from orchestrator.champions.card import Card, Event, InputCard, MemberCard, TaskCard, now, plain_statistic, versions
 from orchestrator.champions.evaluation import hash_of, kept
 from orchestrator.champions.exporting.choosing import Choice, choose
-from orchestrator.champions.exporting.model_card import model_card
-from orchestrator.champions.folder import EVALUATION, README, check_target, write_folder
+from orchestrator.champions.exporting.wanted import Wanted
+from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, write_folder
 from orchestrator.champions.model import refuse_unknown_code
-from orchestrator.champions.tensors import to_bytes
-from orchestrator.champions.wanted import Wanted
+from orchestrator.champions.model_card import model_card
 from orchestrator.core.errors import DataError, RunFolderError, UsageError
 from orchestrator.core.placement import Placement
-from orchestrator.core.version import __version__
 from orchestrator.results.run import Run
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import ignore
@@ -84,6 +80,11 @@ def export_model(
     choice = choose(run, wanted)
     first = choice.specs[0]
     settings = run.spec.stream_settings(first.stream)
+    if settings.from_model is not None:
+        raise UsageError(
+            f"export: '{run.where}' searched the update of the model '{settings.from_model.model}'; write the updated "
+            f"model with update --from-run {run.where}"
+        )
     dataset = _data(first, settings, data_dir)
     if len(choice.specs) > 1 and settings.class_order == "shuffled":
         raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")
@@ -256,24 +257,8 @@ def _files(made: Sequence[tuple[MemberCard, Learner, Stream]], card: Card, wante
     return files
 
 
-def member_files(member: MemberCard, learner: Learner) -> dict[str, bytes]:
-    """Return the files of a network: its weights, and all else that learning on needs."""
-    state = learner.state_dict()
-    return {member.network_file: to_bytes(state.pop("network")), member.state_file: to_bytes(state)}
-
-
 def _notes(card: Card) -> list[str]:
     notes = []
     if card.was_trained_on_test:
         notes.append("trained on the test split too, so nothing is left to measure it by")
     return notes
-
-
-def versions() -> dict[str, str]:
-    """Return the software that makes a model now."""
-    return {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def now() -> str:
-    """Return the time, in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

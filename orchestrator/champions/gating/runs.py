@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.champions.gating.models import COSTS, scores_asked
+from orchestrator.core.accuracy import from_its_start
 from orchestrator.core.errors import UsageError
 from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.core.text import nearest
@@ -96,7 +97,7 @@ class _Median:
         key, table = side.keys[seed], run.example_outcomes()
         rows = table[(table["key"] == key) & (table["after_task"] == len(side.tasks) - 1)]
         hashes = dict(zip(rows["task"].astype(int), rows["examples"], strict=True))
-        matrix = side.matrices[seed][ACCURACY]
+        matrix = from_its_start(side.matrices[seed][ACCURACY])
         return cls(
             {
                 name: (str(hashes[index]), run.right_examples(key, index), float(matrix[index + 1, index]))
@@ -178,7 +179,8 @@ def _task(name: str, champion: _Side, challenger: _Side, score: Score) -> RunTas
 
 
 def _by_seed(side: _Side, score: Score, index: int, learned: bool) -> dict[int, float]:
-    cells = {seed: of[score][index + 1 if learned else -1, index] for seed, of in side.matrices.items()}
+    whole = {seed: from_its_start(of[score]) for seed, of in side.matrices.items()}
+    cells = {seed: matrix[index + 1 if learned else -1, index] for seed, matrix in whole.items()}
     return {seed: float(value) for seed, value in cells.items() if math.isfinite(float(value))}
 
 

@@ -71,6 +71,14 @@ AcceptChanges = Annotated[
 ]
 Cpus = Annotated[float | None, typer.Option(help="Override the CPUs per trial.")]
 Gpus = Annotated[float | None, typer.Option(help="Override the GPUs per trial; with a fraction, trials share a GPU.")]
+Serve = Annotated[
+    bool, typer.Option("--serve", help="Show the page in a browser of this machine while the sweep runs.")
+]
+Notify = Annotated[
+    str | None, typer.Option(metavar="URL", help="Send the answer there with a POST, at the end or at a halt.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line for every trial.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
