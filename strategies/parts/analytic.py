@@ -6,7 +6,8 @@ which float32 multiplies and adds without rounding up to 2^24 and `SumState` kee
 
 Source: McDonnell et al. 2023 (RanPAC), arXiv 2307.02251, section 3 (Gram matrix and class sums over a fixed random
 projection); Prabhu et al. 2024 (RanDumb), arXiv 2402.08823, section 3 (random Fourier features); Rahimi & Recht 2007,
-'Random features for large-scale kernel machines', algorithm 1.
+'Random features for large-scale kernel machines', section 3; both cosine and sine of each sum, Sutherland & Schneider
+2015, arXiv 1506.02785, section 3.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class AnalyticHyperparameters(Hyperparameters):
 
     features: int = Field(2000, ge=0, le=20_000, description="number of random features; 0 for the inputs themselves")
     feature_kind: Literal["fourier", "relu"] = Field(
-        "fourier", description="cosines or rectified sums of the inputs, with random weights and phases"
+        "fourier", description="cosines and sines, or rectified sums, of the inputs with random weights"
     )
     feature_scale: float = Field(
         1.0, gt=0, le=100, description="standard deviation of a feature's random sum, for standardised inputs"
@@ -111,13 +112,13 @@ def whole(products: list[Tensor]) -> Tensor:
 
 
 class RandomFeatures:
-    """Fixed features cos(xW + b), or max(xW + b, 0) cut off at 4 and divided by 4, of inputs.
+    """Fixed features: cos(xW) and sin(xW), or max(xW + b, 0) cut off at 4 and divided by 4, of inputs x.
 
-    W has normal entries of standard deviation `scale` / √D. Cosines have b uniform in [0, 2π], and approximate an RBF
-    kernel of bandwidth √D / `scale`, the median distance of standardised inputs at 1 (the median heuristic). Rectified
-    sums have b as an entry of xW. The weights follow from the seed, so they are not kept. Images (C, H, W) lose their
-    own mean and get the norm √D first, which makes the features independent of brightness, contrast and the stream's
-    normalisation; vectors are taken as they are.
+    W has normal entries of standard deviation `scale` / √D. Cosines and sines approximate an RBF kernel of bandwidth
+    √D / `scale`: at 1, the median heuristic for standardised inputs. b is drawn as an entry of xW would be. The weights
+    follow from the seed, so they are not kept. Images (C, H, W) lose their own mean and get the norm √D first,
+    which makes the features independent of brightness, contrast and the stream's normalisation; vectors are taken as
+    they are.
 
     Args:
         n_inputs: D.
@@ -132,12 +133,16 @@ class RandomFeatures:
         self, n_inputs: int, n_features: int, kind: str, scale: float, generator: torch.Generator, device: torch.device
     ) -> None:
         self._kind = kind
-        weights = torch.randn(n_inputs, n_features, generator=generator) * (scale / math.sqrt(n_inputs))
-        if kind == "fourier":
-            phases = torch.rand(n_features, generator=generator) * (2 * math.pi)
-        else:
-            phases = torch.randn(n_features, generator=generator) * scale
-        self._weights, self._phases = weights.to(device), phases.to(device)
+        n_sums = n_features if kind == "relu" else (n_features + 1) // 2
+        weights = torch.randn(n_inputs, n_sums, generator=generator) * (scale / math.sqrt(n_inputs))
+        self._weights = weights.to(device)
+        self._offsets = (torch.randn(n_features, generator=generator) * scale).to(device) if kind == "relu" else None
+        self._n_features = n_features
+
+    @property
+    def n_parameters(self) -> int:
+        """Return the numbers of W and b."""
+        return self._weights.numel() + (0 if self._offsets is None else len(self._offsets))
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the features (N, F) float32, in [-1, 1], of inputs (N, *S) float32."""
@@ -145,8 +150,10 @@ class RandomFeatures:
         if inputs.dim() == 4:
             flat = flat - flat.mean(1, keepdim=True)
             flat = flat * (math.sqrt(flat.shape[1]) / flat.norm(dim=1, keepdim=True).clamp_min(1e-12))
-        sums = flat @ self._weights + self._phases
-        return sums.cos() if self._kind == "fourier" else sums.clamp(0.0, _RELU_TOP) / _RELU_TOP
+        sums = flat @ self._weights
+        if self._offsets is not None:
+            return (sums + self._offsets).clamp(0.0, _RELU_TOP) / _RELU_TOP
+        return torch.cat([sums.cos(), sums.sin()], 1)[:, : self._n_features]
 
     def rounded(self, inputs: Tensor) -> Tensor:
         """Return the features times `LEVELS` as whole numbers, (N, F) float32."""
@@ -251,7 +258,7 @@ class Analytic(Strategy):
     def n_parameters(self) -> int:
         """Return the numbers that an answer reads: weights, offsets, and those of the random features."""
         n_features = self.state.sums.shape[1] if self.state.n_inputs else 0
-        random = (self.state.n_inputs + 1) * n_features if self._is_random else 0
+        random = self._random_features().n_parameters if self._is_random and n_features else 0
         return (n_features + 1) * len(self.state.counts) + random
 
     def diagnose(self) -> dict[tuple[str, str], float]:
