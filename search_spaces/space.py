@@ -150,6 +150,8 @@ def build_space(
     fixed: dict[str, Value] = {}
     for name, override in overrides.items():
         owner = _owner(name, hyperparameters)
+        if owner is TrainingSettings and not method.trains_network:
+            continue  # given for all methods, of which this one takes no steps
         distributions.pop(name, None)
         if isinstance(override, Range | list):
             distributions[name] = _distribution(owner, name, override)

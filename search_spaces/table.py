@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.space import Distribution, FloatRange, IntRange, SearchSpace, build_space, parse_distributions
+from search_spaces.space import (
+    Choices,
+    Distribution,
+    FloatRange,
+    IntRange,
+    SearchSpace,
+    build_space,
+    parse_distributions,
+)
 from strategies import Method, TrainingSettings
 
 SPACES: dict[str, dict[str, Distribution]] = {
@@ -69,6 +77,18 @@ SPACES: dict[str, dict[str, Distribution]] = {
     },
     "pnn": {},
     "supsup": {"kept_share": FloatRange(0.1, 0.9)},
+    # The Gram matrix takes 2 F² bytes for F features.
+    "ridge": {
+        "features": IntRange(100, 3000, log=True),
+        "feature_scale": FloatRange(0.3, 3.0, log=True),
+        "regularisation": FloatRange(1e-2, 1e3, log=True),
+    },
+    "slda": {
+        "features": IntRange(100, 3000, log=True),
+        "feature_scale": FloatRange(0.3, 3.0, log=True),
+        "shrinkage": FloatRange(1e-6, 0.5, log=True),
+    },
+    "ncm": {"features": Choices((0, 500, 2000))},
 }
 """Default distributions by method. Nothing is searched for a method that is missing here, unless a spec says so."""
 

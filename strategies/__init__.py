@@ -31,10 +31,13 @@ from strategies.methods.lwf import Lwf
 from strategies.methods.mas import Mas
 from strategies.methods.mer import Mer
 from strategies.methods.naive import Naive
+from strategies.methods.ncm import Ncm
 from strategies.methods.packnet import Packnet
 from strategies.methods.pnn import Pnn
 from strategies.methods.replay import Replay
+from strategies.methods.ridge import Ridge
 from strategies.methods.si import Si
+from strategies.methods.slda import Slda
 from strategies.methods.supsup import Supsup
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
@@ -64,10 +67,13 @@ STRATEGIES = Registry(
         Packnet,
         Pnn,
         Supsup,
+        Ridge,
+        Slda,
+        Ncm,
     )
 )
 """Every strategy by name. The order is that of lists for users, and that in which a combination calls its parts:
-examples first, then penalties, projections of the gradient, and freezing."""
+examples first, then penalties, projections of the gradient, and freezing. Last are methods that train no network."""
 
 
 def __getattr__(name: str) -> object:

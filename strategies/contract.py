@@ -190,6 +190,8 @@ class Strategy:
     """Whether the logits of a task stay bit-identical after later tasks; the conformance suite tests it."""
     knows_kept_bytes: ClassVar[bool] = False
     """Whether `bytes_to_keep` tells before training what `kept_bytes` will be; the trial fails if it is wrong."""
+    trains_network: ClassVar[bool] = True
+    """False for a method that takes no gradient steps: it gets each task once, by `absorb`, and answers by `logits`."""
     owns: ClassVar[Exclusive | None] = None
     """What only this part of a combination may set."""
     alone: ClassVar[str] = ""
@@ -236,6 +238,10 @@ class Strategy:
     def after_step(self, batch: Batch, forward: Forward) -> None:
         """Act after an optimizer step; `forward` was computed before it."""
 
+    def absorb(self, batch: Batch) -> None:
+        """Take in a portion of the task's examples; in place of every step, if not `trains_network`."""
+        raise NotImplementedError
+
     def end_task(self, task: TaskData) -> None:
         """Consolidate `task`, before evaluation."""
 
@@ -248,6 +254,10 @@ class Strategy:
     def kept_bytes(self) -> int:
         """Return the memory of the method in bytes: buffers, importances, masks; not the network."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))
+
+    def n_parameters(self) -> int:
+        """Return how many numbers it answers with, if not `trains_network`; else those of the network count."""
+        raise NotImplementedError
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
         """Return what `kept_bytes` will be after the last task, or None if this network does not let it tell.

@@ -1,7 +1,8 @@
 """The one training step, and the life of a task around it.
 
 Order of a task: `begin_task`, `prepare`, optimizer, steps, `end_task`. Order of a step: extend the batch, logits, loss
-and penalties, backward, adjust gradients, clip, optimizer, after-step. No strategy changes either order.
+and penalties, backward, adjust gradients, clip, optimizer, after-step. No strategy changes either order. If
+no network is trained, one pass over the task takes the place of the optimizer and its steps.
 """
 
 from __future__ import annotations
@@ -10,36 +11,21 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData, TrialDivergedError
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
 from strategies.layout import OutputLayout
 from strategies.network import Network
 from strategies.optimizers import make_optimizer
+from strategies.progress import Progress, finite, take_one_pass
 from strategies.seeds import Generators
 from strategies.settings import TrainingSettings
 
 _STEPS_BETWEEN_CHECKS = 500
-
-
-@dataclass
-class Progress:
-    """How far the training of a task has got.
-
-    Args:
-        n_steps: optimizer steps taken.
-        loss: sum of the losses up to the last check for finite values.
-        order: position of the generator of batches before the present epoch was shuffled, uint8.
-    """
-
-    n_steps: int = 0
-    loss: float = 0.0
-    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
 
 
 class Learner:
@@ -54,7 +40,12 @@ class Learner:
         device: device of all tensors.
         class_names: the class behind each output, for class weights by name.
         planned_tasks: how many tasks there will be, if they are more than the layout has.
+
+    Attributes:
+        rows_at_once: examples of a portion, for methods that train no network.
     """
+
+    rows_at_once: int = 1024
 
     def __init__(
         self,
@@ -101,6 +92,18 @@ class Learner:
         return max(self.layout.n_tasks, self.planned_tasks)
 
     @property
+    def trains_network(self) -> bool:
+        """Return whether the network is trained; else the strategies absorb each task in one pass."""
+        return all(strategy.trains_network for strategy in self.strategies)
+
+    @property
+    def n_parameters(self) -> int:
+        """Return how many numbers answer: parameters of the network, or what strategies have in its place."""
+        if not self.trains_network:
+            return sum(strategy.n_parameters() for strategy in self.strategies)
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
     def inside_task(self) -> bool:
         """Return whether a task is being trained."""
         return self._progress is not None
@@ -129,9 +132,12 @@ class Learner:
             strategy.prepare(task)
         for strategy in self.strategies:
             data = strategy.training_data(data)
-        self._renew_optimizer(keep_state=resumed or self.settings.keep_optimizer)
         assert self._progress is not None
-        self._fit(data, self.settings.epochs, self.settings.iterations, self._progress, between_steps)
+        if self.trains_network:
+            self._renew_optimizer(keep_state=resumed or self.settings.keep_optimizer)
+            self._fit(data, self.settings.epochs, self.settings.iterations, self._progress, between_steps)
+        else:
+            take_one_pass(self, data, self._progress, between_steps)
         self._progress = None
         for strategy in self.strategies:
             strategy.end_task(task)
@@ -173,10 +179,10 @@ class Learner:
             total += self.step(data.take(batches[n_in_pass]))
             progress.n_steps += 1
             if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
-                progress.loss = _finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
+                progress.loss = finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
             if between_steps is not None:
                 between_steps()
-        _finite(total, f"the training loss of task {data.index}")
+        finite(total, f"the training loss of task {data.index}")
         self._check_parameters(data.index)
 
     def steps(self, first: int, stop: int) -> Iterable[int]:
@@ -332,7 +338,7 @@ class Learner:
 
     def _check_parameters(self, task: int) -> None:
         for name, parameter in self.network.named_parameters():
-            _finite(parameter.detach().sum(), f"parameter {name} after task {task}")
+            finite(parameter.detach().sum(), f"parameter {name} after task {task}")
 
 
 def given_weights(settings: TrainingSettings, class_names: Sequence[str], device: torch.device) -> Tensor | None:
@@ -340,11 +346,3 @@ def given_weights(settings: TrainingSettings, class_names: Sequence[str], device
     if not isinstance(settings.class_weight, dict):
         return None
     return torch.tensor([settings.class_weight.get(name, 1.0) for name in class_names], device=device)
-
-
-def _finite(value: Tensor, what: str) -> float:
-    """Return `value` as a number, or raise if it is not finite."""
-    number = value.item()
-    if not math.isfinite(number):
-        raise TrialDivergedError(f"{what} is {number}; lower the learning rate or the method's strength")
-    return number

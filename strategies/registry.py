@@ -72,6 +72,11 @@ class Method:
         return all(part.knows_kept_bytes for part in self.parts.values())
 
     @property
+    def trains_network(self) -> bool:
+        """Whether it takes gradient steps, to which the training settings apply."""
+        return all(part.trains_network for part in self.parts.values())
+
+    @property
     def versions(self) -> dict[str, int]:
         return {name: part.version for name, part in self.parts.items()}
 
@@ -281,6 +286,10 @@ def strategy_faults(strategy: object) -> list[str]:
         faults.append("a hyper-parameter without a default")
     if not isinstance(strategy.owns, Exclusive | None):
         faults.append("an `owns` that is not a member of strategies.Exclusive")
+    if not strategy.trains_network:
+        own_seams = ("absorb", "logits", "n_parameters")
+        faults += [f"no {seam}" for seam in own_seams if getattr(strategy, seam) is getattr(Strategy, seam)]
+        faults += [] if strategy.alone else ["no `alone`: others need a network that is trained"]
     unknown = [name for name in strategy.search_space if name not in own.model_fields]
     return faults + [f"a search space for '{name}', which is not a hyper-parameter" for name in unknown]
 

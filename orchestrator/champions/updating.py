@@ -232,7 +232,7 @@ def _learn(
     assert result is not None  # a model without was refused
     longer = _longer(result, before, row, stream, evaluator)
     kept_bytes = float(sum(strategy.kept_bytes() for strategy in learner.strategies))
-    n_parameters = float(sum(parameter.numel() for parameter in learner.network.parameters()))
+    n_parameters = float(learner.n_parameters)
     longer = dataclasses.replace(longer, costs={"kept_bytes": kept_bytes, "n_parameters": n_parameters})
     plain = dataclasses.asdict(longer)
     return member.model_copy(update={"result": plain, "equals_recorded": None}), learner

@@ -34,6 +34,9 @@ from strategies import Learner, Method, TaskData, TrialDivergedError, find_metho
 STOPS_INSIDE = ((0, 2), (1, 1), (1, 4), (2, 3), (2, 6))
 """(task, steps taken): inside a pass, after a first step, in a second pass, between two passes, before `end_task`."""
 
+STOPS_IN_ONE_PASS = ((0, 2), (1, 1), (2, 3))
+"""The same for methods that train no network, whose tasks are three portions: the last stop is before `end_task`."""
+
 
 def declares_itself(case: Case) -> None:
     """A method says what it is, which paper it comes from, and what each hyper-parameter means."""
@@ -81,14 +84,15 @@ def a_stop_between_tasks_changes_nothing(case: Case) -> None:
     _assert_stops_change_nothing(case, [(task, 0) for task in range(1, N_TASKS)])
 
 
-def a_stop_inside_a_task_changes_nothing(case: Case, stops: Iterable[tuple[int, int]] = STOPS_INSIDE) -> None:
+def a_stop_inside_a_task_changes_nothing(case: Case, stops: Iterable[tuple[int, int]] = ()) -> None:
     """Stop between steps and go on in a fresh learner: the outcome is that of a run without stops.
 
     Args:
         case: what to train.
-        stops: (task, steps of this task taken before the stop).
+        stops: (task, steps of this task taken before the stop); by default some of every kind.
     """
-    _assert_stops_change_nothing(case, list(stops))
+    usual = STOPS_INSIDE if find_method(case.method).trains_network else STOPS_IN_ONE_PASS
+    _assert_stops_change_nothing(case, list(stops or usual))
 
 
 def _assert_stops_change_nothing(case: Case, stops: list[tuple[int, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Checks for one family of methods each: buffers, stored logits, projections, quadratic pulls, frozen answers.
+"""Checks for one family of methods each: buffers, logits, projections, quadratic pulls, frozen answers, one pass.
 
 Each raises AssertionError with what the method broke. `suite.CHECKS` says which methods a check is for.
 """
@@ -171,3 +171,70 @@ def old_logits_never_change(case: Case) -> None:
             measured.append(logits_of(learner, changed, [index])[0])
             now = logits_of(learner, changed, range(index + 1))
             assert equal(now, measured), f"logits of an old task change in task {index}, training {training}"
+
+
+# Methods that train no network. Their answers are functions of sums, so they are those of all data at once.
+
+_RTOL = 1e-5
+"""Of answers in float32; the weights behind them agree to 1e-6 (`tests/strategies/test_ridge.py`)."""
+
+
+def its_network_is_left_alone(case: Case) -> None:
+    """A method that trains no network ends with the untrained one."""
+    learner = case.learned()
+    untrained = learner.untrained(len(learner.network.heads)).state_dict()
+    assert equal(dict(learner.network.state_dict()), dict(untrained)), "the network is not the untrained one"
+    assert learner.optimizer is None, "there is an optimizer"
+
+
+def it_learns_tasks_as_if_at_once(case: Case) -> None:
+    """After all tasks, the answers are those of a learner that gets all examples as one task."""
+    tasks = [case.task(index) for index in range(N_TASKS)]
+    inputs, labels = torch.cat([task.inputs for task in tasks]), torch.cat([task.labels for task in tasks])
+    at_once = case.learner()
+    at_once.learn(TaskData(N_TASKS - 1, inputs, labels, N_TASKS - 1))
+    _assert_close(
+        logits_of(at_once, case, range(N_TASKS)), case.outcome.logits, "all examples at once answer otherwise"
+    )
+
+
+def its_portions_do_not_matter(case: Case) -> None:
+    """Examples taken in one at a time, or a whole task at once, give the same answers."""
+    for size in (1, 1024):
+        learner = case.learner()
+        learner.rows_at_once = size
+        found = logits_of(case.learn(learner, range(N_TASKS)), case, range(N_TASKS))
+        _assert_close(found, case.outcome.logits, f"portions of {size} give other answers")
+
+
+def an_old_task_is_answered_as_a_new_one(case: Case) -> None:
+    """Whether a task was learned first or last changes no answer.
+
+    So all that it loses later, it loses to the classes that compete, and nothing to its age.
+    """
+    order = [N_TASKS - 1, *range(N_TASKS - 1)]
+    learner = case.learner()
+    for place, index in enumerate(order):
+        task, (own, _), (first, _) = case.task(index), case.layout.ranges[index], case.layout.ranges[place]
+        learner.learn(TaskData(place, task.inputs, task.labels - own + first, place))
+    learner.network.eval()
+    for place, index in enumerate(order):
+        logits = learner.logits(case.task(index).inputs, place)
+        if case.kind == "class":
+            width = case.layout.ranges[0][1]
+            columns = [column for other in range(N_TASKS) for column in _columns(order.index(other), width)]
+            logits = logits[:, columns]
+        _assert_close(
+            [logits], [case.outcome.logits[index]], f"task {index}, learned at {place}, is answered otherwise"
+        )
+
+
+def _columns(task: int, width: int) -> range:
+    return range(task * width, (task + 1) * width)
+
+
+def _assert_close(found: list[torch.Tensor], wanted: list[torch.Tensor], message: str) -> None:
+    """Raise if logits differ by more than `_RTOL` of the largest of them."""
+    scale = max(float(logits[logits.isfinite()].abs().max()) for logits in wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, rtol=_RTOL, atol=_RTOL * scale), message

@@ -83,6 +83,10 @@ def _can_be_naive(method: Method) -> bool:
     return all(part.naive_at for part in method.parts.values())
 
 
+def _trains_no_network(method: Method) -> bool:
+    return not method.trains_network
+
+
 def _projects(method: Method) -> bool:
     return any(part.owns is Exclusive.GRADIENT_DIRECTION for part in method.parts.values())
 
@@ -106,6 +110,10 @@ CHECKS: tuple[Check, ...] = (
     Check(family_checks.its_pull_rests_at_the_anchor, _is_quadratic),
     Check(family_checks.its_importance_is_that_of_single_examples, _samples_importance),
     Check(family_checks.old_logits_never_change, checks.never_forgets),
+    Check(family_checks.its_network_is_left_alone, _trains_no_network),
+    Check(family_checks.it_learns_tasks_as_if_at_once, _trains_no_network),
+    Check(family_checks.its_portions_do_not_matter, _trains_no_network),
+    Check(family_checks.an_old_task_is_answered_as_a_new_one, _trains_no_network),
     Check(checks.the_protocol_accepts_it),
 )
 

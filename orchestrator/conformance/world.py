@@ -117,7 +117,7 @@ class Case:
         """Return an untrained learner."""
         generators = Generators(seed)
         settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05, "momentum": 0.5}
-        return Learner(
+        learner = Learner(
             build=lambda: build_network(self.model, self.input_shape, self.layout, generators.fresh("init/backbone")),
             past_task=self.task,
             methods=find_method(self.method).split(self.hyperparameters),
@@ -125,6 +125,8 @@ class Case:
             generators=generators,
             device=torch.device("cpu"),
         )
+        learner.rows_at_once = learner.settings.batch_size
+        return learner
 
     def learned(self, tasks: Iterable[int] = range(N_TASKS), seed: int = 0) -> Learner:
         """Return a learner that was trained on `tasks`."""

@@ -75,7 +75,10 @@ COSTS: dict[str, Metric] = {
     "kept_bytes": _cost(
         "bytes that the method keeps besides the network: buffers, importances, masks", is_measured=False
     ),
-    "n_parameters": _cost("parameters of the network after the last task", is_measured=False),
+    "n_parameters": _cost(
+        "parameters of the network after the last task; of ridge, slda and ncm, those of their features and answers",
+        is_measured=False,
+    ),
     "seconds": _cost("wall time of the trial"),
     "train_seconds": _cost("wall time of training"),
     "evaluate_seconds": _cost("wall time of evaluation"),

@@ -15,7 +15,7 @@ from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
-from search_spaces import SpaceError, default_space, space_of
+from search_spaces import TRAINING_KNOBS, SpaceError, default_space, space_of
 from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
 
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
                     yield f"spaces.{key}.{name}: {error}"
                     if key == "all":
                         return
+                    continue
+                if key != "all" and name in TRAINING_KNOBS and not find_method(method).trains_network:
+                    yield f"spaces.{key}.{name}: {method} takes no training steps, so {name} changes nothing; drop it"
 
 
 def _streams(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:

@@ -200,12 +200,12 @@ class _Protocol:
 
     def costs(self, seconds: float) -> dict[str, float]:
         """Return the cost columns, without diagnostics; `seconds` is the time since the trial began or resumed here."""
-        network, apart = self.learner.network, self.inside.seconds if self.inside is not None else 0.0
+        apart = self.inside.seconds if self.inside is not None else 0.0
         return {
             "seconds": seconds - apart + self.seconds["resumed_seconds"],
             "train_seconds": self.seconds["train_seconds"],
             "evaluate_seconds": self.seconds["evaluate_seconds"],
-            "n_parameters": float(sum(parameter.numel() for parameter in network.parameters())),
+            "n_parameters": float(self.learner.n_parameters),
             "kept_bytes": float(sum(s.kept_bytes() for s in self.learner.strategies))
             if self.kept_bytes is None
             else self.kept_bytes,

@@ -36,6 +36,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "packnet": [{"post_prune_epochs": 1, "pruning_rate": 0.5}, {"post_prune_epochs": 0, "pruning": "equal_share"}],
     "pnn": [{}],
     "supsup": [{"kept_share": 0.4}],
+    "ridge": [
+        {"features": 12, "regularisation": 0.5},
+        {"features": 0},
+        {"features": 9, "feature_kind": "relu", "regularisation": "auto"},
+    ],
+    "slda": [{"features": 12, "shrinkage": 0.01}, {"features": 0}],
+    "ncm": [{}, {"features": 12}],
     "replay+lwf+ewc": [{"buffer_size": 9, "temperature": 3.0}],
     "replay+si": [{"buffer_size": 9, "penalty_weight": 2.0}],
     "der+mas+freeze": [{"buffer_size": 9}],
@@ -77,6 +84,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mer": {"buffer_size": 9, "reptile_steps": 2},
     "icarl": {"buffer_size": 12},
     "packnet": {"post_prune_epochs": 1, "pruning_rate": 0.5},
+    "ridge": {"features": 20},
+    "slda": {"features": 20},
 }
 """Hyper-parameters on `MODELS`."""
 
@@ -114,7 +123,7 @@ _IN_EVERY_TYPE = {
     checks.strength_zero_is_naive,
     checks.is_not_naive,
     checks.it_keeps_what_it_said,
-    *(value for name, value in vars(family_checks).items() if name.startswith(("its_", "old_"))),
+    *(value for name, value in vars(family_checks).items() if name.startswith(("its_", "it_", "old_", "an_old_"))),
 }
 """Checks that take little time."""
 

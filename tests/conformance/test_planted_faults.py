@@ -21,7 +21,9 @@ from strategies.methods.ewc import Ewc
 from strategies.methods.packnet import Packnet
 from strategies.methods.pnn import Pnn
 from strategies.methods.replay import Replay
+from strategies.methods.ridge import Ridge
 from strategies.methods.supsup import Supsup
+from strategies.parts.analytic import Analytic
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -235,6 +237,38 @@ def no_summary(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replay, "summary", "")
 
 
+def a_sum_that_fades(patch: pytest.MonkeyPatch) -> None:
+    """Halve the sums at the start of a task, so that the last task counts most."""
+    begin = Ridge.begin_task
+
+    def wrong(self: Ridge, task: TaskData) -> None:
+        begin(self, task)
+        self.state.sums //= 2
+
+    patch.setattr(Ridge, "begin_task", wrong)
+
+
+def a_product_that_grows_with_each_portion(patch: pytest.MonkeyPatch) -> None:
+    absorb = Analytic.absorb
+
+    def wrong(self: Ridge, batch: Any) -> None:
+        absorb(self, batch)
+        self.state.products[0][0, 0] += 10_000
+
+    patch.setattr(Ridge, "absorb", wrong)
+
+
+def a_head_that_is_trained(patch: pytest.MonkeyPatch) -> None:
+    end = Ridge.end_task
+
+    def wrong(self: Ridge, task: TaskData) -> None:
+        end(self, task)
+        with torch.no_grad():
+            self.learner.network.heads[0].bias.add_(1.0)  # type: ignore[operator, union-attr]
+
+    patch.setattr(Ridge, "end_task", wrong)
+
+
 PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (no_summary, checks.declares_itself, "replay"),
     (a_search_beyond_the_range, checks.what_is_searched_can_be_trained_with, "replay"),
@@ -259,6 +293,10 @@ PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (weight_decay_on_frozen_weights, family_checks.old_logits_never_change, "packnet"),
     (answers_of_the_newest_column, family_checks.old_logits_never_change, "pnn"),
     (a_mask_for_all_tasks, family_checks.old_logits_never_change, "supsup"),
+    (a_head_that_is_trained, family_checks.its_network_is_left_alone, "ridge"),
+    (a_sum_that_fades, family_checks.it_learns_tasks_as_if_at_once, "ridge"),
+    (a_product_that_grows_with_each_portion, family_checks.its_portions_do_not_matter, "ridge"),
+    (a_sum_that_fades, family_checks.an_old_task_is_answered_as_a_new_one, "ridge"),
     (evaluation_before_pruning, checks.the_protocol_accepts_it, "packnet"),
 ]
 """A fault, the check that must fail for it, and the method in which it is planted."""

@@ -54,6 +54,11 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("si", "domain", {"penalty_weight": 0.0}, {}, 2 * 4 * SHARED),
         ("packnet", "task", {}, {}, 4 * 6 + 6 * 5),
         ("supsup", "task", {}, {}, 3 * (4 * 6 + 6 * 5)),
+        # counts; sums; products of rows 0 to 7 with 10 columns, and of rows 8 and 9 with 2
+        ("ridge", "class", {"features": 10}, {}, 6 * 8 + 6 * 10 * 4 + (8 * 10 + 2 * 2) * 4),
+        ("ridge", "domain", {"features": 0}, {}, 2 * 8 + 2 * 4 * 8 + 4 * 4 * 8),
+        ("slda", "task", {"features": 8}, {}, 6 * 8 + 6 * 8 * 4 + 8 * 8 * 4),
+        ("ncm", "class", {}, {}, 6 * 8 + 6 * 4 * 8),
         ("generative-replay", "class", SMALL_VAE, {}, 4 * VAE + 2 * 4 * 4),
         ("generative-replay", "class", SMALL_VAE | {"replay_ratio": 0.0}, {}, 0),
         ("generative-replay", "class", SMALL_VAE | {"replay_ratio": 0.05}, {}, 0),  # 0.05 of 8 rounds to no example

@@ -58,6 +58,17 @@ packnet pruning 'constant'
 packnet pruning_rate 0.75 gt=0 lt=1
 packnet post_prune_epochs 3 ge=0
 supsup kept_share 0.5 gt=0 lt=1
+ridge features 2000 ge=0 le=20000
+ridge feature_kind 'fourier'
+ridge feature_scale 1.0 gt=0 le=100
+ridge regularisation 1.0
+slda features 2000 ge=0 le=20000
+slda feature_kind 'fourier'
+slda feature_scale 1.0 gt=0 le=100
+slda shrinkage 0.0001 gt=0 le=1
+ncm features 0 ge=0 le=20000
+ncm feature_kind 'fourier'
+ncm feature_scale 1.0 gt=0 le=100
 training epochs 5 ge=1
 training iterations None ge=1
 training batch_size 64 ge=1

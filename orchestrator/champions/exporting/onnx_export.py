@@ -72,6 +72,7 @@ def _raw_shape(model: Model) -> tuple[int, ...]:
 def _traced(model: Model, task: int) -> bytes:
     for learner in model.members:
         learner.network.eval()
+    model.probabilities(_example(model, 2), task)  # what is worked out on first use is a constant of the trace
     out: Any = io.BytesIO()  # torch writes to a file that is open, too
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         torch.onnx.export(

@@ -44,6 +44,36 @@ def _in(journal: str, volume: int, number: int, pages: str) -> dict[str, str]:
 
 
 PAPERS: dict[str, Paper] = {
+    "1909.01520": _at(
+        "Computer Vision and Pattern Recognition Workshops (CVPRW)",
+        "hayes2020slda",
+        "Hayes, Tyler L. and Kanan, Christopher",
+        "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis",
+        2020,
+    ),
+    "2307.02251": _neurips(
+        "mcdonnell2023ranpac",
+        "McDonnell, Mark D. and Gong, Dong and Parvaneh, Amin and Abbasnejad, Ehsan and van den Hengel, Anton",
+        "{RanPAC}: Random Projections and Pre-trained Models for Continual Learning",
+        2023,
+        36,
+    ),
+    "2402.08823": _neurips(
+        "prabhu2024randumb",
+        "Prabhu, Ameya and Sinha, Shiven and Kumaraguru, Ponnurangam and Torr, Philip H. S. and Sener, Ozan and "
+        "Dokania, Puneet K.",
+        "{RanDumb}: Random Representations Outperform Online Continually Learned Representations",
+        2024,
+        37,
+    ),
+    "Mensink et al. 2013": Paper(
+        "mensink2013ncm",
+        "Mensink, Thomas and Verbeek, Jakob and Perronnin, Florent and Csurka, Gabriela",
+        "Distance-Based Image Classification: Generalizing to New Classes at Near-Zero Cost",
+        2013,
+        "article",
+        _in("IEEE Transactions on Pattern Analysis and Machine Intelligence", 35, 11, "2624--2637"),
+    ),
     "1312.6114": _at(
         _ICLR, "kingma2014vae", "Kingma, Diederik P. and Welling, Max", "Auto-Encoding Variational {Bayes}", 2014
     ),

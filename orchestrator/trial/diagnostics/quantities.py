@@ -43,6 +43,8 @@ QUANTITIES = {
     "free_share": "packnet: share of the weights that no task owns; part: the layer, or empty for all",
     "predicted_free_share": "packnet: the same by the rule p^t for t tasks",
     "tasks_left": "packnet: further tasks of the stream that begin with 1 % of the weights or more",
+    "examples_summed": "ridge, slda, ncm: examples in the sums",
+    "regularisation": "ridge: the strength λ in use",
     "column_bytes": "pnn: bytes of all columns",
     "column_bytes_long_run": "pnn: bytes of all columns after 20 tasks",
 }

@@ -162,9 +162,10 @@ class Diagnostics:
     def _choose_probes(self) -> dict[int, int]:
         """Return the tasks on which a fresh network is trained, and for how many steps.
 
-        On the first task both are fresh. Reference methods train on more than the new task, so steps do not compare.
+        On the first task both are fresh. Reference methods train on more than the new task, so steps do not compare,
+        and some methods take none.
         """
-        if any(strategy.is_reference for strategy in self._learner.strategies):
+        if not self._learner.trains_network or any(strategy.is_reference for strategy in self._learner.strategies):
             return {}
         settings = self._learner.settings
         sizes = self._stream.sizes().n_examples
@@ -217,7 +218,7 @@ class Diagnostics:
         learner, found = self._learner, list[tuple[str, str, float]]()
         own = self._samples[index]
         network = learner.network
-        if any(parameter.requires_grad for parameter in network.backbone.parameters()):
+        if learner.trains_network and any(parameter.requires_grad for parameter in network.backbone.parameters()):
             with evaluated(network):
                 latest = own.take(torch.arange(len(own), device=own.labels.device))
                 seen = latest if index == 0 else self._seen(index)
