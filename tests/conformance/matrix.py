@@ -31,6 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "der": [{"buffer_size": 9}, {"buffer_size": 9, "new_outputs": "left_out"}],
     "der++": [{"buffer_size": 30, "memory_batch_size": 3}],
     "mer": [{"buffer_size": 9, "reptile_steps": 4}],
+    "er-ace": [{"buffer_size": 9}, {"buffer_size": 9, "buffer": "class_balanced", "rivals": "task"}],
     "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],
     "agem": [{"buffer_size": 9, "memory_batch_size": 5}],
     "packnet": [{"post_prune_epochs": 1, "pruning_rate": 0.5}, {"post_prune_epochs": 0, "pruning": "equal_share"}],
@@ -75,6 +76,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "der": {"buffer_size": 9},
     "der++": {"buffer_size": 9},
     "mer": {"buffer_size": 9, "reptile_steps": 2},
+    "er-ace": {"buffer_size": 9},
     "icarl": {"buffer_size": 12},
     "packnet": {"post_prune_epochs": 1, "pruning_rate": 0.5},
 }
