@@ -45,6 +45,10 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "replay_ratio": FloatRange(0.1, 0.9),
         "buffer_size": IntRange(50, 5000, log=True),
     },
+    "er-ace": {
+        "replay_ratio": FloatRange(0.1, 0.9),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
     # iCaRL needs at least one exemplar for each class.
     "icarl": {
         "buffer_size": IntRange(200, 5000, log=True),

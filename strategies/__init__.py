@@ -21,6 +21,7 @@ from strategies.contract import (
 from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
 from strategies.methods.der import Der, DerPlusPlus
+from strategies.methods.er_ace import ErAce
 from strategies.methods.ewc import Ewc
 from strategies.methods.freeze import Freeze
 from strategies.methods.gem import Gem
@@ -56,6 +57,7 @@ STRATEGIES = Registry(
         Der,
         DerPlusPlus,
         Mer,
+        ErAce,
         Icarl,
         Lwf,
         Si,

@@ -25,7 +25,7 @@ SOME = [
     ("domain", "naive"), ("domain", "ewc"), ("domain", "der++"), ("domain", "si"), ("domain", "replay+lwf"),
     ("task", "packnet"), ("task", "pnn"), ("task", "supsup"), ("task", "mas"), ("task", "gem"), ("task", "lwf"),
     ("class", "icarl"), ("class", "der"), ("class", "replay"), ("class", "agem"), ("class", "mer"),
-    ("class", "generative-replay"), ("class", "freeze"),
+    ("class", "generative-replay"), ("class", "freeze"), ("class", "er-ace"),
     ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
 ]  # fmt: skip
 

@@ -34,6 +34,7 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("replay", "class", {"buffer_size": 9}, {}, 9 * (16 + 16)),
         ("replay", "class", {"buffer_size": 99, "buffer": "class_balanced"}, {}, 60 * (16 + 24)),
         ("mer", "domain", {"buffer_size": 99}, {}, 60 * (16 + 16)),
+        ("er-ace", "class", {"buffer_size": 9}, {}, 9 * (16 + 16)),
         ("agem", "task", {"buffer_size": 9}, {}, 9 * (16 + 16)),
         ("gem", "task", {"buffer_size": 10}, {}, (4 + 3 + 3) * (16 + 8)),
         ("gem", "task", {"buffer_size": 2}, {}, 2 * (16 + 8)),

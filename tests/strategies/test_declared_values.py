@@ -32,6 +32,11 @@ mer memory_batch_size None ge=1
 mer buffer 'reservoir'
 mer reptile_rate 0.3 gt=0 le=1
 mer reptile_steps 5 ge=1
+er-ace buffer_size 500 ge=1
+er-ace replay_ratio 0.5 ge=0 le=0.95
+er-ace memory_batch_size None ge=1
+er-ace buffer 'reservoir'
+er-ace rivals 'batch'
 icarl buffer_size 2000 ge=1
 icarl temperature 1.0 ge=1 le=100
 lwf distillation_weight 1.0 ge=0

@@ -48,6 +48,7 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("agem", "class", {"buffer_size": 9, "memory_batch_size": 4}, {"optimizer": "rmsprop"}),
     ("der", "task", {"buffer_size": 25}, {"optimizer": "adamw"}),
     ("der++", "class", {"buffer_size": 25}, {"active_outputs": "all"}),
+    ("er-ace", "class", {"buffer_size": 9}, {"optimizer": "rmsprop"}),
     ("ewc", "class", {"variant": "online", "fisher_samples": 7}, {"optimizer": "rmsprop"}),
     ("freeze", "domain", {}, {"optimizer": "rmsprop", "keep_optimizer": True}),
     ("gem", "class", {"memory_batch_size": 4}, {"optimizer": "rmsprop"}),

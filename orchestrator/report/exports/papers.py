@@ -206,6 +206,14 @@ PAPERS: dict[str, Paper] = {
         2020,
         33,
     ),
+    "2104.05025": _at(
+        _ICLR,
+        "caccia2022erace",
+        "Caccia, Lucas and Aljundi, Rahaf and Asadi, Nader and Tuytelaars, Tinne and Pineau, Joelle and Belilovsky, "
+        "Eugene",
+        "New Insights on Reducing Abrupt Representation Change in Online Continual Learning",
+        2022,
+    ),
     "Robins 1995": Paper(
         "robins1995rehearsal",
         "Robins, Anthony",
