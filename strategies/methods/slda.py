@@ -47,11 +47,14 @@ class Slda(Analytic):
         """
         counts, sums = self.class_sums()
         means = sums / counts.clamp_min(1)[:, None]
-        covariance = (self.gram() - means.T @ sums) / counts.sum()
+        gram = self.gram()
+        covariance = (gram - means.T @ sums) / counts.sum()
         share = self.hyperparameters.shrinkage
         variance = float(covariance.diagonal().mean())
         covariance = (1 - share) * (covariance + covariance.T) / 2
-        covariance.diagonal().add_(share * variance if variance > 0 else 1.0)  # one example a class has no variance
+        # equal examples of a class leave nothing but rounding
+        is_spread = variance > 1e-12 * float(gram.diagonal().mean() / counts.sum())
+        covariance.diagonal().add_(share * variance if is_spread else 1.0)
         weights = solved(covariance, means.T)
         if weights is None:
             raise TrialDivergedError("slda: the covariance is singular; raise shrinkage")
