@@ -37,8 +37,8 @@ class ErAce(Replay):
 
     Differs: the loss is the mean over new and remembered examples together, where the paper adds the means of the two;
     if both are as many, theirs is twice ours, as twice the learning rate is. The first task is trained as by replay, as
-    in the authors' code, which masks nothing while there is no past. There, outputs of classes to come take part; here
-    they do not. The buffer takes a task's examples at its end, as in `replay`.
+    in Mammoth (models/er_ace.py), which masks nothing while there is no past. There, outputs of classes to come take
+    part; here they do not. The buffer takes a task's examples at its end, as in `replay`.
     """
 
     name = "er-ace"
