@@ -199,7 +199,8 @@ class Strategy:
     naive_at: ClassVar[Mapping[str, Any]] = {}
     """Hyper-parameters at which a run equals a naive one bit for bit; empty if there are none."""
     fixed_by_state: ClassVar[frozenset[str]] = frozenset()
-    """Hyper-parameters that the state is made with, so that a model that learns on must keep them."""
+    """Hyper-parameters that the state is made with, or that what was learned is answered with: a model that learns on
+    keeps them."""
     search_space: ClassVar[Mapping[str, Any]] = {}
     """What is searched, for methods of other packages: name -> a list of choices or {low, high, log}, as in a spec."""
 

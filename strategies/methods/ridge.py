@@ -46,6 +46,7 @@ class Ridge(Analytic):
     )
     paper = "Prabhu et al. 2024, arXiv 2402.08823; McDonnell et al. 2023, arXiv 2307.02251"
     hyperparameter_class = RidgeHyperparameters
+    fixed_by_state = Analytic.fixed_by_state | {"regularisation"}
 
     _strength: float | None = None
 

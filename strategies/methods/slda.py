@@ -38,6 +38,7 @@ class Slda(Analytic):
     summary = "linear discriminants with running class means and a shared covariance, on fixed features; no gradients"
     paper = "Hayes & Kanan 2020, arXiv 1909.01520; Prabhu et al. 2024, arXiv 2402.08823"
     hyperparameter_class = SldaHyperparameters
+    fixed_by_state = Analytic.fixed_by_state | {"shrinkage"}
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """Return weights (F, C) and offsets (C,) float64.

@@ -75,12 +75,14 @@ class SumState:
         products: the upper half of Σ φφᵀ in blocks of rows: block b holds rows b·B up to (b + 1)·B of the columns from
             b·B on, (≤ B, F - b·B). Of the diagonal blocks both halves are kept. Empty if the method has no use for it.
         n_inputs: numbers in an example.
+        features_seed: of the random features: that of the trial that began, if another goes on from its model.
     """
 
     counts: Tensor = field(default_factory=_empty)
     sums: Tensor = field(default_factory=_empty)
     products: list[Tensor] = field(default_factory=list)
     n_inputs: int = 0
+    features_seed: int = 0
 
 
 def block_rows(n_features: int) -> int:
@@ -174,6 +176,7 @@ class Analytic(Strategy):
     hyperparameter_class = AnalyticHyperparameters
     state_class = SumState
     trains_network = False
+    fixed_by_state = frozenset({"features", "feature_kind", "feature_scale"})
     knows_kept_bytes = True
     alone = "it takes no gradient steps and answers without the network, which other parts change"
     uses_products = True
@@ -206,6 +209,7 @@ class Analytic(Strategy):
         kind = self._sum_type(int(state.counts.sum()) + len(task))
         if not state.n_inputs:
             state.n_inputs = n_inputs
+            state.features_seed = self.learner.generators.fresh("features/random").initial_seed()
             state.counts = torch.zeros(0, dtype=torch.int64, device=device)
             state.sums = torch.zeros(0, n_features, dtype=kind, device=device)
             if self.uses_products:
@@ -309,7 +313,7 @@ class Analytic(Strategy):
                 own.features,
                 own.feature_kind,
                 own.feature_scale,
-                learner.generators.fresh("features/random"),
+                torch.Generator().manual_seed(self.state.features_seed),
                 learner.device,
             )
         return self._random

@@ -14,7 +14,7 @@ from orchestrator.core.metrics import COSTS, METRICS, METRICS_AND_COSTS, lower_i
 from orchestrator.report.catalogue_view import EXAMPLE, render_methods, render_scenarios
 from orchestrator.spec.loading import parse_spec
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, StreamSettings
-from search_spaces import SPACES
+from search_spaces import SPACES, Choices
 from strategies import STRATEGIES
 from strategies.registry import ENTRY_POINTS
 
@@ -43,9 +43,10 @@ def test_each_method_is_listed_with_its_settings(name: str, methods: dict[str, s
         assert line.split()[1] == ("null" if field.default is None else str(field.default))
         assert field.description
         assert field.description.split()[0] in line
-    for searched in SPACES[name]:
+    for searched, values in SPACES[name].items():
         line = next(line for line in text.splitlines() if line.split()[:1] == [searched])
-        assert "…" in line
+        shown = f"searched {', '.join(map(str, values.choices))}" if isinstance(values, Choices) else "…"
+        assert shown in line
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

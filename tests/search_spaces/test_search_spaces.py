@@ -58,6 +58,9 @@ def test_ranges_lie_within_the_allowed_values(method: str) -> None:
     own = STRATEGIES[method].hyperparameter_class
     for name, distribution in SPACES[method].items():
         assert name in own.model_fields
+        if isinstance(distribution, Choices):
+            assert [getattr(own(**{name: choice}), name) for choice in distribution.choices] == [*distribution.choices]
+            continue
         assert isinstance(distribution, FloatRange | IntRange)
         for end in (distribution.low, distribution.high):
             assert getattr(own(**{name: end}), name) == end

@@ -45,6 +45,10 @@ def test_the_loss_is_the_weighted_mean() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_method_trains_with_weights_and_otherwise_than_without(name: str, kind: IncrementalType) -> None:
+    if not STRATEGIES[name].trains_network:
+        with pytest.raises(ValueError, match=f"{name}: expected no training.class_weight"):
+            make_learner(name, kind=kind, class_weight="balanced")
+        return
     found = []
     for weight in (None, "balanced"):
         learner = make_learner(name, kind=kind, hyperparameters=SMALL.get(name), class_weight=weight, epochs=2)
