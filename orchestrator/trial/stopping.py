@@ -109,6 +109,8 @@ def at_boundary(
         task_names: name of each task (T,).
         default: the scenario's score.
     """
+    if texts and np.isnan(matrix(ACCURACY)[: after + 2]).all():
+        return dict.fromkeys(texts, math.nan)  # before the model that the trial began from
     names = list(task_names[: after + 1])
     found = {}
     for text in texts:
@@ -117,9 +119,7 @@ def at_boundary(
         if one.tasks and len(seen) < len(one.tasks):
             found[text] = math.nan  # a task that the limit is for is yet to come
             continue
-        is_before_start = np.isnan(matrix(ACCURACY)[: after + 2]).all()
-        cut = math.nan if is_before_start else one.of(lambda s: matrix(s)[: after + 2, : after + 1], names, default)
-        found[text] = cut
+        found[text] = one.of(lambda score: matrix(score)[: after + 2, : after + 1], names, default)
     return found
 
 
