@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from orchestrator.champions.card import Card, MemberCard, parse_card
-from orchestrator.champions.tensors import to_bytes
+from orchestrator.champions.tensors import from_bytes, to_bytes
 from orchestrator.core.errors import RunFolderError, StorageError, UsageError, system_message
 from orchestrator.storage.folder_swap import exchange
 from strategies import Learner
@@ -23,6 +24,21 @@ def member_files(member: MemberCard, learner: Learner) -> dict[str, bytes]:
     """Return the files of a network: its weights, and all else that learning on needs."""
     state = learner.state_dict()
     return {member.network_file: to_bytes(state.pop("network")), member.state_file: to_bytes(state)}
+
+
+def member_state(member: MemberCard, files: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """Return what `Learner.load_state_dict` takes to be a network of a model.
+
+    Args:
+        member: its card.
+        files: of the folder.
+        where: the folder, for messages.
+
+    Raises:
+        RunFolderError: if a file is damaged.
+    """
+    state, network = (from_bytes(files[name], f"{where}/{name}") for name in (member.state_file, member.network_file))
+    return {**state, "network": network}
 
 
 def write_folder(place: str | Path, card: Card, files: Mapping[str, bytes], option: str = "-o") -> Path:

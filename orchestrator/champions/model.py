@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.champions.card import Card, MemberCard
-from orchestrator.champions.folder import read_folder
-from orchestrator.champions.tensors import from_bytes
+from orchestrator.champions.folder import member_state, read_folder
 from orchestrator.core.errors import OrchestratorError, RunFolderError, UsageError
 from orchestrator.core.text import nearest
 from orchestrator.models.settings import MODELS
@@ -152,9 +151,7 @@ def restored(card: Card, member: MemberCard, files: dict[str, bytes], where: str
         torch.device("cpu"),
         planned_tasks=card.planned_tasks,
     )
-    state = from_bytes(files[member.state_file], f"{where}/{member.state_file}")
-    network = from_bytes(files[member.network_file], f"{where}/{member.network_file}")
-    learner.load_state_dict({**state, "network": network})
+    learner.load_state_dict(member_state(member, files, where))
     return learner
 
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from orchestrator.champions.card import Card
 from orchestrator.champions.evaluation import evaluation_sets
-from orchestrator.champions.folder import read_folder
+from orchestrator.champions.folder import member_state, read_folder
 from orchestrator.champions.next_task import NextTask, read_next
-from orchestrator.champions.tensors import from_bytes
 from orchestrator.champions.updating import refuse
 from orchestrator.core.errors import DataError, RunFolderError, UsageError
 from orchestrator.streams.datasets import Dataset, Inputs, Start, held_out_rows, strata
@@ -74,7 +73,6 @@ def load_next(stream: str, model: str, data: Any, task: str, test_data: Any, dat
     facts = _facts(card, task, new)
     train, test = (_as_taken(card, one) for one in (new.train_inputs, new.evaluation_inputs))
     n_earlier = len(card.tasks)
-    state = _states(card, files, model)
     return Dataset(
         stream,
         train,
@@ -88,18 +86,18 @@ def load_next(stream: str, model: str, data: Any, task: str, test_data: Any, dat
         start=Start(
             n_learned=n_earlier,
             planned_tasks=card.planned_tasks,
-            states=state,
+            states=tuple(member_state(member, files, model) for member in card.members),
             inputs=inputs[is_seen],
             labels=labels[is_seen],
             tasks=tasks[is_seen],
             positive_class=card.positive_class,
-            made_of=made_of(card),
+            made_of=_made_of(card),
             identity=_identity(card, files),
         ),
     )
 
 
-def made_of(card: Card) -> dict[str, Any]:
+def _made_of(card: Card) -> dict[str, Any]:
     """Return what a trial must share with a model that it begins from, as plain JSON."""
     trial = card.trial.model_dump(mode="json")
     return {name: trial[name] for name in ("method", "incremental_type", "model", "hyperparameters")}
@@ -144,16 +142,6 @@ def _facts(card: Card, task: str, new: NextTask) -> DatasetFacts:
     classes = (*(one.classes for one in card.tasks), new.classes)
     shape = padded_shape(card.inputs.shape, card.trial.stream_settings.padding)
     return DatasetFacts(new.class_names, shape, 1, "the next task of a model", names, classes, card.inputs.n_numbers)
-
-
-def _states(card: Card, files: Mapping[str, bytes], where: str) -> tuple[dict[str, Any], ...]:
-    """Return the state of each network of a model."""
-    found = []
-    for member in card.members:
-        state = from_bytes(files[member.state_file], f"{where}/{member.state_file}")
-        network = from_bytes(files[member.network_file], f"{where}/{member.network_file}")
-        found.append({**state, "network": network})
-    return tuple(found)
 
 
 def _identity(card: Card, files: Mapping[str, bytes]) -> str:

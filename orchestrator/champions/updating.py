@@ -14,11 +14,10 @@ import torch
 
 from orchestrator.champions.card import Card, Event, MemberCard, TaskCard, now, versions
 from orchestrator.champions.evaluation import evaluation_sets, hash_of, kept
-from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, write_folder
+from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, member_state, write_folder
 from orchestrator.champions.model import OWN_STREAM, load_model, own_settings
 from orchestrator.champions.model_card import model_card
 from orchestrator.champions.next_task import NextTask, read_next
-from orchestrator.champions.tensors import from_bytes
 from orchestrator.core.errors import RunFolderError, UsageError
 from orchestrator.core.placement import Placement
 from orchestrator.core.scores import Measurement, Score
@@ -218,9 +217,7 @@ def _learn(
         refuse_unplanned(spec.method, learner.strategies, card.planned_tasks, stream.n_tasks)
     except ValueError as error:
         raise UsageError(f"update: {error}") from error
-    state = from_bytes(files[member.state_file], f"{where}/{member.state_file}")
-    network = from_bytes(files[member.network_file], f"{where}/{member.network_file}")
-    learner.load_state_dict({**state, "network": network})
+    learner.load_state_dict(member_state(member, files, where))
     new, evaluator = stream.n_tasks - 1, Evaluator(stream, learner, spec.ranked_scores)
     before = evaluator.measure(new) if spec.incremental_type == "domain" else None
     try:
