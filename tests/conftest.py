@@ -74,6 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cut",
         help="rows of tests/conformance: a cut (docs/conformance.md says which), or all, as before a release",
     )
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where tests/conformance computes")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from orchestrator.conformance import world
 from orchestrator.conformance.world import (
     N_TASKS,
     Case,
@@ -22,6 +23,7 @@ from orchestrator.conformance.world import (
     through_a_file,
 )
 from orchestrator.core.errors import SpecError
+from orchestrator.core.placement import Placement
 from orchestrator.spec.loading import parse_spec
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.settings import INCREMENTAL_TYPES
@@ -197,7 +199,8 @@ def the_protocol_accepts_it(case: Case) -> TrialResult:
     hyperparameters = method.hyperparameter_class(**case.hyperparameters).model_dump()
     trial = spec.trial(spec.cells[0], hyperparameters, 0, "confirm", dataset.fingerprint())
     data = dataset.phase("confirm", spec.validation_share)
-    result, again = run_trial(trial, data), run_trial(trial, data)
+    placement = Placement(world.device.type)
+    result, again = run_trial(trial, data, placement), run_trial(trial, data, placement)
     assert result.status == "completed", result.reason
     assert again.n_correct == result.n_correct, "two runs of one trial give two accuracy matrices"
     average = result.metrics()["average_accuracy"]

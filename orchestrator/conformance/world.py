@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orchestrator.models.building import build_network
 from orchestrator.models.settings import ModelSettings
+from orchestrator.trial.setup import compute_repeatably
 from strategies import (
     Generators,
     IncrementalType,
@@ -27,6 +28,9 @@ from strategies import (
 N_TASKS = 3
 WIDTH = 2
 """Classes a task."""
+
+device = torch.device("cpu")
+"""Where everything is computed. `pytest --device cuda` of this repository's tests changes it."""
 
 _SHAPES: dict[str, tuple[int, ...]] = {"mlp": (1, 7), "cnn": (1, 8, 8), "resnet18": (1, 9, 9)}
 """Shape of an example by model. A user's own class gets the shape of `mlp`."""
@@ -111,10 +115,12 @@ class Case:
         classes = torch.arange(n) % WIDTH
         inputs = torch.randn(n, *self.input_shape, generator=generator)
         inputs.flatten(1)[:, index] += 3.0 * classes
-        return TaskData(index, inputs, classes + self.layout.ranges[index][0], index)
+        labels = classes + self.layout.ranges[index][0]
+        return TaskData(index, inputs.to(device), labels.to(device), index)
 
     def learner(self, seed: int = 0) -> Learner:
         """Return an untrained learner."""
+        compute_repeatably(device)
         generators = Generators(seed)
         settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05, "momentum": 0.5}
         learner = Learner(
@@ -123,7 +129,7 @@ class Case:
             methods=find_method(self.method).split(self.hyperparameters),
             settings=TrainingSettings(**settings | dict(self.training)),
             generators=generators,
-            device=torch.device("cpu"),
+            device=device,
         )
         learner.rows_at_once = learner.settings.batch_size
         return learner

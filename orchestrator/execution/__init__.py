@@ -16,7 +16,6 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our handler finishes the trials in flight
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher limits what is pending
     "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # resuming needs none of Tune's state
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on GPUs
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)  # a user's own setting wins

@@ -110,8 +110,6 @@ class _Protocol:
     ) -> None:
         self.spec = spec
         self.device = torch.device(placement.device)
-        if self.device.type == "cuda":
-            torch.use_deterministic_algorithms(True)
         torch.manual_seed(Generators(spec.seed).fresh("global").initial_seed())
         self.stream, self.learner = set_up(spec, data, self.device, planned_tasks=planned_tasks)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)

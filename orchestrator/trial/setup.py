@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import torch
@@ -37,6 +38,7 @@ def set_up(
         ModelError: if the model cannot be built for the stream.
         ValueError: if the method refuses the model or the stream.
     """
+    compute_repeatably(device)
     stream, start = (
         Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, device),
         data.start,
@@ -48,6 +50,16 @@ def set_up(
         state = start.states[spec.seed % len(start.states)]
         learner.load_state_dict({**state, "generators": learner.generators.state_dict()})
     return stream, learner
+
+
+def compute_repeatably(device: torch.device) -> None:
+    """Let a GPU give the same bits each time; a CPU does so by itself.
+
+    PyTorch refuses a matrix product whose workspace cuBLAS may choose, so the workspace is fixed, unless a user has.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def refuse_unplanned(method: str, strategies: Iterable[Strategy], planned: int, n_tasks: int) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from matrix import in_the_cut
+
+from orchestrator.conformance import world
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    world.device = torch.device(config.getoption("--device"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
