@@ -182,7 +182,7 @@ _RTOL = 1e-5
 def its_network_is_left_alone(case: Case) -> None:
     """A method that trains no network ends with the untrained one."""
     learner = case.learned()
-    untrained = learner.untrained(len(learner.network.heads)).state_dict()
+    untrained = learner.untrained(len(learner.network.heads)).to(learner.device).state_dict()
     assert equal(dict(learner.network.state_dict()), dict(untrained)), "the network is not the untrained one"
     assert learner.optimizer is None, "there is an optimizer"
 
