@@ -195,7 +195,7 @@ def test_quickstart_is_what_its_comments_say() -> None:
     spec = load_spec()
     assert spec == load_spec(preset="quickstart")
     assert spec.scenarios == ("split-digits/task", "split-digits/domain", "split-digits/class")
-    assert spec.methods == ("naive", "joint", "ewc", "replay", "packnet")
+    assert spec.methods == ("naive", "joint", "ewc", "replay", "packnet", "ridge")
     assert [cell.scenario for cell in spec.cells if cell.method == "packnet"] == ["split-digits/task"]
     assert len(spec.cells) == 3 * 5 - 2
     assert [(c.metric, c.operator, c.limit) for c in spec.constraints] == [

@@ -74,8 +74,15 @@ def _stream(stream: str, settings: StreamSettings) -> str:
 
 def _training(spec: SweepSpec) -> Iterator[str]:
     training, model = spec.training, spec.model.model_dump(mode="json")
+    trains = {method: find_method(method).trains_network for method in spec.methods}
+    if sums := [method for method, is_training in trains.items() if not is_training]:
+        verb = "has no network: it answers" if len(sums) == 1 else "have no network: they answer"
+        yield f"{_listed(sums)} {verb} in closed form, from sums over fixed features of the inputs."
+    if len(sums) == len(trains):
+        return
     name = model.pop("name")
-    yield f"Every method trained the same model, {name}{f' with {_settings(model)}' if model else ''}."
+    who = "Every other method" if sums else "Every method"
+    yield f"{who} trained the same model, {name}{f' with {_settings(model)}' if model else ''}."
     length = counted(training.iterations, "step") if training.iterations else counted(training.epochs, "epoch")
     momentum = f", momentum {training.momentum:g}" if training.optimizer in ("sgd", "rmsprop") else ""
     yield (
