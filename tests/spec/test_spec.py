@@ -197,7 +197,7 @@ def test_quickstart_is_what_its_comments_say() -> None:
     assert spec.scenarios == ("split-digits/task", "split-digits/domain", "split-digits/class")
     assert spec.methods == ("naive", "joint", "ewc", "replay", "packnet", "ridge")
     assert [cell.scenario for cell in spec.cells if cell.method == "packnet"] == ["split-digits/task"]
-    assert len(spec.cells) == 3 * 5 - 2
+    assert len(spec.cells) == 3 * 6 - 2
     assert [(c.metric, c.operator, c.limit) for c in spec.constraints] == [
         ("worst_forgetting", "<=", 0.05),
         ("kept_bytes", "<=", 400_000),
