@@ -24,7 +24,6 @@ import torch
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset, PhaseData
-from orchestrator.streams.settings import dataset_of
 from orchestrator.trial.preflight import load_datasets
 from orchestrator.trial.protocol import run_trial
 from search_spaces import to_optuna
@@ -142,7 +141,7 @@ def record(todo: Recording) -> dict[str, Any]:
     torch.set_num_threads(1)
     if todo.cell not in _LOADED:
         spec = spec_of(todo.cell)
-        _LOADED[todo.cell] = spec, load_datasets(spec, Path())[dataset_of(spec.cells[0].stream)]
+        _LOADED[todo.cell] = spec, load_datasets(spec, Path())[spec.data_of(spec.cells[0].stream)]
     spec, dataset = _LOADED[todo.cell]
     seed = todo.seed if todo.split != TEST else 1000 + todo.seed
     phase: Any = "confirm" if todo.split == TEST else "search"

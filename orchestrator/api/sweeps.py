@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ def run_sweep(
         session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes, spending)
         _say_notes(display, session)
         opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
+        session.keep_features()
         with tracked(targets, session, say):
             run_session(session, address, num_cpus, display)
             _round_off(session, say)
@@ -133,6 +135,7 @@ def plan(
     """Return what `run_sweep` would do, without starting a worker or writing anything."""
     from orchestrator.champions.next_stream import load_any
     from orchestrator.execution.session import fingerprints
+    from orchestrator.models.frozen import FOLDER, FeatureStore
     from orchestrator.report.inside_view import lacking
     from orchestrator.results.compatibility.software_changes import software_changes
     from orchestrator.results.run import Run
@@ -144,7 +147,8 @@ def plan(
     opened = Run(run_place(spec, run, storage)).cached()
     spec = opened.as_begun(spec)
     opened.check(spec)
-    datasets = load_datasets(spec, Path(data_dir), load_any)
+    features = FeatureStore(opened.storage.folder(FOLDER))
+    datasets = load_datasets(spec, Path(data_dir), partial(load_any, features=features))
     hashes = fingerprints(datasets)
     opened.refuse_other_data(hashes)
     search, trials = opened.search(spec, hashes), opened.tables.trials.read()

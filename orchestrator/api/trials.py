@@ -79,7 +79,6 @@ def single_trial_spec(
     """
     from orchestrator.champions.next_stream import load_any
     from orchestrator.spec.loading import parse_spec
-    from orchestrator.streams.settings import dataset_of
     from orchestrator.trial.preflight import load_datasets
     from strategies import find_method
 
@@ -94,7 +93,7 @@ def single_trial_spec(
     }
     fixed = parse_spec(spec.model_dump(mode="json") | single)
     cell = fixed.cells[0]
-    dataset = load_datasets(fixed, Path(data_dir), load_any)[dataset_of(cell.stream)]
+    dataset = load_datasets(fixed, Path(data_dir), load_any)[fixed.data_of(cell.stream)]
     return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
 
 
@@ -124,12 +123,16 @@ def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[Tri
         )
     row: dict[str, Any] = {str(name): value for name, value in rows.iloc[0].items()}
     spec = recorded_spec(run.tables.trials, row["key"], row["trial_spec"])
-    load_plugins(name for name in plugins if name != spec.model.name)
-    if spec.model.name not in MODELS and spec.model.name not in plugins:
-        raise RunFolderError(
-            f"trial: expected a model of this package, got '{spec.model.name}', code that the run names; "
-            f"to import it, pass --plugin {spec.model.name}"
-        )
+    frozen = spec.stream_settings.features
+    networks = [spec.model.name] if spec.model.name not in MODELS else []
+    networks += [frozen.module] if frozen is not None and frozen.is_own_class else []
+    load_plugins(name for name in plugins if name not in networks)
+    for name in networks:
+        if name not in plugins:
+            raise RunFolderError(
+                f"trial: expected a model of this package, got '{name}', code that the run names; "
+                f"to import it, pass --plugin {name}"
+            )
     try:
         versions = find_method(spec.method).versions
     except MethodError as error:

@@ -20,7 +20,7 @@ from orchestrator.streams.sources.image_files import SUFFIXES, read_images
 from orchestrator.streams.sources.order import natural, quoted, shown
 from orchestrator.streams.sources.tables.column import FIRST, Reading, is_empty
 from orchestrator.streams.sources.tables.columns import read_column
-from orchestrator.streams.sources.tables.frames import Table, named
+from orchestrator.streams.sources.tables.frames import Table, named, split_vectors
 from orchestrator.streams.sources.tables.reading import read_table, with_plain_names
 
 
@@ -90,7 +90,7 @@ def _table(data: Any, settings: StreamSettings, where: str) -> Table:
         frame.columns = pd.Index(named(where, "the frame", [str(name) for name in frame.columns]))
         if not len(frame):
             raise DataError(f"{where}: the frame has no rows; add some")
-        return Table("table", "the frame", frame)
+        return Table("table", "the frame", split_vectors(where, "the frame", frame, {*settings.drop}))
     if not isinstance(data, str | Path):
         raise DataError(f"{where}: expected a data frame or the path of a table, got {type(data).__name__}")
     return read_table(where, "table", settings.model_copy(update={"table": str(data)}))

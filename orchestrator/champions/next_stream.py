@@ -17,22 +17,22 @@ from orchestrator.champions.folder import member_state, read_folder
 from orchestrator.champions.next_task import NextTask, read_next
 from orchestrator.champions.updating import refuse
 from orchestrator.core.errors import DataError, RunFolderError, UsageError
+from orchestrator.models.frozen import FeatureStore, load_with_features
 from orchestrator.streams.datasets import Dataset, Inputs, Start, held_out_rows, strata
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.settings import StreamSettings
-from orchestrator.streams.sources.loading import load_stream
 from orchestrator.streams.stream import layout_of, padded_shape, to_inputs
 from strategies import TaskData
 
 
-def load_any(stream: str, settings: StreamSettings, data_dir: Path) -> Dataset:
-    """Return the data of a stream, also of one that is the next task of a model.
+def load_any(stream: str, settings: StreamSettings, data_dir: Path, features: FeatureStore | None = None) -> Dataset:
+    """Return the data of a stream, also of one that is the next task of a model, or features of a frozen network.
 
     Raises:
         DataError: if data are missing, damaged or do not fit the model, with every fault.
     """
     if settings.from_model is None:
-        return load_stream(stream, settings, data_dir)
+        return load_with_features(stream, settings, data_dir, features)
     where = f"streams.{stream}.from_model"
     if not settings.from_model.model:
         raise DataError(f"{where}: a trial keeps no path of its model; pass the spec's streams")

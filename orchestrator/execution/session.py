@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.champions.next_stream import load_any
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
+from orchestrator.models.frozen import FOLDER, FeatureStore
 from orchestrator.results.compatibility.software_changes import OF_WORKERS
 from orchestrator.results.diagnostics.rows import diagnostic_rows
 from orchestrator.results.folder import keep_trial_log
@@ -72,7 +74,9 @@ class Session:
         self.spending = spending or Spending(Budget())
         self.spec = spec
         self.run = run
-        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir, load_any)
+        self._features = FeatureStore(run.storage.folder(FOLDER))
+        load = partial(load_any, features=self._features)
+        self.datasets: dict[str, Dataset] = load_datasets(spec, data_dir, load)
         hashes = fingerprints(self.datasets)
         run.refuse_other_data(hashes)
         self.fault: Exception | None = None
@@ -84,6 +88,14 @@ class Session:
         self._accept_changes = accept_changes
         self.count_workers: Callable[[], int] = lambda: 0
         self._known_workers: set[tuple[Any, ...]] = set()
+
+    def keep_features(self) -> None:
+        """Keep the features that were computed with the run, so that it computes them once.
+
+        Raises:
+            OSError: if the system refuses.
+        """
+        self._features.write()
 
     def data(self) -> Iterator[tuple[str, TrainingData | PhaseData]]:
         """Yield `DATASET/SPLIT` and the arrays of each: what trials on the validation or on the test split may see."""

@@ -20,7 +20,7 @@ from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.datasets import Dataset, PhaseData
 from orchestrator.streams.facts import Phase
-from orchestrator.streams.settings import dataset_of, number_of_tasks
+from orchestrator.streams.settings import number_of_tasks
 from orchestrator.trial.data_summary import StreamSummary
 from search_spaces import Constraint, SearchSpace, Value
 from search_spaces.space import Choices, Distribution, FloatRange, IntRange
@@ -150,7 +150,7 @@ def capacity_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
     for cell in spec.cells:
         if cell.method != "packnet" or cell.space.fixed.get("pruning") == "equal_share":
             continue
-        facts = datasets[dataset_of(cell.stream)].facts
+        facts = datasets[spec.data_of(cell.stream)].facts
         n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), facts)
         low, high = _bounds(cell.space, "pruning_rate", PacknetHyperparameters().pruning_rate)
         if n_tasks < 2 or share_before(low, n_tasks - 1) >= LEAST_SHARE:
@@ -214,7 +214,7 @@ class TimedCells:
         phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
         trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")
         device = request.device if torch.cuda.is_available() else "cpu"
-        return trial_seconds(trial, self._data(dataset_of(cell.stream), phase), device, request.threads)
+        return trial_seconds(trial, self._data(self._spec.data_of(cell.stream), phase), device, request.threads)
 
     def _data(self, name: str, phase: Phase) -> PhaseData:
         if (name, phase) not in self._phases:

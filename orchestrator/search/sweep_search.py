@@ -12,7 +12,6 @@ from orchestrator.search.study import SuggestionLog
 from orchestrator.search.suggestion import Outcome, PlannedTrial
 from orchestrator.spec.fields import ResolvedRequest
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.streams.settings import dataset_of
 
 
 class SweepSearch:
@@ -38,7 +37,7 @@ class SweepSearch:
         self.spec = spec
         self.log: SuggestionLog = {} if log is None else log
         self.cells = [
-            CellSearch(spec, cell, fingerprints[dataset_of(cell.stream)], on_tell, self.log) for cell in spec.cells
+            CellSearch(spec, cell, fingerprints[spec.data_of(cell.stream)], on_tell, self.log) for cell in spec.cells
         ]
         self.n_cached = 0
         self._known = {key: outcome for key, outcome in cached.items() if outcome.status != "error"}

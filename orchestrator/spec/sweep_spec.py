@@ -21,7 +21,7 @@ from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
-from orchestrator.streams.settings import StreamSettings
+from orchestrator.streams.settings import StreamSettings, data_of
 from search_spaces import Constraint, SearchSpace, Value, space_of
 from strategies import TrainingSettings, find_method
 
@@ -180,6 +180,10 @@ class SweepSpec(Frozen):
     def stream_settings(self, stream: str) -> StreamSettings:
         """Return the settings of `stream`, or the defaults."""
         return self.streams.get(stream, StreamSettings())
+
+    def data_of(self, stream: str) -> str:
+        """Return the name under which the sweep holds the data of a stream."""
+        return data_of(stream, self.stream_settings(stream))
 
     @cached_property
     def _plain_settings(self) -> dict[str, StreamSettings]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.core.canonical import short_hash
 from orchestrator.models.settings import ModelSettings
 from orchestrator.streams.facts import Phase
-from orchestrator.streams.settings import StreamSettings, dataset_of
+from orchestrator.streams.settings import StreamSettings, data_of
 from search_spaces import TRAINING_KNOBS, Value
 from strategies import Added, Hyperparameters, IncrementalType, Strategy, TrainingSettings, find_method
 
@@ -84,7 +84,7 @@ class TrialSpec(BaseModel):
     @property
     def dataset(self) -> str:
         """Return the name of the data set."""
-        return dataset_of(self.stream)
+        return data_of(self.stream, self.stream_settings)
 
     def methods(self) -> list[tuple[type[Strategy], Hyperparameters]]:
         """Return the strategy classes with this trial's hyper-parameters."""

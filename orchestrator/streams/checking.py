@@ -44,6 +44,7 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
         ("table",),
     ),
     "from_model": ("model",),
+    "features": ("split", "folder", "table"),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
 }
@@ -81,6 +82,7 @@ def stream_faults(stream: str, settings: StreamSettings, may_leave_over: bool = 
         for name, owners in _FAMILY_FIELDS.items()
         if family not in owners and getattr(settings, name) != fields[name].default
     ]
+    faults += _feature_faults(settings)
     if family == "split":
         faults += split_faults(settings, DATASETS[dataset_of(stream)], may_leave_over)
     elif family == "clean-rotated-noisy" and settings.n_tasks not in (None, 3):
@@ -88,6 +90,17 @@ def stream_faults(stream: str, settings: StreamSettings, may_leave_over: bool = 
     elif stream not in STREAMS:
         faults += _own_faults(stream, family, settings)
     return faults
+
+
+def _feature_faults(settings: StreamSettings) -> Iterator[str]:
+    """Yield what is wrong with the frozen network of a stream."""
+    asked = settings.features
+    if asked is None:
+        return
+    if asked.weights == "":
+        yield "features.weights: the path is empty; write one"
+    elif asked.weights is None and not asked.is_own_class:
+        yield f"features.weights: {asked.module} has no weights without a file; name the one that you have of it"
 
 
 def split_faults(settings: StreamSettings, facts: DatasetFacts, may_leave_over: bool = False) -> list[str]:

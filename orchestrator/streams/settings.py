@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from orchestrator.streams.facts import DATASETS, DatasetFacts
 from strategies import Added, IncrementalType
@@ -66,6 +66,36 @@ class NextTask(BaseModel):
         """Return these settings with blank paths."""
         blank = {"model": "", "data": "", "test_data": None if self.test_data is None else ""}
         return self.model_copy(update=blank)
+
+
+_CLASS = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_.]*"
+
+
+class FrozenFeatures(BaseModel):
+    """A network whose features take the place of a stream's inputs; no trial trains it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    module: str = Field(
+        pattern=f"^{_CLASS}$",
+        examples=["torchvision:resnet18"],
+        description="torchvision:NAME, timm:NAME, or your own module:Class, built with the shape of an example; "
+        "maps examples with values in [0, 1] to (N, features)",
+    )
+    weights: str | None = Field(
+        None,
+        examples=["resnet18.safetensors"],
+        description="file of its state dict, .safetensors or of torch.save; by default those that a class of yours has",
+    )
+    options: dict[str, JsonValue] = Field({}, description="keyword arguments of the class, or of the library's model")
+    image_size: int | None = Field(
+        None, ge=1, le=LARGEST_SIDE, examples=[224], description="images are resized to this side first"
+    )
+
+    @property
+    def is_own_class(self) -> bool:
+        """Return whether the network is a user's own class."""
+        return self.module.partition(":")[0] not in ("torchvision", "timm")
 
 
 class StreamSettings(BaseModel):
@@ -166,6 +196,9 @@ class StreamSettings(BaseModel):
     from_model: Annotated[NextTask | None, Added()] = Field(
         None, description="the next task of a model: trials begin from the model and learn this task"
     )
+    features: Annotated[FrozenFeatures | None, Added()] = Field(
+        None, description="split, folder and table: a frozen network whose features take the place of the inputs"
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="own data: share of each task and class for the test split")
     normalisation: Literal["unit", "standard"] = Field(
         "unit", description="pixels or numbers in [0, 1], or with the training data's mean 0 and deviation 1"
@@ -177,6 +210,8 @@ class StreamSettings(BaseModel):
         blank: dict[str, Any] = {n: "" for n in ("folder", "table", "test_table") if getattr(self, n) is not None}
         if self.from_model is not None:
             blank["from_model"] = self.from_model.without_paths()
+        if self.features is not None and self.features.weights is not None:
+            blank["features"] = self.features.model_copy(update={"weights": ""})
         return self.model_copy(update=blank)
 
     def missing_in(self, column: str) -> Missing:
@@ -234,6 +269,11 @@ def family_of(stream: str, settings: StreamSettings) -> Family:
 def dataset_of(stream: str) -> str:
     """Return the name of a stream's data set, which is the stream's own name for a user's data."""
     return STREAMS[stream][1] if stream in STREAMS else stream
+
+
+def data_of(stream: str, settings: StreamSettings) -> str:
+    """Return the name under which a sweep holds the data of a stream; streams of one built-in data set share them."""
+    return stream if settings.features is not None else dataset_of(stream)
 
 
 def number_of_tasks(stream: str, settings: StreamSettings, facts: DatasetFacts | None = None) -> int:

@@ -18,7 +18,7 @@ from orchestrator.streams.checking import left_over_notes
 from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.naming import task_names
-from orchestrator.streams.settings import dataset_of, family_of, is_user_data
+from orchestrator.streams.settings import family_of, is_user_data
 from orchestrator.streams.stream import class_lists
 from orchestrator.trial.preflight import classes_held_out
 
@@ -89,7 +89,7 @@ def summaries(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[StreamSu
     found = {}
     for cell in spec.cells:
         if cell.stream not in found and is_user_data(spec.stream_settings(cell.stream)):
-            found[cell.stream] = _summary(spec, cell, datasets[dataset_of(cell.stream)])
+            found[cell.stream] = _summary(spec, cell, datasets[spec.data_of(cell.stream)])
     return list(found.values())
 
 
@@ -110,7 +110,7 @@ def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
     """
     notes = []
     for cell in {cell.scenario: cell for cell in spec.cells}.values():
-        classes = classes_held_out(spec, cell, datasets[dataset_of(cell.stream)])
+        classes = classes_held_out(spec, cell, datasets[spec.data_of(cell.stream)])
         notes += [
             f"{cell.scenario}: {score} is undefined on {_listed(lacking)}, which it leaves out"
             for score in spec.scores_of(cell.scenario)
@@ -125,7 +125,7 @@ def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
                 "then, use domain"
             )
         if not is_user_data(settings):
-            notes += left_over_notes(stream, settings, datasets[dataset_of(stream)].facts)
+            notes += left_over_notes(stream, settings, datasets[spec.data_of(stream)].facts)
     return notes
 
 

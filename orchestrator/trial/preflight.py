@@ -11,6 +11,7 @@ import torch
 from orchestrator.core.errors import DataError, SpecError
 from orchestrator.core.text import nearest
 from orchestrator.models.building import model_faults
+from orchestrator.models.frozen import load_with_features
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
@@ -18,8 +19,7 @@ from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.checking import split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData, Start
 from orchestrator.streams.naming import task_names
-from orchestrator.streams.settings import StreamSettings, dataset_of, family_of, is_user_data
-from orchestrator.streams.sources.loading import load_stream
+from orchestrator.streams.settings import StreamSettings, family_of, is_user_data
 from orchestrator.streams.stream import class_lists, given_classes, layout_of, padded_shape
 from orchestrator.trial.setup import set_up
 from search_spaces import extremes
@@ -29,7 +29,7 @@ LoadStream = Callable[[str, StreamSettings, Path], Dataset]
 """Returns the data of a stream: its name, its settings, and where torchvision's data sets are."""
 
 
-def load_datasets(spec: SweepSpec, data_dir: Path, load: LoadStream = load_stream) -> dict[str, Dataset]:
+def load_datasets(spec: SweepSpec, data_dir: Path, load: LoadStream = load_with_features) -> dict[str, Dataset]:
     """Return every data set of the sweep by name; `load` reads each.
 
     Raises:
@@ -39,9 +39,9 @@ def load_datasets(spec: SweepSpec, data_dir: Path, load: LoadStream = load_strea
     found: dict[str, Dataset] = {}
     faults: list[str] = []
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
-        if dataset_of(stream) not in found:
+        if spec.data_of(stream) not in found:
             try:
-                found[dataset_of(stream)] = load(stream, spec.stream_settings(stream), data_dir)
+                found[spec.data_of(stream)] = load(stream, spec.stream_settings(stream), data_dir)
             except DataError as error:
                 faults += error.faults
     asked = data_faults(spec, found)
@@ -73,16 +73,16 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
             faults += _start_faults(spec, index, start)
     faults += _weight_faults(spec, datasets)
     shapes = {
-        padded_shape(datasets[dataset_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
+        padded_shape(datasets[spec.data_of(stream)].facts.shape, spec.stream_settings(stream).padding): stream
         for stream in dict.fromkeys(cell.stream for cell in spec.cells)
-        if dataset_of(stream) in datasets
+        if spec.data_of(stream) in datasets
     }
     for shape, stream in shapes.items():
         faults += [f"{fault} (for {stream})" for fault in model_faults(spec.model, shape)]
     if not faults:
         faults += _method_faults(spec, datasets)
     for cell in {cell.scenario: cell for cell in spec.cells}.values():
-        dataset = datasets.get(dataset_of(cell.stream))
+        dataset = datasets.get(spec.data_of(cell.stream))
         if dataset is None or (is_user_data(spec.stream_settings(cell.stream)) and cell.stream not in sound):
             continue
         names = task_names(cell.stream, spec.stream_settings(cell.stream), dataset.facts)
@@ -121,7 +121,7 @@ def _weight_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
     if not isinstance(weights, dict):
         return
     for cell in {cell.scenario: cell for cell in spec.cells}.values():
-        dataset = datasets.get(dataset_of(cell.stream))
+        dataset = datasets.get(spec.data_of(cell.stream))
         for name in weights if dataset is not None else ():
             known = dataset.facts.class_names if dataset is not None else ()
             if name not in known:
@@ -153,7 +153,7 @@ def classes_held_out(spec: SweepSpec, cell: Cell, dataset: Dataset) -> dict[str,
 def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator[str]:
     """Yield why methods cannot be set up with their stream and the model, tried at each end of every range."""
     for cell in spec.cells:
-        dataset = datasets.get(dataset_of(cell.stream))
+        dataset = datasets.get(spec.data_of(cell.stream))
         if dataset is None:
             continue
         method, space = find_method(cell.method), cell.space

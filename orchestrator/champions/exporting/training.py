@@ -85,6 +85,11 @@ def export_model(
             f"export: '{run.where}' searched the update of the model '{settings.from_model.model}'; write the updated "
             f"model with update --from-run {run.where}"
         )
+    if settings.features is not None:
+        raise UsageError(
+            f"export: {first.stream} is made of features of {settings.features.module}, which a model folder does not "
+            "hold, so it could not answer new examples; train on the features as vectors of a table to export a model"
+        )
     dataset = _data(first, settings, data_dir)
     if len(choice.specs) > 1 and settings.class_order == "shuffled":
         raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")

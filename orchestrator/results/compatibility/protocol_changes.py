@@ -97,19 +97,20 @@ def _shown(values: Mapping[str, Any], field: str) -> str:
 def refuse_other_data(trials: pd.DataFrame, where: str, fingerprints: Mapping[str, str]) -> None:
     """Refuse built-in data sets other than those that recorded trials were trained on.
 
-    A user's own data may grow or be corrected: their trials have other keys, so the old rows stay apart.
+    A user's own data, or the network whose features they are, may change: their trials have other keys, so the old
+    rows stay apart.
 
     Args:
         trials: the trials table.
         where: the run, for messages.
-        fingerprints: data set -> hash.
+        fingerprints: data set, or stream of features -> hash.
 
     Raises:
         RunFolderError: naming the data set and both hashes.
     """
     for stream, recorded in set(zip(trials["stream"], trials["data_hash"], strict=True)):
         dataset = dataset_of(stream)
-        if stream in STREAMS and fingerprints.get(dataset, recorded) != recorded:
+        if stream in STREAMS and stream not in fingerprints and fingerprints.get(dataset, recorded) != recorded:
             raise RunFolderError(
                 f"run: expected the {dataset} data of the trials in '{where}' (hash {recorded}), got "
                 f"{fingerprints[dataset]}; give the same files with --data-dir, or choose another --run"
@@ -123,19 +124,24 @@ def earlier_data(trials: pd.DataFrame, fingerprints: Mapping[str, str]) -> list[
         trials: the trials table.
         fingerprints: data set -> hash of its present state.
     """
-    old = trials[trials["data_hash"] != trials["stream"].map(dataset_of).map(fingerprints)]
+    names = {stream: stream if stream in fingerprints else dataset_of(stream) for stream in set(trials["stream"])}
+    old = trials[trials["data_hash"] != trials["stream"].map(names).map(fingerprints)]
     return [
         f"the data of {stream} have changed since {n} of the trials in the tables; these stay there, and the "
         "answer is that of the present data"
-        for stream, n in old[old["stream"].map(dataset_of).isin(fingerprints)]["stream"].value_counts().items()
+        for stream, n in old[old["stream"].map(names).isin(fingerprints)]["stream"].value_counts().items()
     ]
 
 
 def recorded_data(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, str]:
     """Return data set -> the hash that the newest trial records, as a user's data may have changed in between."""
     newest = trials.sort_values("started_at", kind="stable")
-    known = {dataset_of(stream): value for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)}
-    return {dataset_of(cell.stream): "" for cell in spec.cells} | known
+    names = {cell.stream: spec.data_of(cell.stream) for cell in spec.cells}
+    known = {
+        names.get(stream, dataset_of(stream)): value
+        for stream, value in zip(newest["stream"], newest["data_hash"], strict=True)
+    }
+    return dict.fromkeys(names.values(), "") | known
 
 
 def refuse_other_protocol(spec: SweepSpec, recorded: SweepSpec | None, table: Table, where: str) -> None:

@@ -14,7 +14,6 @@ from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.settings import dataset_of
 from orchestrator.trial.result import TrialResult
 from tests.conftest import without_finals
 
@@ -86,7 +85,7 @@ def write_run(
 ) -> Run:
     """Return the run of a sweep whose trials measure `score`; after `most` trials it stops."""
     run = Run.create(folder, spec)
-    search = run.search(spec, {dataset_of(cell.stream): "f00d" for cell in spec.cells})
+    search = run.search(spec, {spec.data_of(cell.stream): "f00d" for cell in spec.cells})
     while search.n_waiting and most:
         most -= 1
         planned = search.hand_out(search.waiting_requests()[0])

@@ -19,7 +19,7 @@ from orchestrator.streams.sources.order import quoted
 from orchestrator.streams.sources.tables.column import is_empty
 from orchestrator.streams.sources.tables.delimited import read_csv
 from orchestrator.streams.sources.tables.files import TableFile, check_memory, find_files
-from orchestrator.streams.sources.tables.frames import Table, named, plain_name
+from orchestrator.streams.sources.tables.frames import Table, named, plain_name, split_vectors
 
 _NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -53,9 +53,12 @@ def read_table(where: str, place: str, settings: StreamSettings) -> Table:
     faults: list[str] = []
     for file in files:
         try:
-            part = (
-                _read_parquet(where, file, repeated) if file.is_parquet else read_csv(where, file, settings, available)
-            )
+            if file.is_parquet:
+                part = _read_parquet(where, file, repeated)
+                whole = {settings.label, settings.task, *settings.drop}
+                part = replace(part, frame=split_vectors(where, file.name, part.frame, whole))
+            else:
+                part = read_csv(where, file, settings, available)
             parts.append(_checked(where, file, _with_partitions(part, file), settings))
         except DataError as error:
             faults += error.faults
