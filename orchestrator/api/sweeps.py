@@ -71,8 +71,7 @@ def run_sweep(
         listeners = (display.watch(spending),) if display else ()
         session = Session(spec, opened, Path(data_dir), mirror, listeners, accept_changes, spending)
         _say_notes(display, session)
-        opened.write_spec(spec)  # after the data were read, so that a mistake in them leaves no run folder
-        session.keep_features()
+        session.begin()  # after the data were read, so that a mistake in them leaves no run folder
         with tracked(targets, session, say):
             run_session(session, address, num_cpus, display)
             _round_off(session, say)

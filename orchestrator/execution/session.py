@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.champions.next_stream import load_any
+from orchestrator.core.errors import StorageError
 from orchestrator.core.scores import Score
 from orchestrator.execution.budget import Budget, Spending
 from orchestrator.models.frozen import FOLDER, FeatureStore
@@ -89,13 +90,17 @@ class Session:
         self.count_workers: Callable[[], int] = lambda: 0
         self._known_workers: set[tuple[Any, ...]] = set()
 
-    def keep_features(self) -> None:
-        """Keep the features that were computed with the run, so that it computes them once.
+    def begin(self) -> None:
+        """Write the spec, and the features that were computed, so that the run computes them once.
 
         Raises:
-            OSError: if the system refuses.
+            StorageError: if the system refuses.
         """
-        self._features.write()
+        self.run.write_spec(self.spec)
+        try:
+            self._features.write()
+        except OSError as error:
+            raise StorageError(f"{self.run.where}: cannot keep the features ({error}); free the disk") from error
 
     def data(self) -> Iterator[tuple[str, TrainingData | PhaseData]]:
         """Yield `DATASET/SPLIT` and the arrays of each: what trials on the validation or on the test split may see."""

@@ -186,7 +186,7 @@ def test_a_run_computes_features_once(tmp_path: Path, monkeypatch: pytest.Monkey
     )  # fmt: skip
     run = Run.create(tmp_path / "run", spec)
     first = Session(spec, run, tmp_path)
-    first.keep_features()
+    first.begin()
     (file,) = (tmp_path / "run" / "features").iterdir()
     content = file.read_bytes()
 
@@ -202,7 +202,7 @@ def test_a_run_computes_features_once(tmp_path: Path, monkeypatch: pytest.Monkey
             Session(spec, run, tmp_path)
     damaged = Session(spec, run, tmp_path)
     assert np.array_equal(damaged.datasets["split-digits"].test_inputs, first.datasets["split-digits"].test_inputs)
-    damaged.keep_features()
+    damaged.begin()
     assert file.read_bytes() == content
 
 

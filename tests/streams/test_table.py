@@ -274,3 +274,42 @@ def test_training_rows_span_0_to_1_wherever_the_ends_of_the_table_are(load_table
         assert (train.min(), train.max()) == (0.0, 1.0) or len(set(train)) == 1
         held_out += bool(len(test) and (test.max() > 1 or test.min() < 0))
     assert 0 < held_out < N
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["of a fixed size", "lists"])
+def test_a_column_of_vectors_is_as_many_columns_of_numbers(load: Any, fixed: bool) -> None:
+    numbers = np.arange(2 * N, dtype=np.float32).reshape(N, 2) ** 2
+    apart = load(frame(**{"v.0": numbers[:, 0], "v.1": numbers[:, 1]}))
+    whole_column = frame(v=list(numbers if fixed else numbers.astype(float)))
+    together = load(whole_column)
+    assert [column.name for column in together.columns] == ["x", "v.0", "v.1"]
+    np.testing.assert_array_equal(together.train_inputs, apart.train_inputs)
+    np.testing.assert_array_equal(together.test_inputs, apart.test_inputs)
+    assert [column.name for column in load(whole_column, drop=["v"]).columns] == ["x"]
+
+
+def test_a_vector_that_is_missing_is_a_gap_in_each_of_its_numbers(load: Any) -> None:
+    table = frame(v=[None, *([float(row), 1.0 - row] for row in range(1, N))])
+    assert all("row 1 " in fault for fault in faults(load, table))
+    filled = load(table, missing={"v.0": "median", "v.1": "median"})
+    assert filled.facts.n_numbers == 3
+    assert np.isfinite(filled.train_inputs).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([[1.0, 2.0]] * 5 + [[1.0]] + [[1.0, 2.0]] * 6, "holds vectors of 2 numbers, and of 1 in row 6; pad or cut"),
+        ([["a", "b"]] * N, "holds lists of something else than numbers; write a vector of numbers, or list it in drop"),
+        ([[[1.0], [2.0]]] * N, "holds lists of something else than numbers"),
+        ([np.zeros(0)] * N, "holds lists of something else than numbers"),
+    ],
+)
+def test_what_is_no_vector_of_numbers_is_refused(load: Any, column: list[Any], message: str) -> None:
+    (fault,) = faults(load, frame(v=column))
+    assert message in fault
+    assert "column 'v' of" in fault
+
+
+def test_a_vector_may_not_take_the_name_of_a_column(load: Any) -> None:
+    assert "has two columns 'v.0'" in faults(load, frame(v=[[1.0, 2.0]] * N, **{"v.0": np.arange(N)}))[0]
