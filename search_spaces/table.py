@@ -49,6 +49,21 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "replay_ratio": FloatRange(0.1, 0.9),
         "buffer_size": IntRange(50, 5000, log=True),
     },
+    "cls-er": {
+        "consistency_weight": FloatRange(0.05, 5.0, log=True),
+        "stable_decay": FloatRange(0.9, 0.9999),
+        "replay_ratio": FloatRange(0.1, 0.9),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
+    "mir": {
+        "candidates": IntRange(20, 200, log=True),
+        "replay_ratio": FloatRange(0.1, 0.9),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
+    "gdumb": {
+        "passes": IntRange(8, 128, log=True),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
     # iCaRL needs at least one exemplar for each class.
     "icarl": {
         "buffer_size": IntRange(200, 5000, log=True),
@@ -58,6 +73,7 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "distillation_weight": FloatRange(0.1, 30.0, log=True),
         "temperature": FloatRange(1.0, 8.0),
     },
+    "wa": {"strength": FloatRange(0.0, 1.0)},
     "si": {
         "penalty_weight": FloatRange(1e-2, 1e6, log=True),
         "damping": FloatRange(1e-3, 1.0, log=True),
@@ -65,6 +81,7 @@ SPACES: dict[str, dict[str, Distribution]] = {
     "mas": {"penalty_weight": FloatRange(1e-3, 1e5, log=True)},
     # In the literature, the best λ lies between 0.4 (task) and 1e10 (class).
     "ewc": {"penalty_weight": FloatRange(0.1, 1e10, log=True)},
+    "l2": {"penalty_weight": FloatRange(1e-3, 1e4, log=True)},
     "gem": {
         "margin": FloatRange(0.0, 1.0),
         "buffer_size": IntRange(50, 5000, log=True),

@@ -20,17 +20,21 @@ from strategies.contract import (
 )
 from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
+from strategies.methods.cls_er import ClsEr
 from strategies.methods.der import Der, DerPlusPlus
 from strategies.methods.er_ace import ErAce
 from strategies.methods.ewc import Ewc
 from strategies.methods.freeze import Freeze
+from strategies.methods.gdumb import Gdumb
 from strategies.methods.gem import Gem
 from strategies.methods.generative_replay import GenerativeReplay
 from strategies.methods.icarl import Icarl
 from strategies.methods.joint import Joint
+from strategies.methods.l2 import L2
 from strategies.methods.lwf import Lwf
 from strategies.methods.mas import Mas
 from strategies.methods.mer import Mer
+from strategies.methods.mir import Mir
 from strategies.methods.naive import Naive
 from strategies.methods.ncm import Ncm
 from strategies.methods.packnet import Packnet
@@ -40,6 +44,7 @@ from strategies.methods.ridge import Ridge
 from strategies.methods.si import Si
 from strategies.methods.slda import Slda
 from strategies.methods.supsup import Supsup
+from strategies.methods.wa import Wa
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import Added, TrainingSettings
@@ -58,11 +63,16 @@ STRATEGIES = Registry(
         DerPlusPlus,
         Mer,
         ErAce,
+        ClsEr,
+        Mir,
+        Gdumb,
         Icarl,
         Lwf,
+        Wa,
         Si,
         Mas,
         Ewc,
+        L2,
         Gem,
         Agem,
         Freeze,

@@ -186,6 +186,8 @@ class Strategy:
     """Models that the method cannot train, by name, each with the reason."""
     is_reference: ClassVar[bool] = False
     """True for bounds that are shown beside the methods and never recommended (`joint`)."""
+    starts_anew: ClassVar[bool] = False
+    """Whether each task begins with the untrained network, so that all answers are lost until it is trained."""
     never_forgets: ClassVar[bool] = False
     """Whether the logits of a task stay bit-identical after later tasks; the conformance suite tests it."""
     knows_kept_bytes: ClassVar[bool] = False
@@ -201,6 +203,8 @@ class Strategy:
     fixed_by_state: ClassVar[frozenset[str]] = frozenset()
     """Hyper-parameters that the state is made with, or that what was learned is answered with: a model that learns on
     keeps them."""
+    epochs: int | None = None
+    """Passes over `training_data` if they are not those of the settings."""
     search_space: ClassVar[Mapping[str, Any]] = {}
     """What is searched, for methods of other packages: name -> a list of choices or {low, high, log}, as in a spec."""
 

@@ -135,7 +135,8 @@ class Learner:
         assert self._progress is not None
         if self.trains_network:
             self._renew_optimizer(keep_state=resumed or self.settings.keep_optimizer)
-            self._fit(data, self.settings.epochs, self.settings.iterations, self._progress, between_steps)
+            epochs = next((s.epochs for s in self.strategies if s.epochs is not None), self.settings.epochs)
+            self._fit(data, epochs, self.settings.iterations, self._progress, between_steps)
         else:
             take_one_pass(self, data, self._progress, between_steps)
         self._progress = None

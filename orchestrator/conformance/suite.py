@@ -87,6 +87,10 @@ def _trains_no_network(method: Method) -> bool:
     return not method.trains_network
 
 
+def _keeps_its_network(method: Method) -> bool:
+    return not any(part.starts_anew for part in method.parts.values())
+
+
 def _projects(method: Method) -> bool:
     return any(part.owns is Exclusive.GRADIENT_DIRECTION for part in method.parts.values())
 
@@ -98,7 +102,7 @@ CHECKS: tuple[Check, ...] = (
     Check(checks.is_repeatable),
     Check(checks.a_stop_between_tasks_changes_nothing, trainings=("sgd", "adam-kept")),
     Check(checks.a_stop_inside_a_task_changes_nothing, trainings=("sgd", "adam-kept")),
-    Check(checks.the_start_of_a_task_changes_no_answer, lambda method: not method.is_reference),  # joint starts anew
+    Check(checks.the_start_of_a_task_changes_no_answer, _keeps_its_network),
     Check(checks.its_state_is_plain, _keeps_or_reports),
     Check(checks.it_keeps_what_it_said, lambda method: method.knows_kept_bytes, trainings=("sgd", "adam-all")),
     Check(checks.strength_zero_is_naive, _can_be_naive, trainings=("sgd", "adam-all")),

@@ -26,6 +26,7 @@ class Joint(Strategy):
     summary = "trains from scratch on all tasks so far, with the same epochs; the ceiling"
     state_class = JointState
     is_reference = True
+    starts_anew = True
     knows_kept_bytes = True
     alone = "it forgets nothing, since it trains on all tasks again"
 

@@ -29,7 +29,7 @@ class QuadraticState:
     """The state of a quadratic penalty between tasks.
 
     Args:
-        importance: A, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
+        importance: A, parameter name -> tensor of the parameter's shape, float32, ≥ 0; () if it is the same for all.
         anchor: θ*, likewise.
         offset: Σ of the constants from merging anchors, which make the value of the penalty exact too.
         n_consolidated: tasks consolidated so far.
@@ -116,7 +116,7 @@ class QuadraticPull:
             stiffness = importance * penalty_weight
             damping = (stiffness * learning_rate).clamp_min(1.0)
             held = damping.reciprocal_() if bool((damping > 1).any()) else None
-            scratch = torch.empty_like(stiffness)
+            scratch = torch.empty_like(parameters[name], requires_grad=False)
             self._terms.append((parameters[name], stiffness, state.anchor[name], held, scratch))
 
     @no_grad

@@ -26,6 +26,7 @@ SOME = [
     ("task", "packnet"), ("task", "pnn"), ("task", "supsup"), ("task", "mas"), ("task", "gem"), ("task", "lwf"),
     ("class", "icarl"), ("class", "der"), ("class", "replay"), ("class", "agem"), ("class", "mer"),
     ("class", "generative-replay"), ("class", "freeze"), ("class", "er-ace"),
+    ("class", "cls-er"), ("class", "mir"), ("class", "gdumb"), ("class", "replay+wa"), ("domain", "l2"),
     ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
 ]  # fmt: skip
 

@@ -37,12 +37,29 @@ er-ace replay_ratio 0.5 ge=0 le=0.95
 er-ace memory_batch_size None ge=1
 er-ace buffer 'reservoir'
 er-ace rivals 'batch'
+cls-er buffer_size 500 ge=1
+cls-er replay_ratio 0.5 ge=0 le=0.95
+cls-er memory_batch_size None ge=1
+cls-er buffer 'reservoir'
+cls-er consistency_weight 1.0 ge=0
+cls-er stable_decay 0.99 ge=0 lt=1
+cls-er stable_frequency 0.7 gt=0 le=1
+cls-er plastic_decay 0.99 ge=0 lt=1
+cls-er plastic_frequency 0.9 gt=0 le=1
+mir buffer_size 500 ge=1
+mir replay_ratio 0.5 ge=0 le=0.95
+mir memory_batch_size None ge=1
+mir buffer 'reservoir'
+mir candidates 50 ge=1
+gdumb buffer_size 500 ge=1
+gdumb passes 64 ge=1 le=100000
 icarl buffer_size 2000 ge=1
 icarl temperature 1.0 ge=1 le=100
 lwf distillation_weight 1.0 ge=0
 lwf temperature 2.0 gt=0 le=100
 lwf weighting 'constant'
 lwf new_outputs 'at_zero'
+wa strength 1.0 ge=0 le=1
 si penalty_weight 100.0 ge=0
 si damping 0.1 gt=0
 mas penalty_weight 1.0 ge=0
@@ -53,6 +70,7 @@ ewc variant 'separate'
 ewc fisher_decay 1.0 gt=0 le=1
 ewc fisher 'true'
 ewc fisher_samples 200 ge=1
+l2 penalty_weight 1.0 ge=0
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1
 gem margin 0.5 ge=0

@@ -1,0 +1,165 @@
+"""Replay with two averaged networks, a fast and a slow one, that remembered answers are held to.
+
+Source: Arani et al. 2022, arXiv 2201.12604, section 3 and algorithm 1 (CLS-ER).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from strategies.contract import Batch, Forward, StreamSizes, TaskData
+from strategies.lazy import no_grad, torch
+from strategies.methods.replay import Replay, ReplayHyperparameters
+from strategies.parts.buffers import BufferState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from strategies.network import Network
+
+
+class ClsErHyperparameters(ReplayHyperparameters):
+    """Those of replay, the consistency loss, and the two averages."""
+
+    consistency_weight: float = Field(1.0, ge=0, description="λ of the squared difference to the averaged logits")
+    stable_decay: float = Field(0.99, ge=0, lt=1, description="share that the slow average keeps at an update")
+    stable_frequency: float = Field(0.7, gt=0, le=1, description="share of steps after which it is updated")
+    plastic_decay: float = Field(0.99, ge=0, lt=1, description="share that the fast average keeps at an update")
+    plastic_frequency: float = Field(0.9, gt=0, le=1, description="share of steps after which it is updated")
+
+    def unused(self) -> frozenset[str]:
+        """Return what `replay` does, and the fast average if nothing is held to it."""
+        is_loose = self.consistency_weight == 0
+        return super().unused() | (frozenset({"plastic_decay", "plastic_frequency"}) if is_loose else frozenset())
+
+
+@dataclass
+class ClsErState(BufferState):
+    """The buffer and the two averages.
+
+    Args:
+        stable: parameters of the slow average by name, float32.
+        plastic: those of the fast one.
+        n_steps: optimizer steps taken so far.
+    """
+
+    stable: dict[str, Tensor] = field(default_factory=dict)
+    plastic: dict[str, Tensor] = field(default_factory=dict)
+    n_steps: int = 0
+
+
+class ClsEr(Replay):
+    """Replay, with λ times the mean squared difference of remembered logits to those of the better average.
+
+    For each remembered example that is the average which gives its class the higher probability. After a step each
+    average is updated with its frequency, α ← min(1 - 1/(n + 1), decay) after n steps. The slow one answers.
+
+    Differs: the averaged networks normalise with the running statistics of the trained one, where the authors' code
+    lets each keep its own. The difference is a mean over the outputs that compete for an example. New heads enter the
+    averages with their first weights. The buffer takes a task's examples at its end, as in `replay`.
+    """
+
+    name = "cls-er"
+    summary = (
+        "replays, holds remembered answers to a fast and a slow average of the network, and answers by the slow one"
+    )
+    paper = "Arani et al. 2022, arXiv 2201.12604"
+    hyperparameter_class = ClsErHyperparameters
+    state_class = ClsErState
+    alone = "it answers by an average of the network, which other parts do not see"
+    naive_at: ClassVar[Mapping[str, Any]] = {
+        "replay_ratio": 0.0,
+        "memory_batch_size": None,
+        "stable_decay": 0.0,
+        "stable_frequency": 1.0,
+    }
+
+    def __init__(self, learner: Any, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        self._networks: dict[str, Network] = {}
+
+    def bytes_to_keep(self, sizes: StreamSizes) -> int:
+        """Return the bytes of the buffer and of two numbers for each parameter."""
+        with torch.random.fork_rng(devices=[]):  # new layers draw from PyTorch's own generator
+            network = self.learner.untrained(self.learner.layout.n_heads)
+        return super().bytes_to_keep(sizes) + 2 * sum(parameter.nbytes for parameter in network.parameters())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the state; the networks of the old one are made anew when they are asked for."""
+        super().load_state_dict(state)
+        self._networks = {}
+
+    def begin_task(self, task: TaskData) -> None:
+        """Let the averages begin with the network, and new heads with their first weights."""
+        for average in (self.state.stable, self.state.plastic):
+            for name, parameter in self.learner.network.named_parameters():
+                if name not in average:
+                    average[name] = parameter.detach().clone()
+        self._networks = {}
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
+        """Return λ times the mean of (z - z*)² over remembered examples and the outputs that compete for them."""
+        n, own = batch.n_new, self.hyperparameters
+        if own.consistency_weight == 0 or len(batch.labels) == n:
+            return None
+        logits, labels = forward.logits[n:], batch.labels[n:] - forward.first
+        competes = ~torch.isinf(logits)
+        with torch.no_grad():
+            ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[n:]
+            stable, plastic = (self._answers(name, batch.inputs[n:], ids) for name in ("stable", "plastic"))
+            true = labels[:, None]
+            better = stable.softmax(1).gather(1, true) > plastic.softmax(1).gather(1, true)
+            target = torch.where(better, stable, plastic)
+        difference = torch.where(competes, logits - target, 0.0) if not bool(competes.all()) else logits - target
+        loss: Tensor = own.consistency_weight * difference.square().sum() / competes.sum()
+        return loss
+
+    @no_grad
+    def after_step(self, batch: Batch, forward: Forward) -> None:
+        """Update each average with its frequency: the fast one first, as in the authors' code."""
+        state, own = self.state, self.hyperparameters
+        state.n_steps += 1
+        warm = 1 - 1 / (state.n_steps + 1)
+        draws = torch.rand(2, generator=self.learner.generators["cls-er"]).tolist()
+        named = dict(self.learner.network.named_parameters())
+        for average, decay, frequency, drawn in (
+            (state.plastic, own.plastic_decay, own.plastic_frequency, draws[0]),
+            (state.stable, own.stable_decay, own.stable_frequency, draws[1]),
+        ):
+            if drawn < frequency:
+                now = [named[name].detach() for name in average]
+                torch._foreach_lerp_(list(average.values()), now, 1 - min(warm, decay))
+
+    def logits(self, inputs: Tensor, task: int) -> Tensor | None:
+        """Return the logits (B, C) of the slow average."""
+        if not self.state.stable:
+            return None
+        network: Any = self._network("stable")
+        found: Tensor = network(inputs, task, max(self.learner.n_seen, 1))
+        return found
+
+    def _answers(self, name: str, inputs: Tensor, ids: int | Tensor) -> Tensor:
+        """Return the logits (B, C) of an average that compete in the training loss."""
+        learner = self.learner
+        active = learner.settings.active_outputs
+        return self._network(name).training_logits(inputs, ids, learner.n_seen, active)[0]
+
+    def _network(self, name: str) -> Network:
+        """Return the network of an average: parameters as in the state, buffers of the trained network."""
+        if name not in self._networks:
+            average: dict[str, Tensor] = getattr(self.state, name)
+            trained = self.learner.network
+            network = copy.deepcopy(trained).requires_grad_(False).eval()
+            for path, parameter in network.named_parameters():
+                parameter.data = average[path]
+            shared = dict(trained.named_modules())
+            for path, module in network.named_modules():
+                for buffer in module._buffers:
+                    module._buffers[buffer] = shared[path]._buffers[buffer]
+            self._networks[name] = network
+        return self._networks[name]

@@ -1,0 +1,84 @@
+"""Maximally interfered retrieval: replay what the next step would hurt most.
+
+Source: Aljundi et al. 2019, arXiv 1908.04742, section 3.1 and algorithm 1 (ER-MIR).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from strategies.contract import Batch
+from strategies.lazy import F, torch
+from strategies.methods.replay import Replay, ReplayHyperparameters
+from strategies.parts.buffers import draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MirHyperparameters(ReplayHyperparameters):
+    """Those of replay, and how many examples it chooses from."""
+
+    candidates: int = Field(50, ge=1, description="remembered examples drawn per step, of which the most hurt are used")
+
+    def unused(self) -> frozenset[str]:
+        """Return what `replay` does, and `candidates` if nothing is replayed."""
+        is_off = self.memory_batch_size is None and self.replay_ratio == 0
+        return super().unused() | (frozenset({"candidates"}) if is_off else frozenset())
+
+
+class Mir(Replay):
+    """Replay in which the remembered examples of a step are those whose loss a step on the new ones would raise most.
+
+    For each step, `candidates` are drawn from the buffer, and a virtual step θ - η ∇L(new examples) is taken. The
+    examples with the largest loss after it less the loss before it join the batch. As many candidates as remembered
+    examples, or fewer, are plain replay.
+
+    Differs: the virtual step is plain SGD at the learning rate of training, without momentum, whatever the optimizer.
+    It is measured in evaluation mode, so norms use their running statistics. The buffer takes a task's examples at its
+    end, as in `replay`, so candidates are of past tasks, as in the authors' code.
+    """
+
+    name = "mir"
+    summary = "replays those remembered examples whose loss the next step would raise most"
+    paper = "Aljundi et al. 2019, arXiv 1908.04742"
+    hyperparameter_class = MirHyperparameters
+
+    def extend_batch(self, batch: Batch) -> Batch:
+        """Return the new examples followed by the remembered ones that they interfere with most."""
+        n = self.hyperparameters.n_remembered(self.learner.settings.batch_size)
+        if n == 0 or len(self.state) == 0:
+            return batch
+        pool = draw(self.state, max(n, self.hyperparameters.candidates), self.learner.generators["replay"])
+        if len(pool.labels) > n:
+            rows = self._interference(batch, pool).topk(n).indices.sort().values
+            assert isinstance(pool.task_ids, torch.Tensor)
+            pool = Batch(pool.inputs[rows], pool.labels[rows], pool.task_ids[rows])
+        return batch.with_remembered(pool)
+
+    def _interference(self, batch: Batch, pool: Batch) -> Tensor:
+        """Return how much a step on `batch` raises the loss of each example of `pool`, (M,) float32."""
+        learner = self.learner
+        network = learner.network.eval()
+        moved = [p for p in network.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(learner.cross_entropy(batch), moved, allow_unused=True)
+        used = [(p, g) for p, g in zip(moved, gradients, strict=True) if g is not None]
+        parameters, steps = [p.detach() for p, _ in used], [g for _, g in used]
+        with torch.no_grad():
+            before = self._losses(pool)
+            kept = [p.clone() for p in parameters]
+            torch._foreach_add_(parameters, steps, alpha=-learner.settings.learning_rate)
+            after = self._losses(pool)
+            torch._foreach_copy_(parameters, kept)
+        network.train()
+        return after - before
+
+    def _losses(self, pool: Batch) -> Tensor:
+        """Return the cross-entropy of each example among the outputs that compete for it, (M,) float32."""
+        learner = self.learner
+        logits, first = learner.network.training_logits(
+            pool.inputs, pool.task_ids, learner.n_seen, learner.settings.active_outputs
+        )
+        return F.cross_entropy(logits, pool.labels - first, reduction="none")
