@@ -24,6 +24,8 @@ LIMITS = {
     **dict.fromkeys(("replay", "er-ace", "der", "der++"), 2.3),  # at ratio 0.5: twice the examples
     "packnet": 1.2 * 8 / 5,  # 3 epochs of retraining after 5
     "gem": 4.0,
+    "cls-er": 2.6,
+    "l2": 1.6,
     **dict.fromkeys(("ridge", "slda", "ncm"), 1.0),  # one pass
 }
 """How long a trial may take, in times of a naive one. Methods that are missing are measured without a limit."""

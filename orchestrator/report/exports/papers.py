@@ -214,6 +214,41 @@ PAPERS: dict[str, Paper] = {
         "New Insights on Reducing Abrupt Representation Change in Online Continual Learning",
         2022,
     ),
+    "1810.12488": Paper(
+        "hsu2018reevaluating",
+        "Hsu, Yen-Chang and Liu, Yen-Cheng and Ramasamy, Anita and Kira, Zsolt",
+        "Re-evaluating Continual Learning Scenarios: A Categorization and Case for Strong Baselines",
+        2018,
+    ),
+    "1908.04742": _neurips(
+        "aljundi2019mir",
+        "Aljundi, Rahaf and Belilovsky, Eugene and Tuytelaars, Tinne and Charlin, Laurent and Caccia, Massimo and Lin, "
+        "Min and Page-Caccia, Lucas",
+        "Online Continual Learning with Maximally Interfered Retrieval",
+        2019,
+        32,
+    ),
+    "1911.07053": _at(
+        _CVPR,
+        "zhao2020wa",
+        "Zhao, Bowen and Xiao, Xi and Gan, Guojun and Zhang, Bin and Xia, Shu-Tao",
+        "Maintaining Discrimination and Fairness in Class Incremental Learning",
+        2020,
+    ),
+    "2201.12604": _at(
+        _ICLR,
+        "arani2022clser",
+        "Arani, Elahe and Sarfraz, Fahad and Zonooz, Bahram",
+        "Learning Fast, Learning Slow: A General Continual Learning Method based on Complementary Learning System",
+        2022,
+    ),
+    "Prabhu et al. 2020, GDumb (ECCV)": _at(
+        "European Conference on Computer Vision (ECCV)",
+        "prabhu2020gdumb",
+        "Prabhu, Ameya and Torr, Philip H. S. and Dokania, Puneet K.",
+        "{GDumb}: A Simple Approach that Questions Our Progress in Continual Learning",
+        2020,
+    ),
     "Robins 1995": Paper(
         "robins1995rehearsal",
         "Robins, Anthony",
