@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from strategies.layout import IncrementalType
     from strategies.learner import Learner
+    from strategies.settings import TrainingSettings
 
 
 class TrialDivergedError(Exception):
@@ -126,6 +127,11 @@ class StreamSizes:
     def n_in_all(self) -> int:
         """Return the number of examples of all tasks."""
         return sum(self.n_examples)
+
+    def n_in_last_passes(self, settings: TrainingSettings) -> int:
+        """Return how many examples the last passes of all tasks take: all, unless a task has too few steps for one."""
+        most = math.inf if settings.iterations is None else settings.iterations * settings.batch_size
+        return sum(int(min(n, most)) for n in self.n_examples)
 
     @property
     def example_bytes(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.layout import ActiveOutputs, OutputLayout
-from strategies.parts.layers import initialise_layer
+from strategies.parts.layers import Initialisation, initialise_layer
 
 
 class Network(nn.Module):
@@ -24,6 +24,7 @@ class Network(nn.Module):
         backbone: maps inputs (B, *S) float32 to features (B, n_features) float32.
         n_features: width of the features.
         layout: which outputs belong to which task.
+        init: how new heads are drawn, and layers that a method adds.
 
     Attributes:
         frozen_norms: if True, `train()` leaves the backbone's modules with running statistics (BatchNorm) in
@@ -36,8 +37,11 @@ class Network(nn.Module):
     frozen_norms: bool = False
     _bounds: Tensor
 
-    def __init__(self, backbone: nn.Module, n_features: int, layout: OutputLayout) -> None:
+    def __init__(
+        self, backbone: nn.Module, n_features: int, layout: OutputLayout, init: Initialisation = "pytorch"
+    ) -> None:
         super().__init__()
+        self.init: Initialisation = init
         self.backbone = backbone
         self.n_features = n_features
         self.layout = layout
@@ -79,7 +83,7 @@ class Network(nn.Module):
         for index in range(len(self.heads), n_heads):
             start, stop = self.layout.ranges[index]
             head = nn.Linear(self.n_features, stop - start)
-            initialise_layer(head, fresh(f"init/head/{index}"))
+            initialise_layer(head, fresh(f"init/head/{index}"), self.init)
             head.to(device)
             self.heads.append(head)
             new.extend(head.parameters())

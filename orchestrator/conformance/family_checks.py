@@ -17,8 +17,10 @@ from strategies.parts.quadratic import QuadraticState, penalty_value
 def its_buffer_stays_within_capacity(case: Case) -> None:
     """No part keeps more examples than its `buffer_size`, at any step."""
     capacity = 7
-    names = [name for name, (_, own) in find_method(case.method).names.items() if own == "buffer_size"]
-    small = case.with_(hyperparameters=dict.fromkeys(names, capacity))
+    names = find_method(case.method).names.items()
+    sizes = {name: capacity for name, (_, own) in names if own == "buffer_size"}
+    by_class = {name: None for name, (_, own) in names if own == "buffer_size_per_class"}
+    small = case.with_(hyperparameters=sizes | by_class)
     learner = small.learner()
     bounded = [s for s in learner.strategies if "buffer_size" in type(s).hyperparameter_class.model_fields]
     most = [0] * len(bounded)

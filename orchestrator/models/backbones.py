@@ -8,11 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from strategies.parts.layers import initialise_layer
+from strategies.parts.layers import Initialisation, initialise_layer
 
 
 def build_mlp(
-    input_shape: tuple[int, ...], hidden: tuple[int, ...], generator: torch.Generator
+    input_shape: tuple[int, ...],
+    hidden: tuple[int, ...],
+    generator: torch.Generator,
+    init: Initialisation = "pytorch",
 ) -> tuple[nn.Module, int]:
     """Return a multi-layer perceptron with ReLU and its number of features.
 
@@ -20,13 +23,18 @@ def build_mlp(
         input_shape: shape of one example, which is flattened first.
         hidden: width of each layer.
         generator: for the initial weights.
+        init: how they are drawn.
     """
     widths = [math.prod(input_shape), *hidden]
-    return nn.Sequential(nn.Flatten(), *_linear_layers(widths, generator)), widths[-1]
+    return nn.Sequential(nn.Flatten(), *_linear_layers(widths, generator, init)), widths[-1]
 
 
 def build_cnn(
-    input_shape: tuple[int, ...], channels: tuple[int, ...], hidden: tuple[int, ...], generator: torch.Generator
+    input_shape: tuple[int, ...],
+    channels: tuple[int, ...],
+    hidden: tuple[int, ...],
+    generator: torch.Generator,
+    init: Initialisation = "pytorch",
 ) -> tuple[nn.Module, int]:
     """Return a CNN and its number of features: 3x3 convolution, ReLU and 2x2 max-pooling, then linear layers with ReLU.
 
@@ -35,22 +43,23 @@ def build_cnn(
         channels: output channels of each block.
         hidden: width of each linear layer.
         generator: for the initial weights.
+        init: how they are drawn.
     """
     n_channels, height, width = input_shape
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise([n_channels, *channels]):
         layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        initialise_layer(layers[-3], generator)  # type: ignore[arg-type]
+        initialise_layer(layers[-3], generator, init)  # type: ignore[arg-type]
         height, width = height // 2, width // 2
     widths = [channels[-1] * height * width, *hidden]
-    return nn.Sequential(*layers, nn.Flatten(), *_linear_layers(widths, generator)), widths[-1]
+    return nn.Sequential(*layers, nn.Flatten(), *_linear_layers(widths, generator, init)), widths[-1]
 
 
-def _linear_layers(widths: list[int], generator: torch.Generator) -> list[nn.Module]:
+def _linear_layers(widths: list[int], generator: torch.Generator, init: Initialisation) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         linear = nn.Linear(fan_in, fan_out)
-        initialise_layer(linear, generator)
+        initialise_layer(linear, generator, init)
         layers += [linear, nn.ReLU()]
     return layers
 
@@ -91,12 +100,14 @@ class SlimResNet18(nn.Module):
         n_channels: C.
         width: w. The paper has 20; 64 gives the usual ResNet-18 for 32x32 images.
         generator: for the initial weights.
+        init: how they are drawn; the authors' code has PyTorch's default.
 
-    Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, section 5.2. First weights are PyTorch's defaults, as in
-    their code.
+    Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, section 5.2.
     """
 
-    def __init__(self, n_channels: int, width: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, n_channels: int, width: int, generator: torch.Generator, init: Initialisation = "pytorch"
+    ) -> None:
         super().__init__()
         self.n_features = 8 * width
         self.stem = nn.Sequential(nn.Conv2d(n_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
@@ -109,7 +120,7 @@ class SlimResNet18(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                initialise_layer(module, generator)
+                initialise_layer(module, generator, init)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the features."""

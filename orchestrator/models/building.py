@@ -54,7 +54,7 @@ def build_network(
     Raises:
         ModelError: if the model cannot be built for this shape, or at all.
     """
-    return Network(*_build_backbone(settings, input_shape, generator), layout)
+    return Network(*_build_backbone(settings, input_shape, generator), layout, settings.init or "pytorch")
 
 
 def input_shape_fault(settings: ModelSettings, input_shape: tuple[int, ...]) -> str | None:
@@ -108,13 +108,14 @@ def _build_backbone(
     fault = input_shape_fault(settings, input_shape)
     if fault is not None:
         raise ModelError(fault)
+    init = settings.init or "pytorch"
     match settings.name:
         case "mlp":
-            return build_mlp(input_shape, settings.hidden or (), generator)
+            return build_mlp(input_shape, settings.hidden or (), generator, init)
         case "cnn":
-            return build_cnn(input_shape, settings.channels or (), settings.hidden or (), generator)
+            return build_cnn(input_shape, settings.channels or (), settings.hidden or (), generator, init)
         case "resnet18":
-            resnet = SlimResNet18(input_shape[0], settings.width or 0, generator)
+            resnet = SlimResNet18(input_shape[0], settings.width or 0, generator, init)
             return resnet, resnet.n_features
     return _build_own(settings, input_shape, generator)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -68,6 +68,11 @@ class ModelSettings(BaseModel):
         validate_default=True,
         description="channels of the first stage, doubled in each of the three others; resnet18 only (20 by default)",
     )
+    init: Literal["pytorch", "xavier", "kaiming"] | None = Field(
+        None,
+        description="how first weights are drawn: pytorch (default), or xavier or kaiming with biases 0; heads too, "
+        "and these alone of a class of yours",
+    )
     options: dict[str, JsonValue] | None = Field(
         None,
         validate_default=True,
@@ -92,6 +97,12 @@ class ModelSettings(BaseModel):
         if info.field_name not in defaults and value is not None:
             raise ValueError(f"no {info.field_name} with model.name {name}; leave it out")
         return defaults.get(info.field_name) if value is None else value
+
+    @field_validator("init")
+    @classmethod
+    def _default_is_none(cls, init: Any) -> Any:
+        """Leave the default out of trials' keys, which are those of specs without it."""
+        return None if init == "pytorch" else init
 
     @model_serializer(mode="wrap")
     def _own_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
 from orchestrator.spec.limits import is_measured_at_boundaries, never_recovers
 from orchestrator.spec.safe_yaml import dump_yaml
-from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.spec.trial_spec import TrialSpec, without_added
 from orchestrator.spec.validation import faults_of
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings, data_of
@@ -195,12 +195,13 @@ class SweepSpec(Frozen):
     ) -> TrialSpec:
         """Return the fully resolved trial for one suggestion, seed and phase of `cell`."""
         method = find_method(cell.method)
+        values = method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters)
         return TrialSpec(
             stream=cell.stream,
             incremental_type=cell.incremental_type,
             stream_settings=self._plain_settings[cell.stream],
             method=cell.method,
-            hyperparameters=method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters),
+            hyperparameters=without_added(method.hyperparameter_class, values),
             model=self.model,
             training=self.training,
             seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, cached_property
 from typing import Annotated, Any
 
@@ -125,6 +126,12 @@ def _leave_out(model: BaseModel, content: dict[str, Any]) -> None:
     for name, value in model:
         if isinstance(value, BaseModel):
             _leave_out(value, content[name])
+
+
+def without_added(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values without the fields of a model that were added later and are at their default."""
+    added = dict(_added(kind))
+    return {name: value for name, value in values.items() if name not in added or value != added[name]}
 
 
 @cache

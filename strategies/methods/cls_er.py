@@ -121,7 +121,8 @@ class ClsEr(Replay):
 
     @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Update each average with its frequency: the fast one first, as in the authors' code."""
+        """Fill the buffer as `replay` does, and update each average with its frequency, the fast one first."""
+        super().after_step(batch, forward)
         state, own = self.state, self.hyperparameters
         state.n_steps += 1
         warm = 1 - 1 / (state.n_steps + 1)

@@ -5,7 +5,6 @@ Source: Buzzega et al. 2020, arXiv 2004.07211, Algorithms 1 (DER) and 2 (DER++),
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -109,10 +108,7 @@ class Der(Strategy):
 
         A task that takes too few steps for one pass offers only the examples of these steps.
         """
-        settings = self.learner.settings
-        most = math.inf if settings.iterations is None else settings.iterations * settings.batch_size
-        n_offered = sum(int(min(n, most)) for n in sizes.n_examples)
-        n = min(self.hyperparameters.buffer_size, n_offered)
+        n = min(self.hyperparameters.buffer_size, sizes.n_in_last_passes(self.learner.settings))
         return buffer_bytes(n, sizes.example_bytes + 4 * len(self._columns))
 
     @property

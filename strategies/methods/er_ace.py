@@ -50,11 +50,11 @@ class ErAce(Replay):
     def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return the mean cross-entropy () of the batch without the logits of classes that are no rivals."""
         if self.hyperparameters.rivals == "seen" or self.learner.n_seen < 2:
-            return None
+            return super().classification_loss(batch, forward)
         n = batch.n_new
         rivals = self._rivals(batch.labels[:n] - forward.first, forward)
         logits = torch.cat([forward.logits[:n].masked_fill(~rivals, -math.inf), forward.logits[n:]])
-        return self.learner.label_loss(logits, batch.labels, forward.first)
+        return self.weighted_loss(batch, logits, forward.first)
 
     def _rivals(self, columns: Tensor, forward: Forward) -> Tensor:
         """Return which logits new examples compete with, (C,) bool; `columns` (n_new,) int64 are their classes."""

@@ -72,7 +72,8 @@ class Mer(Replay):
             self.state.group_start = {name: p.detach().clone() for name, p in named}
 
     def after_step(self, batch: Batch, forward: Forward) -> None:
-        """Close the group after its last step."""
+        """Fill the buffer as `replay` does, and close the group after its last step."""
+        super().after_step(batch, forward)
         self.state.n_in_group += 1
         if self.state.n_in_group == self.hyperparameters.reptile_steps:
             self._close_group()

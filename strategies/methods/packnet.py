@@ -130,7 +130,8 @@ class Packnet(Strategy):
         for name, layer in self._layers().items():
             free = self.state.owner[name] == _FREE
             fresh = copy.deepcopy(layer).cpu()
-            initialise_layer(fresh, self.learner.generators.fresh(f"packnet/{task.index}/{name}"))
+            generator = self.learner.generators.fresh(f"packnet/{task.index}/{name}")
+            initialise_layer(fresh, generator, self.learner.network.init)
             with torch.no_grad():
                 layer.weight.copy_(torch.where(free, fresh.weight.to(free.device), layer.weight))
 

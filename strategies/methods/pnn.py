@@ -59,7 +59,7 @@ class Pnn(Strategy):
         super().__init__(learner, hyperparameters)
         from strategies.parts.columns import Progressive
 
-        self._columns = Progressive(learner.network.backbone, learner.generators.fresh)
+        self._columns = Progressive(learner.network.backbone, learner.generators.fresh, learner.network.init)
         learner.network.backbone = self._columns
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:

@@ -6,11 +6,11 @@ Source: Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486 (reservoir and balan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from strategies.contract import Batch, Hyperparameters, Strategy, StreamSizes, TaskData
+from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.parts.buffers import (
     BufferKind,
     BufferState,
@@ -20,6 +20,10 @@ from strategies.parts.buffers import (
     offer_class_balanced,
     offer_reservoir,
 )
+from strategies.settings import Added
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ReplayHyperparameters(Hyperparameters):
@@ -31,12 +35,33 @@ class ReplayHyperparameters(Hyperparameters):
         None, ge=1, description="remembered examples per step; replaces replay_ratio if given"
     )
     buffer: BufferKind = Field("reservoir", description="uniform over the stream, or an equal share a class")
+    buffer_size_per_class: Annotated[int | None, Added()] = Field(
+        None, ge=1, description="examples kept of each class at all times; replaces buffer_size and buffer if given"
+    )
+    filled: Annotated[Literal["after_task", "while_training"], Added()] = Field(
+        "after_task",
+        description="when the buffer takes a task's examples: at its end, or each in the step that trains on it in the "
+        "last pass, as online methods do; a reservoir only",
+    )
+    loss_weighting: Annotated[Literal["by_examples", "by_task"], Added()] = Field(
+        "by_examples",
+        description="new and remembered examples count alike, or new ones 1/t and remembered ones 1 - 1/t in task t",
+    )
+
+    @model_validator(mode="after")
+    def _only_a_reservoir_fills_while_training(self) -> Self:
+        if self.filled == "while_training" and (self.buffer != "reservoir" or self.buffer_size_per_class is not None):
+            raise ValueError("filled: while_training needs buffer: reservoir, without buffer_size_per_class")
+        return self
 
     def unused(self) -> frozenset[str]:
-        """Return `replay_ratio` if the number of remembered examples is given, or the buffer if the ratio is 0."""
-        if self.memory_batch_size is not None:
-            return frozenset({"replay_ratio"})
-        return frozenset({"buffer_size", "buffer"}) if self.replay_ratio == 0 else frozenset()
+        """Return what replaces another, or the buffer if nothing is remembered in any batch."""
+        names = {"replay_ratio"} if self.memory_batch_size is not None else set[str]()
+        if self.buffer_size_per_class is not None:
+            names |= {"buffer_size", "buffer"}
+        if self.memory_batch_size is None and self.replay_ratio == 0:
+            names |= {"buffer_size", "buffer", "buffer_size_per_class", "filled", "loss_weighting"}
+        return frozenset(names)
 
     def n_remembered(self, batch_size: int) -> int:
         """Return how many remembered examples join `batch_size` new ones."""
@@ -46,25 +71,33 @@ class ReplayHyperparameters(Hyperparameters):
 
 
 class Replay(Strategy):
-    """Add remembered examples of past tasks to every batch; offer each task's examples to the buffer at its end.
+    """Add remembered examples to every batch, from a buffer to which each task's examples are offered once.
 
-    Differs: the buffer takes a task's examples after the task, not during it. So it holds past tasks only, and an epoch
-    still passes once over the new data.
+    Differs: by default the buffer takes a task's examples after the task, not during it. So it holds past tasks only,
+    and an epoch still passes once over the new data. `filled: while_training` is the way of Chaudhry et al. and of
+    Mammoth (models/er.py) with one epoch. `loss_weighting: by_task` is that of van de Ven et al. 2020 (arXiv
+    1904.07734, section 4).
     """
 
     name = "replay"
     summary = "trains on a buffer of remembered examples beside the new ones"
     paper = "Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486"
     hyperparameter_class = ReplayHyperparameters
-    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size", "buffer"})
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size", "buffer", "buffer_size_per_class", "filled"})
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
     knows_kept_bytes = True
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
-        """Return the bytes of a full buffer, or of all examples if there are fewer."""
-        n = min(self.hyperparameters.buffer_size, sizes.n_in_all)
-        return buffer_bytes(n, sizes.example_bytes, has_priorities=self.hyperparameters.buffer == "class_balanced")
+        """Return the bytes of a full buffer, or of all examples offered to it if there are fewer."""
+        own = self.hyperparameters
+        if own.buffer_size_per_class is not None:
+            n = sum(min(own.buffer_size_per_class, n) for n in sizes.n_by_output)
+        else:
+            n = sizes.n_in_all if own.filled == "after_task" else sizes.n_in_last_passes(self.learner.settings)
+            n = min(own.buffer_size, n)
+        balanced = own.buffer_size_per_class is not None or own.buffer == "class_balanced"
+        return buffer_bytes(n, sizes.example_bytes, has_priorities=balanced)
 
     def extend_batch(self, batch: Batch) -> Batch:
         """Return the new examples followed by the remembered ones, each with its own task."""
@@ -73,7 +106,37 @@ class Replay(Strategy):
             return batch
         return batch.with_remembered(draw(self.state, n, self.learner.generators["replay"]))
 
+    def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
+        """Return the loss () with the weights of tasks, if they are asked for."""
+        if self.hyperparameters.loss_weighting == "by_examples":
+            return None
+        return self.weighted_loss(batch, forward.logits, forward.first)
+
+    def weighted_loss(self, batch: Batch, logits: Tensor, first: int) -> Tensor:
+        """Return the mean cross-entropy () of a batch whose logits (B, C) begin at output `first`.
+
+        Weighted by task it is 1/t of the mean over new examples plus 1 - 1/t of that over remembered ones.
+        """
+        n, t, loss = batch.n_new, self.learner.n_seen, self.learner.label_loss
+        if self.hyperparameters.loss_weighting == "by_examples" or n == len(batch.labels):
+            return loss(logits, batch.labels, first)
+        new, old = loss(logits[:n], batch.labels[:n], first), loss(logits[n:], batch.labels[n:], first)
+        return new / t + old * (1 - 1 / t)
+
+    def after_step(self, batch: Batch, forward: Forward) -> None:
+        """Offer the new examples of the last pass to a buffer that is filled while the task is trained."""
+        own = self.hyperparameters
+        if own.filled == "while_training" and self.learner.in_last_pass:
+            n = batch.n_new
+            ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[:n]
+            new = TaskData(self.learner.n_seen - 1, batch.inputs[:n], batch.labels[:n], ids)
+            offer_reservoir(self.state, new, own.buffer_size, self.learner.generators["buffer"])
+
     def end_task(self, task: TaskData) -> None:
         """Offer each example of the task to the buffer once."""
-        offer = offer_reservoir if self.hyperparameters.buffer == "reservoir" else offer_class_balanced
-        offer(self.state, task, self.hyperparameters.buffer_size, self.learner.generators["buffer"])
+        own, generator = self.hyperparameters, self.learner.generators["buffer"]
+        if own.buffer_size_per_class is not None:
+            offer_class_balanced(self.state, task, None, generator, own.buffer_size_per_class)
+        elif own.filled == "after_task":
+            offer = offer_reservoir if own.buffer == "reservoir" else offer_class_balanced
+            offer(self.state, task, own.buffer_size, generator)

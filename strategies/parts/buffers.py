@@ -98,18 +98,22 @@ def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator
     state.n_offered += n
 
 
-def offer_class_balanced(state: BufferState, task: TaskData, capacity: int, generator: torch.Generator) -> None:
+def offer_class_balanced(
+    state: BufferState, task: TaskData, capacity: int | None, generator: torch.Generator, per_class: int = 0
+) -> None:
     """Offer every example of `task` once; each class has an equal share, a uniform sample of its examples.
 
     Every example draws one random rank, and a class keeps its smallest ranks. If the capacity is not divisible, the
-    first classes keep one more. The others share what a small class leaves free.
+    first classes keep one more. The others share what a small class leaves free. Without a capacity, each class keeps
+    `per_class` examples.
     """
     ranks = torch.rand(len(task), generator=generator, dtype=torch.float64).to(task.labels.device)
     if state.labels is None or state.priorities is None:
         labels, priorities = task.labels, ranks
     else:
         labels, priorities = torch.cat([state.labels, task.labels]), torch.cat([state.priorities, ranks])
-    shares = _equal_shares(torch.bincount(labels).tolist(), capacity)
+    counts = torch.bincount(labels).tolist()
+    shares = [min(n, per_class) for n in counts] if capacity is None else _equal_shares(counts, capacity)
     kept = [
         of_class[priorities[of_class].argsort()[:share]]
         for label, share in enumerate(shares)

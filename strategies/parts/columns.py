@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strategies.parts.layers import initialise_layer, train_only
+from strategies.parts.layers import Initialisation, initialise_layer, train_only
 
 Weighted = nn.Linear | nn.Conv2d
 
@@ -39,13 +39,15 @@ class Progressive(nn.Module):
         backbone: the first column as built: an `nn.Sequential` of `nn.Linear` or `nn.Conv2d` layers with modules
             without parameters between them.
         fresh: returns a new generator for a purpose.
+        init: how new columns are drawn.
 
     Raises:
         ValueError: if the backbone is anything else.
     """
 
-    def __init__(self, backbone: nn.Module, fresh: Any) -> None:
+    def __init__(self, backbone: nn.Module, fresh: Any, init: Initialisation = "pytorch") -> None:
         super().__init__()
+        self._init: Initialisation = init
         first, layers, between = _stages(backbone)
         self.first = first
         self.between = nn.ModuleList(between)
@@ -61,7 +63,7 @@ class Progressive(nn.Module):
         laterals = [[_similar(layer, bias=False) for _ in range(k)] for layer in like[1:]]
         generator = self._fresh(f"init/column/{k}")
         for layer in (*layers, *(lateral for into_layer in laterals for lateral in into_layer)):
-            initialise_layer(layer, generator)
+            initialise_layer(layer, generator, self._init)
         self.columns.append(Column(layers, laterals).to(like[0].weight.device))
 
     def train_column(self, k: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from strategies.lazy import torch
 
@@ -11,16 +11,35 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def initialise_layer(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw weights, then bias, uniformly in ±1/sqrt(fan_in), PyTorch's default, from `generator` (CPU layers only).
+Initialisation = Literal["pytorch", "xavier", "kaiming"]
 
-    The fan-in of a convolution is its input channels per group times the pixels of its kernel.
+
+def initialise_layer(
+    layer: nn.Linear | nn.Conv2d, generator: torch.Generator, init: Initialisation = "pytorch"
+) -> None:
+    """Draw weights, then bias, uniformly from `generator` (CPU layers only).
+
+    - `pytorch`: both in ±1/sqrt(fan_in), PyTorch's default.
+    - `xavier`: weights in ±sqrt(6 / (fan_in + fan_out)), biases 0 (Glorot & Bengio 2010, Eq. 16).
+    - `kaiming`: weights in ±sqrt(6 / fan_in), biases 0 (He et al. 2015, arXiv 1502.01852, Eq. 10, uniform).
+
+    The fan-in of a convolution is its input channels per group times the pixels of its kernel; the fan-out is its
+    output channels times those pixels.
     """
-    bound = 1.0 / math.sqrt(layer.weight[0].numel())
+    fan_in, fan_out = layer.weight[0].numel(), len(layer.weight) * layer.weight[0, 0].numel()
+    bound = {
+        "pytorch": 1.0 / math.sqrt(fan_in),
+        "xavier": math.sqrt(6.0 / (fan_in + fan_out)),
+        "kaiming": math.sqrt(6.0 / fan_in),
+    }[init]
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
-        if layer.bias is not None:
+        if layer.bias is None:
+            return
+        if init == "pytorch":
             layer.bias.uniform_(-bound, bound, generator=generator)
+        else:
+            layer.bias.zero_()
 
 
 def train_only(modules: nn.ModuleList, chosen: int) -> None:

@@ -24,6 +24,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"buffer_size": 9},
         {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3},
         {"buffer_size": 9, "memory_batch_size": 3},
+        {"buffer_size": 9, "filled": "while_training"},
+        {"buffer_size_per_class": 3, "loss_weighting": "by_task"},
     ],
     "freeze": [{"frozen_layers": 1}, {"frozen_layers": 9}],
     "generative-replay": [{"latent_size": 3, "hidden_size": 8, "pool_size": 30}],

@@ -376,3 +376,21 @@ def test_reading_a_spec_never_imports_the_class(own_module: str) -> None:
     assert own_module not in sys.modules
     assert model_faults(spec.model) == []
     assert own_module in sys.modules
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_first_weights_may_be_drawn_otherwise(name: str) -> None:
+    """The default by name is the default, in keys too; xavier draws the same numbers in other bounds, with biases 0."""
+    networks = {
+        init: build_network(
+            ModelSettings(name=name, init=init, **SMALL[name]), (1, 9, 9), LAYOUT, torch.Generator().manual_seed(0)
+        )
+        for init in (None, "pytorch", "xavier")
+    }
+    plain, named, other = (dict(network.named_parameters()) for network in networks.values())
+    assert all(torch.equal(plain[path], named[path]) for path in plain)
+    assert ModelSettings(name=name, init="pytorch") == ModelSettings(name=name)
+    weights = [path for path in plain if plain[path].ndim > 1]
+    assert not any(torch.equal(plain[path], other[path]) for path in weights)
+    assert not any(bool(v.any()) for path, v in other.items() if path.endswith("bias") and "norm" not in path)
+    assert networks["xavier"].init == "xavier"

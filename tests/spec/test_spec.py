@@ -397,7 +397,7 @@ CHANGES: dict[str, list[Any]] = {
     ],
     "method": ["naive"],
     "hyperparameters": [{"penalty_weight": 11.0, "fisher_samples": 200}, {"penalty_weight": 10.0}],
-    "model": [{"hidden": [256]}],
+    "model": [{"hidden": [256]}, {"init": "xavier"}, {"init": "kaiming"}],
     "validation_seed": [0, 7],
     "training": [
         {"epochs": 6},
@@ -478,6 +478,18 @@ def test_the_key_ignores_what_no_result_depends_on(fields: dict[str, Any]) -> No
         return spec.trial(spec.cells[0], {"penalty_weight": 2.0}, 0, "search", "f00d").key
 
     assert key(parse_spec({"methods": ["ewc"]} | fields)) == key(parse_spec({"methods": ["ewc"]}))
+
+
+def test_hyperparameters_that_were_added_are_in_keys_once_they_are_used() -> None:
+    def trial(**own: Any) -> TrialSpec:
+        spec = parse_spec({"methods": ["replay"], "spaces": {"replay": own}})
+        return spec.trial(spec.cells[0], {}, 0, "search", "f00d")
+
+    assert trial().key == trial(filled="after_task").key
+    assert "filled" not in trial(filled="after_task").hyperparameters
+    used = [trial(), trial(filled="while_training"), trial(loss_weighting="by_task"), trial(buffer_size_per_class=3)]
+    assert len({one.key for one in used}) == 4
+    assert used[1].methods()[0][1].model_dump()["filled"] == "while_training"
 
 
 PROGRAM = """

@@ -9,6 +9,9 @@ replay buffer_size 500 ge=1
 replay replay_ratio 0.5 ge=0 le=0.95
 replay memory_batch_size None ge=1
 replay buffer 'reservoir'
+replay buffer_size_per_class None ge=1
+replay filled 'after_task'
+replay loss_weighting 'by_examples'
 generative-replay replay_ratio 0.5 ge=0 le=0.95
 generative-replay latent_size 100 ge=1 le=4096
 generative-replay hidden_size 400 ge=1 le=65536
@@ -30,17 +33,26 @@ mer buffer_size 500 ge=1
 mer replay_ratio 0.5 ge=0 le=0.95
 mer memory_batch_size None ge=1
 mer buffer 'reservoir'
+mer buffer_size_per_class None ge=1
+mer filled 'after_task'
+mer loss_weighting 'by_examples'
 mer reptile_rate 0.3 gt=0 le=1
 mer reptile_steps 5 ge=1
 er-ace buffer_size 500 ge=1
 er-ace replay_ratio 0.5 ge=0 le=0.95
 er-ace memory_batch_size None ge=1
 er-ace buffer 'reservoir'
+er-ace buffer_size_per_class None ge=1
+er-ace filled 'after_task'
+er-ace loss_weighting 'by_examples'
 er-ace rivals 'batch'
 cls-er buffer_size 500 ge=1
 cls-er replay_ratio 0.5 ge=0 le=0.95
 cls-er memory_batch_size None ge=1
 cls-er buffer 'reservoir'
+cls-er buffer_size_per_class None ge=1
+cls-er filled 'after_task'
+cls-er loss_weighting 'by_examples'
 cls-er consistency_weight 1.0 ge=0
 cls-er stable_decay 0.99 ge=0 lt=1
 cls-er stable_frequency 0.7 gt=0 le=1
@@ -50,6 +62,9 @@ mir buffer_size 500 ge=1
 mir replay_ratio 0.5 ge=0 le=0.95
 mir memory_batch_size None ge=1
 mir buffer 'reservoir'
+mir buffer_size_per_class None ge=1
+mir filled 'after_task'
+mir loss_weighting 'by_examples'
 mir candidates 50 ge=1
 gdumb buffer_size 500 ge=1
 gdumb passes 64 ge=1 le=100000

