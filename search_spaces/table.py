@@ -56,7 +56,7 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "buffer_size": IntRange(50, 5000, log=True),
     },
     "mir": {
-        "candidates": IntRange(20, 200, log=True),
+        "candidate_factor": IntRange(2, 10),
         "replay_ratio": FloatRange(0.1, 0.9),
         "buffer_size": IntRange(50, 5000, log=True),
     },

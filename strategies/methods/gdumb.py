@@ -32,8 +32,9 @@ class Gdumb(Strategy):
     Whatever a method learns from the stream beyond its buffer, it learns beyond this one. Its accuracy says how much of
     the problem the buffer solves. With `training.iterations`, each task takes so many steps instead of `passes`.
 
-    Differs: the learning rate is constant, and there is neither augmentation nor CutMix; the paper has a cosine
-    schedule with restarts. Within a class the buffer keeps a uniform sample of the examples, where the paper keeps
+    Differs: it is trained after every task, where the paper trains when asked. The learning rate is constant, and there
+    is no augmentation; the paper has a cosine schedule with restarts, random crops, CutMix but on MNIST, and networks
+    with BatchNorm. Within a class the buffer keeps a uniform sample of the examples, where the paper keeps
     those that came first; the numbers per class are those of its greedy sampler.
     """
 

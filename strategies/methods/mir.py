@@ -21,24 +21,29 @@ if TYPE_CHECKING:
 class MirHyperparameters(ReplayHyperparameters):
     """Those of replay, and how many examples it chooses from."""
 
-    candidates: int = Field(50, ge=1, description="remembered examples drawn per step, of which the most hurt are used")
+    candidate_factor: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="times as many candidates are drawn as used, the most hurt ones; 1 is replay",
+    )
 
     def unused(self) -> frozenset[str]:
-        """Return what `replay` does, and `candidates` if nothing is replayed."""
+        """Return what `replay` does, and the number of candidates if nothing is replayed."""
         is_off = self.memory_batch_size is None and self.replay_ratio == 0
-        return super().unused() | (frozenset({"candidates"}) if is_off else frozenset())
+        return super().unused() | (frozenset({"candidate_factor"}) if is_off else frozenset())
 
 
 class Mir(Replay):
     """Replay in which the remembered examples of a step are those whose loss a step on the new ones would raise most.
 
-    For each step, `candidates` are drawn from the buffer, and a virtual step θ - η ∇L(new examples) is taken. The
-    examples with the largest loss after it less the loss before it join the batch. As many candidates as remembered
-    examples, or fewer, are plain replay.
+    For each step, candidates are drawn from the buffer, none twice, and a virtual step θ - η ∇L(new examples) is taken.
+    The candidates with the largest loss after it less the loss before it join the batch. With no more candidates than
+    places in the batch, because the buffer is that small or the factor is 1, it is plain replay.
 
     Differs: the virtual step is plain SGD at the learning rate of training, without momentum, whatever the optimizer.
-    It is measured in evaluation mode, so norms use their running statistics. The buffer takes a task's examples at its
-    end, as in `replay`, so candidates are of past tasks, as in the authors' code.
+    It is measured in evaluation mode, so norms use their running statistics. The authors' code may measure the rise
+    from the least loss that an example ever had, and draws from past tasks alone; here too, but for `filled`.
     """
 
     name = "mir"
@@ -51,12 +56,17 @@ class Mir(Replay):
         n = self.hyperparameters.n_remembered(self.learner.settings.batch_size)
         if n == 0 or len(self.state) == 0:
             return batch
-        pool = draw(self.state, max(n, self.hyperparameters.candidates), self.learner.generators["replay"])
-        if len(pool.labels) > n:
-            rows = self._interference(batch, pool).topk(n).indices.sort().values
-            assert isinstance(pool.task_ids, torch.Tensor)
-            pool = Batch(pool.inputs[rows], pool.labels[rows], pool.task_ids[rows])
-        return batch.with_remembered(pool)
+        generator, factor = self.learner.generators["replay"], self.hyperparameters.candidate_factor
+        if factor == 1 or len(self.state) <= n:
+            return batch.with_remembered(draw(self.state, n, generator))
+        drawn = torch.randperm(len(self.state), generator=generator)[: factor * n].to(self.learner.device)
+        pool = self._remembered(drawn)
+        hurt = self._interference(batch, pool).topk(n).indices.sort().values
+        return batch.with_remembered(self._remembered(drawn[hurt]))
+
+    def _remembered(self, rows: Tensor) -> Batch:
+        state = self.state
+        return Batch(*(values.index_select(0, rows) for values in (state.inputs, state.labels, state.task_ids)))
 
     def _interference(self, batch: Batch, pool: Batch) -> Tensor:
         """Return how much a step on `batch` raises the loss of each example of `pool`, (M,) float32."""

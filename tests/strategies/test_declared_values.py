@@ -65,7 +65,7 @@ mir buffer 'reservoir'
 mir buffer_size_per_class None ge=1
 mir filled 'after_task'
 mir loss_weighting 'by_examples'
-mir candidates 50 ge=1
+mir candidate_factor 5 ge=1 le=1000
 gdumb buffer_size 500 ge=1
 gdumb passes 64 ge=1 le=100000
 icarl buffer_size 2000 ge=1

@@ -50,7 +50,7 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("der++", "class", {"buffer_size": 25}, {"active_outputs": "all"}),
     ("er-ace", "class", {"buffer_size": 9}, {"optimizer": "rmsprop"}),
     ("cls-er", "class", {"buffer_size": 9}, {"optimizer": "adam", "keep_optimizer": True}),
-    ("mir", "class", {"buffer_size": 30, "memory_batch_size": 3, "candidates": 8}, {"optimizer": "adamw"}),
+    ("mir", "class", {"buffer_size": 30, "memory_batch_size": 3, "candidate_factor": 3}, {"optimizer": "adamw"}),
     ("gdumb", "class", {"buffer_size": 30, "passes": 4}, {"optimizer": "rmsprop"}),
     ("wa", "class", {}, {"optimizer": "adam", "keep_optimizer": True}),
     ("l2", "task", {}, {"optimizer": "adam"}),
