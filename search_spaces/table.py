@@ -79,7 +79,7 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "damping": FloatRange(1e-3, 1.0, log=True),
     },
     "mas": {"penalty_weight": FloatRange(1e-3, 1e5, log=True)},
-    # In the literature, the best λ lies between 0.4 (task) and 1e10 (class).
+    # In the literature, the best λ lies between 0.4 (task) and 1e10 (class). `structure: low_rank` has the same scale.
     "ewc": {"penalty_weight": FloatRange(0.1, 1e10, log=True)},
     "l2": {"penalty_weight": FloatRange(1e-3, 1e4, log=True)},
     "gem": {

@@ -69,6 +69,10 @@ class TrialSpec(BaseModel):
             for name, value in self
             if name not in added or value != added[name]
         }
+        later = dict(_added(find_method(self.method).hyperparameter_class))
+        content["hyperparameters"] = {
+            name: value for name, value in self.hyperparameters.items() if name not in later or value != later[name]
+        }
         return short_hash(content)
 
     @property

@@ -321,6 +321,8 @@ def test_a_trial_is_fully_resolved() -> None:
         "fisher_decay": 1.0,
         "fisher": "true",
         "fisher_samples": None,  # fixed to null
+        "structure": "diagonal",
+        "rank": 20,
         "learning_rate": 0.05,  # a suggested training setting
     }
     assert trial.stream_settings == StreamSettings(n_tasks=3, permutation_seed=4)
