@@ -81,7 +81,30 @@ def fisher_gradients(
             for rows in torch.split(torch.arange(len(targets), device=targets.device), most):
                 yield _outer_products(network, passed, rows)
         else:
-            yield from _vectorised_gradients(network, batch, targets, logits_of, objective, most)
+            portions = _vectorised_gradients(network, batch, targets, logits_of, objective, most)
+            try:
+                first_portion = next(portions)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # as in `_example_sums`
+                yield from _looped_gradients(network, batch, targets, logits_of, objective)
+            else:
+                yield first_portion
+                yield from portions
+
+
+def _looped_gradients(
+    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients (1, *shape) by name of one example after the other."""
+    parameters = _taking_part(network, batch, logits_of)
+    for row, one in enumerate(_single(batch)):
+        loss = objective.loss_of(logits_of(one)[0], targets[row : row + 1])
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        yield {
+            name: (torch.zeros_like(parameter) if gradient is None else gradient)[None]
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+        }
 
 
 def _outer_products(network: nn.Module, passed: dict[str, tuple[Tensor, Tensor]], rows: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from strategies import Learner, StreamSizes
 from strategies.methods.ewc import EwcHyperparameters
+from strategies.parts import importance
 from strategies.parts.curvature import CurvedPull, CurvedState, leading_rows, merge_curvature
 from strategies.parts.quadratic import penalty_value
 
@@ -166,3 +167,15 @@ def test_the_keys_of_diagonal_trials_stay_as_they_were(make_trial: Any, method: 
 
     assert key(structure="diagonal", rank=20) == key()
     assert key(structure="low_rank", variant="online") != key(variant="online")
+
+
+def test_a_network_that_vmap_refuses_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectorised = learn_tasks(make_learner("ewc", hyperparameters=LOW_RANK | {"rank": 100}), [0])
+
+    def refuse(*_: object) -> Any:
+        raise RuntimeError("no rule")
+
+    monkeypatch.setattr(importance, "only_linear", lambda _: False)
+    monkeypatch.setattr(importance, "_vectorised_gradients", lambda *_: iter(refuse, None))
+    looped = learn_tasks(make_learner("ewc", hyperparameters=LOW_RANK | {"rank": 100}), [0])
+    torch.testing.assert_close(kept_matrix(looped), kept_matrix(vectorised), rtol=1e-5, atol=1e-6)
