@@ -5,13 +5,15 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
-from strategies.parts.importance import FisherKind, fisher_diagonal
+from strategies.parts.curvature import CurvedPull, CurvedState, merge_curvature
+from strategies.parts.importance import FisherKind, fisher_diagonal, fisher_gradients
 from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold, merge_anchor
+from strategies.settings import Added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +30,18 @@ class EwcHyperparameters(Hyperparameters):
     fisher_decay: float = Field(1.0, gt=0, le=1, description="γ of the online variant, F ← γF + F_new")
     fisher: FisherKind = Field("true", description="labels drawn from the model, from the data, or most likely")
     fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
+    structure: Annotated[Literal["diagonal", "low_rank"], Added()] = Field(
+        "diagonal", description="the Fisher's diagonal; or its leading eigenvectors too, always online"
+    )
+    rank: Annotated[int, Added()] = Field(20, ge=0, le=500, description="eigenvectors of low_rank")
 
     def unused(self) -> frozenset[str]:
         """Return what belongs to the other variant, or everything else if λ is 0."""
         if self.penalty_weight == 0:
             return frozenset(type(self).model_fields) - {"penalty_weight"}
-        return frozenset() if self.variant == "online" else frozenset({"fisher_decay"})
+        if self.structure == "low_rank":
+            return frozenset({"variant"})
+        return frozenset({"rank"}) if self.variant == "online" else frozenset({"rank", "fisher_decay"})
 
 
 class Ewc(QuadraticStrategy):
@@ -41,18 +49,40 @@ class Ewc(QuadraticStrategy):
 
     Differs: anchors are merged, with the same gradient (`merge_anchor`), and steps with ηλF > 1 are damped
     (`QuadraticPull`). In the online form Schwarz et al. also multiply the penalty by γ, which is part of λ here.
+    `structure: low_rank` is not in either paper (`strategies.parts.curvature`). It is online whatever `variant` says:
+    low-rank pulls to different anchors do not add up to one.
     """
 
     name = "ewc"
     summary = "pulls parameters towards past values, weighted by their Fisher information"
     paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
-    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"variant"})
+    fixed_by_state: ClassVar[frozenset[str]] = frozenset({"variant", "structure", "rank"})
+    state_class = CurvedState
     hyperparameter_class = EwcHyperparameters
     knows_kept_bytes = True
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
-        """Return the bytes of one Fisher and one anchor, in either variant; both are measured even if λ is 0."""
-        return bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
+        """Return the bytes of one Fisher, its eigenvectors and one anchor, which are measured even if λ is 0."""
+        both = bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
+        return None if both is None else both // 2 * (2 + self._rank)
+
+    @property
+    def _rank(self) -> int:
+        own = self.hyperparameters
+        return int(own.rank) if own.structure == "low_rank" else 0
+
+    @property
+    def _is_online(self) -> bool:
+        own: EwcHyperparameters = self.hyperparameters
+        return own.variant == "online" or own.structure == "low_rank"
+
+    def prepare(self, task: TaskData) -> None:
+        """Prepare the pull at this task's strength."""
+        super().prepare(task)
+        if self.state.directions and self.strength() > 0:
+            parameters = dict(self.learner.network.named_parameters())
+            rate = self.learner.settings.learning_rate
+            self._pull = CurvedPull(self.state, parameters, self.strength(), rate)
 
     def strength(self) -> float:
         """Return λ d^(n - 1) after n consolidated tasks, d being the decay."""
@@ -61,19 +91,35 @@ class Ewc(QuadraticStrategy):
 
     def end_task(self, task: TaskData) -> None:
         """Measure the task's Fisher at the present parameters, and consolidate both."""
+        if self._rank:
+            self._merge_low_rank(task)
+            return
         fisher = self._fisher(task)
         anchors = {name: p.detach().clone() for name, p in self.learner.network.named_parameters()}
         for name, importance in fisher.items():
-            if self.hyperparameters.variant == "separate":
+            if not self._is_online:
                 merge_anchor(self.state, name, importance, anchors[name])
             elif name in self.state.importance:
                 self.state.importance[name].mul_(self.hyperparameters.fisher_decay).add_(importance)
             else:
                 self.state.importance[name] = importance
-        if self.hyperparameters.variant == "online":
+        if self._is_online:
             for name in self.state.importance.keys() - fisher.keys():  # heads of other tasks: no new information
                 self.state.importance[name].mul_(self.hyperparameters.fisher_decay)
             self.state.anchor = {name: anchors[name] for name in self.state.importance}
+        self.state.n_consolidated += 1
+
+    def _merge_low_rank(self, task: TaskData) -> None:
+        """Add the task's Fisher to the running one, and anchor at the present parameters."""
+        own, generator = self.hyperparameters, self.learner.generators["fisher"]
+        batches = self.samples(task, own.fisher_samples, generator)
+        portions = fisher_gradients(
+            self.learner.network, batches, self.competing_logits, own.fisher, generator, max(self._rank, 8)
+        )
+        n_examples = sum(len(batch.labels) for batch in batches)
+        merge_curvature(self.state, portions, n_examples, self._rank, own.fisher_decay)
+        parameters = dict(self.learner.network.named_parameters())
+        self.state.anchor = {name: parameters[name].detach().clone() for name in self.state.importance}
         self.state.n_consolidated += 1
 
     def _fisher(self, task: TaskData) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ Source: Hsu et al. 2018, arXiv 1810.12488, who compare EWC, SI and MAS with it; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
@@ -22,7 +24,8 @@ class L2(QuadraticStrategy):
     """Pull each parameter towards its value after the latest task, all with importance 1.
 
     What importances add to the other quadratic penalties shows beside it. Hsu et al. write λ without the half, so their
-    λ is half of ours. Differs: a head gets its anchor once its task was trained; theirs has all heads from the start.
+    λ is half of ours. As in their code, in which all heads are there from the start, a new head is held to its first
+    weights.
     """
 
     name = "l2"
@@ -41,9 +44,18 @@ class L2(QuadraticStrategy):
         """Return λ."""
         return float(self.hyperparameters.penalty_weight)
 
+    def begin_task(self, task: TaskData) -> None:
+        """Hold what is new to its first weights, from the second task on."""
+        if self.state.n_consolidated:
+            self._hold(name for name, _ in self.learner.network.named_parameters() if name not in self.state.anchor)
+
     def end_task(self, task: TaskData) -> None:
         """Put the anchor where the parameters are."""
-        named = dict(self.learner.network.named_parameters())
-        self.state.anchor = {name: parameter.detach().clone() for name, parameter in named.items()}
-        self.state.importance = {name: torch.ones((), device=self.learner.device) for name in named}
+        self._hold(name for name, _ in self.learner.network.named_parameters())
         self.state.n_consolidated += 1
+
+    def _hold(self, names: Iterable[str]) -> None:
+        parameters = dict(self.learner.network.named_parameters())
+        for name in names:
+            self.state.anchor[name] = parameters[name].detach().clone()
+            self.state.importance[name] = torch.ones((), device=self.learner.device)

@@ -55,13 +55,66 @@ def fisher_diagonal(
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
     """
 
-    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
-        return _labels(logits, labels, kind, generator)
+    return _mean_over_examples(network, batches, logits_of, _fisher_objective(kind, generator))
 
-    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, reduction="sum")
 
-    return _mean_over_examples(network, batches, logits_of, _Objective(targets_of, loss_of, torch.square))
+def fisher_gradients(
+    network: nn.Module,
+    batches: list[Batch],
+    logits_of: LogitsOf,
+    kind: FisherKind,
+    generator: torch.Generator,
+    most: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients of which `fisher_diagonal` averages the squares, by name, (m, *shape) float32, 1 ≤ m ≤ most.
+
+    Arguments and errors are those of `fisher_diagonal`.
+    """
+    objective = _fisher_objective(kind, generator)
+    is_linear = only_linear(network)
+    for batch in batches:
+        with linear_pass(network) as layers, torch.set_grad_enabled(is_linear):
+            logits, first = logits_of(batch)
+        targets = objective.targets_of(logits.detach(), batch.labels - first)
+        if is_linear and layers.are_all_of(logits):
+            passed = layers.gradients(objective.loss_of(logits, targets))
+            for rows in torch.split(torch.arange(len(targets), device=targets.device), most):
+                yield _outer_products(network, passed, rows)
+        else:
+            portions = _vectorised_gradients(network, batch, targets, logits_of, objective, most)
+            try:
+                first_portion = next(portions)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # as in `_example_sums`
+                yield from _looped_gradients(network, batch, targets, logits_of, objective)
+            else:
+                yield first_portion
+                yield from portions
+
+
+def _looped_gradients(
+    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients (1, *shape) by name of one example after the other."""
+    parameters = _taking_part(network, batch, logits_of)
+    for row, one in enumerate(_single(batch)):
+        loss = objective.loss_of(logits_of(one)[0], targets[row : row + 1])
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        yield {
+            name: (torch.zeros_like(parameter) if gradient is None else gradient)[None]
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+        }
+
+
+def _outer_products(network: nn.Module, passed: dict[str, tuple[Tensor, Tensor]], rows: Tensor) -> dict[str, Tensor]:
+    """Return the gradients δaᵀ of the examples `rows` from each layer's inputs a and output gradients δ."""
+    found = {}
+    for name, (inputs, delta) in passed.items():
+        found[f"{name}.weight"] = delta[rows, :, None] * inputs[rows, None, :]
+        if network.get_submodule(name).bias is not None:
+            found[f"{name}.bias"] = delta[rows]
+    return found
 
 
 def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: LogitsOf) -> dict[str, Tensor]:
@@ -105,6 +158,18 @@ class _Objective:
     targets_of: Callable[[Tensor, Tensor], Tensor]
     loss_of: Callable[[Tensor, Tensor], Tensor]
     magnitude: Callable[[Tensor], Tensor]
+
+
+def _fisher_objective(kind: FisherKind, generator: torch.Generator) -> _Objective:
+    """Return the objective -log p(y|x) and its squared gradient, y as `kind` says."""
+
+    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
+        return _labels(logits, labels, kind, generator)
+
+    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    return _Objective(targets_of, loss_of, torch.square)
 
 
 def _mean_over_examples(
@@ -195,6 +260,27 @@ def _vectorised_sums(
     Raises:
         RuntimeError: if the network cannot be vectorised.
     """
+    sums: dict[str, Tensor] = {}
+    for portion in _vectorised_gradients(network, batch, targets, logits_of, objective):
+        for name, gradient in portion.items():
+            values = objective.magnitude(gradient).sum(0)
+            sums[name] = sums[name] + values if name in sums else values
+    return sums
+
+
+def _vectorised_gradients(
+    network: nn.Module,
+    batch: Batch,
+    targets: Tensor,
+    logits_of: LogitsOf,
+    objective: _Objective,
+    most: int | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients (m, *shape) by name of chunks of examples, at most `most` of them.
+
+    Raises:
+        RuntimeError: if the network cannot be vectorised.
+    """
     module = _as_module(network, logits_of)
     has_ids = isinstance(batch.task_ids, torch.Tensor)
 
@@ -208,15 +294,12 @@ def _vectorised_sums(
 
     gradients_of = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0 if has_ids else None))
     values = {name: parameter.detach() for name, parameter in _taking_part(network, batch, logits_of).items()}
-    sums = {name: torch.zeros_like(value) for name, value in values.items()}
     n_parameters = sum(value.numel() for value in values.values())
     n_bytes = CHUNK_BYTES.get(targets.device.type, MOST_CHUNK_BYTES)
-    size = max(1, n_bytes // (4 * max(n_parameters, 1)))
+    size = max(1, min(n_bytes // (4 * max(n_parameters, 1)), most or len(targets)))
     for rows in torch.split(torch.arange(len(targets), device=targets.device), size):
         ids = batch.task_ids[rows] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
-        for name, gradient in gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids).items():
-            sums[name] += objective.magnitude(gradient).sum(0)
-    return sums
+        yield gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids)
 
 
 def _taking_part(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, nn.Parameter]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from strategies.contract import Batch, Strategy, TaskData
 from strategies.lazy import nn, no_grad, torch
@@ -40,6 +40,14 @@ class QuadraticState:
     offset: float = 0.0
     n_consolidated: int = 0
 
+    def diagonal(self) -> dict[str, Tensor]:
+        """Return the diagonal of the whole curvature by parameter: `importance`, if there is no more than that."""
+        return self.importance
+
+    def curvature_along(self, moves: Mapping[str, Tensor]) -> float:
+        """Return Σ A d² for the moves d, parameter name -> tensor of the parameter's shape."""
+        return sum(float((importance * moves[name].square()).sum()) for name, importance in self.importance.items())
+
 
 def merge_anchor(state: QuadraticState, name: str, importance: Tensor, anchor: Tensor) -> None:
     """Add the pull Σ F (θ - θ*)² of one more task to those in `state`.
@@ -60,10 +68,8 @@ def merge_anchor(state: QuadraticState, name: str, importance: Tensor, anchor: T
 
 def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], penalty_weight: float) -> float:
     """Return λ/2 (Σ A (θ - θ*)² + offset); 0 if nothing is consolidated."""
-    total = state.offset
-    for name, importance in state.importance.items():
-        total += float((importance * (parameters[name].detach() - state.anchor[name]).square()).sum())
-    return 0.5 * penalty_weight * total
+    moves = {name: parameters[name].detach() - anchor for name, anchor in state.anchor.items()}
+    return 0.5 * penalty_weight * (state.offset + state.curvature_along(moves))
 
 
 def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: bool) -> int | None:
@@ -85,6 +91,13 @@ def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: 
     if not unused_too and not all(uses[parameter] for parameter in parameters):
         return None
     return 2 * sum(parameter.nbytes for parameter in parameters)
+
+
+class Pull(Protocol):
+    """What a quadratic penalty adds to the gradients of a step."""
+
+    def add_to_gradients(self) -> None:
+        """Add the derivative of the penalty to every gradient."""
 
 
 class QuadraticPull:
@@ -143,7 +156,7 @@ class QuadraticStrategy(Strategy):
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
-        self._pull: QuadraticPull | None = None
+        self._pull: Pull | None = None
 
     def strength(self) -> float:
         """Return λ of the present task in the convention of `QuadraticPull`, λ/2 Σ A (θ - θ*)²."""

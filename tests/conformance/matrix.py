@@ -19,7 +19,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "lwf": [{"temperature": 3.0}, {"new_outputs": "left_out"}],
     "si": [{"penalty_weight": 2.0}],
     "mas": [{"importance_samples": 7}],
-    "ewc": [{"fisher_samples": 7}, {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5}],
+    "ewc": [
+        {"fisher_samples": 7},
+        {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5},
+        {"variant": "online", "structure": "low_rank", "rank": 3, "fisher_samples": 7},
+    ],
     "replay": [
         {"buffer_size": 9},
         {"buffer_size": 9, "buffer": "class_balanced", "replay_ratio": 0.3},

@@ -176,7 +176,9 @@ def test_a_spec_and_its_parts_are_frozen() -> None:
 
 
 def test_presets_are_listed() -> None:
-    assert preset_names() == ["quickstart", "split-mnist", "split-mnist-hsu", "split-mnist-van-de-ven"]
+    assert preset_names() == [
+        "quickstart", "split-mnist", "split-mnist-hsu", "split-mnist-mammoth", "split-mnist-van-de-ven"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -59,6 +59,7 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("ewc", "task", {}, {}, 2 * 4 * ALL),
         ("ewc", "domain", {"variant": "online"}, {}, 2 * 4 * SHARED),
         ("ewc", "class", {"penalty_weight": 0.0}, {"active_outputs": "current"}, 2 * 4 * ALL),
+        ("ewc", "class", {"variant": "online", "structure": "low_rank", "rank": 3}, {}, 5 * 4 * ALL),
         ("mas", "class", {}, {"active_outputs": "all"}, 2 * 4 * ALL),
         ("mas", "domain", {"penalty_weight": 0.0}, {}, 2 * 4 * SHARED),
         ("si", "task", {}, {}, 2 * 4 * ALL),

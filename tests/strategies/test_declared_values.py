@@ -85,6 +85,8 @@ ewc variant 'separate'
 ewc fisher_decay 1.0 gt=0 le=1
 ewc fisher 'true'
 ewc fisher_samples 200 ge=1
+ewc structure 'diagonal'
+ewc rank 20 ge=0 le=500
 l2 penalty_weight 1.0 ge=0
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1

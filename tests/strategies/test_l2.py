@@ -2,38 +2,38 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_worlds import KINDS, learn_tasks, make_learner, make_task, parameters_of, same
+from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_task, parameters_of, same
 
 from strategies import IncrementalType
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_by_hand(kind: IncrementalType) -> None:
-    """θ - η(g + λ(θ - θ*)) for what was there after the last task; a head without an anchor takes a plain step."""
-    plain, held = (
-        learn_tasks(make_learner("l2", kind=kind, hyperparameters={"penalty_weight": weight}), [0])
-        for weight in (0.0, 3.0)
-    )
-    anchor = parameters_of(held)
-    assert same(parameters_of(plain), anchor)  # there was nothing to be held to
-    batch = make_task(1, kind).take(torch.arange(8))
-    for learner in (plain, held):
-        learner.learn(make_task(1, kind, n=8))
-        learner.strategies[0].prepare(make_task(1, kind))
+    """θ - η(g + λ(θ - θ*)), the anchor being that of the last task, or the first weights of a head that is new."""
+    stepped = {}
+    for weight in (0.0, 3.0):
+        learner = make_learner("l2", kind=kind, hyperparameters={"penalty_weight": weight})
+        learn_tasks(learner, [0])
+        trained = parameters_of(learner)
+        learner.network.add_heads(learner.layout.head_of(1) + 1, learner.device, learner.generators.fresh)
+        learner.n_seen = 2
+        task = make_task(1, kind)
+        learner.strategies[0].begin_task(task)
+        anchor = parameters_of(learner)
+        assert same({name: anchor[name] for name in trained}, trained)
+        learner.strategies[0].prepare(task)
         with torch.no_grad():
-            for name, parameter in learner.network.named_parameters():
-                parameter.copy_(anchor.get(name, torch.zeros_like(parameter)) + 0.25)
+            for parameter in learner.network.parameters():
+                parameter.add_(0.25)
         learner.settings = learner.settings.model_copy(update={"momentum": 0.0})
         learner.reset_optimizer()
-        learner.strategies[0].state.anchor = {name: value.clone() for name, value in anchor.items()}
-        learner.strategies[0].state.importance = {name: torch.ones(()) for name in anchor}
-        learner.strategies[0].prepare(make_task(1, kind))
-        learner.step(batch)
-    eta, after = 0.1, parameters_of(plain)
-    for name, value in parameters_of(held).items():
-        moved = plain.network.get_parameter(name).grad is not None and name in anchor
-        expected = after[name] - (eta * 3.0 * 0.25 if moved else 0.0)
+        learner.step(task.take(torch.arange(8)))
+        stepped[weight] = parameters_of(learner)
+        reached = gradients_of(learner).keys()
+    for name, value in stepped[3.0].items():
+        expected = stepped[0.0][name] - (0.1 * 3.0 * 0.25 if name in reached else 0.0)
         torch.testing.assert_close(value, expected)
+    assert len(reached) >= 6
 
 
 def test_the_anchor_is_the_latest_task() -> None:

@@ -46,6 +46,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "ewc": [
         {"fisher_samples": 9},
         {"fisher_samples": 9, "variant": "online", "fisher": "empirical"},
+        {"fisher_samples": 9, "variant": "online", "structure": "low_rank", "rank": 2},
         {"fisher_samples": 3, "penalty_weight": 0.0},
     ],
     "gem": [FEW, MANY],

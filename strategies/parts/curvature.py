@@ -1,0 +1,177 @@
+"""A quadratic pull with more than a diagonal, λ/2 [Σ r (θ - θ*)² + ‖V(θ - θ*)‖²], V having few rows.
+
+A Fisher information F = 1/n Σ ggᵀ of P parameters has P² entries. Its largest k eigenvalues s and eigenvectors u are
+kept as the rows √s uᵀ of V (k, P), and the diagonal of the rest as r ≥ 0 (P,), so that the diagonal of F is exact.
+The form, diagonal plus low rank, is that of Mishkin et al. 2018, arXiv 1811.04504, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from strategies.lazy import nn, no_grad, torch
+from strategies.parts.quadratic import QuadraticState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = Mapping[str, "Tensor"]
+"""A matrix of one column a parameter: parameter name -> (m, *shape of the parameter) float32."""
+
+
+@dataclass
+class CurvedState(QuadraticState):
+    """The state of a quadratic penalty; `importance` is the diagonal r that `directions` leave.
+
+    Args:
+        directions: V by parameter, name -> (k, *shape) float32; empty if the penalty is diagonal.
+    """
+
+    directions: dict[str, Tensor] = field(default_factory=dict)
+
+    def diagonal(self) -> dict[str, Tensor]:
+        """Return the diagonal of the whole curvature, parameter name -> tensor of the parameter's shape, float32."""
+        return {
+            name: rest + self.directions[name].square().sum(0) if name in self.directions else rest
+            for name, rest in self.importance.items()
+        }
+
+    def curvature_along(self, moves: Mapping[str, Tensor]) -> float:
+        """Return Σ r d² + ‖Vd‖² for the moves d, parameter name -> tensor of the parameter's shape."""
+        along = [_products(rows, moves[name]) for name, rows in self.directions.items()]
+        return super().curvature_along(moves) + (float(torch.stack(along).sum(0).square().sum()) if along else 0.0)
+
+
+def leading_rows(rows: Rows, rank: int) -> dict[str, Tensor]:
+    """Return V (k, P) by parameter with VᵀV the best approximation of XᵀX of that rank; rows of zeros fill it up.
+
+    The eigenvectors w of XXᵀ (m, m), in float64, give the rows wᵀX, which are orthogonal with squared lengths s.
+
+    Args:
+        rows: X (m, P) by parameter, m ≥ 1.
+        rank: k ≥ 1.
+    """
+    gram = torch.stack([_flat(some) @ _flat(some).T for some in rows.values()]).double().sum(0)
+    vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank].float()
+    lacking = rank - vectors.shape[1]
+    leading = {name: torch.tensordot(vectors.T, some, dims=1) for name, some in rows.items()}
+    if lacking > 0:
+        leading = {name: torch.cat([v, v.new_zeros(lacking, *v.shape[1:])]) for name, v in leading.items()}
+    return leading
+
+
+def merge_curvature(state: CurvedState, portions: Iterable[Rows], n_examples: int, rank: int, decay: float) -> None:
+    """Make the curvature of `state` H ← γH + 1/n Σ ggᵀ, with its leading eigenvectors and the rest's diagonal.
+
+    The portions are merged one after the other, so k + m rows are held at once. A truncation after each makes the
+    eigenvectors approximate if the sum has a rank above k; the diagonal is exact all the same.
+
+    Args:
+        state: changed in place; its anchor is not.
+        portions: gradients g of single examples, all with the same parameters.
+        n_examples: n.
+        rank: k ≥ 1.
+        decay: γ.
+    """
+    total = {name: diagonal * decay for name, diagonal in state.diagonal().items()}
+    directions = {name: rows * decay**0.5 for name, rows in state.directions.items()}
+    for portion in portions:
+        scaled = {name: rows * n_examples**-0.5 for name, rows in portion.items()}
+        for name, rows in scaled.items():
+            squares = rows.square().sum(0)
+            total[name] = total[name] + squares if name in total else squares
+        directions = leading_rows(_stacked(directions, scaled, rank), rank)
+    state.directions = directions
+    state.importance = {
+        name: (diagonal - directions[name].square().sum(0)).clamp_min(0.0) for name, diagonal in total.items()
+    }
+
+
+def _stacked(above: Rows, below: Rows, rank: int) -> dict[str, Tensor]:
+    """Return the rows of both; a parameter that one of them lacks has zeros there."""
+    if not above:
+        return dict(below)
+    n_below = next(iter(below.values())).shape[0]
+    stacked = {}
+    for name in [*above, *(name for name in below if name not in above)]:
+        like = above[name] if name in above else below[name]
+        first = above[name] if name in above else like.new_zeros(rank, *like.shape[1:])
+        stacked[name] = torch.cat([first, below[name] if name in below else like.new_zeros(n_below, *like.shape[1:])])
+    return stacked
+
+
+class CurvedPull:
+    """The pull of a `CurvedState`, prepared for one task, in which λ and the learning rate do not change.
+
+    With H = R + VᵀV and the move d from the anchor, the gradient is λHd, as published, if ηλ(max r + max s) ≤ 1, η
+    being the learning rate. Differs: above, the whole gradient g + λHd is multiplied by (I + ηλH)⁻¹, which makes a
+    plain step the implicit one, d ← (I + ηλH)⁻¹(d - ηg), stable for every λ. It costs the same two products with V.
+
+    Args:
+        state: the consolidated curvature and anchors, with directions.
+        parameters: the network's parameters by name.
+        penalty_weight: λ > 0.
+        learning_rate: η of the optimizer.
+    """
+
+    def __init__(
+        self, state: CurvedState, parameters: dict[str, nn.Parameter], penalty_weight: float, learning_rate: float
+    ) -> None:
+        self._state, self._parameters = state, parameters
+        self._weight, self._rate = penalty_weight, learning_rate
+        lengths = torch.stack([_flat(rows).square().sum(1) for rows in state.directions.values()]).sum(0)
+        most = max(float(rest.max()) for rest in state.importance.values()) + float(lengths.max())
+        self._is_stiff = penalty_weight * learning_rate * most > 1
+        self._inverses: dict[tuple[str, ...], Tensor] = {}
+
+    @no_grad
+    def add_to_gradients(self) -> None:
+        """Add the pull to every gradient; parameters without a gradient stay at their anchor."""
+        moved = {name: p for name in self._state.importance if (p := self._parameters[name]).grad is not None}
+        if not moved:
+            return
+        along: list[Tensor] = []
+        for name, parameter in moved.items():
+            gradient, move = _gradient(parameter), parameter - self._state.anchor[name]
+            if self._is_stiff:  # of the step that the diagonal alone would take
+                along.append(_products(self._state.directions[name], self._divided(name, move - self._rate * gradient)))
+            else:
+                along.append(_products(self._state.directions[name], move))
+            gradient.addcmul_(self._state.importance[name], move, value=self._weight)
+        sums = torch.stack(along).sum(0)
+        sums = self._inverse(tuple(moved)) @ sums / self._rate if self._is_stiff else sums * self._weight
+        for name, parameter in moved.items():
+            gradient = _gradient(parameter)
+            gradient += (sums @ _flat(self._state.directions[name])).view_as(gradient)
+            if self._is_stiff:
+                gradient.copy_(self._divided(name, gradient))
+
+    def _divided(self, name: str, values: Tensor) -> Tensor:
+        """Return D⁻¹ times `values` of the parameter's shape, D = I + ηλR."""
+        return values / (1.0 + self._weight * self._rate * self._state.importance[name])
+
+    def _inverse(self, names: tuple[str, ...]) -> Tensor:
+        """Return (I / (ηλ) + V D⁻¹ Vᵀ)⁻¹ (k, k), V being that of the parameters that move."""
+        if names not in self._inverses:
+            directions = self._state.directions
+            inner = [_flat(self._divided(name, directions[name])) @ _flat(directions[name]).T for name in names]
+            total = torch.stack(inner).double().sum(0)
+            total.diagonal().add_(1.0 / (self._weight * self._rate))
+            self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
+        return self._inverses[names]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(rows.shape[0], -1)
+
+
+def _products(rows: Tensor, values: Tensor) -> Tensor:
+    """Return the product (k,) of each row with values of a parameter's shape."""
+    return _flat(rows) @ values.reshape(-1)

@@ -1,0 +1,181 @@
+"""The Fisher as a diagonal plus low rank, against the whole matrix built from autograd, one example after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_worlds import gradients_of, learn_tasks, make_learner, make_task, parameters_of, same
+from torch import Tensor
+from torch.nn import functional as F
+
+from strategies import Learner, StreamSizes
+from strategies.methods.ewc import EwcHyperparameters
+from strategies.parts import importance
+from strategies.parts.curvature import CurvedPull, CurvedState, leading_rows, merge_curvature
+from strategies.parts.quadratic import penalty_value
+
+LOW_RANK = {"structure": "low_rank", "variant": "online", "fisher": "empirical", "fisher_samples": None}
+
+
+def ewc(rank: int, kind: Any = "domain", **own: Any) -> Learner:
+    return make_learner("ewc", kind=kind, hyperparameters=LOW_RANK | {"rank": rank} | own)
+
+
+def dense_fisher(learner: Learner, task: int, kind: Any = "domain") -> Tensor:
+    """Return 1/n Σ ggᵀ (P, P) float64 over the parameters in order; heads that take no part have zeros."""
+    data, parameters = make_task(task, kind), list(learner.network.parameters())
+    learner.network.eval()
+    total = torch.zeros(1)
+    for row in range(len(data)):
+        logits, first = learner.network.training_logits(data.inputs[row : row + 1], task, task + 1, "seen")
+        loss = F.cross_entropy(logits, data.labels[row : row + 1] - first)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        flat = torch.cat(
+            [torch.zeros_like(p).ravel() if g is None else g.ravel() for p, g in zip(parameters, found, strict=True)]
+        )
+        total = total + torch.outer(flat.double(), flat.double())
+    return total / len(data)
+
+
+def kept_matrix(learner: Learner) -> Tensor:
+    """Return R + VᵀV (P, P) float64 of the learner's state."""
+    state: CurvedState = learner.strategies[0].state
+    named = learner.network.named_parameters()
+    zeros = {name: torch.zeros_like(p) for name, p in named}
+    k = len(next(iter(state.directions.values())))
+    v = torch.cat([state.directions.get(n, z.expand(k, *z.shape)).reshape(k, -1) for n, z in zeros.items()], 1).double()
+    r = torch.cat([state.importance.get(n, z).ravel() for n, z in zeros.items()]).double()
+    return v.T @ v + torch.diag(r)
+
+
+@pytest.mark.parametrize("kind", ["domain", "task", "class"])
+def test_with_enough_rank_it_is_the_whole_fisher(kind: Any) -> None:
+    learner = learn_tasks(ewc(100, kind, penalty_weight=0.5), [0])
+    torch.testing.assert_close(kept_matrix(learner), dense_fisher(learner, 0, kind), rtol=1e-5, atol=1e-6)
+
+
+def test_the_running_sum_over_tasks_is_that_of_dense_matrices() -> None:
+    learner = learn_tasks(ewc(200, "task", penalty_weight=0.5, fisher_decay=0.5), [0])
+    first = dense_fisher(learner, 0, "task")
+    learn_tasks(learner, [1])
+    wanted = dense_fisher(learner, 1, "task")
+    wanted[: len(first), : len(first)] += 0.5 * first
+    torch.testing.assert_close(kept_matrix(learner), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_small_rank_keeps_the_diagonal_and_the_largest_eigenvalue() -> None:
+    learner = learn_tasks(ewc(1), [0])
+    dense, kept = dense_fisher(learner, 0), kept_matrix(learner)
+    torch.testing.assert_close(kept.diagonal(), dense.diagonal(), rtol=1e-5, atol=1e-7)
+    directions = learner.strategies[0].state.directions
+    squared = float(sum(rows.square().sum() for rows in directions.values()))
+    assert 0.95 * float(torch.linalg.eigvalsh(dense)[-1]) < squared <= 1.0001 * float(torch.linalg.eigvalsh(dense)[-1])
+
+
+def test_rank_zero_is_the_diagonal_bit_for_bit() -> None:
+    diagonal = make_learner("ewc", hyperparameters={"variant": "online"})
+    low_rank = make_learner("ewc", hyperparameters={"variant": "online", "structure": "low_rank", "rank": 0})
+    assert same(parameters_of(learn_tasks(diagonal, range(3))), parameters_of(learn_tasks(low_rank, range(3))))
+
+
+def test_leading_rows_by_hand() -> None:
+    """XᵀX = diag(9, 4) has the eigenvalues 9 and 4; a third row, of zeros, fills up."""
+    rows = leading_rows({"w": torch.tensor([[3.0, 0.0], [0.0, 2.0]])}, 3)["w"]
+    torch.testing.assert_close(rows.abs(), torch.tensor([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
+
+
+def by_hand() -> tuple[CurvedState, torch.nn.Parameter]:
+    """H = diag(1, 3) + (1, 2)ᵀ(1, 2) = [[2, 2], [2, 7]], with the anchor at 0 and θ = (1, -1)."""
+    state = CurvedState({"w": torch.tensor([1.0, 3.0])}, {"w": torch.zeros(2)})
+    state.directions = {"w": torch.tensor([[1.0, 2.0]])}
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    parameter.grad = torch.tensor([1.0, 2.0])
+    return state, parameter
+
+
+def test_the_penalty_and_its_gradient_by_hand() -> None:
+    """d = (1, -1): Hd = (0, -5) and dᵀHd = 5, so λ = 0.1 adds (0, -0.5) and the penalty is 0.25."""
+    state, parameter = by_hand()
+    assert penalty_value(state, {"w": parameter}, 0.1) == pytest.approx(0.25)
+    CurvedPull(state, {"w": parameter}, 0.1, 0.01).add_to_gradients()
+    torch.testing.assert_close(parameter.grad, torch.tensor([1.0, 1.5]))
+
+
+def test_a_stiff_step_is_the_implicit_one() -> None:
+    """ηλ = 1: I + H = [[3, 2], [2, 8]], d - ηg = (0.9, -1.2), so the step ends at (0.48, -0.27)."""
+    state, parameter = by_hand()
+    CurvedPull(state, {"w": parameter}, 10.0, 0.1).add_to_gradients()
+    assert parameter.grad is not None
+    torch.testing.assert_close(parameter.detach() - 0.1 * parameter.grad, torch.tensor([0.48, -0.27]))
+
+
+def test_a_step_follows_the_whole_fisher() -> None:
+    learner = learn_tasks(ewc(100, penalty_weight=0.5), [0])
+    dense, task = dense_fisher(learner, 0), make_task(1, "domain")
+    parameters = list(learner.network.parameters())
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.3)
+    loss = F.cross_entropy(learner.network.training_logits(task.inputs, 1, 2, "seen")[0], task.labels)
+    own = torch.cat([g.ravel() for g in torch.autograd.grad(loss, parameters)])
+    wanted = own + 0.5 * (dense @ torch.full((len(dense),), 0.3, dtype=torch.float64)).float()
+    learner.strategies[0].prepare(task)
+    learner.step(task.take(torch.arange(len(task))))
+    found = torch.cat([g.ravel() for g in gradients_of(learner).values()])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_portions_of_any_size_give_the_same_sum() -> None:
+    gradients = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    states = []
+    for size in (1, 5, 12):
+        states.append(CurvedState())
+        merge_curvature(states[-1], ({"w": some} for some in gradients.split(size)), 12, 5, 1.0)
+    wanted = gradients.T @ gradients / 12
+    for state in states:
+        rows = state.directions["w"]
+        torch.testing.assert_close(rows.T @ rows + torch.diag(state.importance["w"]), wanted)
+
+
+@pytest.mark.parametrize("weight", [1e3, 1e8])
+def test_a_huge_weight_holds_and_does_not_diverge(weight: float) -> None:
+    learner = learn_tasks(ewc(4, penalty_weight=weight), range(3))
+    assert all(bool(torch.isfinite(p).all()) for p in learner.network.parameters())
+
+
+def test_low_rank_is_online_whatever_the_variant() -> None:
+    assert EwcHyperparameters(structure="low_rank").unused() == {"variant"}
+    runs = [learn_tasks(ewc(3, variant=variant), range(3)) for variant in ("separate", "online")]
+    assert same(*map(parameters_of, runs))
+
+
+def test_memory_is_k_times_the_parameters_more() -> None:
+    learner = ewc(3)
+    n_parameters = sum(p.numel() for p in learner.network.parameters())
+    sizes = StreamSizes((20, 20, 20), (30, 30), (4,))
+    learn_tasks(learner, range(3))
+    assert learner.strategies[0].kept_bytes() == (2 + 3) * 4 * n_parameters
+    assert learner.strategies[0].bytes_to_keep(sizes) in (None, (2 + 3) * 4 * n_parameters)
+
+
+@pytest.mark.parametrize("method", ["ewc", "replay+ewc"])
+def test_the_keys_of_diagonal_trials_stay_as_they_were(make_trial: Any, method: str) -> None:
+    def key(**own: Any) -> str:
+        return str(make_trial(method=method, hyperparameters=own).key)
+
+    assert key(structure="diagonal", rank=20) == key()
+    assert key(structure="low_rank", variant="online") != key(variant="online")
+
+
+def test_a_network_that_vmap_refuses_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectorised = learn_tasks(make_learner("ewc", hyperparameters=LOW_RANK | {"rank": 100}), [0])
+
+    def refuse(*_: object) -> Any:
+        raise RuntimeError("no rule")
+
+    monkeypatch.setattr(importance, "only_linear", lambda _: False)
+    monkeypatch.setattr(importance, "_vectorised_gradients", lambda *_: iter(refuse, None))
+    looped = learn_tasks(make_learner("ewc", hyperparameters=LOW_RANK | {"rank": 100}), [0])
+    torch.testing.assert_close(kept_matrix(looped), kept_matrix(vectorised), rtol=1e-5, atol=1e-6)
