@@ -45,6 +45,10 @@ def _colour(value: Any) -> Any:
     raise ValueError("white, black or a colour such as '#ff8800'; put it in quotes, because # begins a comment")
 
 
+Seed = Annotated[int, Field(ge=0)] | Literal["trial"]
+"""A number, or the seed of each trial."""
+
+
 class NextTask(BaseModel):
     """A new task for a model that has learned others: the update is what is searched."""
 
@@ -123,15 +127,17 @@ class StreamSettings(BaseModel):
         description="split: what to do without n_tasks about classes that classes_per_task leaves over: refuse, drop "
         "them, or add them to the last task",
     )
-    permutation_seed: int = Field(0, ge=0, description="permuted: which permutations")
+    permutation_seed: Seed = Field(0, description="permuted: which permutations; trial: others for each trial's seed")
     max_rotation: float = Field(180.0, gt=0, le=360, description="rotated: tasks are spread over this many degrees")
-    rotation_seed: int | None = Field(
-        None, examples=[0], ge=0, description="rotated: seed of random angles; evenly spread without it"
+    rotation_seed: Seed | None = Field(
+        None,
+        examples=[0],
+        description="rotated: seed of random angles, or trial: others for each trial's seed; evenly spread without it",
     )
     max_noise: float = Field(
         0.5, gt=0, le=1, description="noisy: deviation of the last task's noise, for pixels in [0, 1]"
     )
-    noise_seed: int = Field(0, ge=0, description="noisy: which noise")
+    noise_seed: Seed = Field(0, description="noisy: which noise; trial: another for each trial's seed")
     rotation: float = Field(45.0, gt=0, lt=360, description="clean-rotated-noisy: degrees of its second task")
     folder: str | None = Field(
         None, examples=["data/photos"], description="own images: FOLDER/CLASS/*.png, or FOLDER/TASK/CLASS/*.png"

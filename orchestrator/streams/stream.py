@@ -29,7 +29,7 @@ class Stream:
         name: the stream, such as `split-mnist`.
         settings: how it is cut.
         incremental_type: decides labels and heads.
-        seed: the trial's seed; decides a shuffled class order and nothing else.
+        seed: the trial's seed; decides a shuffled class order, and transforms whose seed is `trial`.
         data: the arrays of the trial's phase.
         device: where tasks are placed.
         classes: the classes behind the outputs of each task, if something else than these settings decides them.
@@ -49,7 +49,7 @@ class Stream:
         self.settings = settings
         self.n_tasks = number_of_tasks(name, settings, data.facts)
         self._data = data
-        self._device = device
+        self._device, self._seed = device, seed
         self.classes = self._class_lists(seed, incremental_type) if classes is None else classes
         self.layout = layout_of(self.classes, incremental_type)
         self.task_names = task_names(name, settings, data.facts)
@@ -170,7 +170,7 @@ class Stream:
 
     def _change(self, task: int, part: Part) -> Change | None:
         n_pixels = self.input_shape[-2] * self.input_shape[-1] if len(self.input_shape) == 3 else 0
-        return change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels)
+        return change_of(self.family, self.settings, task, self.n_tasks, part, n_pixels, self._seed)
 
     def _inputs(self, task: int, inputs: Inputs, part: Part) -> Tensor:
         """Return (N, C, H, W) or (N, F) float32: padded, then transformed for the task, then normalised."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.streams.settings import Family, StreamSettings
+from orchestrator.streams.settings import Family, Seed, StreamSettings
 from strategies.seeds import derive_seed
 
 Part = Literal["train", "evaluation"]
@@ -62,7 +62,7 @@ Change = Permutation | Rotation | Noise
 
 
 def change_of(
-    family: Family, settings: StreamSettings, task: int, n_tasks: int, part: Part, n_pixels: int
+    family: Family, settings: StreamSettings, task: int, n_tasks: int, part: Part, n_pixels: int, trial_seed: int = 0
 ) -> Change | None:
     """Return the transform of a task, or None for the first task and for families without transforms.
 
@@ -73,24 +73,27 @@ def change_of(
         n_tasks: number of tasks.
         part: training or held-out examples. Only noise differs between the two.
         n_pixels: pixels of an image.
+        trial_seed: in place of a seed that is `trial`.
     """
     if task == 0:
         return None
+
+    def seed(own: Seed, *purpose: object) -> int:
+        return derive_seed(*(("trial", trial_seed) if own == "trial" else (own,)), *purpose)
+
     match family:
         case "permuted":
-            generator = np.random.default_rng(derive_seed(settings.permutation_seed, "permutation", task))
+            generator = np.random.default_rng(seed(settings.permutation_seed, "permutation", task))
             return Permutation(torch.from_numpy(generator.permutation(n_pixels)))
-        case "rotated" if settings.rotation_seed is None:
-            return Rotation(settings.max_rotation * task / n_tasks)
         case "rotated":
-            generator = np.random.default_rng(derive_seed(settings.rotation_seed, "rotation", task))
+            if settings.rotation_seed is None:
+                return Rotation(settings.max_rotation * task / n_tasks)
+            generator = np.random.default_rng(seed(settings.rotation_seed, "rotation", task))
             return Rotation(float(generator.uniform(0, settings.max_rotation)))
         case "clean-rotated-noisy" if task == 1:
             return Rotation(settings.rotation)
         case "noisy" | "clean-rotated-noisy":
-            return Noise(
-                settings.max_noise * task / (n_tasks - 1), derive_seed(settings.noise_seed, "noise", task, part)
-            )
+            return Noise(settings.max_noise * task / (n_tasks - 1), seed(settings.noise_seed, "noise", task, part))
         case _:
             return None
 

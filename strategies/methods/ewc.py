@@ -28,7 +28,11 @@ class EwcHyperparameters(Hyperparameters):
         "separate", description="a Fisher and an anchor a task, or one running Fisher and the latest anchor"
     )
     fisher_decay: float = Field(1.0, gt=0, le=1, description="γ of the online variant, F ← γF + F_new")
-    fisher: FisherKind = Field("true", description="labels drawn from the model, from the data, or most likely")
+    fisher: FisherKind = Field(
+        "true",
+        description="labels drawn from the model (sampled or true), all by probability (exact), the data's "
+        "(empirical), or the most likely (predicted)",
+    )
     fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
     structure: Annotated[Literal["diagonal", "low_rank"], Added()] = Field(
         "diagonal", description="the Fisher's diagonal; or its leading eigenvectors too, always online"

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 from strategies.contract import Batch, TrialDivergedError
 from strategies.lazy import F, nn, torch
-from strategies.parts.per_example import linear_pass, only_linear, uses_in_graph
+from strategies.parts.per_example import linear_pass, only_linear, single, taking_part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-FisherKind = Literal["true", "empirical", "predicted"]
+FisherKind = Literal["true", "sampled", "exact", "empirical", "predicted"]
+"""The source of the labels of a Fisher. `true` is `sampled` under the name that it had first, a boolean in YAML."""
+
 LogitsOf = Callable[[Batch], "tuple[Tensor, int]"]
 """Maps a batch to logits (B, C) float32, -inf for outputs that do not compete, and the output index of column 0."""
 
@@ -45,17 +47,20 @@ def fisher_diagonal(
         network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batches: the examples.
         logits_of: runs `network` on a batch.
-        kind: the source of y: `true` draws it from the model's prediction, `empirical` takes the data's label,
-            `predicted` the most likely label.
-        generator: for `true`; one draw per batch, for either way of computing gradients.
+        kind: the source of y: `sampled` draws it from the model's prediction, `exact` takes each label with its
+            probability as weight, which costs a pass each, `empirical` the data's label, `predicted` the most likely.
+        generator: for `sampled`; one draw per batch, for either way of computing gradients.
 
     Raises:
         TrialDivergedError: if the logits are not finite, so that no label can be drawn.
 
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
     """
-
-    return _mean_over_examples(network, batches, logits_of, _fisher_objective(kind, generator))
+    total: dict[str, Tensor] = {}
+    for objective in _fisher_objectives(kind, generator, batches, logits_of):
+        for name, value in _mean_over_examples(network, batches, logits_of, objective).items():
+            total[name] = total[name] + value if name in total else value
+    return total
 
 
 def fisher_gradients(
@@ -70,7 +75,14 @@ def fisher_gradients(
 
     Arguments and errors are those of `fisher_diagonal`.
     """
-    objective = _fisher_objective(kind, generator)
+    for objective in _fisher_objectives(kind, generator, batches, logits_of):
+        yield from _gradients(network, batches, logits_of, objective, most)
+
+
+def _gradients(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: _Objective, most: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradients of single examples by name, (m, *shape) float32, 1 ≤ m ≤ most."""
     is_linear = only_linear(network)
     for batch in batches:
         with linear_pass(network) as layers, torch.set_grad_enabled(is_linear):
@@ -97,8 +109,8 @@ def _looped_gradients(
     network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the gradients (1, *shape) by name of one example after the other."""
-    parameters = _taking_part(network, batch, logits_of)
-    for row, one in enumerate(_single(batch)):
+    parameters = taking_part(network, batch, logits_of)
+    for row, one in enumerate(single(batch)):
         loss = objective.loss_of(logits_of(one)[0], targets[row : row + 1])
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         yield {
@@ -158,6 +170,30 @@ class _Objective:
     targets_of: Callable[[Tensor, Tensor], Tensor]
     loss_of: Callable[[Tensor, Tensor], Tensor]
     magnitude: Callable[[Tensor], Tensor]
+
+
+def _fisher_objectives(
+    kind: FisherKind, generator: torch.Generator, batches: list[Batch], logits_of: LogitsOf
+) -> Iterator[_Objective]:
+    """Yield the objectives whose squared gradients add up to the Fisher information: one, or one a label."""
+    if kind != "exact":
+        yield _fisher_objective(kind, generator)
+        return
+    with torch.no_grad():
+        n_labels = logits_of(next(single(batches[0])))[0].shape[1]
+    for label in range(n_labels):
+        yield _objective_of_label(label)
+
+
+def _objective_of_label(label: int) -> _Objective:
+    """Return the objective -√p(y|x) log p(y|x) of one y, p not being differentiated, and its squared gradient."""
+
+    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+        weights = logits.detach().softmax(1).gather(1, targets[:, None])[:, 0].sqrt()
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return (torch.where(weights > 0, losses, 0.0) * weights).sum()  # an output that does not compete has ∞
+
+    return _Objective(lambda _, labels: torch.full_like(labels, label), loss_of, torch.square)
 
 
 def _fisher_objective(kind: FisherKind, generator: torch.Generator) -> _Objective:
@@ -230,7 +266,7 @@ def _example_sums(
             pass
     parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     sums: dict[str, Tensor] = {}
-    for row, one in enumerate(_single(batch)):
+    for row, one in enumerate(single(batch)):
         loss = objective.loss_of(logits_of(one)[0], targets[row : row + 1])
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
@@ -293,27 +329,13 @@ def _vectorised_gradients(
         return objective.loss_of(logits, target[None])
 
     gradients_of = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0 if has_ids else None))
-    values = {name: parameter.detach() for name, parameter in _taking_part(network, batch, logits_of).items()}
+    values = {name: parameter.detach() for name, parameter in taking_part(network, batch, logits_of).items()}
     n_parameters = sum(value.numel() for value in values.values())
     n_bytes = CHUNK_BYTES.get(targets.device.type, MOST_CHUNK_BYTES)
     size = max(1, min(n_bytes // (4 * max(n_parameters, 1)), most or len(targets)))
     for rows in torch.split(torch.arange(len(targets), device=targets.device), size):
         ids = batch.task_ids[rows] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
         yield gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids)
-
-
-def _taking_part(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, nn.Parameter]:
-    """Return the parameters that the logits depend on, by name, from the graph of the first example."""
-    with torch.enable_grad():
-        uses = uses_in_graph(logits_of(next(_single(batch)))[0])
-    return {name: parameter for name, parameter in network.named_parameters() if uses[parameter]}
-
-
-def _single(batch: Batch) -> Iterator[Batch]:
-    """Yield each example as a batch of one."""
-    for row in range(len(batch.labels)):
-        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
-        yield Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)
 
 
 def _labels(logits: Tensor, labels: Tensor, kind: FisherKind, generator: torch.Generator) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from strategies.contract import Batch
 from strategies.lazy import nn, torch
 
 if TYPE_CHECKING:
@@ -97,3 +98,19 @@ def linear_pass(network: nn.Module) -> Iterator[LinearPass]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def taking_part(
+    network: nn.Module, batch: Batch, logits_of: Callable[[Batch], tuple[Tensor, int]]
+) -> dict[str, nn.Parameter]:
+    """Return the parameters that the logits depend on, by name, from the graph of the first example."""
+    with torch.enable_grad():
+        uses = uses_in_graph(logits_of(next(single(batch)))[0])
+    return {name: parameter for name, parameter in network.named_parameters() if uses[parameter]}
+
+
+def single(batch: Batch) -> Iterator[Batch]:
+    """Yield each example as a batch of one."""
+    for row in range(len(batch.labels)):
+        ids = batch.task_ids[row : row + 1] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
+        yield Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], ids)

@@ -21,7 +21,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "mas": [{"importance_samples": 7}],
     "ewc": [
         {"fisher_samples": 7},
-        {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5},
+        {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5, "fisher": "exact"},
         {"variant": "online", "structure": "low_rank", "rank": 3, "fisher_samples": 7},
     ],
     "replay": [

@@ -366,6 +366,7 @@ CHANGES: dict[str, list[Any]] = {
         {"class_order": [1, 0]},
         {"leftover": "drop"},
         {"permutation_seed": 1},
+        {"permutation_seed": "trial"},
         {"max_rotation": 90.0},
         {"rotation_seed": 0},
         {"max_noise": 0.1},

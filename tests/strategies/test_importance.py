@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_worlds import make_layout, make_network, make_task, same
+from tiny_worlds import KINDS, make_layout, make_network, make_task, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies import Batch, Generators, Network, TrialDivergedError
+from strategies import Batch, Generators, IncrementalType, Network, TrialDivergedError
 from strategies.parts import importance
 from strategies.parts.importance import FisherKind, fisher_diagonal, output_sensitivity
 
@@ -116,6 +116,29 @@ def test_true_fisher_averages_to_the_expectation_over_labels() -> None:
             found[name] = found[name] - probability * gradient.square()
     scale = max(float(g.square().max()) for g in gradients)
     assert all(float(rest.abs().max()) < 0.03 * scale for rest in found.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exact_fisher_weighs_each_label_by_its_probability(kind: IncrementalType) -> None:
+    """Against autograd, one example and one label at a time; outputs that do not compete add nothing."""
+    network, batch = make_network(kind, n_heads=1 if kind == "domain" else 2), make_task(1, kind).take(torch.arange(6))
+    found = fisher_diagonal(network, [batch], logits_of(network), "exact", generator())
+    expected = {name: torch.zeros_like(value) for name, value in found.items()}
+    parameters = dict(network.named_parameters())
+    for row in range(6):
+        one = Batch(batch.inputs[row : row + 1], batch.labels[row : row + 1], batch.task_ids)
+        log_p = logits_of(network)(one)[0].log_softmax(1)[0]
+        for label in log_p.isfinite().nonzero()[:, 0].tolist():
+            probability = float(log_p[label].detach().exp())
+            for name in expected:
+                (gradient,) = torch.autograd.grad(log_p[label], parameters[name], retain_graph=True)
+                expected[name] += probability * gradient.square() / 6
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    assert same(
+        fisher_diagonal(network, [batch], logits_of(network), "sampled", generator(3)),
+        fisher_diagonal(network, [batch], logits_of(network), "true", generator(3)),
+    )
 
 
 def test_true_fisher_draws_only_from_its_own_generator() -> None:

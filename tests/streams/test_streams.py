@@ -407,6 +407,24 @@ def test_permutations() -> None:
     assert [permutation_read_off(longer, task) for task in range(4)] == orders
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("permuted-digits", "permutation_seed"), ("rotated-digits", "rotation_seed"), ("noisy-digits", "noise_seed")],
+)
+def test_transforms_may_follow_the_seed_of_the_trial(name: str, field: str) -> None:
+    """Others for each trial's seed, the same again for the same; with a number they are the same for all."""
+    data = random_images()
+
+    def second(seed: int, value: Any) -> torch.Tensor:
+        return stream_of(name, data=data, n_tasks=3, seed=seed, **{field: value}).train(1).inputs
+
+    assert torch.equal(second(1, "trial"), second(1, "trial"))
+    assert not torch.equal(second(1, "trial"), second(2, "trial"))
+    assert torch.equal(second(1, 4), second(2, 4))
+    first = stream_of(name, data=data, n_tasks=3, seed=1, **{field: "trial"}).train(0).inputs
+    assert torch.equal(first, stream_of(name, data=data, n_tasks=3, seed=2, **{field: "trial"}).train(0).inputs)
+
+
 def test_permutations_of_this_protocol_version() -> None:
     """Other permutations need a new PROTOCOL_VERSION, or old rows pass for new ones."""
     assert permutation_read_off(stream_of("permuted-digits"), 1)[:8] == [57, 36, 40, 4, 29, 37, 60, 44]

@@ -91,8 +91,9 @@ def export_model(
             "hold, so it could not answer new examples; train on the features as vectors of a table to export a model"
         )
     dataset = _data(first, settings, data_dir)
-    if len(choice.specs) > 1 and settings.class_order == "shuffled":
-        raise UsageError("--ensemble: each seed has its own order of classes (class_order: shuffled); export one seed")
+    own = {"class_order": "shuffled", **dict.fromkeys(("permutation_seed", "rotation_seed", "noise_seed"), "trial")}
+    if len(choice.specs) > 1 and (name := next((n for n, v in own.items() if getattr(settings, n) == v), "")):
+        raise UsageError(f"--ensemble: each seed has its own tasks ({name}: {own[name]}); export one seed")
     made: list[tuple[MemberCard, Learner, Stream]] = []
     for number, spec in enumerate(choice.specs):
         say(f"training {spec.cell}, seed {spec.seed} ({number + 1} of {len(choice.specs)})")
