@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import F, no_grad, torch
+from strategies.settings import Added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,9 @@ class IcarlHyperparameters(Hyperparameters):
     buffer_size: int = Field(2000, ge=1, description="exemplars kept, all classes together: K of the paper")
     temperature: float = Field(
         1.0, ge=1, le=100, description="divides the old network's outputs before their sigmoid; 1 is the paper's"
+    )
+    over_outputs: Annotated[Literal["sum", "mean"], Added()] = Field(
+        "sum", description="the loss adds up those of all outputs, as the paper's, or is their mean, as in its code"
     )
 
 
@@ -117,7 +121,7 @@ class Icarl(Strategy):
         )
 
     def classification_loss(self, batch: Batch, forward: Forward) -> Tensor:
-        """Return Σ over outputs of the binary cross-entropy, mean over the batch (algorithm 3).
+        """Return Σ over outputs of the binary cross-entropy, mean over the batch (algorithm 3), or the mean over both.
 
         The targets of new classes are the labels; those of old classes are the old network's outputs.
         """
@@ -127,12 +131,12 @@ class Icarl(Strategy):
         if old is not None:
             assert batch.rows is not None
             targets[:, : old.shape[1]] = old.index_select(0, batch.rows)
-        weights = self.learner.class_weights
+        weights, n = self.learner.class_weights, outputs.shape[1] if self.hyperparameters.over_outputs == "mean" else 1
         if weights is None:
-            return F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum") / len(outputs)
+            return F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum") / (len(outputs) * n)
         own = weights[batch.labels]
         losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(1)
-        return (own * losses).sum() / own.sum()
+        return (own * losses).sum() / (own.sum() * n)
 
     @no_grad
     def end_task(self, task: TaskData) -> None:

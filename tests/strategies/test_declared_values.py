@@ -70,6 +70,7 @@ gdumb buffer_size 500 ge=1
 gdumb passes 64 ge=1 le=100000
 icarl buffer_size 2000 ge=1
 icarl temperature 1.0 ge=1 le=100
+icarl over_outputs 'sum'
 lwf distillation_weight 1.0 ge=0
 lwf temperature 2.0 gt=0 le=100
 lwf weighting 'constant'

@@ -216,3 +216,17 @@ def test_fewer_exemplars_than_classes_are_refused() -> None:
 
 def test_it_needs_classes_that_are_learned_once_and_says_so() -> None:
     assert Icarl.unsupported.keys() == {"domain"}
+
+
+@pytest.mark.parametrize("training", [{}, {"class_weight": "balanced"}])
+def test_the_mean_over_outputs_is_a_share_of_the_sum(training: dict[str, Any]) -> None:
+    learner = learn_tasks(icarl("class", **training), range(2))
+    (strategy,), batch = learner.strategies, make_task(1, "class").take(torch.arange(6))
+    features = learner.network.backbone(batch.inputs).detach()
+    losses = {}
+    for over in ("sum", "mean"):
+        strategy.hyperparameters = strategy.hyperparameters.model_copy(update={"over_outputs": over})
+        loss = strategy.classification_loss(batch, Forward(features, features, 0))
+        assert loss is not None
+        losses[over] = loss.detach()
+    torch.testing.assert_close(losses["mean"] * 4, losses["sum"])  # four outputs are seen
