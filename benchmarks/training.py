@@ -25,6 +25,8 @@ LIMITS = {
     "packnet": 1.2 * 8 / 5,  # 3 epochs of retraining after 5
     "gem": 4.0,
     "cls-er": 2.6,
+    "mir": 5.5,  # a step on the new examples, and two more looks at five times the remembered ones
+    "gdumb": 1.4,
     "l2": 1.6,
     **dict.fromkeys(("ridge", "slda", "ncm"), 1.0),  # one pass
 }

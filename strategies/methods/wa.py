@@ -30,8 +30,10 @@ class Wa(Strategy):
     makes the latter larger, so old examples are answered as new classes. It is for combinations with remembered
     examples or distillation, as in the paper, which distils (`replay+lwf+wa`); alone it keeps nothing of the past.
 
-    Differs: biases stay as they are (the paper has none), and weights are not clipped to be positive while training.
-    Parts that measure parameters after the task, such as `ewc`, measure the aligned ones.
+    Differs: γ is at most 1. Where remembered examples keep the outputs of old classes larger than new ones, a factor
+    above 1 would favour new classes more (`replay+wa` on Split-MNIST: 0.46 with it, 0.86 without). Biases stay as they
+    are (the paper has none), and weights are not clipped to be positive while training. Parts that measure parameters
+    after the task, such as `ewc`, measure the aligned ones.
     """
 
     name = "wa"
@@ -57,4 +59,4 @@ class Wa(Strategy):
         named = dict(self.learner.network.heads.named_parameters())
         norms = [named[f"{head}.weight"].norm(dim=1) for head in range(task.index + 1)]
         ratio = torch.cat(norms[:-1]).mean() / norms[-1].mean()
-        named[f"{task.index}.weight"].mul_(ratio**self.hyperparameters.strength)
+        named[f"{task.index}.weight"].mul_(ratio.clamp_max(1.0) ** self.hyperparameters.strength)

@@ -177,7 +177,8 @@ def test_a_spec_and_its_parts_are_frozen() -> None:
 
 def test_presets_are_listed() -> None:
     assert preset_names() == [
-        "quickstart", "split-mnist", "split-mnist-hsu", "split-mnist-mammoth", "split-mnist-van-de-ven"
+        "quickstart", "split-mnist", "split-mnist-aljundi", "split-mnist-hsu", "split-mnist-mammoth",
+        "split-mnist-van-de-ven",
     ]  # fmt: skip
 
 

@@ -25,6 +25,15 @@ def test_new_rows_get_the_mean_norm_of_old_ones(strength: float, factor: float) 
     assert same(after, before)
 
 
+def test_outputs_that_are_smaller_already_are_left_alone() -> None:
+    learner = learn_tasks(make_learner("wa", kind="class"), range(2))
+    with torch.no_grad():
+        learner.network.heads[1].get_parameter("weight").mul_(0.01)
+    before = parameters_of(learner)
+    learner.strategies[0].end_task(make_task(1, "class"))
+    assert same(parameters_of(learner), before)
+
+
 def test_the_first_task_and_strength_0_are_left_alone() -> None:
     naive = learn_tasks(make_learner("naive", kind="class"), range(1))
     assert same(parameters_of(learn_tasks(make_learner("wa", kind="class"), range(1))), parameters_of(naive))

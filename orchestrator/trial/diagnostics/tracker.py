@@ -162,10 +162,10 @@ class Diagnostics:
     def _choose_probes(self) -> dict[int, int]:
         """Return the tasks on which a fresh network is trained, and for how many steps.
 
-        On the first task both are fresh. Reference methods train on more than the new task, so steps do not compare,
-        and some methods take none.
+        On the first task both are fresh. A method that starts anew trains on other examples than the new task's alone,
+        so steps do not compare, and some methods take none.
         """
-        if not self._learner.trains_network or any(strategy.is_reference for strategy in self._learner.strategies):
+        if not self._learner.trains_network or any(strategy.starts_anew for strategy in self._learner.strategies):
             return {}
         settings = self._learner.settings
         sizes = self._stream.sizes().n_examples
