@@ -28,6 +28,8 @@ LIMITS = {
     "mir": 5.5,  # a step on the new examples, and two more looks at five times the remembered ones
     "gdumb": 1.4,
     "l2": 1.6,
+    "l2-init": 1.6,
+    "shrink-and-perturb": 2.0,
     **dict.fromkeys(("ridge", "slda", "ncm"), 1.0),  # one pass
 }
 """How long a trial may take, in times of a naive one. Methods that are missing are measured without a limit."""

@@ -82,6 +82,11 @@ SPACES: dict[str, dict[str, Distribution]] = {
     # In the literature, the best λ lies between 0.4 (task) and 1e10 (class).
     "ewc": {"penalty_weight": FloatRange(0.1, 1e10, log=True)},
     "l2": {"penalty_weight": FloatRange(1e-3, 1e4, log=True)},
+    "l2-init": {"penalty_weight": FloatRange(1e-5, 1.0, log=True)},
+    "shrink-and-perturb": {
+        "shrinkage": FloatRange(1e-5, 1e-2, log=True),
+        "noise": FloatRange(1e-5, 1e-2, log=True),
+    },
     "gem": {
         "margin": FloatRange(0.0, 1.0),
         "buffer_size": IntRange(50, 5000, log=True),

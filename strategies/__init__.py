@@ -31,6 +31,7 @@ from strategies.methods.generative_replay import GenerativeReplay
 from strategies.methods.icarl import Icarl
 from strategies.methods.joint import Joint
 from strategies.methods.l2 import L2
+from strategies.methods.l2_init import L2Init
 from strategies.methods.lwf import Lwf
 from strategies.methods.mas import Mas
 from strategies.methods.mer import Mer
@@ -41,6 +42,7 @@ from strategies.methods.packnet import Packnet
 from strategies.methods.pnn import Pnn
 from strategies.methods.replay import Replay
 from strategies.methods.ridge import Ridge
+from strategies.methods.shrink_and_perturb import ShrinkAndPerturb
 from strategies.methods.si import Si
 from strategies.methods.slda import Slda
 from strategies.methods.supsup import Supsup
@@ -73,6 +75,8 @@ STRATEGIES = Registry(
         Mas,
         Ewc,
         L2,
+        L2Init,
+        ShrinkAndPerturb,
         Gem,
         Agem,
         Freeze,

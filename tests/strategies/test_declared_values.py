@@ -89,6 +89,10 @@ ewc fisher_samples 200 ge=1
 ewc structure 'diagonal'
 ewc rank 20 ge=0 le=500
 l2 penalty_weight 1.0 ge=0
+l2-init penalty_weight 0.01 ge=0
+shrink-and-perturb shrinkage 0.001 ge=0 lt=1
+shrink-and-perturb noise 0.001 ge=0
+shrink-and-perturb every 10 ge=1
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1
 gem margin 0.5 ge=0

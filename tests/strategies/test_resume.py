@@ -54,6 +54,8 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("gdumb", "class", {"buffer_size": 30, "passes": 4}, {"optimizer": "rmsprop"}),
     ("wa", "class", {}, {"optimizer": "adam", "keep_optimizer": True}),
     ("l2", "task", {}, {"optimizer": "adam"}),
+    ("l2-init", "class", {}, {"optimizer": "adam", "keep_optimizer": True}),
+    ("shrink-and-perturb", "task", {"every": 3}, {"optimizer": "adamw"}),
     ("ewc", "class", {"variant": "online", "fisher_samples": 7}, {"optimizer": "rmsprop"}),
     ("ewc", "task", {"variant": "online", "structure": "low_rank", "rank": 3}, {"optimizer": "adam"}),
     ("freeze", "domain", {}, {"optimizer": "rmsprop", "keep_optimizer": True}),

@@ -39,6 +39,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "gdumb": [FEW | {"passes": 2}, MANY | {"passes": 1}],
     "wa": [{}],
     "l2": [{}, {"penalty_weight": 0.0}],
+    "l2-init": [{}],
+    "shrink-and-perturb": [{}],
     "icarl": [FEW, MANY],
     "lwf": [{}, {"distillation_weight": 0.0}],
     "si": [{}, {"penalty_weight": 0.0}],

@@ -220,6 +220,19 @@ PAPERS: dict[str, Paper] = {
         "Re-evaluating Continual Learning Scenarios: A Categorization and Case for Strong Baselines",
         2018,
     ),
+    "2308.11958": Paper(
+        "kumar2023l2init",
+        "Kumar, Saurabh and Marklund, Henrik and Van Roy, Benjamin",
+        "Maintaining Plasticity in Continual Learning via Regenerative Regularization",
+        2023,
+    ),
+    "1910.08475": _neurips(
+        "ash2020shrink",
+        "Ash, Jordan T. and Adams, Ryan P.",
+        "On Warm-Starting Neural Network Training",
+        2020,
+        33,
+    ),
     "1908.04742": _neurips(
         "aljundi2019mir",
         "Aljundi, Rahaf and Belilovsky, Eugene and Tuytelaars, Tinne and Charlin, Laurent and Caccia, Massimo and Lin, "
