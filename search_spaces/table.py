@@ -87,6 +87,10 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "shrinkage": FloatRange(1e-5, 1e-2, log=True),
         "noise": FloatRange(1e-5, 1e-2, log=True),
     },
+    "redo": {
+        "threshold": FloatRange(0.01, 0.3, log=True),
+        "every": IntRange(50, 2000, log=True),
+    },
     "gem": {
         "margin": FloatRange(0.0, 1.0),
         "buffer_size": IntRange(50, 5000, log=True),

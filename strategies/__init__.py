@@ -40,6 +40,7 @@ from strategies.methods.naive import Naive
 from strategies.methods.ncm import Ncm
 from strategies.methods.packnet import Packnet
 from strategies.methods.pnn import Pnn
+from strategies.methods.redo import Redo
 from strategies.methods.replay import Replay
 from strategies.methods.ridge import Ridge
 from strategies.methods.shrink_and_perturb import ShrinkAndPerturb
@@ -77,6 +78,7 @@ STRATEGIES = Registry(
         L2,
         L2Init,
         ShrinkAndPerturb,
+        Redo,
         Gem,
         Agem,
         Freeze,

@@ -48,7 +48,7 @@ class Progressive(nn.Module):
     def __init__(self, backbone: nn.Module, fresh: Any, init: Initialisation = "pytorch") -> None:
         super().__init__()
         self._init: Initialisation = init
-        first, layers, between = _stages(backbone)
+        first, layers, between = stages(backbone, "pnn")
         self.first = first
         self.between = nn.ModuleList(between)
         self.columns = nn.ModuleList([Column(layers, [[] for _ in layers[1:]])])
@@ -94,9 +94,9 @@ class Progressive(nn.Module):
         return total
 
 
-def _stages(backbone: nn.Module) -> tuple[nn.Sequential, list[Weighted], list[nn.Sequential]]:
+def stages(backbone: nn.Module, method: str) -> tuple[nn.Sequential, list[Weighted], list[nn.Sequential]]:
     """Return the modules before the first weighted layer, the weighted layers, and the modules after each of them."""
-    rule = "pnn: expected a backbone that is an nn.Sequential of nn.Linear and nn.Conv2d layers (groups 1)"
+    rule = f"{method}: expected a backbone that is an nn.Sequential of nn.Linear and nn.Conv2d layers (groups 1)"
     way_out = "choose another model or method"
     if not isinstance(backbone, nn.Sequential) or type(backbone).forward is not nn.Sequential.forward:
         raise ValueError(f"{rule}, got {type(backbone).__name__}; {way_out}")

@@ -45,6 +45,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "l2": [{"penalty_weight": 2.0}],
     "l2-init": [{"penalty_weight": 0.5}],
     "shrink-and-perturb": [{"every": 2}],
+    "redo": [{"threshold": 0.9, "every": 2}],
     "replay+l2-init": [{"buffer_size": 9}],
     "replay+lwf+wa": [{"buffer_size": 9}],
     "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],
@@ -109,7 +110,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Hyper-parameters on `MODELS`."""
 
-NO_RUNNING_STATISTICS = ("pnn", "supsup")
+NO_RUNNING_STATISTICS = ("pnn", "supsup", "redo")
 """Methods that refuse a network with running statistics when it is built."""
 
 ONE_LEFT = {"batch_size": 7}
@@ -147,7 +148,7 @@ _IN_EVERY_TYPE = {
 }
 """Checks that take little time."""
 
-_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup")
+_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup", "redo")
 """Methods that treat a convolution in their own way."""
 
 _WITH_NORMS = ("mer", "lwf", "mas", "packnet")

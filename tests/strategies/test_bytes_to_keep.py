@@ -47,6 +47,7 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("l2", "domain", {"penalty_weight": 0.0}, {}, 4 * SHARED + 4 * (4 + 2)),
         ("l2-init", "class", {}, {}, 4 * ALL),
         ("shrink-and-perturb", "class", {}, {}, 0),
+        ("redo", "class", {}, {}, 0),
         ("agem", "task", {"buffer_size": 9}, {}, 9 * (16 + 16)),
         ("gem", "task", {"buffer_size": 10}, {}, (4 + 3 + 3) * (16 + 8)),
         ("gem", "task", {"buffer_size": 2}, {}, 2 * (16 + 8)),

@@ -93,6 +93,8 @@ l2-init penalty_weight 0.01 ge=0
 shrink-and-perturb shrinkage 0.001 ge=0 lt=1
 shrink-and-perturb noise 0.001 ge=0
 shrink-and-perturb every 10 ge=1
+redo threshold 0.025 ge=0
+redo every 200 ge=1
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1
 gem margin 0.5 ge=0

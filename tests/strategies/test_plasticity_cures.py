@@ -8,7 +8,9 @@ import pytest
 import torch
 from tiny_worlds import KINDS, gradients_of, learn_tasks, make_learner, make_network, make_task, parameters_of, same
 
-from strategies import IncrementalType, Learner
+from orchestrator.conformance import Case
+from orchestrator.models.settings import ModelSettings
+from strategies import Forward, IncrementalType, Learner
 from strategies.methods.shrink_and_perturb import ShrinkAndPerturbHyperparameters
 
 
@@ -89,3 +91,73 @@ def test_they_go_beside_a_method_against_forgetting(cure: str) -> None:
     both = learn_tasks(make_learner("replay", cure, kind="class"), range(3))
     assert not same(parameters_of(both), parameters_of(alone))
     assert same(both.strategies[0].state_dict(), alone.strategies[0].state_dict())
+
+
+def dormant_learner(kind: IncrementalType = "class", **training: Any) -> Learner:
+    """Return a learner whose units 0 and 3 of the first hidden layer, and 1 of the second, never respond."""
+    own = {"threshold": 0.01, "every": 1}
+    learner = learn_tasks(make_learner("naive", kind=kind, **training), [0])
+    redo = make_learner("redo", kind=kind, hyperparameters=own, **training)
+    redo.learn(make_task(0, kind))
+    redo.network.load_state_dict(learner.network.state_dict())
+    first, second = redo.network.backbone[0], redo.network.backbone[2]
+    with torch.no_grad():
+        first.bias.fill_(1.0)
+        second.bias.fill_(1.0)
+        first.bias[[0, 3]] = -1e3
+        second.bias[1] = -1e3
+    redo.reset_optimizer()
+    return redo
+
+
+def test_dormant_units_get_new_weights_in_and_none_out() -> None:
+    learner = dormant_learner()
+    batch = make_task(0, "class").take(torch.arange(8))
+    strategy, before = learner.strategies[0], parameters_of(learner)
+    features = learner.network.backbone(batch.inputs)
+    answers = learner.network.outputs(features, 1).detach()
+    strategy.after_step(batch, Forward(features, answers, 0))
+    after = parameters_of(learner)
+    changed = {name: (after[name] != before[name]) for name in after}
+    assert changed["backbone.0.weight"].any(1).tolist() == [True, False, False, True, False, False]
+    assert changed["backbone.0.bias"].nonzero()[:, 0].tolist() == [0, 3]
+    assert changed["backbone.2.bias"].nonzero()[:, 0].tolist() == [1]
+    assert not bool(after["backbone.2.weight"][[0, 2, 3, 4]][:, [0, 3]].any())
+    assert not bool(after["heads.0.weight"][:, 1].any())
+    kept = [unit for unit in range(6) if unit not in (0, 3)]
+    assert same(after["backbone.2.weight"][[0, 2, 3, 4]][:, kept], before["backbone.2.weight"][[0, 2, 3, 4]][:, kept])
+    now = learner.network.outputs(learner.network.backbone(batch.inputs), 1).detach()
+    torch.testing.assert_close(now, answers)  # what was dormant had no part in them
+
+
+def test_the_optimizer_forgets_recycled_weights() -> None:
+    learner = dormant_learner(optimizer="adam")
+    optimizer = learner.optimizer
+    assert optimizer is not None
+    batch = make_task(0, "class").take(torch.arange(8))
+    first = learner.network.backbone[0].weight
+    learner.strategies[0].hyperparameters = learner.strategies[0].hyperparameters.model_copy(update={"every": 10**6})
+    learner.step(batch)
+    optimizer.state[first]["exp_avg"].fill_(1.0)
+    features = learner.network.backbone(batch.inputs)
+    learner.strategies[0].hyperparameters = learner.strategies[0].hyperparameters.model_copy(update={"every": 1})
+    learner.strategies[0].after_step(batch, Forward(features, features, 0))
+    assert optimizer.state[first]["exp_avg"].any(1).tolist() == [False, True, True, False, True, True]
+
+
+def test_maps_are_followed_through_a_flattening() -> None:
+    """A convolution's dead channel loses its block of columns in the linear layer behind it."""
+    model = ModelSettings(name="cnn", channels=(3,), hidden=(4,))
+    case = Case("redo", "class", {"threshold": 0.01, "every": 1}, model=model)
+    learner = case.learned([0])
+    convolution, linear = learner.network.backbone[0], learner.network.backbone[4]
+    with torch.no_grad():
+        convolution.bias.fill_(1.0)
+        convolution.bias[1] = -1e3
+    task = case.task(0)
+    batch = task.take(torch.arange(8))
+    features = learner.network.backbone(batch.inputs)
+    learner.strategies[0].after_step(batch, Forward(features, features, 0))
+    zero = (linear.weight == 0).all(0)
+    assert zero.tolist() == [False] * 16 + [True] * 16 + [False] * 16
+    assert float(convolution.bias[1].detach()) > -1.0

@@ -41,6 +41,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "l2": [{}, {"penalty_weight": 0.0}],
     "l2-init": [{}],
     "shrink-and-perturb": [{}],
+    "redo": [{}],
     "icarl": [FEW, MANY],
     "lwf": [{}, {"distillation_weight": 0.0}],
     "si": [{}, {"penalty_weight": 0.0}],

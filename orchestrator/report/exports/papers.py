@@ -226,6 +226,13 @@ PAPERS: dict[str, Paper] = {
         "Maintaining Plasticity in Continual Learning via Regenerative Regularization",
         2023,
     ),
+    "2302.12902": _at(
+        "International Conference on Machine Learning (ICML)",
+        "sokar2023redo",
+        "Sokar, Ghada and Agarwal, Rishabh and Castro, Pablo Samuel and Evci, Utku",
+        "The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
+        2023,
+    ),
     "1910.08475": _neurips(
         "ash2020shrink",
         "Ash, Jordan T. and Adams, Ryan P.",
