@@ -191,7 +191,7 @@ def test_a_network_of_a_stranger_is_not_imported(make_run: MakeRun, tmp_path: Pa
 def test_seeds_with_other_orders_of_classes_are_no_ensemble(make_run: MakeRun, tmp_path: Path) -> None:
     stream = {"task": None, "encoding_from": "all_tasks", "drop": ["quarter"], "class_order": "shuffled"}
     run = make_run(kind="task", stream=stream)
-    with pytest.raises(UsageError, match="--ensemble: each seed has its own order of classes"):
+    with pytest.raises(UsageError, match="--ensemble: each seed has its own tasks"):
         orchestrator.export_model(run, tmp_path / "model", Wanted(method="replay", suggestion=0, ensemble=True))
 
 

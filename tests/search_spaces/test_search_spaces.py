@@ -186,7 +186,7 @@ def test_optuna_accepts_the_first_suggestion() -> None:
             "ratio",
             0.5,
             "expected a hyper-parameter, got 'ratio'; choose from: buffer_size, replay_ratio, memory_batch_size, "
-            "buffer, " + ", ".join(TRAINING_KNOBS),
+            "buffer, buffer_size_per_class, filled, loss_weighting, " + ", ".join(TRAINING_KNOBS),
         ),
         (
             "naive",
@@ -246,7 +246,12 @@ def test_optuna_accepts_the_first_suggestion() -> None:
         ("ewc", "penalty_weight", [1, 2.0, True], "expected a number, got 'true'; change penalty_weight"),
         ("replay", "buffer_size", True, "expected a whole number, got 'true'; change buffer_size"),
         ("naive", "epochs", [1, True], "expected a whole number, got 'true'; change epochs"),
-        ("ewc", "fisher", False, "expected 'true', 'empirical' or 'predicted', got 'false'; change fisher"),
+        (
+            "ewc",
+            "fisher",
+            False,
+            "expected 'true', 'sampled', 'exact', 'empirical' or 'predicted', got 'false'; change fisher",
+        ),
         ("ewc", "penalty_weight", None, "expected a number, got null; change penalty_weight"),
         (
             "replay",
