@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class L2InitHyperparameters(Hyperparameters):
     """The strength of the pull."""
 
-    penalty_weight: float = Field(0.01, ge=0, description="λ of the penalty λ/2 Σ (θ - θ(0))², θ(0) being the first values")
+    penalty_weight: float = Field(0.01, ge=0, description="λ of the penalty λ/2 Σ (θ - θ(0))²")
 
 
 @dataclass
