@@ -82,6 +82,7 @@ class ClsEr(Replay):
     def __init__(self, learner: Any, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         self._networks: dict[str, Network] = {}
+        self._lists: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of the buffer and of two numbers for each parameter."""
@@ -92,7 +93,7 @@ class ClsEr(Replay):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state; the networks of the old one are made anew when they are asked for."""
         super().load_state_dict(state)
-        self._networks = {}
+        self._networks, self._lists = {}, {}
 
     def begin_task(self, task: TaskData) -> None:
         """Let the averages begin with the network, and new heads with their first weights."""
@@ -100,7 +101,7 @@ class ClsEr(Replay):
             for name, parameter in self.learner.network.named_parameters():
                 if name not in average:
                     average[name] = parameter.detach().clone()
-        self._networks = {}
+        self._networks, self._lists = {}, {}
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return λ times the mean of (z - z*)² over remembered examples and the outputs that compete for them."""
@@ -127,14 +128,20 @@ class ClsEr(Replay):
         state.n_steps += 1
         warm = 1 - 1 / (state.n_steps + 1)
         draws = torch.rand(2, generator=self.learner.generators["cls-er"]).tolist()
-        named = dict(self.learner.network.named_parameters())
-        for average, decay, frequency, drawn in (
-            (state.plastic, own.plastic_decay, own.plastic_frequency, draws[0]),
-            (state.stable, own.stable_decay, own.stable_frequency, draws[1]),
+        for name, decay, frequency, drawn in (
+            ("plastic", own.plastic_decay, own.plastic_frequency, draws[0]),
+            ("stable", own.stable_decay, own.stable_frequency, draws[1]),
         ):
             if drawn < frequency:
-                now = [named[name].detach() for name in average]
-                torch._foreach_lerp_(list(average.values()), now, 1 - min(warm, decay))
+                torch._foreach_lerp_(*self._pairs(name), 1 - min(warm, decay))
+
+    def _pairs(self, name: str) -> tuple[list[Tensor], list[Tensor]]:
+        """Return an average and the network's parameters in one order."""
+        if name not in self._lists:
+            average: dict[str, Tensor] = getattr(self.state, name)
+            named = dict(self.learner.network.named_parameters())
+            self._lists[name] = list(average.values()), [named[path].detach() for path in average]
+        return self._lists[name]
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
         """Return the logits (B, C) of the slow average."""
