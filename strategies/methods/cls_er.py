@@ -16,6 +16,7 @@ from strategies.contract import Batch, Forward, StreamSizes, TaskData
 from strategies.lazy import no_grad, torch
 from strategies.methods.replay import Replay, ReplayHyperparameters
 from strategies.parts.buffers import BufferState
+from strategies.parts.layers import grown_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,9 +87,7 @@ class ClsEr(Replay):
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of the buffer and of two numbers for each parameter."""
-        with torch.random.fork_rng(devices=[]):  # new layers draw from PyTorch's own generator
-            network = self.learner.untrained(self.learner.layout.n_heads)
-        return super().bytes_to_keep(sizes) + 2 * sum(parameter.nbytes for parameter in network.parameters())
+        return super().bytes_to_keep(sizes) + 2 * sum(grown_bytes(self.learner))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state; the networks of the old one are made anew when they are asked for."""

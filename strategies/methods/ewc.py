@@ -82,11 +82,11 @@ class Ewc(QuadraticStrategy):
 
     def prepare(self, task: TaskData) -> None:
         """Prepare the pull at this task's strength."""
-        super().prepare(task)
-        if self.state.directions and self.strength() > 0:
-            parameters = dict(self.learner.network.named_parameters())
-            rate = self.learner.settings.learning_rate
-            self._pull = CurvedPull(self.state, parameters, self.strength(), rate)
+        if not self.state.directions or self.strength() == 0:
+            super().prepare(task)
+            return
+        parameters = dict(self.learner.network.named_parameters())
+        self._pull = CurvedPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
 
     def strength(self) -> float:
         """Return λ d^(n - 1) after n consolidated tasks, d being the decay."""

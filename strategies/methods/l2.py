@@ -11,6 +11,7 @@ from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
 from strategies.lazy import torch
+from strategies.parts.layers import grown_bytes
 from strategies.parts.quadratic import QuadraticStrategy
 
 
@@ -36,9 +37,7 @@ class L2(QuadraticStrategy):
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of an anchor for each parameter, and of a 1 for each layer's weight and bias."""
-        with torch.random.fork_rng(devices=[]):  # new layers draw from PyTorch's own generator
-            network = self.learner.untrained(self.learner.layout.n_heads)
-        return sum(parameter.nbytes + 4 for parameter in network.parameters())
+        return sum(n + 4 for n in grown_bytes(self.learner))
 
     def strength(self) -> float:
         """Return λ."""

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from strategies.contract import Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.lazy import no_grad, torch
+from strategies.parts.layers import grown_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,9 +60,7 @@ class L2Init(Strategy):
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a first value for each parameter."""
-        with torch.random.fork_rng(devices=[]):  # new layers draw from PyTorch's own generator
-            network = self.learner.untrained(self.learner.layout.n_heads)
-        return sum(parameter.nbytes for parameter in network.parameters())
+        return sum(grown_bytes(self.learner))
 
     def begin_task(self, task: TaskData) -> None:
         """Remember the first values of what is new: all parameters in the first task, then new heads."""

@@ -41,7 +41,8 @@ class Mir(Replay):
     The candidates with the largest loss after it less the loss before it join the batch. With no more candidates than
     places in the batch, because the buffer is that small or the factor is 1, it is plain replay.
 
-    Differs: the virtual step is plain SGD at the learning rate of training, without momentum, whatever the optimizer.
+    Differs: the virtual step is plain SGD at the learning rate of training, without momentum, weight decay or clipping,
+    whatever the optimizer, and candidates are ranked by losses without class weights.
     It is measured in evaluation mode, so norms use their running statistics. The authors' code may measure the rise
     from the least loss that an example ever had, and draws from past tasks alone; here too, but for `filled`.
     """

@@ -6,9 +6,9 @@ Source: Robins 1995; Chaudhry et al. 2019, arXiv 1902.10486 (reservoir and balan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
 from strategies.parts.buffers import (
@@ -24,6 +24,8 @@ from strategies.settings import Added
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from strategies.learner import Learner
 
 
 class ReplayHyperparameters(Hyperparameters):
@@ -47,12 +49,6 @@ class ReplayHyperparameters(Hyperparameters):
         "by_examples",
         description="new and remembered examples count alike, or new ones 1/t and remembered ones 1 - 1/t in task t",
     )
-
-    @model_validator(mode="after")
-    def _only_a_reservoir_fills_while_training(self) -> Self:
-        if self.filled == "while_training" and (self.buffer != "reservoir" or self.buffer_size_per_class is not None):
-            raise ValueError("filled: while_training needs buffer: reservoir, without buffer_size_per_class")
-        return self
 
     def unused(self) -> frozenset[str]:
         """Return what replaces another, or the buffer if nothing is remembered in any batch."""
@@ -87,6 +83,15 @@ class Replay(Strategy):
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
     knows_kept_bytes = True
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        own = hyperparameters
+        if own.filled == "while_training" and (own.buffer != "reservoir" or own.buffer_size_per_class is not None):
+            raise ValueError(
+                f"{self.name}.filled: while_training fills a reservoir of buffer_size alone; drop buffer and "
+                "buffer_size_per_class, or set filled: after_task"
+            )
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a full buffer, or of all examples offered to it if there are fewer."""

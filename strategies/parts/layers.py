@@ -10,6 +10,8 @@ from strategies.lazy import torch
 if TYPE_CHECKING:
     from torch import nn
 
+    from strategies.learner import Learner
+
 
 Initialisation = Literal["pytorch", "xavier", "kaiming"]
 
@@ -40,6 +42,12 @@ def initialise_layer(
             layer.bias.uniform_(-bound, bound, generator=generator)
         else:
             layer.bias.zero_()
+
+
+def grown_bytes(learner: Learner) -> list[int]:
+    """Return the bytes of each parameter that the network will have after the last task."""
+    with torch.random.fork_rng(devices=[]):  # new layers draw from PyTorch's own generator
+        return [parameter.nbytes for parameter in learner.untrained(learner.layout.n_heads).parameters()]
 
 
 def train_only(modules: nn.ModuleList, chosen: int) -> None:

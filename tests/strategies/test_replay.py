@@ -218,5 +218,5 @@ def test_weights_of_tasks_by_hand() -> None:
 
 def test_what_contradicts_itself_is_refused() -> None:
     for own in ({"buffer": "class_balanced"}, {"buffer_size_per_class": 3}):
-        with pytest.raises(ValidationError, match="while_training needs buffer: reservoir"):
-            ReplayHyperparameters(filled="while_training", **own)
+        with pytest.raises(ValueError, match=r"replay\.filled: while_training fills a reservoir.*drop"):
+            make_learner("replay", kind="class", hyperparameters={"filled": "while_training", **own})
