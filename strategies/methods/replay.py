@@ -71,7 +71,7 @@ class Replay(Strategy):
 
     Differs: by default the buffer takes a task's examples after the task, not during it. So it holds past tasks only,
     and an epoch still passes once over the new data. `filled: while_training` is the way of Chaudhry et al. and of
-    Mammoth (models/er.py) with one epoch. `loss_weighting: by_task` is that of van de Ven et al. 2020 (arXiv
+    Mammoth (models/er.py) with one epoch. `loss_weighting: by_task` is that of van de Ven & Tolias 2019 (arXiv
     1904.07734, section 4).
     """
 
