@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from tests.docs.pages import ELSEWHERE, ROOT, Block, blocks_of, page_names
+from tests.docs.pages import ELSEWHERE, ROOT, Block, blocks_of, page_names, source_of
 from tests.docs.session import PRELOAD, Options, cluster, run_page
 
 
@@ -67,9 +67,9 @@ def write_samples(page: str, outputs: dict[int, str]) -> None:
     path, blocks = ROOT / page, blocks_of(page)
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, block in reversed(list(enumerate(blocks))):
-        runs = [n for n in range(number) if "output" not in blocks[n].marks and "file" not in blocks[n].marks]
-        if "output" in block.marks and runs and runs[-1] in outputs:
-            sample = cut(outputs[runs[-1]], block)
+        source = source_of(blocks, number)
+        if "output" in block.marks and source in outputs:
+            sample = cut(outputs[source], block)
             lines[block.line - 1 : block.line - 1 + len(block.text.splitlines())] = sample
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,3 +78,9 @@ def blocks_of(page: str) -> list[Block]:
         elif line.strip():
             marks = {}
     return blocks
+
+
+def source_of(blocks: Sequence[Block], number: int) -> int | None:
+    """Return which block prints what a sample shows, the nearest before it that runs; it may have been left out."""
+    runs = [n for n in range(number) if not blocks[n].marks.keys() & {"output", "file"}]
+    return runs[-1] if runs else None

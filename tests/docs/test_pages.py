@@ -17,7 +17,7 @@ import yaml
 
 from orchestrator.spec.loading import parse_spec
 from tests.conftest import REAL_DATA
-from tests.docs.pages import ELSEWHERE, ROOT, Block, blocks_of, page_names
+from tests.docs.pages import ELSEWHERE, ROOT, Block, blocks_of, page_names, source_of
 from tests.docs.session import PRELOAD, Options, cluster, run_page
 from tests.test_architecture import MOST_FUNCTION_LINES, MOST_LINES, MOST_MODULES, ORDER, OUTSIDE
 
@@ -78,12 +78,11 @@ def run(address: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_page(page: str, run: Callable[[str], Outputs]) -> None:
     """Run every block of a page, and hold the heads of its sample tables against those that are printed."""
-    outputs = run(page)
-    for number, block in enumerate(blocks_of(page)):
+    outputs, blocks = run(page), blocks_of(page)
+    for number, block in enumerate(blocks):
         if "output" in block.marks:
             assert block.text.strip(), f"{page}:{block.line}: no sample; python -m tests.docs --write fills it"
-            source = max((n for n in outputs if n < number), default=None)
-            if source is not None:
+            if (source := source_of(blocks, number)) in outputs:
                 printed = {" ".join(line.split()) for line in outputs[source].splitlines()}
                 assert heads(block.text) <= printed, f"{page}:{block.line}: the sample is stale"
 
