@@ -200,6 +200,9 @@ class Strategy:
     """Whether `bytes_to_keep` tells before training what `kept_bytes` will be; the trial fails if it is wrong."""
     trains_network: ClassVar[bool] = True
     """False for a method that takes no gradient steps: it gets each task once, by `absorb`, and answers by `logits`."""
+    differentiates_itself: ClassVar[bool] = True
+    """Whether `classification_loss` or `penalty` may ask autograd for gradients of `forward` by the parameters. If they
+    leave that to the step, set False: small networks are then faster."""
     owns: ClassVar[Exclusive | None] = None
     """What only this part of a combination may set."""
     alone: ClassVar[str] = ""

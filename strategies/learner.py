@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
+from strategies.gradients.label_loss import LabelLoss
+from strategies.gradients.perceptron import PerceptronPass
 from strategies.layout import OutputLayout
 from strategies.network import Network
 from strategies.optimizers import make_optimizer
@@ -66,9 +67,7 @@ class Learner:
         self.device = device
         self.optimizer: torch.optim.Optimizer | None = None
         self.n_seen = 0
-        self._class_counts = torch.zeros(self.layout.n_outputs, dtype=torch.int64)
-        self._given_weights = given_weights(settings, class_names, device)
-        self._renew_weights()
+        self.label_loss = LabelLoss(settings, class_names, self.layout.n_outputs, device)
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
             self.network.add_heads(self.layout.n_heads, device, generators.fresh)
         self.planned_tasks = planned_tasks
@@ -78,6 +77,7 @@ class Learner:
         self._losses = self._filling("classification_loss")
         self._penalties = self._filling("penalty")
         self._extenders = self._filling("extend_batch")
+        self._needs_graph = any(s.differentiates_itself for s in (*self._losses, *self._penalties))
         self._adjusters = self._filling("adjust_gradients")
         self._after = self._filling("after_step")
 
@@ -122,8 +122,7 @@ class Learner:
         if not resumed:
             self.n_seen = task.index + 1
             self.network.add_heads(self.layout.head_of(task.index) + 1, self.device, self.generators.fresh)
-            self._class_counts += torch.bincount(task.labels.cpu(), minlength=len(self._class_counts))
-            self._renew_weights()
+            self.label_loss.count(task.labels)
             for strategy in self.strategies:
                 strategy.begin_task(task)
             self._progress = Progress()
@@ -199,13 +198,7 @@ class Learner:
         for strategy in self._extenders:
             batch = strategy.extend_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        forward = self._forward(batch)
-        loss = self._classification_loss(batch, forward)
-        for strategy in self._penalties:
-            penalty = strategy.penalty(batch, forward)
-            if penalty is not None:
-                loss = loss + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
+        forward, loss = self._backward(batch)
         for strategy in self._adjusters:
             strategy.adjust_gradients()
         if self.settings.clip_gradient_norm is not None:
@@ -214,48 +207,49 @@ class Learner:
         self.optimizer.step()
         for strategy in self._after:
             strategy.after_step(batch, forward)
-        return loss.detach()
+        return loss
+
+    def _backward(self, batch: Batch) -> tuple[Forward, Tensor]:
+        """Set the gradients of the loss of `batch`, () float32, and return the outputs and the loss without graph."""
+        cut = self._pass_without_graph(batch)
+        forward = self._forward(batch) if cut is None else self._outputs_of(cut, batch)
+        own = (strategy.classification_loss(batch, forward) for strategy in self._losses)
+        loss = next((found for found in own if found is not None), None)
+        terms = [found for s in self._penalties if (found := s.penalty(batch, forward)) is not None]
+        if cut is not None and loss is None and not terms:
+            value, to_logits = self.label_loss.with_gradient(forward.logits, batch.labels, forward.first)
+            cut.backward(to_logits)
+            return forward, value
+        loss = self.label_loss(forward.logits, batch.labels, forward.first) if loss is None else loss
+        for term in terms:
+            loss = loss + term
+        loss.backward()  # type: ignore[no-untyped-call]
+        if cut is not None:
+            cut.backward(cut.logits.grad, cut.features.grad)
+        return forward, loss.detach()
+
+    def _pass_without_graph(self, batch: Batch) -> PerceptronPass | None:
+        """Return a pass whose graph begins at its outputs, None if the network or a strategy needs the whole graph."""
+        if self._needs_graph:
+            return None
+        active = self.settings.active_outputs
+        return self.network.training_pass(batch.inputs, batch.task_ids, self.n_seen, active)
+
+    def _outputs_of(self, cut: PerceptronPass, batch: Batch) -> Forward:
+        if self._losses or self._penalties:
+            cut.begin_graph()
+        competing = self.network.competing(cut.logits, batch.task_ids, self.settings.active_outputs)
+        return Forward(cut.features, *competing)
 
     def cross_entropy(self, batch: Batch) -> Tensor:
         """Return the mean cross-entropy () float32 of `batch`, with its graph."""
         forward = self._forward(batch)
         return self.label_loss(forward.logits, batch.labels, forward.first)
 
-    def label_loss(self, logits: Tensor, labels: Tensor, first: int = 0) -> Tensor:
-        """Return the mean cross-entropy () float32, weighted by class if the settings ask for it.
-
-        Args:
-            logits: (B, C) float32.
-            labels: output index of each example, (B,) int64.
-            first: output index of the logits' first column.
-        """
-        weights = self.class_weights
-        own = None if weights is None else weights[first : first + logits.shape[1]]
-        return F.cross_entropy(logits, labels - first if first else labels, own)
-
-    def _renew_weights(self) -> None:
-        """Set the weight of each output (C,) float32: as given, or n / (k n_c) as scikit-learn's 'balanced'.
-
-        Of n examples of k classes in the tasks so far, n_c are of class c.
-        """
-        self.class_weights = self._given_weights
-        if self.settings.class_weight == "balanced":
-            counts = self._class_counts.double()
-            n_classes = max(int((counts > 0).sum()), 1)
-            weights = torch.where(counts > 0, counts.sum() / (n_classes * counts.clamp_min(1)), 1.0)
-            self.class_weights = weights.float().to(self.device)
-
     def _forward(self, batch: Batch) -> Forward:
         features = self.network.backbone(batch.inputs)
         active = self.settings.active_outputs
         return Forward(features, *self.network.training_outputs(features, batch.task_ids, self.n_seen, active))
-
-    def _classification_loss(self, batch: Batch, forward: Forward) -> Tensor:
-        for strategy in self._losses:
-            loss = strategy.classification_loss(batch, forward)
-            if loss is not None:
-                return loss
-        return self.label_loss(forward.logits, batch.labels, forward.first)
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, task: int) -> Tensor:
@@ -292,7 +286,7 @@ class Learner:
         return {
             "n_seen": self.n_seen,
             "n_heads": len(self.network.heads),
-            "class_counts": self._class_counts,
+            "class_counts": self.label_loss.counts,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer_state() if self.optimizer and keep else None,
             "generators": self.generators.state_dict(),
@@ -303,9 +297,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned. If a task was being trained, `learn` it next."""
         self.n_seen = state["n_seen"]
-        counts = state["class_counts"]  # of fewer outputs, if there are more tasks now
-        self._class_counts[: len(counts)] = counts
-        self._renew_weights()
+        self.label_loss.load_counts(state["class_counts"])
         for strategy, strategy_state in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(strategy_state)
         self.network.add_heads(state["n_heads"], self.device, self.generators.fresh)
@@ -340,10 +332,3 @@ class Learner:
     def _check_parameters(self, task: int) -> None:
         for name, parameter in self.network.named_parameters():
             finite(parameter.detach().sum(), f"parameter {name} after task {task}")
-
-
-def given_weights(settings: TrainingSettings, class_names: Sequence[str], device: torch.device) -> Tensor | None:
-    """Return the weight of each output (C,) float32 that the settings give by the name of its class, or None."""
-    if not isinstance(settings.class_weight, dict):
-        return None
-    return torch.tensor([settings.class_weight.get(name, 1.0) for name in class_names], device=device)

@@ -13,6 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from strategies.gradients.perceptron import PerceptronPass, perceptron_pass
 from strategies.layout import ActiveOutputs, OutputLayout
 from strategies.parts.layers import Initialisation, initialise_layer
 
@@ -125,14 +126,32 @@ class Network(nn.Module):
         self, features: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
     ) -> tuple[Tensor, int]:
         """Return what `training_logits` returns, from features (B, n_features)."""
-        kind = self.layout.incremental_type
+        heads = self._heads_in_loss(task_ids, n_seen, active)
+        found = [head(features) for head in heads]
+        return self.competing(found[0] if len(found) == 1 else torch.cat(found, dim=1), task_ids, active)
+
+    def training_pass(
+        self, inputs: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs
+    ) -> PerceptronPass | None:
+        """Return the pass behind `training_logits`, if it can be taken without a graph; `competing` is left to do."""
+        return perceptron_pass(self.backbone, self._heads_in_loss(task_ids, n_seen, active), inputs)
+
+    def _heads_in_loss(self, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs) -> list[nn.Module]:
+        """Return the heads whose logits are in the training loss of a batch."""
+        heads, kind = list(self.heads), self.layout.incremental_type
         if kind == "domain":
-            return self.outputs(features, 1), 0
+            return heads[:1]
         if kind == "class" and active != "current":
-            return self.outputs(features, n_seen if active == "seen" else len(self.heads)), 0
+            return heads[:n_seen] if active == "seen" else heads
+        return [heads[task_ids]] if isinstance(task_ids, int) else heads[:n_seen]
+
+    def competing(self, logits: Tensor, task_ids: int | Tensor, active: ActiveOutputs) -> tuple[Tensor, int]:
+        """Return the logits (B, C) with -inf for outputs that do not compete for a row, and the first output."""
+        kind = self.layout.incremental_type
+        if kind == "domain" or (kind == "class" and active != "current"):
+            return logits, 0
         if isinstance(task_ids, int):
-            return self.heads[task_ids](features), self.layout.ranges[task_ids][0]
-        logits = self.outputs(features, n_seen)
+            return logits, self.layout.ranges[task_ids][0]
         bounds = self._bounds[task_ids]
         columns = torch.arange(logits.shape[1], device=logits.device)
         inactive = (columns < bounds[:, :1]) | (columns >= bounds[:, 1:])

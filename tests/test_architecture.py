@@ -35,6 +35,7 @@ ORDER = (
     "strategies",
     "strategies.methods",
     "strategies.parts",
+    "strategies.gradients",
 )
 """A package may import those below it and itself. `docs/architecture.md` draws the same."""
 

@@ -87,6 +87,7 @@ class Der(Strategy):
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = DerState
     knows_kept_bytes = True
+    differentiates_itself = False
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0}
     n_draws: ClassVar[int] = 1
 

@@ -69,6 +69,7 @@ class Icarl(Strategy):
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = IcarlState
     knows_kept_bytes = True
+    differentiates_itself = False
     alone = "it has its own loss and its own classifier, which other parts cannot add to"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
@@ -131,7 +132,10 @@ class Icarl(Strategy):
         if old is not None:
             assert batch.rows is not None
             targets[:, : old.shape[1]] = old.index_select(0, batch.rows)
-        weights, n = self.learner.class_weights, outputs.shape[1] if self.hyperparameters.over_outputs == "mean" else 1
+        weights, n = (
+            self.learner.label_loss.weights,
+            outputs.shape[1] if self.hyperparameters.over_outputs == "mean" else 1,
+        )
         if weights is None:
             return F.binary_cross_entropy_with_logits(outputs, targets, reduction="sum") / (len(outputs) * n)
         own = weights[batch.labels]

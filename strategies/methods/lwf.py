@@ -81,6 +81,7 @@ class Lwf(Strategy):
     hyperparameter_class = LwfHyperparameters
     state_class = LwfState
     knows_kept_bytes = True
+    differentiates_itself = False
     naive_at: ClassVar[Mapping[str, Any]] = {"distillation_weight": 0.0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {
         "class": "known to do little better than naive, unless `active_outputs` is current: old and new outputs compete"

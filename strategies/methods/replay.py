@@ -83,6 +83,7 @@ class Replay(Strategy):
     state_class = BufferState
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0, "memory_batch_size": None}
     knows_kept_bytes = True
+    differentiates_itself = False
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)

@@ -24,10 +24,10 @@ def uneven(index: int, kind: IncrementalType) -> TaskData:
 def test_balanced_is_scikit_learns_over_the_tasks_so_far() -> None:
     learner = make_learner("naive", kind="class", class_weight="balanced", epochs=1)
     learner.learn(uneven(0, "class"))
-    assert learner.class_weights is not None
-    assert learner.class_weights.tolist() == pytest.approx([20 / (2 * 16), 20 / (2 * 4), 1, 1, 1, 1])
+    assert learner.label_loss.weights is not None
+    assert learner.label_loss.weights.tolist() == pytest.approx([20 / (2 * 16), 20 / (2 * 4), 1, 1, 1, 1])
     learner.learn(make_task(1, "class", 10))
-    assert learner.class_weights.tolist() == pytest.approx([30 / 64, 30 / 16, 30 / 20, 30 / 20, 1, 1])
+    assert learner.label_loss.weights.tolist() == pytest.approx([30 / 64, 30 / 16, 30 / 20, 30 / 20, 1, 1])
 
 
 def test_the_loss_is_the_weighted_mean() -> None:

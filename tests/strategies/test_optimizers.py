@@ -69,3 +69,33 @@ def test_momentum_carries_the_last_step_on(optimizer: str) -> None:
     stepper.step()
 
     assert parameter.item() - first == pytest.approx(0.5 * first)
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adam", 0.0), ("adamw", 0.0)])
+def test_steps_are_those_of_pytorchs_own_class_bit_for_bit(name: str, momentum: float) -> None:
+    """The second parameter has a gradient in some steps only, as a head of another task does."""
+    settings = make_settings(optimizer=name, learning_rate=0.01, momentum=momentum, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(33, 7)), torch.nn.Parameter(torch.ones(5))] for _ in range(2))
+    own = make_optimizer(ours, settings)
+    options = {"lr": 0.01, "weight_decay": 0.01, "fused": True} | ({"momentum": momentum} if name == "sgd" else {})
+    reference = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](theirs, **options)
+    if momentum:
+        for parameter in theirs:
+            reference.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for step in range(6):
+        own.zero_grad()
+        for mine, its in zip(ours, theirs, strict=True):
+            gradient = torch.randn(mine.shape, generator=generator)
+            is_reached = mine.dim() == 2 or step in (2, 3, 5)
+            mine.grad, its.grad = (gradient.clone(), gradient.clone()) if is_reached else (None, None)
+        own.step()
+        reference.step()
+        assert all(torch.equal(mine, its) for mine, its in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_step_without_gradients_moves_nothing(name: str) -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    make_optimizer([parameter], make_settings(optimizer=name)).step()
+    assert parameter.tolist() == [1.0, 1.0]
