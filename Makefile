@@ -35,8 +35,14 @@ docs-check: $(READY_DOCS)
 
 # What is timed, as ratios in one run. DATA names a folder with MNIST in torchvision's layout.
 DATA ?= $(HOME)/.cache/continual-sweep
-bench: $(READY)
-	$(RUN) -m benchmarks --data-dir $(DATA)
+bench: $(READY) $(VENV)/avalanche/.ready
+	$(RUN) -m benchmarks --data-dir $(DATA) --avalanche $(VENV)/avalanche/bin/python
+
+# What small networks are timed beside, in an environment of its own.
+$(VENV)/avalanche/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)/avalanche
+	$(VENV)/avalanche/bin/python -m pip install --quiet --disable-pip-version-check 'avalanche-lib==0.6.0' 'torch>=2.13,<3'
+	@touch $@
 
 # How well the search decides and what it spends, replayed on recorded trials (about 10 minutes on 2 cores).
 TABLE ?= benchmarks/recorded/digits.parquet
