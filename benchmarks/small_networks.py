@@ -27,7 +27,7 @@ _SHAPES = (
     ((784, 100, 100), 64),
     ((784, 400, 400), 128),
 )
-"""Widths of inputs and hidden layers, and the batch size: the quickstart, the transactions, Split-MNIST in the papers."""
+"""Widths of inputs and hidden layers, and the batch size: the quickstart, the transactions, Split-MNIST."""
 
 _LIMIT_OF_PLAIN_LOOP = {16: 0.9, 10: 0.9, 64: 0.9, 128: 1.1}
 _BESIDE_AVALANCHE = ("naive", "ewc", "replay")

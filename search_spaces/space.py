@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Value = float | int | str | bool | None
 """A value of a hyper-parameter, as it stands in a spec and in a table."""
 
-TRAINING_KNOBS = ("learning_rate", "momentum", "weight_decay", "batch_size", "epochs", "iterations")
+TRAINING_KNOBS = ("learning_rate", "optimizer", "momentum", "weight_decay", "batch_size", "epochs", "iterations")
 """Training settings that a spec may search beside a method's own hyper-parameters."""
 
 

@@ -26,10 +26,12 @@ class OutputLayout:
     Args:
         incremental_type: what is known at inference.
         ranges: for each task its first output and one past its last; equal for all tasks in `domain`.
+        is_masked: whether only the outputs of the example's task compete at inference, whatever does in training.
     """
 
     incremental_type: IncrementalType
     ranges: tuple[tuple[int, int], ...]
+    is_masked: bool = False
 
     @property
     def n_tasks(self) -> int:
@@ -51,6 +53,6 @@ class OutputLayout:
 
     def inference_range(self, task: int, n_seen: int) -> tuple[int, int]:
         """Return the outputs that compete when an example of `task` is classified after `n_seen` tasks."""
-        if self.incremental_type == "class":
+        if self.incremental_type == "class" and not self.is_masked:
             return 0, self.ranges[n_seen - 1][1]
         return self.ranges[task]

@@ -160,6 +160,8 @@ class Learner:
     ) -> None:
         """Train on from `progress`. An epoch is one pass over the shuffled data; its last batch may be smaller."""
         self.network.train()
+        if len(data) == 0:
+            return
         n_a_pass = math.ceil(len(data) / self.settings.batch_size)
         n_steps = epochs * n_a_pass if iterations is None else iterations
         last_pass = max(n_steps // n_a_pass - 1, 0)
@@ -199,6 +201,8 @@ class Learner:
             batch = strategy.extend_batch(batch)
         self.optimizer.zero_grad(set_to_none=True)
         forward, loss = self._backward(batch)
+        if self.settings.output_layer == "single":
+            self._reach_all_heads()
         for strategy in self._adjusters:
             strategy.adjust_gradients()
         if self.settings.clip_gradient_norm is not None:
@@ -227,6 +231,12 @@ class Learner:
         if cut is not None:
             cut.backward(cut.logits.grad, cut.features.grad)
         return forward, loss.detach()
+
+    def _reach_all_heads(self) -> None:
+        """Set missing gradients of heads to 0."""
+        for parameter in self.network.heads.parameters():
+            if parameter.grad is None and parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _pass_without_graph(self, batch: Batch) -> PerceptronPass | None:
         """Return a pass whose graph begins at its outputs, None if the network or a strategy needs the whole graph."""

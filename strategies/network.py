@@ -102,7 +102,7 @@ class Network(nn.Module):
         Column 0 is output `layout.inference_range(task, n_seen)[0]`.
         """
         features = self.backbone(inputs)
-        if self.layout.incremental_type == "class":
+        if self.layout.incremental_type == "class" and not self.layout.is_masked:
             return self.outputs(features, n_seen)
         return self.heads[self.layout.head_of(task)](features)  # type: ignore[no-any-return]
 

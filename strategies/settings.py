@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from strategies.layout import ActiveOutputs
+from strategies.layout import ActiveOutputs, IncrementalType
 
 
 def _as_text(value: Any) -> Any:
@@ -53,3 +53,17 @@ class TrainingSettings(BaseModel):
         description="weight of examples in the loss, remembered ones too: balanced (by how rare their class is in the "
         "tasks so far), or class -> weight (1 for those left out)",
     )
+    output_layer: Annotated[Literal["heads", "single"], Added()] = Field(
+        "heads",
+        description="outputs that a step does not reach: heads of their own, which stand still, or rows of a single "
+        "layer, with a gradient of 0, which momentum, Adam's averages and weight decay move on",
+    )
+    evaluate: Annotated[Literal["as_trained", "masked"], Added()] = Field(
+        "as_trained",
+        description="`task` scenarios: outputs of the example's task, in training too; or masked, which trains as in "
+        "`class`, all outputs competing, and leaves out those of other tasks at evaluation",
+    )
+
+    def learned_as(self, incremental_type: IncrementalType) -> IncrementalType:
+        """Return the incremental type that a scenario of this type is trained as."""
+        return "class" if incremental_type == "task" and self.evaluate == "masked" else incremental_type

@@ -80,12 +80,11 @@ def single_trial_spec(
     from orchestrator.champions.next_stream import load_any
     from orchestrator.spec.loading import parse_spec
     from orchestrator.trial.preflight import load_datasets
-    from strategies import find_method
 
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
     cell = spec.cells[0]
-    defaults = find_method(cell.method).hyperparameter_class().model_dump(mode="json")
+    defaults = cell.found.hyperparameter_class().model_dump(mode="json")
     single = {
         "spaces": {cell.method: {**defaults, **cell.space.fixed, **hyperparameters}},
         "limits": [],

@@ -91,7 +91,7 @@ def _export_text(
         from orchestrator.report.exports.bibliography import render_bibtex
         from orchestrator.report.exports.methods_text import methods_paragraph as paragraph
 
-        _write(paragraph(opened.spec) if methods_paragraph else render_bibtex(opened.spec.methods), output)
+        _write(paragraph(opened.spec) if methods_paragraph else render_bibtex(opened.spec.known_methods), output)
         return
     from orchestrator.report.exports.exporting import export_table
 

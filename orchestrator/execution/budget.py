@@ -78,7 +78,7 @@ class Budget:
         Raises:
             UsageError: with the price that is missing.
         """
-        requests = dict.fromkeys(spec.resources.of(cell.scenario, cell.method) for cell in spec.cells)
+        requests = dict.fromkeys(spec.resources.of(cell.scenario, *cell.names) for cell in spec.cells)
         for request in requests if self.cost is not None else ():
             missing = "gpu_price_per_hour" if request.gpus and self.gpu_price_per_hour is None else "price_per_hour"
             if self.price_of(request) == 0 or missing == "gpu_price_per_hour":

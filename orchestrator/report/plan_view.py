@@ -86,7 +86,7 @@ def _changes(plan: Plan, n_to_do: int) -> Iterator[str]:
 
 def _slots_here(spec: SweepSpec) -> int:
     """Return how many trials run at the same time on the CPUs of this machine."""
-    requests = list(dict.fromkeys(spec.resources.of(c.scenario, c.method) for c in spec.cells))
+    requests = list(dict.fromkeys(spec.resources.of(c.scenario, *c.names) for c in spec.cells))
     # macOS has no call for the CPUs that this process may use.
     cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     gpus = max(math.ceil(max(request.gpus for request in requests)), 1)

@@ -55,7 +55,7 @@ def trial_row(
         "scenario": spec.scenario,
         "stream": spec.stream,
         "incremental_type": spec.incremental_type,
-        "method": spec.method,
+        "method": spec.shown_method,
         "phase": spec.phase,
         "suggestion": suggestion,
         "seed": spec.seed,
@@ -145,7 +145,7 @@ def _head(spec: TrialSpec, suggestion: int) -> dict[str, Any]:
     return {
         "key": spec.key,
         "scenario": spec.scenario,
-        "method": spec.method,
+        "method": spec.shown_method,
         "phase": spec.phase,
         "suggestion": suggestion,
         "seed": spec.seed,

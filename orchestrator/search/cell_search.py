@@ -305,7 +305,7 @@ class CellSearch:
 
     def _plan(self, suggestion: Suggestion, phase: Phase, seeds: tuple[int, ...] | None = None) -> list[PlannedTrial]:
         planned = []
-        request = self.spec.resources.of(self.cell.scenario, self.cell.method)
+        request = self.spec.resources.of(self.cell.scenario, *self.cell.names)
         for seed in self.spec.seeds.of(phase) if seeds is None else seeds:
             trial = self.spec.trial(self.cell, suggestion.hyperparameters, seed, phase, self._fingerprint)
             self.keys.add(trial.key)

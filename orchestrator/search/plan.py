@@ -24,7 +24,6 @@ from orchestrator.streams.settings import number_of_tasks
 from orchestrator.trial.data_summary import StreamSummary
 from search_spaces import Constraint, SearchSpace, Value
 from search_spaces.space import Choices, Distribution, FloatRange, IntRange
-from strategies import find_method
 from strategies.lazy import torch
 from strategies.methods.packnet import LEAST_SHARE, PacknetHyperparameters, share_before
 
@@ -113,7 +112,7 @@ def plan_sweep(
                 min(expected_trials(cell_search), n_ready + n_later),
                 seconds,
                 bool(len(measured)),
-                spec.resources.of(cell.scenario, cell.method),
+                spec.resources.of(cell.scenario, *cell.names),
             )
         )
     return plans
@@ -148,7 +147,7 @@ def capacity_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
     The rule is that of `share_before`: p^(T - 1) of the weights are free when the last of T tasks begins.
     """
     for cell in spec.cells:
-        if cell.method != "packnet" or cell.space.fixed.get("pruning") == "equal_share":
+        if cell.names[0] != "packnet" or cell.space.fixed.get("pruning") == "equal_share":
             continue
         facts = datasets[spec.data_of(cell.stream)].facts
         n_tasks = number_of_tasks(cell.stream, spec.stream_settings(cell.stream), facts)
@@ -179,9 +178,9 @@ def _bounds(space: SearchSpace, name: str, default: float) -> tuple[float, float
 
 def _do_not_know(spec: SweepSpec, constraint: Constraint) -> list[str]:
     """Return the searched methods that do not know a cost before training."""
-    searched = dict.fromkeys(cell.method for cell in spec.cells if cell.is_searched)
+    searched = {cell.method: cell.found for cell in spec.cells if cell.is_searched}
     knows = constraint.metric in KNOWN_BEFORE and constraint.operator == "<="
-    return [method for method in searched if not (knows and find_method(method).knows_kept_bytes)]
+    return [name for name, method in searched.items() if not (knows and method.knows_kept_bytes)]
 
 
 def expected_trials(cell_search: CellSearch) -> int:
@@ -210,7 +209,7 @@ class TimedCells:
         """
         from orchestrator.trial.estimate import trial_seconds  # imports PyTorch
 
-        request, seeds = self._spec.resources.of(cell.scenario, cell.method), self._spec.seeds
+        request, seeds = self._spec.resources.of(cell.scenario, *cell.names), self._spec.seeds
         phase: Phase = "search" if seeds.of("search") and cell.is_searched else "confirm"
         trial = self._spec.trial(cell, middle(cell.space), seeds.of(phase)[0], phase, "")
         device = request.device if torch.cuda.is_available() else "cpu"

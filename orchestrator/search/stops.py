@@ -14,7 +14,6 @@ from orchestrator.spec.limits import never_recovers
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.stopping import StopRule, StopTest
 from search_spaces import Constraint
-from strategies import find_method
 
 _FEWEST_COMPLETED = 8
 """Completed trials of a cell from which it is learned how much a trial recovers after a boundary."""
@@ -82,7 +81,7 @@ class Stopping:
     def __init__(self, spec: SweepSpec, cell: Cell, rules: Rules = RULES) -> None:
         self._spec, self._score, self._rules = spec, str(spec.score_of(cell.scenario)), rules
         may_stop = cell.is_searched and spec.search.stop != "none" and not spec.is_of_before
-        knows = may_stop and find_method(cell.method).knows_kept_bytes
+        knows = may_stop and cell.found.knows_kept_bytes
         self._before = [c for c in spec.constraints if knows and c.metric in KNOWN_BEFORE and c.operator == "<="]
         stoppable = spec.stoppable if may_stop else ()
         self._limits = [(i, c) for i, c in enumerate(spec.constraints) if c.metric in stoppable]

@@ -127,10 +127,10 @@ class Resources(Request):
     methods: dict[str, Request] = Field(default_factory=dict, description="requests by method")
     scenarios: dict[str, Request] = Field(default_factory=dict, description="requests by scenario")
 
-    def of(self, scenario: str, method: str) -> ResolvedRequest:
-        """Return what a trial of this cell asks for."""
+    def of(self, scenario: str, *methods: str) -> ResolvedRequest:
+        """Return what a trial of a cell asks for, which has these names; the last wins."""
         merged: dict[str, Any] = {name: getattr(self, name) for name in Request.model_fields}
-        for request in (self.scenarios.get(scenario), self.methods.get(method)):
+        for request in (self.scenarios.get(scenario), *map(self.methods.get, methods)):
             if request is not None:
                 fields = request.model_dump(include=set(merged), exclude_none=True)
                 merged.update(fields)

@@ -15,6 +15,7 @@ from orchestrator.spec.field_errors import remove_faulty, structural_faults
 from orchestrator.spec.safe_yaml import MOST_BYTES, AmbiguousError, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.typed_fields import is_text, spell_booleans
+from orchestrator.spec.variants import methods_written, take_apart
 from orchestrator.streams.facts import Phase
 from strategies import STRATEGIES, MethodError
 
@@ -30,26 +31,27 @@ def parse_spec(content: Mapping[str, Any], is_recorded: bool = False) -> SweepSp
         SpecError: if anything is wrong, with every fault of single fields and between fields.
     """
     try:
-        return _parse(spell_booleans(copy.deepcopy(dict(content))), is_recorded)
+        fields = spell_booleans(copy.deepcopy(dict(content)))
+        return _parse(fields, is_recorded, take_apart(fields))
     except RecursionError:
         raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
 
-def _parse(rest: dict[str, Any], is_recorded: bool) -> SweepSpec:
+def _parse(rest: dict[str, Any], is_recorded: bool, of_variants: list[str]) -> SweepSpec:
     faults: list[str] = []
     while True:
         try:
             spec = SweepSpec.model_validate(rest, context={"is_recorded": is_recorded})
         except SpecError as error:
-            raise SpecError([*faults, *error.faults]) from None
+            raise SpecError([*of_variants, *faults, *error.faults]) from None
         except ValidationError as error:
             # Checks the rest without the faulty entries too, so that all faults are reported at once.
             faults = faults or structural_faults(SweepSpec, error)
             if not remove_faulty(rest, error):
-                raise SpecError(faults) from None
+                raise SpecError([*of_variants, *faults]) from None
             continue
-        if faults:
-            raise SpecError(faults)
+        if of_variants or faults:
+            raise SpecError([*of_variants, *faults])
         return spec
 
 
@@ -164,8 +166,7 @@ def load_spec(
     content = given(source, preset, base)
     for path, value in (overrides or {}).items():
         _override(content, path, value)
-    methods = content.get("methods")
-    load_plugins([name for name in methods if isinstance(name, str)] if isinstance(methods, list | tuple) else [])
+    load_plugins(methods_written(content.get("methods")))
     share = content.get("validation_share")
     without_validation = phase == "confirm" and isinstance(share, int | float) and share == 0 and share is not False
     if without_validation:

@@ -20,15 +20,21 @@ from orchestrator.spec.limits import is_measured_at_boundaries, never_recovers
 from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec, without_added
 from orchestrator.spec.validation import faults_of
+from orchestrator.spec.variants import VARIANT_SCHEMA
 from orchestrator.streams.facts import Phase
 from orchestrator.streams.settings import StreamSettings, data_of
 from search_spaces import Constraint, SearchSpace, Value, space_of
-from strategies import TrainingSettings, find_method
+from strategies import Method, TrainingSettings, find_method
 
 
 def _or_defaults(schema: dict[str, Any]) -> None:
     """Let a schema of search settings allow the word `defaults` too."""
     schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "defaults"}]
+
+
+def _or_variants(schema: dict[str, Any]) -> None:
+    """Let a schema of methods allow variants too."""
+    schema["items"] = {"anyOf": [schema.pop("items"), VARIANT_SCHEMA]}
 
 
 class SweepSpec(Frozen):
@@ -43,7 +49,18 @@ class SweepSpec(Frozen):
         ("split-digits/task",), min_length=1, max_length=1_000, description="stream/incremental type"
     )
     methods: tuple[str, ...] = Field(
-        ("naive", "joint", "ewc", "replay"), min_length=1, max_length=100, description="what is compared"
+        ("naive", "joint", "ewc", "replay"),
+        min_length=1,
+        max_length=100,
+        description="what is compared; an entry may be a variant of a method, {name, method, spaces}",
+        json_schema_extra=_or_variants,
+    )
+    variants: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="further name -> method, for one method several times with spaces of its own; or write an entry of "
+        "methods as {name, method, spaces}",
+        examples=[{"replay-500": "replay"}],
     )
     limits: tuple[str, ...] = Field(
         (),
@@ -161,20 +178,33 @@ class SweepSpec(Frozen):
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell that runs, scenario by scenario."""
         return tuple(
-            Cell(stream, kind, method, self._space(scenario, method))
+            Cell(stream, kind, method, self._space(scenario, method), self.variants.get(method, ""))
             for scenario in self.scenarios
             for stream, kind in [split_scenario(scenario)]
             for method in self.methods
-            if kind not in find_method(method).unsupported
+            if self.training.learned_as(kind) not in self.method_of(method).unsupported
         )
 
+    @property
+    def known_methods(self) -> tuple[str, ...]:
+        """Return the methods that are compared, each once, whatever their variants are called."""
+        return tuple(dict.fromkeys(self.variants.get(name, name) for name in self.methods))
+
+    def method_of(self, name: str) -> Method:
+        """Return the method behind one of `methods`: itself, or that which it is a variant of."""
+        return find_method(self.variants.get(name, name))
+
     def _space(self, scenario: str, method: str) -> SearchSpace:
-        space = space_of(find_method(method), self.overrides(scenario, method), self.training)
+        space = space_of(self.method_of(method), self.overrides(scenario, method), self.training)
         return space if self.search.mode == "search" else SearchSpace({}, space.fixed, {})
 
     def overrides(self, scenario: str, method: str) -> dict[str, Any]:
-        """Return the entries of `spaces` for a cell: those of `all`, of the method and of the cell; the last wins."""
-        keys = ("all", method, f"{scenario} {method}")
+        """Return the entries of `spaces` for a cell: those of `all`, of the method and of the cell; the last wins.
+
+        A variant has those of its method below its own.
+        """
+        names = dict.fromkeys([self.variants.get(method, method), method])
+        keys = ["all", *(key for name in names for key in (name, f"{scenario} {name}"))]
         return {name: entry for key in keys for name, entry in self.spaces.get(key, {}).items()}
 
     def stream_settings(self, stream: str) -> StreamSettings:
@@ -194,13 +224,14 @@ class SweepSpec(Frozen):
         self, cell: Cell, hyperparameters: Mapping[str, Value], seed: int, phase: Phase, fingerprint: str
     ) -> TrialSpec:
         """Return the fully resolved trial for one suggestion, seed and phase of `cell`."""
-        method = find_method(cell.method)
+        method = cell.found
         values = method.hyperparameter_class().model_dump() | dict(cell.space.fixed) | dict(hyperparameters)
         return TrialSpec(
             stream=cell.stream,
             incremental_type=cell.incremental_type,
             stream_settings=self._plain_settings[cell.stream],
-            method=cell.method,
+            method=cell.variant_of or cell.method,
+            variant=cell.method if cell.variant_of else "",
             hyperparameters=without_added(method.hyperparameter_class, values),
             model=self.model,
             training=self.training,

@@ -41,6 +41,7 @@ class TrialSpec(BaseModel):
         protocol_version: version of the protocol.
         ranked_scores: kinds of the scores to measure that rank examples; all other scores are always measured.
         validation_seed: which validation split; None for the one that all trials share, and in `confirm`.
+        variant: the name of the method in its sweep, if that is another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class TrialSpec(BaseModel):
     protocol_version: int = PROTOCOL_VERSION
     ranked_scores: Annotated[tuple[str, ...], Added()] = ()
     validation_seed: Annotated[int | None, Added()] = None
+    variant: Annotated[str, Added()] = ""
 
     @cached_property
     def key(self) -> str:
@@ -80,7 +82,12 @@ class TrialSpec(BaseModel):
     @property
     def cell(self) -> str:
         """Return `STREAM/TYPE METHOD`."""
-        return f"{self.scenario} {self.method}"
+        return f"{self.scenario} {self.shown_method}"
+
+    @property
+    def shown_method(self) -> str:
+        """Return the method as the sweep and its tables name it."""
+        return self.variant or self.method
 
     @property
     def dataset(self) -> str:

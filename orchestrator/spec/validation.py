@@ -11,12 +11,13 @@ from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
 from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
+from orchestrator.spec.variants import variant_faults
 from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
 from search_spaces import TRAINING_KNOBS, SpaceError, default_space, space_of
-from strategies import STRATEGIES, MethodError, UnknownMethodError, find_method
+from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
 
 if TYPE_CHECKING:
     from orchestrator.spec.sweep_spec import SweepSpec
@@ -57,8 +58,8 @@ def notes_of(spec: SweepSpec) -> list[str]:
     """Return what a user should know about a valid spec before it runs."""
     notes = []
     for scenario, method in _pairs(spec):
-        kind = split_scenario(scenario)[1]
-        found = find_method(method)
+        kind = spec.training.learned_as(split_scenario(scenario)[1])
+        found = spec.method_of(method)
         if kind in found.unsupported:
             notes.append(f"{scenario} {method} is left out: {found.unsupported[kind]}")
         elif kind in found.notes:
@@ -95,14 +96,17 @@ def _names(spec: SweepSpec) -> Iterator[str]:
         if kind not in INCREMENTAL_TYPES:
             way_out = nearest(kind, INCREMENTAL_TYPES)
             yield f"{where}: expected the incremental type task, domain or class, got '{kind}'; {way_out}"
-        elif stream in streams and (reason := refused_type(stream, kind, spec.stream_settings(stream))):
+        elif stream in streams and (reason := _refused_type(spec, stream, kind)):
             yield f"{where}: {scenario} is impossible: {reason}"
     known = []
     for index, method in enumerate(spec.methods):
-        if fault := method_fault(method):
+        if method in spec.variants:
+            continue
+        if fault := method_fault(method, spec):
             yield f"methods.{index}: {fault}"
         else:
             known.append((index, method))
+    yield from variant_faults(spec, method_fault)
     first: dict[tuple[str, ...], str] = {}
     for index, method in known:
         other = first.setdefault(tuple(find_method(method).parts), method)
@@ -112,6 +116,16 @@ def _names(spec: SweepSpec) -> Iterator[str]:
         values = getattr(spec, field)
         for value in dict.fromkeys(v for v in values if values.count(v) > 1):
             yield f"{field}: '{value}' is listed {values.count(value)} times; list it once"
+
+
+def _refused_type(spec: SweepSpec, stream: str, kind: IncrementalType) -> str | None:
+    """Return why a scenario is impossible as it is evaluated, or as it is trained; or None."""
+    learned = spec.training.learned_as(kind)
+    if reason := refused_type(stream, kind, spec.stream_settings(stream)):
+        return reason
+    if learned != kind and (reason := refused_type(stream, learned, spec.stream_settings(stream))):
+        return f"with training.evaluate masked it is trained as {stream}/{learned}: {reason}, or leave evaluate out"
+    return None
 
 
 def _seeds(spec: SweepSpec) -> Iterator[str]:
@@ -161,7 +175,7 @@ def _resources(spec: SweepSpec) -> Iterator[str]:
             yield f"{where}.gpus: expected a fraction up to 1 or a whole number, got {request.gpus:g}; round it"
     idle = []
     for scenario, method in _pairs(spec):
-        resolved = resources.of(scenario, method)
+        resolved = resources.of(scenario, spec.variants.get(method, method), method)
         if resolved.cpus == 0 and resolved.gpus == 0:
             by_scenario = f"resources.scenarios.{scenario}" if scenario in resources.scenarios else "resources"
             idle.append(f"resources.methods.{method}" if method in resources.methods else by_scenario)
@@ -169,12 +183,13 @@ def _resources(spec: SweepSpec) -> Iterator[str]:
         yield f"{where}.cpus: a trial without a GPU needs more than 0 CPUs; use 1"
 
 
-def method_fault(name: str) -> str | None:
-    """Return why `name` is no method, or None."""
+def method_fault(name: str, spec: SweepSpec | None = None) -> str | None:
+    """Return why `name` is no method, nor a variant of one in `spec`; or None."""
+    variants = spec.variants if spec is not None else {}
     try:
-        default_space(find_method(name))
+        default_space(find_method(variants.get(name, name)))
     except UnknownMethodError as error:
-        return f"{error}; {nearest(error.part, STRATEGIES)}"
+        return f"{error}; {nearest(error.part, [*STRATEGIES, *variants])}"
     except (MethodError, SpaceError) as error:
         return str(error)
     return None
@@ -188,19 +203,19 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
         if scenario and (stream not in known or kind not in INCREMENTAL_TYPES):
             yield f"spaces.{key}: there is no scenario '{scenario}'; write METHOD, all, or STREAM/TYPE METHOD"
             continue
-        if key != "all" and (fault := method_fault(target)):
+        if key != "all" and (fault := method_fault(target, spec)):
             yield f"spaces.{key}: {fault}"
             continue
         for method in spec.methods if key == "all" else [target]:
-            for name, entry in entries.items() if method_fault(method) is None else ():
+            for name, entry in entries.items() if method_fault(method, spec) is None else ():
                 try:
-                    space_of(find_method(method), {name: entry}, spec.training)
+                    space_of(spec.method_of(method), {name: entry}, spec.training)
                 except SpaceError as error:
                     yield f"spaces.{key}.{name}: {error}"
                     if key == "all":
                         return
                     continue
-                if key != "all" and name in TRAINING_KNOBS and not find_method(method).trains_network:
+                if key != "all" and name in TRAINING_KNOBS and not spec.method_of(method).trains_network:
                     yield f"spaces.{key}.{name}: {method} takes no training steps, so {name} changes nothing; drop it"
 
 
@@ -221,13 +236,13 @@ def _refused(spec: SweepSpec) -> Iterator[str]:
 
     With `unsupported_cells: skip` such cells are left out, so they are at fault only if nothing is left to run.
     """
-    known = [method for method in dict.fromkeys(spec.methods) if method_fault(method) is None]
+    known = [method for method in dict.fromkeys(spec.methods) if method_fault(method, spec) is None]
     refused = {
-        (scenario, method): find_method(method).unsupported[kind]
+        (scenario, method): spec.method_of(method).unsupported[kind]
         for scenario in dict.fromkeys(spec.scenarios)
-        for kind in [split_scenario(scenario)[1]]
+        for kind in [spec.training.learned_as(split_scenario(scenario)[1])]
         for method in known
-        if kind in find_method(method).unsupported
+        if kind in spec.method_of(method).unsupported
     }
     if spec.unsupported_cells == "refuse":
         way_out = "drop one of the two, or set unsupported_cells: skip"
@@ -239,7 +254,7 @@ def _refused(spec: SweepSpec) -> Iterator[str]:
     for (scenario, method), reason in refused.items():
         yield f"methods.{method}: {method} cannot learn {scenario}: {reason}; {way_out}"
     for method in known:
-        reason = find_method(method).unsupported_models.get(spec.model.name, "")
+        reason = spec.method_of(method).unsupported_models.get(spec.model.name, "")
         if reason:
             name = spec.model.name
             yield f"methods.{method}: {method} cannot train {name}: {reason}; drop it or choose another model"

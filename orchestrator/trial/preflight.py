@@ -66,7 +66,9 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
     for index, scenario in enumerate(spec.scenarios):
         stream, kind = split_scenario(scenario)
         if stream in sound:
-            reason = _refused(spec.stream_settings(stream), kind, datasets[stream])
+            kinds = dict.fromkeys([kind, spec.training.learned_as(kind)])
+            refused = (_refused(spec.stream_settings(stream), each, datasets[stream]) for each in kinds)
+            reason = next(filter(None, refused), None)
             if reason:
                 faults.append(f"scenarios.{index}: {scenario} is impossible: {reason}")
         if stream in sound and (start := datasets[stream].start) is not None:
@@ -156,7 +158,7 @@ def _method_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> Iterator
         dataset = datasets.get(spec.data_of(cell.stream))
         if dataset is None:
             continue
-        method, space = find_method(cell.method), cell.space
+        method, space = cell.found, cell.space
         own = {name: values for name, values in space.distributions.items() if name in method.names}
         tried = [{name: value} for name, values in own.items() for value in extremes(values)]
         faults = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -88,12 +89,15 @@ def learner_for(
     Raises:
         ModelError, ValueError: as for `set_up`.
     """
-    generators = Generators(spec.seed)
+    generators, settings = Generators(spec.seed), spec.resolved_training()
+    layout = stream.layout
+    if settings.learned_as(layout.incremental_type) != layout.incremental_type:
+        layout = replace(layout, incremental_type="class", is_masked=True)
     return (learner_class or Learner)(
-        build=lambda: build_network(spec.model, stream.input_shape, stream.layout, generators.fresh("init/backbone")),
+        build=lambda: build_network(spec.model, stream.input_shape, layout, generators.fresh("init/backbone")),
         past_task=stream.train,
         methods=spec.methods(),
-        settings=spec.resolved_training(),
+        settings=settings,
         generators=generators,
         device=device,
         class_names=stream.output_names,

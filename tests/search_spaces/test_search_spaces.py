@@ -190,9 +190,9 @@ def test_optuna_accepts_the_first_suggestion() -> None:
         ),
         (
             "naive",
-            "optimizer",
+            "keep_optimizer",
             "adam",
-            f"expected a hyper-parameter, got 'optimizer'; choose from: {', '.join(TRAINING_KNOBS)}",
+            f"expected a hyper-parameter, got 'keep_optimizer'; choose from: {', '.join(TRAINING_KNOBS)}",
         ),
         ("replay", "replay_ratio", [], "expected at least one choice, got []; list the values to try"),
         (

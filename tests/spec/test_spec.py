@@ -56,6 +56,7 @@ def test_defaults() -> None:
         "name": "sweep",
         "scenarios": ["split-digits/task"],
         "methods": ["naive", "joint", "ewc", "replay"],
+        "variants": {},
         "limits": [],
         "score": "accuracy",
         "scores": [],
@@ -87,6 +88,8 @@ def test_defaults() -> None:
             "clip_gradient_norm": None,
             "active_outputs": "seen",
             "class_weight": None,
+            "output_layer": "heads",
+            "evaluate": "as_trained",
         },
         "streams": {},
         "validation_share": 0.1,
@@ -415,6 +418,8 @@ CHANGES: dict[str, list[Any]] = {
         {"clip_gradient_norm": 1.0},
         {"active_outputs": "all"},
         {"class_weight": "balanced"},
+        {"output_layer": "single"},
+        {"evaluate": "masked"},
     ],
     "seed": [1],
     "phase": ["confirm"],
@@ -423,6 +428,7 @@ CHANGES: dict[str, list[Any]] = {
     "strategy_versions": [{"ewc": 2}],
     "protocol_version": [BASE.protocol_version + 1],
     "ranked_scores": [["auroc"]],
+    "variant": ["ewc-strong"],
 }
 
 

@@ -122,3 +122,21 @@ def test_kept_bytes_are_those_of_the_past_tasks_data() -> None:
 
 def test_it_is_a_reference() -> None:
     assert Joint.is_reference
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_joint_that_trains_once_waits_for_the_last_task_and_sees_all_examples_then(kind: IncrementalType) -> None:
+    learner = make_learner("joint", kind=kind, hyperparameters={"trained": "final"})
+    untrained = parameters_of(learner)
+    for index in range(2):
+        learn_tasks(learner, [index])
+        assert all(
+            torch.equal(untrained[name], value) for name, value in parameters_of(learner).items() if name in untrained
+        )
+    learn_tasks(learner, [2])
+
+    assert not torch.equal(parameters_of(learner)["backbone.0.weight"], untrained["backbone.0.weight"])
+    every = make_learner("joint", kind=kind)
+    assert learner.strategies[0].kept_bytes() == learn_tasks(every, range(3)).strategies[0].kept_bytes()
+    assert "once" in learner.strategies[0].plans_ahead
+    assert every.strategies[0].plans_ahead == ""

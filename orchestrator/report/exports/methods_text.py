@@ -13,7 +13,6 @@ from orchestrator.search.evidence import RULES
 from orchestrator.spec.fields import Chance
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.streams.settings import STREAMS, StreamSettings, dataset_of, family_of, number_of_tasks
-from strategies import find_method
 
 _KNOWN = {
     "task": "the task is known at inference",
@@ -74,7 +73,7 @@ def _stream(stream: str, settings: StreamSettings) -> str:
 
 def _training(spec: SweepSpec) -> Iterator[str]:
     training, model = spec.training, spec.model.model_dump(mode="json")
-    trains = {method: find_method(method).trains_network for method in spec.methods}
+    trains = {method: spec.method_of(method).trains_network for method in spec.methods}
     if sums := [method for method, is_training in trains.items() if not is_training]:
         verb = "has no network: it answers" if len(sums) == 1 else "have no network: they answer"
         yield f"{_listed(sums)} {verb} in closed form, from sums over fixed features of the inputs."
@@ -191,7 +190,7 @@ def _hyperparameters(spec: SweepSpec) -> Iterator[str]:
     for (method, text), scenarios in found.items():
         everywhere = len(scenarios) == len([cell for cell in spec.cells if cell.method == method])
         yield f"{method}{'' if everywhere else ' on ' + _listed(scenarios)}: {text}."
-    if any(find_method(method).names for method in spec.methods):
+    if any(spec.method_of(method).names for method in spec.methods):
         yield "Hyper-parameters that are not named have their defaults."
 
 

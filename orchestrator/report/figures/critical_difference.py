@@ -23,7 +23,6 @@ from orchestrator.core.text import counted, visible
 from orchestrator.report.figures.bars import asked_metrics
 from orchestrator.report.figures.drawing import SMALL, Drawing, colour, finish, new_figure, say, shown, styled
 from orchestrator.report.figures.scene import Scene, some
-from strategies import find_method
 
 LEAST_SCENARIOS, LEAST_METHODS = 5, 3
 """Friedman's test and those of pairs tell nothing apart, or nothing reliably, with fewer."""
@@ -84,7 +83,7 @@ def rank_methods(scene: Scene, metric: str) -> Ranking:
     Raises:
         UsageError: if they are too few, or the scenarios are.
     """
-    names = [method for method in scene.spec.methods if not find_method(method).is_reference]
+    names = [method for method in scene.spec.methods if not scene.spec.method_of(method).is_reference]
     rows = {}
     for answer in scene.answer.scenarios:
         known = {one.method: one.test.numbers[metric].mean for one in answer.methods if one.test is not None}
@@ -171,7 +170,7 @@ def _power(ranking: Ranking) -> list[str]:
 
 def _caption(scene: Scene, ranking: Ranking, metric: str) -> list[str]:
     left = f" Left out, as not measured in all: {some(ranking.left_out)}." if ranking.left_out else ""
-    bounds = [name for name in scene.spec.methods if find_method(name).is_reference]
+    bounds = [name for name in scene.spec.methods if scene.spec.method_of(name).is_reference]
     left += f" Upper bounds are not ranked: {some(bounds)}." if bounds else ""
     return [
         f"Mean ranks (1 is best) by {visible(metric)} on test, each scenario a block; whether limits are met does not "

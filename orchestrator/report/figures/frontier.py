@@ -31,7 +31,6 @@ from orchestrator.report.figures.drawing import (
 from orchestrator.report.figures.scene import Scene, only
 from orchestrator.search.answers.what_if import Step
 from search_spaces import Constraint
-from strategies import find_method
 
 STEP: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markerfacecolor": "none", "markeredgewidth": 0.6}
 """Rings around what becomes best at a limit."""
@@ -181,7 +180,9 @@ def _legend(
 ) -> tuple[list[Line2D], list[str]]:
     """Return the symbols and what each means."""
     handles = [Line2D([], [], marker=marker(p), color=colour(p), linestyle="") for p in map(scene.place, methods)]
-    labels = [shown(method, 18) + (" (bound)" if find_method(method).is_reference else "") for method in methods]
+    labels = [
+        shown(method, 18) + (" (bound)" if scene.spec.method_of(method).is_reference else "") for method in methods
+    ]
     if has_hollow:
         handles.append(Line2D([], [], marker="o", markerfacecolor="none", color="#555555", linestyle=""))
         labels.append("fewer seeds")

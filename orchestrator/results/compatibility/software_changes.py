@@ -75,7 +75,7 @@ def _is_same(column: str, before: str, now: str) -> bool:
 def _places(trials: pd.DataFrame, spec: SweepSpec) -> Iterator[str]:
     """Yield differences in where a cell's trials run; the number of threads counts, as it changes how sums round."""
     for cell in spec.cells:
-        request = spec.resources.of(cell.scenario, cell.method)
+        request = spec.resources.of(cell.scenario, *cell.names)
         here = trials[(trials["scenario"] == cell.scenario) & (trials["method"] == cell.method)]
         for column, now in (("device", request.device), ("threads", request.threads)):
             for before, n_trials in here[column].dropna().value_counts(sort=False).items():

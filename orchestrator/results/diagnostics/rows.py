@@ -15,7 +15,7 @@ def diagnostic_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> Ro
     head = {
         "key": spec.key,
         "scenario": spec.scenario,
-        "method": spec.method,
+        "method": spec.shown_method,
         "phase": spec.phase,
         "suggestion": suggestion,
         "seed": spec.seed,

@@ -20,7 +20,6 @@ from orchestrator.search.sweep_search import SweepSearch
 from orchestrator.spec.cells import Cell
 from orchestrator.spec.sweep_spec import SweepSpec
 from search_spaces import Constraint
-from strategies import find_method
 
 _LEAST_ABOVE_CHANCE = 0.01
 
@@ -89,7 +88,7 @@ class CellSummary:
     @property
     def is_reference(self) -> bool:
         """Return whether the method is an upper bound, never recommended."""
-        return find_method(self.cell.method).is_reference
+        return self.cell.found.is_reference
 
     def hyperparameters(self, suggestion: Suggestion) -> dict[str, object]:
         """Return the hyper-parameters that the spec searches or fixes, with the suggestion's values."""

@@ -62,10 +62,9 @@ def curve(spec: SweepSpec, cells: Iterable[CellSearch], constraint: Constraint) 
 
 
 def _measured(spec: SweepSpec, cells: Iterable[CellSearch]) -> Iterator[tuple[int, CellSearch, Suggestion]]:
-    from strategies import find_method
 
     for place, cell in enumerate(cells):
-        if find_method(cell.cell.method).is_reference:
+        if cell.cell.found.is_reference:
             continue
         for suggestion in cell.suggestions:
             values = [suggestion.mean("validation", c.metric) for c in spec.constraints]

@@ -141,7 +141,7 @@ def trial_record(session: Session, planned: PlannedTrial, result: TrialResult) -
     return TrialRecord(
         spec.key,
         spec.scenario,
-        spec.method,
+        spec.shown_method,
         planned.suggestion,
         spec.hyperparameters,
         spec.seed,

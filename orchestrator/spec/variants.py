@@ -1,0 +1,112 @@
+"""Variants: one method under several names, each with entries of `spaces` of its own.
+
+In a spec, an entry of `methods` may be `{name: replay-500, method: replay, spaces: {buffer_size: 500}}`. It becomes the
+name in `methods`, `variants: {replay-500: replay}` and `spaces: {replay-500: {buffer_size: 500}}`, which may as well be
+written so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.text import nearest
+
+if TYPE_CHECKING:
+    from orchestrator.spec.sweep_spec import SweepSpec
+
+_FORM = "{name: replay-500, method: replay, spaces: {buffer_size: 500}}"
+_FIELDS = ("name", "method", "spaces")
+VARIANT_SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "method": {"type": "string"}, "spaces": {"type": "object"}},
+    "required": ["name", "method", "spaces"],
+    "additionalProperties": False,
+}
+"""The JSON schema of a variant among `methods`."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def take_apart(content: dict[str, Any]) -> list[str]:
+    """Replace the variants among `methods` by their names, in place, and return what is wrong with them.
+
+    Args:
+        content: the fields of a spec as they were written, of any types.
+    """
+    methods = content.get("methods")
+    if not isinstance(methods, list | tuple) or not any(isinstance(entry, Mapping) for entry in methods):
+        return []
+    faults: list[str] = []
+    names: list[Any] = []
+    for index, entry in enumerate(methods):
+        if not isinstance(entry, Mapping):
+            names.append(entry)
+            continue
+        found = list(_entry_faults(f"methods.{index}", entry)) or list(_put(f"methods.{index}", entry, content))
+        faults += found
+        if not found:
+            names.append(entry["name"])
+    content["methods"] = names or ["naive"]  # of which nothing else is said
+    return faults
+
+
+def methods_written(methods: Any) -> list[str]:
+    """Return the names of methods in the field `methods` of a spec as it was written; variants give their method's."""
+    entries = methods if isinstance(methods, list | tuple) else []
+    found = (entry.get("method") if isinstance(entry, Mapping) else entry for entry in entries)
+    return [name for name in found if isinstance(name, str)]
+
+
+def variant_faults(spec: SweepSpec, method_fault: Any) -> Iterator[str]:
+    """Yield what is wrong with `variants`.
+
+    Args:
+        spec: the spec.
+        method_fault: returns why a name is no method, or None.
+    """
+    for name, method in spec.variants.items():
+        where = f"variants.{name}"
+        if not _NAME.fullmatch(name) or name == "all":
+            yield f"{where}: expected a name of up to 64 letters, digits, '.', '_' and '-', got '{name}'; rename it"
+        elif method_fault(name) is None:
+            yield f"{where}: '{name}' is a method itself; choose another name"
+        elif name not in spec.methods:
+            yield f"{where}: expected a variant that methods name, got '{name}'; {nearest(name, spec.methods)}"
+        elif fault := method_fault(method):
+            yield f"{where}: {fault}"
+        elif not any(key == name or key.endswith(f" {name}") for key, entries in spec.spaces.items() if entries):
+            yield f"{where}: it has no spaces of its own, so it is '{method}' again; add spaces.{name}"
+
+
+def _entry_faults(where: str, entry: Mapping[Any, Any]) -> Iterator[str]:
+    for field in entry:
+        if field not in _FIELDS:
+            yield f"{where}.{field}: expected {', '.join(_FIELDS)}, got '{field}'; {nearest(str(field), _FIELDS)}"
+    for field in ("name", "method"):
+        if field not in entry:
+            yield f"{where}: a variant needs a {field}; write it as {_FORM}"
+        elif not isinstance(entry[field], str):
+            yield f"{where}.{field}: expected text, got {entry[field]!r}; write the variant as {_FORM}"
+    if not isinstance(entry.get("spaces", {}), Mapping):
+        yield f"{where}.spaces: expected hyper-parameters, got {entry['spaces']!r}; write the variant as {_FORM}"
+
+
+def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any]) -> Iterator[str]:
+    """Put a variant where the fields `variants` and `spaces` have it, or yield why another is there."""
+    name, own = entry["name"], dict(entry.get("spaces", {}))
+    variants = content.setdefault("variants", {})
+    spaces = content.setdefault("spaces", {})
+    if not isinstance(variants, dict) or not isinstance(spaces, dict):
+        return  # which their own types tell
+    if variants.setdefault(name, entry["method"]) != entry["method"]:
+        yield f"{where}.method: '{name}' is a variant of '{variants[name]}' too; rename one of the two"
+        return
+    there = spaces.get(name, {})
+    if not isinstance(there, Mapping):
+        return
+    for twice in sorted(own.keys() & there.keys(), key=str):
+        yield f"{where}.spaces.{twice}: it is given under spaces.{name} too; drop one of the two"
+    if own:
+        spaces[name] = {**there, **own}
