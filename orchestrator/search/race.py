@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from orchestrator.search.evidence import RULES, Evidence, Rules
@@ -37,11 +38,12 @@ def chosen_of(
 ) -> list[Suggestion]:
     """Return the suggestions that may be recommended, best first.
 
-    The order is that of `contenders`.
+    The order is that of `contenders`. Where one seed each tells no spread, what meets the limits may be.
     """
     n_search = len(spec.seeds.of("search"))
-    return [
-        s
-        for s in contenders(suggestions, evidence, rules)
-        if evidence.n_seeds(s) >= n_search and evidence.feasibility(s) >= rules.least
-    ]
+    known = [s for s in contenders(suggestions, evidence, rules) if evidence.n_seeds(s) >= n_search]
+    return [s for s in known if _may_be_chosen(s, evidence.feasibility(s), spec, rules)]
+
+
+def _may_be_chosen(suggestion: Suggestion, feasibility: float, spec: SweepSpec, rules: Rules) -> bool:
+    return suggestion.is_feasible("validation", spec) if math.isnan(feasibility) else feasibility >= rules.least

@@ -342,3 +342,14 @@ def test_a_log_of_a_search_of_before_is_not_used() -> None:
     for spec in (before, spec_of()):
         SweepSearch(spec, {"digits": "f00d"}, {}, log=log)
     assert len(log) == 2
+
+
+def test_one_search_seed_without_finals_chooses_the_best_that_meets_the_limits() -> None:
+    """One seed each tells no spread, so nothing has a probability."""
+    spec = spec_of(seeds={"search": 1, "finals": 0, "confirm": 2}, search={"suggestions": 8, "batch": 4})
+    (cell,) = run(spec)[0].cells
+
+    feasible = [s for s in cell.suggestions if s.is_feasible("validation", spec)]
+    assert 0 < len(feasible) < 8
+    assert cell.chosen is max(feasible, key=lambda s: s.mean("validation", "average"))
+    assert len(cell.chosen.outcomes["confirm"]) == 2
