@@ -57,6 +57,7 @@ OUTSIDE = {
         "orchestrator.report",
         "orchestrator.streams.sources",
     },
+    "river": {"orchestrator.streams.sources"},
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.report"},
     "matplotlib": {"orchestrator.report"},
