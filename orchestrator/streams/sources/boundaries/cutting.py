@@ -45,7 +45,7 @@ def cut(signal: Signal, n_rows: int, detect: Detect, settings: Boundaries) -> Cu
     task may exceed `maximal_length` by less than `minimal_length`.
 
     Args:
-        signal: what is watched, learning afresh after each drift that begins a task.
+        signal: what is watched, learning afresh after each drift, also if it begins no task.
         n_rows: how many rows there are.
         detect: the detector, fresh.
         settings: the lengths.
@@ -56,11 +56,12 @@ def cut(signal: Signal, n_rows: int, detect: Detect, settings: Boundaries) -> Cu
     for row in range(n_rows):
         values[row] = signal.value(row)
         is_drift, length = detect(values[row]), row - starts[-1]
+        if is_drift:
+            signal.forget()
         may_begin = length >= settings.minimal_length and n_rows - row >= settings.minimal_length
         if is_drift and may_begin:
             starts.append(row)
             reasons.append("drift")
-            signal.begin_task()
             continue
         n_passed_over += is_drift
         if may_begin and settings.maximal_length is not None and length >= settings.maximal_length:

@@ -21,7 +21,7 @@ class Signal(Protocol):
     def value(self, row: int) -> float:
         """Return the value of a row."""
 
-    def begin_task(self) -> None:
+    def forget(self) -> None:
         """Forget what was learned, because drift was found."""
 
 
@@ -39,7 +39,7 @@ class Column:
         """Return the value of a row."""
         return float(self._values[row])
 
-    def begin_task(self) -> None:
+    def forget(self) -> None:
         """Do nothing: a column has learned nothing."""
 
 
@@ -71,7 +71,7 @@ class Prequential:
         self._learner.learn_one(features, label)
         return loss
 
-    def begin_task(self) -> None:
+    def forget(self) -> None:
         """Begin with a fresh learner."""
         self._learner = _fresh_learner()
 
