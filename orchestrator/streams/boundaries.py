@@ -107,8 +107,9 @@ class Boundaries(BaseModel):
             )
         for name in dict.fromkeys(name for own in PARAMETERS.values() for name in own):
             if getattr(self, name) is not None and name not in PARAMETERS[self.detector]:
-                owners = " and ".join(owner for owner, own in PARAMETERS.items() if name in own)
-                yield f"boundaries.{name}: only {owners} has it, and the detector is {self.detector}; drop it"
+                owners = [owner for owner, own in PARAMETERS.items() if name in own]
+                have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'}"
+                yield f"boundaries.{name}: only {have} it, and the detector is {self.detector}; drop it"
         own = self.parameters()
         if self.detector == "adwin" and own["delta"] == 0:
             yield "boundaries.delta: expected more than 0 with adwin, got 0; such as 0.002"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
+from orchestrator.core.text import counted
 from orchestrator.streams.boundaries import Boundaries, FoundBoundaries, FoundTask
 from orchestrator.streams.facts import ReadReport
 from orchestrator.streams.settings import MOST_TASKS, StreamSettings
@@ -144,8 +145,8 @@ def _refuse(where: str, asked: Boundaries, made: Cut) -> None:
     if n_tasks == 1:
         seen = "no drift"
         if made.n_passed_over:
-            seen = f"{made.n_passed_over} times drift, but none {asked.minimal_length} rows (minimal_length) or more "
-            seen += "from the start and the end"
+            seen = f"{counted(made.n_passed_over, 'drift')}, but none {asked.minimal_length} rows (minimal_length) or "
+            seen += "more from the start and the end"
         raise DataError(
             f"{where}.boundaries: {asked.words} found {seen} in {n_rows:,} training rows, so there is one task; "
             f"{_MORE_DRIFT[asked.detector]}, lower minimal_length, watch something else (on), or set maximal_length"
@@ -186,7 +187,8 @@ def _with_their_class(labels: Rows, stages: Rows, halves: tuple[Rows, ...]) -> t
     lone = ~np.isin(kinds[test], kinds[train])
     if not lone.any():
         return halves, []
-    note = f"{lone.sum()} held-out rows are trained on, because no other row of their task is of their class"
+    what = "held-out row is" if lone.sum() == 1 else "held-out rows are"
+    note = f"{lone.sum()} {what} trained on, because no training row of the task is of the class"
     return (np.sort(np.concatenate([train, test[lone]])), test[~lone]), [note]
 
 
