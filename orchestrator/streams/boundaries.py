@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Detector = Literal["adwin", "kswin", "page-hinkley"]
 Watched = Literal["error", "score", "feature"]
@@ -81,6 +81,14 @@ class Boundaries(BaseModel):
     min_instances: int | None = Field(
         None, ge=1, le=1_000_000, examples=[30], description="page-hinkley: rows before the first check, 30 by default"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_on(cls, content: Any) -> Any:
+        """Return the fields with the key `on` as text: most readers of YAML take the word for true."""
+        if not isinstance(content, Mapping):
+            return content
+        return {"on" if key is True else key: value for key, value in content.items()}
 
     def parameters(self) -> dict[str, Any]:
         """Return the detector's parameters by river's names, those that were left out at their defaults."""

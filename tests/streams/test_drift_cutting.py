@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from river import drift, naive_bayes, preprocessing
 
 from orchestrator.streams.boundaries import Boundaries
@@ -157,6 +159,13 @@ def test_the_drawn_signal_is_a_mean_of_the_rows_before() -> None:
     assert width == 1000
     assert len(points) == 400
     assert {value for _, value in points} == {1.0}
+
+
+def test_on_is_no_truth_value() -> None:
+    """PyYAML reads the key `on` as true."""
+    assert Boundaries.model_validate(yaml.safe_load("{detector: kswin, on: score}")).on == "score"
+    with pytest.raises(ValidationError):
+        Boundaries.model_validate({1: "score"})
 
 
 @pytest.mark.parametrize(
