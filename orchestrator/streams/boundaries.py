@@ -75,7 +75,7 @@ class Boundaries(BaseModel):
         None, ge=0, le=2**63 - 1, examples=[0], description="kswin: seed of the draw of earlier rows, 0 by default"
     )
     threshold: float | None = Field(
-        None, gt=0, le=1e9, examples=[20],
+        None, gt=0, le=1_000_000, examples=[20],
         description="page-hinkley: sum at which it is drift, 20 by default; the signal is between 0 and 1",
     )  # fmt: skip
     min_instances: int | None = Field(

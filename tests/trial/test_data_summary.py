@@ -126,3 +126,7 @@ def test_plan_shows_where_tasks_begin(tmp_path: Path) -> None:
         f"101 {begins[2]} 20 maximal_length",
     ]
     assert summary.train.sum(axis=1).tolist() == [50, 50, 20]
+    assert cut_notes(spec, load_datasets(spec, tmp_path)) == []
+    by_task, _ = read(tmp_path / "t.csv", streams={"t": settings}, scenarios=["t/task"])
+    (note,) = cut_notes(by_task, load_datasets(by_task, tmp_path))
+    assert note.startswith("t/task: whoever uses the model must know between which boundaries an example falls")
