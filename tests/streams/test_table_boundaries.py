@@ -101,6 +101,19 @@ def test_rows_stay_in_the_order_of_the_file_without_order(load_table: Load) -> N
     assert data.facts.task_names[1] == f"from row {start + 1}"
 
 
+def test_the_order_column_may_be_dates_of_a_format(load_table: Load) -> None:
+    plain, form = table(), "%d.%m.%Y %H:%M"
+    data = load_table(plain, order="when", boundaries=ON_A)
+    written = plain.assign(when=plain["when"].dt.strftime(form)).sort_values("when").reset_index(drop=True)
+    again = load_table(written, order="when", boundaries={**ON_A, "minimal_length": 20}, dates={"when": form})
+    assert again.facts.task_names[0] == "from 2024-01-01 00:00:00"
+    train, test = rows_of(again)
+    start = train[again.train_tasks == 1].min()
+    assert 500 < start < 600
+    np.testing.assert_array_equal(again.test_tasks, test >= start)
+    assert [column.name for column in again.columns] == [column.name for column in data.columns] == ["a", "n", "x"]
+
+
 def test_tasks_that_begin_on_one_day_are_told_apart(load_table: Load) -> None:
     frame = table().assign(when="2024-01-01")
     names = load_table(frame, order="when", boundaries=ON_A).facts.task_names
