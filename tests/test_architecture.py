@@ -58,6 +58,7 @@ OUTSIDE = {
         "orchestrator.report",
         "orchestrator.streams.sources",
     },
+    "river": {"orchestrator.streams.sources"},
     "typer": {"orchestrator.cli"},
     "rich": {"orchestrator.report"},
     "matplotlib": {"orchestrator.report"},

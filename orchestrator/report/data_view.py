@@ -16,11 +16,13 @@ from orchestrator.core.text import counted, visible
 from orchestrator.report.console import PlainConsole
 from orchestrator.report.numbers import UNKNOWN
 from orchestrator.spec.sweep_spec import SweepSpec
+from orchestrator.streams.boundaries import FoundBoundaries
 from orchestrator.streams.facts import ReadReport
 from orchestrator.trial.data_summary import StreamSummary, fineness_warnings
 
 _MOST_NAMES = 8
 _MOST_CLASSES = 5
+_MOST_BOUNDARIES = 40
 
 
 def render_data(spec: SweepSpec, summary: StreamSummary) -> Iterator[RenderableType]:
@@ -31,6 +33,8 @@ def render_data(spec: SweepSpec, summary: StreamSummary) -> Iterator[RenderableT
         yield from (f"  left out: {visible(line)}" for line in summary.report.left_out)
     notes = dict.fromkeys((*summary.notes, *(summary.report.notes if summary.report is not None else ())))
     yield from (f"  note: {visible(line)}" for line in notes)
+    if summary.report is not None and summary.report.boundaries is not None:
+        yield from _boundaries(summary.report.boundaries)
     yield Text(visible(f"  classes: {_shares(summary)}"))
     yield _tasks(spec, summary)
     yield from (f"  {line}" for line in _constants(spec, summary))
@@ -72,6 +76,23 @@ def _features(report: ReadReport) -> Iterator[str]:
 def _some(names: list[str]) -> str:
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _boundaries(found: FoundBoundaries) -> Iterator[RenderableType]:
+    """Yield how tasks were found, and a row a task: where it begins, why, and how long it is."""
+    n_drifts = sum(task.why == "drift" for task in found.tasks)
+    passed = f", {found.n_passed_over:,} passed over" if found.n_passed_over else ""
+    of = f"{counted(n_drifts, 'drift')} in {found.n_rows:,} training rows{passed}"
+    yield Text(visible(f"  boundaries: {found.words}, {of}"))
+    table = Table(box=box.SIMPLE_HEAD)
+    place = found.order or "row of the table"
+    for column in ("begins at training row", place, "training rows", "because of"):
+        table.add_column(Text(visible(column)), justify="left" if column in (place, "because of") else "right")
+    for task in found.tasks[:_MOST_BOUNDARIES]:
+        table.add_row(f"{task.row + 1:,}", Text(visible(task.value)), f"{task.n_rows:,}", task.why)
+    yield table
+    if (more := len(found.tasks) - _MOST_BOUNDARIES) > 0:
+        yield f"  and {counted(more, 'task')} more"
 
 
 def _shares(summary: StreamSummary) -> str:

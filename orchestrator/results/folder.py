@@ -11,6 +11,7 @@ from orchestrator.core.text import visible_lines
 from orchestrator.results.parts import SUFFIX
 from orchestrator.storage.base import (
     ANSWER_FILE,
+    BOUNDARIES_FILE,
     CHECKPOINTS,
     DATA_FILE,
     LOG_FILE,
@@ -56,6 +57,7 @@ def _foreign_files(run: Storage) -> Iterator[str]:
             REPORT_FILE,
             LOG_FILE,
             DATA_FILE,
+            BOUNDARIES_FILE,
         ):
             yield name
 

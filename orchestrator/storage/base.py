@@ -23,6 +23,7 @@ ANSWER_FILE = "answer.json"
 REPORT_FILE = "report.html"
 LOG_FILE = "sweep.log"
 DATA_FILE = "data.txt"
+BOUNDARIES_FILE = "boundaries.json"
 TRIAL_LOGS = "logs"
 DEFAULT_ROOT = "runs"
 

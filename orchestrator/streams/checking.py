@@ -40,7 +40,18 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     "background": ("folder",),
     **dict.fromkeys(("table", "label", "task", "categorical", "drop", "test_table"), ("table",)),
     **dict.fromkeys(
-        ("missing", "hash", "frequency", "dates", "decimal", "thousands", "separator", "order", "encoding_from"),
+        (
+            "missing",
+            "hash",
+            "frequency",
+            "dates",
+            "decimal",
+            "thousands",
+            "separator",
+            "order",
+            "boundaries",
+            "encoding_from",
+        ),
         ("table",),
     ),
     "from_model": ("model",),
@@ -212,9 +223,32 @@ def _table_faults(settings: StreamSettings) -> Iterator[str]:
         for name in ("classes_per_task", "class_order", "leftover"):
             if getattr(settings, name) != fields[name].default:
                 yield f"{name}: has no effect beside task; drop one of the two"
+    yield from _boundary_faults(settings)
     yield from _number_faults(settings)
     yield from _encoding_faults(settings)
     yield from _use_faults(settings)
+
+
+def _boundary_faults(settings: StreamSettings) -> Iterator[str]:
+    """Yield what is wrong with boundaries that a detector is to find, and with what else would cut tasks."""
+    asked, fields = settings.boundaries, StreamSettings.model_fields
+    if asked is None:
+        if settings.order_column is not None:
+            yield (
+                f"order: expected the values of the task column as a list, got '{settings.order_column}'; only with "
+                "boundaries it names the column that the rows are sorted by"
+            )
+        return
+    for name in ("task", "n_tasks", "classes_per_task", "class_order", "leftover"):
+        if getattr(settings, name) != fields[name].default:
+            yield f"{name}: cuts tasks, and so does boundaries; drop one of the two"
+    if isinstance(settings.order, tuple):
+        yield "order: lists the values of a task column, which boundaries do without; name the column to sort rows by"
+    elif settings.order is None and settings.test_table is not None:
+        yield "order: boundaries need it beside test_table; name the column that says when a row was"
+    if asked.column is not None and asked.column in settings.not_learned:
+        yield f"boundaries.column: '{asked.column}' is not learned from, being named elsewhere; name another column"
+    yield from asked.faults()
 
 
 def _path_faults(name: str, places: str | tuple[str, ...]) -> Iterator[str]:
@@ -254,9 +288,9 @@ def _encoding_faults(settings: StreamSettings) -> Iterator[str]:
                 f"dates.{column}: expected iso or a format of strptime such as '%d.%m.%Y', got {form!r}; write a % "
                 "and a letter for each part"
             )
-    if settings.encoding_from == "first_task" and settings.task is None:
+    if settings.encoding_from == "first_task" and settings.task is None and settings.boundaries is None:
         yield "encoding_from: has no effect without task; drop it"
-    if settings.order is not None:
+    if isinstance(settings.order, tuple) and settings.boundaries is None:
         if settings.task is None or settings.n_tasks is not None:
             why = "without task" if settings.task is None else "beside n_tasks, which sorts the rows by value"
             yield f"order: has no effect {why}; drop it"
@@ -280,12 +314,12 @@ def _is_format(form: str) -> bool:
 def _use_faults(settings: StreamSettings) -> Iterator[str]:
     """Yield which columns are named for two purposes."""
     uses = [
-        *(("label", settings.label), ("task", settings.task)),
+        *(("label", settings.label), ("task", settings.task), ("order", settings.order_column)),
         *(("categorical", name) for name in settings.categorical),
         *(("drop", name) for name in settings.drop),
         *(("hash", name) for name in settings.hashed()),
         *(("frequency", name) for name in settings.frequency),
-        *(("dates", name) for name in settings.dates if name != settings.task),
+        *(("dates", name) for name in settings.dates if name not in (settings.task, settings.order_column)),
     ]
     named = [column for _, column in uses if column is not None]
     for column in dict.fromkeys(c for c in named if named.count(c) > 1):
@@ -293,7 +327,7 @@ def _use_faults(settings: StreamSettings) -> Iterator[str]:
         yield f"{places}: column '{column}' is named {named.count(column)} times; keep one"
     gaps = settings.missing if isinstance(settings.missing, dict) else {}
     for column in gaps:
-        place = next((field for field in ("label", "task") if getattr(settings, field) == column), None)
+        place = next((field for field in ("label", "task", "order") if getattr(settings, field) == column), None)
         place = "drop" if column in settings.drop else place
         if place is not None:
             yield f"missing.{column}: has no effect on a column named in {place}; drop it"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from orchestrator.streams.boundaries import FoundBoundaries
+
 Phase = Literal["search", "finals", "confirm"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 """Which arrays a trial sees: `search` is evaluated on a validation split, `confirm` on the test split."""
@@ -62,6 +64,7 @@ class ReadReport:
         dropped: columns in `drop`.
         left_out: sentences on rows, columns and files that were left out, and why.
         notes: other sentences that a reader of the results should know.
+        boundaries: the boundaries of tasks that a detector found; None without one.
     """
 
     source: str
@@ -76,6 +79,7 @@ class ReadReport:
     dropped: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    boundaries: FoundBoundaries | None = None
 
 
 DATASETS: dict[str, DatasetFacts] = {

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from orchestrator.streams.boundaries import Boundaries
 from orchestrator.streams.facts import DATASETS, DatasetFacts
 from strategies import Added, IncrementalType
 
@@ -191,8 +192,14 @@ class StreamSettings(BaseModel):
     separator: Annotated[str | None, Added()] = Field(
         None, examples=[";"], description="table: character between the fields of a CSV file; by default a comma"
     )
-    order: Annotated[tuple[str | int | float, ...] | None, Added()] = Field(
-        None, examples=[["low", "high"]], description="table: the values of the task column, in the order of the tasks"
+    order: Annotated[tuple[str | int | float, ...] | str | None, Added()] = Field(
+        None,
+        examples=[["low", "high"]],
+        description="table: the values of the task column, in the order of the tasks; with boundaries, the column of "
+        "numbers, dates or times that the rows are sorted by",
+    )
+    boundaries: Annotated[Boundaries | None, Added()] = Field(
+        None, description="table: a detector of drift, which begins a new task where it finds some"
     )
     encoding_from: Annotated[Literal["all_tasks", "first_task"], Added()] = Field(
         "all_tasks",
@@ -219,6 +226,16 @@ class StreamSettings(BaseModel):
         if self.features is not None and self.features.weights is not None:
             blank["features"] = self.features.model_copy(update={"weights": ""})
         return self.model_copy(update=blank)
+
+    @property
+    def order_column(self) -> str | None:
+        """Return the column that the rows are sorted by before boundaries are looked for."""
+        return self.order if isinstance(self.order, str) else None
+
+    @property
+    def not_learned(self) -> set[str | None]:
+        """Return the columns that are no features: of classes, tasks and their order, and those that are dropped."""
+        return {self.label, self.task, self.order_column, *self.drop}
 
     def missing_in(self, column: str) -> Missing:
         """Return what is done with a gap in a feature column."""

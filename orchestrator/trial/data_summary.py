@@ -124,6 +124,11 @@ def cut_notes(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
                 f"{stream}/task: whoever uses the model must know each example's '{settings.task}'; if it is not known "
                 "then, use domain"
             )
+        if settings.boundaries is not None and "task" in kinds:
+            notes.append(
+                f"{stream}/task: whoever uses the model must know between which boundaries an example falls; if it is "
+                "not known then, use domain"
+            )
         if not is_user_data(settings):
             notes += left_over_notes(stream, settings, datasets[spec.data_of(stream)].facts)
     return notes

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.core.scores import Score
 from orchestrator.report.console import PlainConsole
-from orchestrator.report.data_view import render_data
+from orchestrator.report.data_view import data_text, render_data
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.trial.data_summary import StreamSummary, cut_notes, data_notes, fineness_warnings, summaries
@@ -101,3 +101,32 @@ def test_the_view(table: Path) -> None:
         "always the same answer has accuracy 0.933, auroc 0.500",
     ):
         assert line in text, line
+
+
+def test_plan_shows_where_tasks_begin(tmp_path: Path) -> None:
+    """The tasks end at the maximal length: nothing drifts, so positions are known."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"day": range(2000, 2150), "x": draw.random(150)})
+    frame.assign(y=["a", "b", "b"] * 50).to_csv(tmp_path / "t.csv", index=False)
+    asked = {"on": "feature", "column": "x", "minimal_length": 20, "maximal_length": 50}
+    settings = {"table": str(tmp_path / "t.csv"), "label": "y", "order": "day", "boundaries": asked}
+    spec, summary = read(tmp_path / "t.csv", streams={"t": settings})
+    assert summary.report is not None
+    found = summary.report.boundaries
+    assert found is not None
+    text = data_text(spec, [summary])
+    assert "boundaries: adwin on the column 'x', 0 drifts in 120 training rows" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    at = lines.index("begins at training row day training rows because of")
+    begins = [task.value for task in found.tasks]
+    assert [int(day) for day in begins] == sorted(map(int, begins))
+    assert lines[at + 2 : at + 5] == [
+        f"1 {begins[0]} 50 start",
+        f"51 {begins[1]} 50 maximal_length",
+        f"101 {begins[2]} 20 maximal_length",
+    ]
+    assert summary.train.sum(axis=1).tolist() == [50, 50, 20]
+    assert cut_notes(spec, load_datasets(spec, tmp_path)) == []
+    by_task, _ = read(tmp_path / "t.csv", streams={"t": settings}, scenarios=["t/task"])
+    (note,) = cut_notes(by_task, load_datasets(by_task, tmp_path))
+    assert note.startswith("t/task: whoever uses the model must know between which boundaries an example falls")

@@ -15,11 +15,12 @@ from orchestrator.core.errors import MissingExtraError
 from orchestrator.core.text import counted
 from orchestrator.core.version import __version__
 from orchestrator.report.numbers import duration
+from orchestrator.report.page.boundaries import found_boundaries, with_boundaries
 from orchestrator.report.page.content import PageContent, glossary_of, question_of, scenario_content
 from orchestrator.report.page.facts import Tables
 from orchestrator.results.folder import read_file
 from orchestrator.search.answers.summary import note_on_others, summarise
-from orchestrator.storage.base import DATA_FILE, SPEC_FILE
+from orchestrator.storage.base import BOUNDARIES_FILE, DATA_FILE, SPEC_FILE
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run
@@ -33,8 +34,9 @@ def content_of(run: Run) -> PageContent:
     trials, search = run.tables.trials.read(), run.search(spec)
     tables = Tables(trials, run.tables.accuracy.read(), run.diagnostics())
     answer = run.answer()
+    found = found_boundaries(read_file(run.storage, BOUNDARIES_FILE))
     scenarios = tuple(
-        scenario_content(search, summary, answer, tables, index)
+        with_boundaries(scenario_content(search, summary, answer, tables, index), found)
         for index, summary in enumerate(summarise(search, trials))
     )
     missing = answer.n_missing

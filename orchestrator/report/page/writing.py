@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from orchestrator.core.errors import MissingExtraError
 from orchestrator.core.version import __version__
 from orchestrator.report.exports.writing import write_export
+from orchestrator.report.page.boundaries import FOUND
 from orchestrator.results.folder import read_file, write_file
-from orchestrator.storage.base import DATA_FILE, REPORT_FILE
+from orchestrator.storage.base import BOUNDARIES_FILE, DATA_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
     from orchestrator.execution.session import Session
@@ -41,7 +42,7 @@ def has_page(run: Run) -> bool:
 
 
 def keep_what_was_read(session: Session) -> None:
-    """Keep what `plan` shows of a user's own data, for the page.
+    """Keep what `plan` shows of a user's own data, and the boundaries that were found in them, for the page.
 
     Raises:
         StorageError: if it cannot be written.
@@ -49,8 +50,11 @@ def keep_what_was_read(session: Session) -> None:
     from orchestrator.report.data_view import data_text
     from orchestrator.trial.data_summary import summaries
 
-    if text := data_text(session.spec, summaries(session.spec, session.datasets)):
+    read = summaries(session.spec, session.datasets)
+    if text := data_text(session.spec, read):
         write_file(session.run.storage, DATA_FILE, text.encode(), "report")
+    if found := {one.stream: one.report.boundaries for one in read if one.report and one.report.boundaries}:
+        write_file(session.run.storage, BOUNDARIES_FILE, FOUND.dump_json(found), "report")
 
 
 def write_page(run: Run, file: Path | None = None) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.text import nearest
+from orchestrator.streams.boundaries import FoundBoundaries
 from orchestrator.streams.datasets import Dataset, held_out_rows, strata
 from orchestrator.streams.facts import DatasetFacts, ReadReport
 from orchestrator.streams.settings import ALL, StreamSettings
@@ -30,7 +31,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     The values of the column `task` are the tasks, in the order of numbers, times, quarters, months or an ordered
     category, else of text. With `n_tasks`, that column must hold numbers or times: the rows are sorted by it and cut
     into stages of about equal size. Stage k begins at the value of row floor(k·N/n_tasks), so rows with equal values
-    stay together.
+    stay together. With `boundaries`, tasks begin where a detector finds drift in the training rows.
 
     Raises:
         DataError: if anything is wrong, naming each column or row.
@@ -42,8 +43,7 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
     if faults or (faults := _column_faults(where, settings, [table for (table,) in read])):
         raise DataError(*faults)
     tables = [table for (table,) in read]
-    used = {settings.label, settings.task, *settings.drop}
-    names = [str(name) for name in tables[0].frame.columns if name not in used]
+    names = [str(name) for name in tables[0].frame.columns if name not in settings.not_learned]
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(_Targets.of, where, settings, tables)
         features, faults, notes = read_features(where, tables, names, settings)
@@ -54,19 +54,15 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
         targets = _Targets.of(where, settings, tables)
     if faults := faults + targets.faults:
         raise DataError(*faults)
-    labels, class_names, stages, task_names = targets.labels, targets.classes, targets.stages, targets.tasks
+    targets = targets.cut_by_drift(where, settings, tables, features)
+    labels, stages = targets.labels, targets.stages
     notes += targets.notes
-    facts = DatasetFacts(tuple(class_names), (), 1, f"'{tables[0].name}'", tuple(task_names))
-    place = f"{where}.table '{tables[0].name}'"
-    if len(tables) == 2:
-        faults = parts_faults(place, (labels[0], stages[0]), (labels[1], stages[1]), facts)
-    else:
-        faults = whole_faults(place, labels[0], stages[0], facts)
-    if faults:
-        raise DataError(*faults)
+    facts = DatasetFacts(tuple(targets.classes), (), 1, f"'{tables[0].name}'", tuple(targets.tasks))
+    _refuse_few(f"{where}.table '{tables[0].name}'", targets, facts)
     guessed = bool(tables[0].texts) and settings.decimal is None and settings.thousands is None
     notes += suspicions(tables[0].frame, names, labels[0], stages[0], guessed)
     report = _report(settings, tables, left_out, notes, sum(len(table.frame) for (table,) in read))
+    report = replace(report, boundaries=targets.found)
     if len(tables) == 1:
         labels, stages = _halves(labels[0], targets.halves), _halves(stages[0], targets.halves)
     by_first = settings.encoding_from == "first_task"
@@ -79,6 +75,24 @@ def load_table(stream: str, settings: StreamSettings) -> Dataset:
         stream, inputs[0], labels[0], inputs[1], labels[1], facts, stages[0], stages[1],
         report=report, columns=columns, first_task_decides=by_first,
     )  # fmt: skip
+
+
+def _refuse_few(place: str, targets: _Targets, facts: DatasetFacts) -> None:
+    """Refuse classes of tasks with too few examples.
+
+    Raises:
+        DataError: if any are.
+    """
+    if facts.n_classes > 1 and targets.found is not None and targets.halves:
+        cut = [_halves(values, targets.halves) for values in (targets.labels[0], targets.stages[0])]
+        faults = parts_faults(place, (cut[0][0], cut[1][0]), (cut[0][1], cut[1][1]), facts)
+    elif targets.halves:
+        faults = whole_faults(place, targets.labels[0], targets.stages[0], facts)
+    else:
+        train, test = zip(targets.labels, targets.stages, strict=True)
+        faults = parts_faults(place, train, test, facts)
+    if faults:
+        raise DataError(*faults)
 
 
 def _rows_of_first(halves: Sequence[NDArray[np.int64]], stages: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -112,6 +126,19 @@ class _Targets:
     faults: list[str]
     notes: list[str]
     halves: tuple[NDArray[np.int64], ...] = ()
+    found: FoundBoundaries | None = None
+
+    def cut_by_drift(
+        self, where: str, settings: StreamSettings, tables: list[Table], features: list[Feature]
+    ) -> _Targets:
+        """Return them with the tasks that a detector of drift finds, if settings ask for one."""
+        if settings.boundaries is None or len(self.classes) < 2:
+            return self
+        from orchestrator.streams.sources.boundaries.stages import find_stages
+
+        cut = find_stages(where, settings, tables, features, self.labels, self.halves)
+        notes = [*self.notes, *cut.notes]
+        return replace(self, stages=list(cut.stages), tasks=cut.names, notes=notes, halves=cut.halves, found=cut.found)
 
     @classmethod
     def of(cls, where: str, settings: StreamSettings, tables: list[Table]) -> _Targets:
@@ -179,7 +206,9 @@ def _report(
 def _column_faults(where: str, settings: StreamSettings, tables: Sequence[Table]) -> list[str]:
     """Return which columns are missing."""
     faults = []
-    named = [("label", settings.label), ("task", settings.task)]
+    named = [("label", settings.label), ("task", settings.task), ("order", settings.order_column)]
+    if settings.boundaries is not None:
+        named.append(("boundaries.column", settings.boundaries.column))
     for place in ("categorical", "drop", "frequency", "dates"):
         named += [(place, name) for name in getattr(settings, place)]
     named += [("hash", name) for name in settings.hashed()]
@@ -199,6 +228,6 @@ def _column_faults(where: str, settings: StreamSettings, tables: Sequence[Table]
             "it in drop"
             for name in missing
         ]
-    if not faults and not set(tables[0].frame.columns) - {settings.label, settings.task, *settings.drop}:
+    if not faults and not set(tables[0].frame.columns) - settings.not_learned:
         faults.append(f"{where}.table: '{tables[0].name}' has no column left to learn from; drop fewer")
     return faults

@@ -312,6 +312,34 @@ def test_what_was_read_of_ones_own_data_is_kept_and_shown(tmp_path: Path) -> Non
     assert "numbers: length, width" in kept.text
 
 
+def test_the_page_draws_boundaries_that_were_found(tmp_path: Path) -> None:
+    """The stream's scenarios show the signal and where tasks begin; a damaged file takes nothing else away."""
+    rows = "".join(f"{n % 7},{n % 3},{'ab'[n % 2]}\n" for n in range(250))
+    (tmp_path / "mine.csv").write_text(f"length,width,kind\n{rows}", encoding="utf-8")
+    asked = {"on": "feature", "column": "length", "minimal_length": 20, "maximal_length": 80}
+    stream = {"table": str(tmp_path / "mine.csv"), "label": "kind", "boundaries": asked}
+    fields = {"streams": {"mine": stream}, "scenarios": ["mine/domain", "split-digits/task"], "methods": ["naive"]}
+    run = Run(tmp_path / "run")
+    with run.locked():
+        session = Session(parse_spec({**SPEC, **fields}), run, tmp_path, accept_changes=True)
+        run.write_spec(session.spec)
+        keep_what_was_read(session)
+    found = session.datasets["mine"].report.boundaries
+    own, other = content_of(run).scenarios
+    title, (figure,) = own.figures[0]
+    assert (title, figure.title) == ("Where tasks begin", "Boundaries found by adwin on the column 'length'")
+    lines = [row for row in figure.rows if row["why"] is not None]
+    assert [(row["row"], row["value"]) for row in lines] == [(81, found.tasks[1].value), (161, found.tasks[2].value)]
+    assert {row["why"] for row in lines} == {"maximal length"}
+    points = [row["signal"] for row in figure.rows if row["why"] is None]
+    assert len(points) == 200
+    assert points[0] == found.signal[0][1]
+    assert "Where tasks begin" not in dict(other.figures)
+    assert f'id="{figure.name}"' in render_page(content_of(run), "0" * 32)
+    (tmp_path / "run" / "boundaries.json").write_text("{", encoding="utf-8")
+    assert "Where tasks begin" not in dict(content_of(run).scenarios[0].figures)
+
+
 def test_a_full_disk_leaves_the_old_page(tmp_path: Path, full_device: Callable[[str], None]) -> None:
     run = make_run(tmp_path / "run", FEW, n_trials=9)
     place = tmp_path / "page.html"

@@ -28,14 +28,16 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 def with_plain_names(settings: StreamSettings) -> StreamSettings:
     """Return settings whose columns are named as `plain_name` does."""
     update: dict[str, Any] = {}
-    for name in ("label", "task", "categorical", "drop", "frequency", "hash", "dates", "missing"):
+    for name in ("label", "task", "order", "categorical", "drop", "frequency", "hash", "dates", "missing"):
         value = getattr(settings, name)
         if isinstance(value, str) and name != "missing":
             update[name] = plain_name(value)
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and name != "order":
             update[name] = tuple(map(plain_name, value))
         elif isinstance(value, dict):
             update[name] = {plain_name(key): one for key, one in value.items()}
+    if (asked := settings.boundaries) is not None and asked.column is not None:
+        update["boundaries"] = asked.model_copy(update={"column": plain_name(asked.column)})
     return settings.model_copy(update=update)
 
 
@@ -55,7 +57,7 @@ def read_table(where: str, place: str, settings: StreamSettings) -> Table:
         try:
             if file.is_parquet:
                 part = _read_parquet(where, file, repeated)
-                whole = {settings.label, settings.task, *settings.drop}
+                whole = settings.not_learned
                 part = replace(part, frame=split_vectors(where, file.name, part.frame, whole))
             else:
                 part = read_csv(where, file, settings, available)
@@ -134,7 +136,7 @@ def _checked(where: str, file: TableFile, part: Table, settings: StreamSettings)
     Raises:
         DataError: if a column has no name and is used.
     """
-    used = {settings.label, settings.task, *settings.drop}
+    used = settings.not_learned
     left_out, faults, frame = list(part.left_out), [], part.frame
     for index, name in enumerate(frame.columns):
         if name in used or not (_NAMELESS.fullmatch(name) or not name):

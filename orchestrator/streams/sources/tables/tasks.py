@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,43 @@ def _indices(
     return found, list(values)
 
 
-def _times(settings: StreamSettings, table: Table, where: str) -> pd.Series[Any]:
-    """Return the task column as times, if it holds ISO 8601 text or dates of the given format; else as it is."""
-    column = table.frame[settings.task]
-    form = settings.dates.get(settings.task or "")
+def in_order(where: str, name: str, settings: StreamSettings, tables: Sequence[Table]) -> list[Ordered] | str:
+    """Return a column of numbers, dates or times of each table as what can be sorted; its first value if it is text.
+
+    Raises:
+        DataError: if a value is missing or does not have its format.
+    """
+    columns = [_values(where, _times(settings, table, name, where), table.name) for table in tables]
+    kinds = {order(value)[0] for _, values in columns for value in values}
+    first = columns[0][1].iloc[0]
+    if len(kinds) > 1 or not is_ordered(first):
+        return shown(first)
+    return [Ordered(np.array([order(value)[1] for value in values])[codes], codes, values) for codes, values in columns]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A column that rows can be sorted by.
+
+    Args:
+        keys: a number for each row, such as seconds (N,).
+        codes: which of the values each row has (N,) int64.
+        values: the values of the column, each once.
+    """
+
+    keys: NDArray[Any]
+    codes: Labels
+    values: pd.Series[Any]
+
+    def text(self, row: int) -> str:
+        """Return the value of a row as it is shown."""
+        return shown(self.values.iloc[self.codes[row]])
+
+
+def _times(settings: StreamSettings, table: Table, name: str, where: str) -> pd.Series[Any]:
+    """Return a column as times, if it holds ISO 8601 text or dates of the given format; else as it is."""
+    column = table.frame[name]
+    form = settings.dates.get(name)
     if form is not None:
         reading = dated(column, form)
         if reading.fault:
@@ -198,7 +232,7 @@ def _times(settings: StreamSettings, table: Table, where: str) -> pd.Series[Any]
         return column.map(float, na_action="ignore").astype(np.float64)
     if inferred != "string":
         return column
-    if (numbers := as_numbers(column, settings)) is not column and settings.task in table.texts:
+    if (numbers := as_numbers(column, settings)) is not column and name in table.texts:
         return numbers
     for utc in (False, True):
         try:
@@ -212,25 +246,21 @@ def _stages(
     where: str, settings: StreamSettings, tables: Sequence[Table], n_tasks: int
 ) -> tuple[list[Labels | None], list[str]]:
     """Return the stage (N,) int64 of each row of each table, and the stages' names, made of their first values."""
-    place = where.replace("n_tasks", "task")
-    columns = [_values(place, _times(settings, table, place), table.name) for table in tables]
-    kinds = {order(value)[0] for _, values in columns for value in values}
-    first = columns[0][1].iloc[0]
-    if len(kinds) > 1 or not is_ordered(first):
+    columns = in_order(where.replace("n_tasks", "task"), settings.task or "", settings, tables)
+    if isinstance(columns, str):
         raise DataError(
-            f"{where}: column '{settings.task}' holds text ({quoted(shown(first))}), which cannot be cut into "
+            f"{where}: column '{settings.task}' holds text ({quoted(columns)}), which cannot be cut into "
             f"{n_tasks} stages; leave n_tasks out, set dates: {{{settings.task}: FORMAT}}, or save the column as "
             "numbers or ISO 8601 times"
         )
-    keys = [np.array([order(value)[1] for value in values])[codes] for codes, values in columns]
-    ranked = np.argsort(keys[0], kind="stable")
+    first = columns[0]
+    ranked = np.argsort(first.keys, kind="stable")
     rows = ranked[np.arange(n_tasks) * len(ranked) // n_tasks]
-    starts = keys[0][rows]
+    starts = first.keys[rows]
     if len(np.unique(starts)) < n_tasks:
         raise DataError(
             f"{where}: column '{settings.task}' repeats its values too often: of {n_tasks} stages only "
             f"{len(np.unique(starts))} begin at different values; lower n_tasks"
         )
-    stages = [np.maximum(np.searchsorted(starts, key, side="right") - 1, 0).astype(np.int64) for key in keys]
-    codes, values = columns[0]
-    return list(stages), [f"from {shown(values.iloc[codes[row]])}" for row in rows]
+    stages = [np.maximum(np.searchsorted(starts, c.keys, side="right") - 1, 0).astype(np.int64) for c in columns]
+    return list(stages), [f"from {first.text(row)}" for row in rows]
