@@ -42,6 +42,7 @@ ORDER = (
 UPWARDS = {
     ("strategies.methods", "strategies"): "methods fill the contract that the package defines",
     ("strategies.parts", "strategies"): "parts are written against the contract",
+    ("strategies.gradients", "strategies"): "objectives are of the contract's batches",
 }
 """Exceptions to the order, with the reason. They are held by the rule against circles of modules."""
 

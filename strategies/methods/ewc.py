@@ -5,18 +5,21 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
+from strategies.gradients.objectives import OF_BATCHES, FisherKind, GradientsOf
 from strategies.parts.curvature import CurvedPull, CurvedState, merge_curvature
-from strategies.parts.importance import FisherKind, fisher_diagonal, fisher_gradients
+from strategies.parts.importance import fisher_diagonal, fisher_gradients
 from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold, merge_anchor
 from strategies.settings import Added
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from strategies.learner import Learner
 
 
 class EwcHyperparameters(Hyperparameters):
@@ -38,6 +41,12 @@ class EwcHyperparameters(Hyperparameters):
         "diagonal", description="the Fisher's diagonal; or its leading eigenvectors too, always online"
     )
     rank: Annotated[int, Added()] = Field(20, ge=0, le=500, description="eigenvectors of low_rank")
+
+    importance_of: Annotated[GradientsOf, Added()] = Field(
+        "examples",
+        description="gradients that are squared: of single examples; or of means of training batches, as in much "
+        "public code, which is no Fisher information",
+    )
 
     def unused(self) -> frozenset[str]:
         """Return what belongs to the other variant, or everything else if λ is 0."""
@@ -64,6 +73,19 @@ class Ewc(QuadraticStrategy):
     state_class = CurvedState
     hyperparameter_class = EwcHyperparameters
     knows_kept_bytes = True
+
+    def __init__(self, learner: Learner, hyperparameters: Any) -> None:
+        super().__init__(learner, hyperparameters)
+        own: EwcHyperparameters = self.hyperparameters
+        if own.importance_of == "batches" and (own.structure != "diagonal" or own.fisher == "exact"):
+            other = f"structure: {own.structure}" if own.structure != "diagonal" else "fisher: exact"
+            raise ValueError(
+                f"ewc: importance_of: batches has no {other}, which is about single examples; drop one of the two"
+            )
+
+    def report(self) -> dict[str, Any]:
+        """Return that the importance is no Fisher information, if it is not."""
+        return OF_BATCHES if self.hyperparameters.importance_of == "batches" else {}
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
         """Return the bytes of one Fisher, its eigenvectors and one anchor, which are measured even if λ is 0."""
@@ -128,7 +150,7 @@ class Ewc(QuadraticStrategy):
 
     def _fisher(self, task: TaskData) -> dict[str, Tensor]:
         generator = self.learner.generators["fisher"]
-        batches = self.samples(task, self.hyperparameters.fisher_samples, generator)
-        return fisher_diagonal(
-            self.learner.network, batches, self.competing_logits, self.hyperparameters.fisher, generator
-        )
+        own, of_batches = self.hyperparameters, self.hyperparameters.importance_of == "batches"
+        size = self.learner.settings.batch_size if of_batches else None
+        batches = self.samples(task, own.fisher_samples, generator, size)
+        return fisher_diagonal(self.learner.network, batches, self.competing_logits, own.fisher, generator, of_batches)

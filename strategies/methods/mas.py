@@ -5,13 +5,15 @@ Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 2 to 5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
+from strategies.gradients.objectives import OF_BATCHES, GradientsOf
 from strategies.parts.importance import output_sensitivity
 from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold
+from strategies.settings import Added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +25,12 @@ class MasHyperparameters(Hyperparameters):
     penalty_weight: float = Field(1.0, ge=0, description="λ of the penalty λ Σ Ω (θ - θ*)²")
     importance_samples: int | None = Field(
         200, ge=1, description="examples a task for the importance; null takes all of the task"
+    )
+
+    importance_of: Annotated[GradientsOf, Added()] = Field(
+        "examples",
+        description="gradients whose absolute values are averaged: of single examples; or of means of training "
+        "batches, as in much public code, which cancel",
     )
 
 
@@ -40,6 +48,10 @@ class Mas(QuadraticStrategy):
     hyperparameter_class = MasHyperparameters
     knows_kept_bytes = True
 
+    def report(self) -> dict[str, Any]:
+        """Return that the importance is not that of single examples, if it is not."""
+        return OF_BATCHES if self.hyperparameters.importance_of == "batches" else {}
+
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
         """Return the bytes of one Ω and one anchor; both are measured even if λ is 0."""
         return bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
@@ -56,5 +68,7 @@ class Mas(QuadraticStrategy):
     def _importance(self, task: TaskData) -> dict[str, Tensor]:
         """Return Ω of `task` alone by parameter name, without heads that take no part."""
         generator = self.learner.generators["importance"]
-        batches = self.samples(task, self.hyperparameters.importance_samples, generator)
-        return output_sensitivity(self.learner.network, batches, self.competing_logits)
+        of_batches = self.hyperparameters.importance_of == "batches"
+        size = self.learner.settings.batch_size if of_batches else None
+        batches = self.samples(task, self.hyperparameters.importance_samples, generator, size)
+        return output_sensitivity(self.learner.network, batches, self.competing_logits, of_batches)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strategies.contract import Batch
+from strategies.gradients.objectives import LogitsOf
 from strategies.lazy import F, nn, torch
-from strategies.parts.importance import LogitsOf
 from strategies.parts.per_example import linear_pass, only_linear
 
 if TYPE_CHECKING:

@@ -8,23 +8,17 @@ The gradient of every single example is needed, not that of a batch's mean. Ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from strategies.contract import Batch, TrialDivergedError
-from strategies.lazy import F, nn, torch
+from strategies.contract import Batch
+from strategies.gradients.objectives import FisherKind, LogitsOf, Objective, fisher_objectives, sensitivity_objective
+from strategies.lazy import nn, torch
 from strategies.parts.per_example import linear_pass, only_linear, single, taking_part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-FisherKind = Literal["true", "sampled", "exact", "empirical", "predicted"]
-"""The source of the labels of a Fisher. `true` is `sampled` under the name that it had first, a boolean in YAML."""
-
-LogitsOf = Callable[[Batch], "tuple[Tensor, int]"]
-"""Maps a batch to logits (B, C) float32, -inf for outputs that do not compete, and the output index of column 0."""
 
 CHUNK_BYTES = {"cpu": 16 * 2**20}
 MOST_CHUNK_BYTES = 256 * 2**20
@@ -36,7 +30,12 @@ maximum.
 
 
 def fisher_diagonal(
-    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, kind: FisherKind, generator: torch.Generator
+    network: nn.Module,
+    batches: list[Batch],
+    logits_of: LogitsOf,
+    kind: FisherKind,
+    generator: torch.Generator,
+    of_batches: bool = False,
 ) -> dict[str, Tensor]:
     """Return the diagonal Fisher information, parameter name -> tensor of the parameter's shape, float32.
 
@@ -50,6 +49,8 @@ def fisher_diagonal(
         kind: the source of y: `sampled` draws it from the model's prediction, `exact` takes each label with its
             probability as weight, which costs a pass each, `empirical` the data's label, `predicted` the most likely.
         generator: for `sampled`; one draw per batch, for either way of computing gradients.
+        of_batches: whether to square the gradient of each batch's mean, as much public code does. That is no Fisher
+            information: gradients of a batch cancel, and near an optimum it falls as one over the batch's size.
 
     Raises:
         TrialDivergedError: if the logits are not finite, so that no label can be drawn.
@@ -57,8 +58,8 @@ def fisher_diagonal(
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796; kinds as in Martens 2014, arXiv 1412.1193, section 5.
     """
     total: dict[str, Tensor] = {}
-    for objective in _fisher_objectives(kind, generator, batches, logits_of):
-        for name, value in _mean_over_examples(network, batches, logits_of, objective).items():
+    for objective in fisher_objectives(kind, generator, batches, logits_of):
+        for name, value in _mean(network, batches, logits_of, objective, of_batches).items():
             total[name] = total[name] + value if name in total else value
     return total
 
@@ -75,12 +76,12 @@ def fisher_gradients(
 
     Arguments and errors are those of `fisher_diagonal`.
     """
-    for objective in _fisher_objectives(kind, generator, batches, logits_of):
+    for objective in fisher_objectives(kind, generator, batches, logits_of):
         yield from _gradients(network, batches, logits_of, objective, most)
 
 
 def _gradients(
-    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: _Objective, most: int
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective, most: int
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the gradients of single examples by name, (m, *shape) float32, 1 ≤ m ≤ most."""
     is_linear = only_linear(network)
@@ -106,7 +107,7 @@ def _gradients(
 
 
 def _looped_gradients(
-    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
+    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: Objective
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the gradients (1, *shape) by name of one example after the other."""
     parameters = taking_part(network, batch, logits_of)
@@ -129,7 +130,9 @@ def _outer_products(network: nn.Module, passed: dict[str, tuple[Tensor, Tensor]]
     return found
 
 
-def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: LogitsOf) -> dict[str, Tensor]:
+def output_sensitivity(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, of_batches: bool = False
+) -> dict[str, Tensor]:
     """Return the importance of MAS, parameter name -> tensor of the parameter's shape, float32, ≥ 0.
 
     The mean over examples of the absolute gradient of ½‖f(x)‖², f being the logits that compete. Labels are not used.
@@ -139,6 +142,7 @@ def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: Logi
         network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batches: the examples.
         logits_of: runs `network` on a batch.
+        of_batches: whether to take the gradient of each batch's mean.
 
     Raises:
         TrialDivergedError: if a logit is not finite.
@@ -146,70 +150,38 @@ def output_sensitivity(network: nn.Module, batches: list[Batch], logits_of: Logi
     Source: Aljundi et al. 2018, arXiv 1711.09601, Eq. 3 and 4. Differs: ½ before the squared norm, which halves Ω.
     """
 
-    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
-        if not bool((torch.isfinite(logits) | torch.isneginf(logits)).all()):
-            raise TrialDivergedError("the logits of the examples overflow; lower the learning rate")
-        return labels
-
-    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-        return 0.5 * logits.masked_fill(torch.isneginf(logits), 0.0).square().sum()
-
-    return _mean_over_examples(network, batches, logits_of, _Objective(targets_of, loss_of, torch.abs))
+    return _mean(network, batches, logits_of, sensitivity_objective(), of_batches)
 
 
-@dataclass(frozen=True)
-class _Objective:
-    """What is differentiated, and what is averaged.
-
-    Args:
-        targets_of: (logits (B, C) detached, labels (B,) int64 relative to column 0) -> targets (B,) int64.
-        loss_of: (logits (B, C), targets (B,)) -> the *sum* of the examples' losses, () float32.
-        magnitude: elementwise, square or absolute value; |δaᵀ| = |δ||a|ᵀ must hold for it, as it does for both.
-    """
-
-    targets_of: Callable[[Tensor, Tensor], Tensor]
-    loss_of: Callable[[Tensor, Tensor], Tensor]
-    magnitude: Callable[[Tensor], Tensor]
+def _mean(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective, of_batches: bool
+) -> dict[str, Tensor]:
+    """Return the mean magnitude of the gradients of examples, or of the means of batches, by parameter name."""
+    if of_batches:
+        return _mean_over_batches(network, batches, logits_of, objective)
+    return _mean_over_examples(network, batches, logits_of, objective)
 
 
-def _fisher_objectives(
-    kind: FisherKind, generator: torch.Generator, batches: list[Batch], logits_of: LogitsOf
-) -> Iterator[_Objective]:
-    """Yield the objectives whose squared gradients add up to the Fisher information: one, or one a label."""
-    if kind != "exact":
-        yield _fisher_objective(kind, generator)
-        return
-    with torch.no_grad():
-        n_labels = logits_of(next(single(batches[0])))[0].shape[1]
-    for label in range(n_labels):
-        yield _objective_of_label(label)
-
-
-def _objective_of_label(label: int) -> _Objective:
-    """Return the objective -√p(y|x) log p(y|x) of one y, p not being differentiated, and its squared gradient."""
-
-    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-        weights = logits.detach().softmax(1).gather(1, targets[:, None])[:, 0].sqrt()
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        return (torch.where(weights > 0, losses, 0.0) * weights).sum()  # an output that does not compete has ∞
-
-    return _Objective(lambda _, labels: torch.full_like(labels, label), loss_of, torch.square)
-
-
-def _fisher_objective(kind: FisherKind, generator: torch.Generator) -> _Objective:
-    """Return the objective -log p(y|x) and its squared gradient, y as `kind` says."""
-
-    def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
-        return _labels(logits, labels, kind, generator)
-
-    def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, reduction="sum")
-
-    return _Objective(targets_of, loss_of, torch.square)
+def _mean_over_batches(
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective
+) -> dict[str, Tensor]:
+    """Return the mean over batches of the magnitude of the gradient of each batch's mean loss, by parameter name."""
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        logits, first = logits_of(batch)
+        targets = objective.targets_of(logits.detach(), batch.labels - first)
+        parameters = taking_part(network, batch, logits_of)
+        loss = objective.loss_of(logits, targets) / len(targets)
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                values = objective.magnitude(gradient)
+                sums[name] = sums[name] + values if name in sums else values
+    return {name: total / len(batches) for name, total in sums.items()}
 
 
 def _mean_over_examples(
-    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: _Objective
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective
 ) -> dict[str, Tensor]:
     """Return the mean over examples of the magnitude of each example's gradient, by parameter name."""
     n_examples = sum(batch.labels.shape[0] for batch in batches)
@@ -226,7 +198,7 @@ def _mean_over_examples(
 
 
 def _linear_sums(
-    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective
+    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: Objective
 ) -> dict[str, Tensor] | None:
     """Return the sums over the batch by one backward pass, or None if that is not possible.
 
@@ -249,7 +221,7 @@ def _linear_sums(
 
 
 def _example_sums(
-    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: _Objective, vectorised: bool
+    network: nn.Module, batch: Batch, logits_of: LogitsOf, objective: Objective, vectorised: bool
 ) -> tuple[dict[str, Tensor], bool]:
     """Return the sums over the batch from every example's own gradient, and whether `vmap` works."""
     with torch.no_grad():
@@ -289,7 +261,7 @@ def _as_module(network: nn.Module, logits_of: LogitsOf) -> nn.Module:
 
 
 def _vectorised_sums(
-    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: _Objective
+    network: nn.Module, batch: Batch, targets: Tensor, logits_of: LogitsOf, objective: Objective
 ) -> dict[str, Tensor]:
     """Return the sums by `vmap` over chunks of examples, whose gradients fit into a chunk's bytes.
 
@@ -309,7 +281,7 @@ def _vectorised_gradients(
     batch: Batch,
     targets: Tensor,
     logits_of: LogitsOf,
-    objective: _Objective,
+    objective: Objective,
     most: int | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the gradients (m, *shape) by name of chunks of examples, at most `most` of them.
@@ -336,14 +308,3 @@ def _vectorised_gradients(
     for rows in torch.split(torch.arange(len(targets), device=targets.device), size):
         ids = batch.task_ids[rows] if isinstance(batch.task_ids, torch.Tensor) else batch.task_ids
         yield gradients_of(values, batch.inputs[rows], batch.labels[rows], targets[rows], ids)
-
-
-def _labels(logits: Tensor, labels: Tensor, kind: FisherKind, generator: torch.Generator) -> Tensor:
-    if kind == "empirical":
-        return labels
-    if kind == "predicted":
-        return logits.argmax(1)
-    probabilities = logits.softmax(1).cpu()
-    if not bool(torch.isfinite(probabilities).all()):
-        raise TrialDivergedError("the logits of the Fisher samples overflow; lower the learning rate")
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)

@@ -172,11 +172,16 @@ class QuadraticStrategy(Strategy):
         assert self._pull is not None
         self._pull.add_to_gradients()
 
-    def samples(self, task: TaskData, n: int | None, generator: torch.Generator) -> list[Batch]:
-        """Return `n` random examples of `task` (None: all) in batches, and set the network to evaluation mode."""
+    def samples(
+        self, task: TaskData, n: int | None, generator: torch.Generator, size: int | None = None
+    ) -> list[Batch]:
+        """Return `n` random examples of `task` (None: all) in batches, and set the network to evaluation mode.
+
+        The batches have `size` examples, or as many as are fast.
+        """
         rows = torch.randperm(len(task), generator=generator)[: min(n or len(task), len(task))]
         self.learner.network.eval()
-        return [task.take(some) for some in torch.split(rows.to(self.learner.device), _SAMPLE_BATCH)]
+        return [task.take(some) for some in torch.split(rows.to(self.learner.device), size or _SAMPLE_BATCH)]
 
     def competing_logits(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the logits (B, C) that compete in the training loss, and the output index of column 0."""

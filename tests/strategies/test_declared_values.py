@@ -5,6 +5,7 @@ from __future__ import annotations
 from strategies import STRATEGIES, Added, TrainingSettings
 
 DECLARED = """
+joint trained 'after_each'
 replay buffer_size 500 ge=1
 replay replay_ratio 0.5 ge=0 le=0.95
 replay memory_batch_size None ge=1
@@ -80,6 +81,7 @@ si penalty_weight 100.0 ge=0
 si damping 0.1 gt=0
 mas penalty_weight 1.0 ge=0
 mas importance_samples 200 ge=1
+mas importance_of 'examples'
 ewc penalty_weight 100.0 ge=0
 ewc penalty_decay 1.0 gt=0 le=1
 ewc variant 'separate'
@@ -88,6 +90,7 @@ ewc fisher 'true'
 ewc fisher_samples 200 ge=1
 ewc structure 'diagonal'
 ewc rank 20 ge=0 le=500
+ewc importance_of 'examples'
 l2 penalty_weight 1.0 ge=0
 l2-init penalty_weight 0.01 ge=0
 shrink-and-perturb shrinkage 0.001 ge=0 lt=1
@@ -127,6 +130,8 @@ training keep_optimizer False
 training clip_gradient_norm None gt=0
 training active_outputs 'seen'
 training class_weight None
+training output_layer 'heads'
+training evaluate 'as_trained'
 """
 
 

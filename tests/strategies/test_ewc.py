@@ -264,3 +264,21 @@ def test_the_examples_are_drawn_and_not_the_first_ones() -> None:
     learner = learn_tasks(make_learner("ewc", hyperparameters={"fisher": "empirical"}), [0])
 
     assert not torch.equal(learner.generators["fisher"].get_state(), learner.generators.fresh("fisher").get_state())
+
+
+@pytest.mark.parametrize("method", ["ewc", "mas"])
+def test_importance_of_batches_is_another_and_is_said(method: str) -> None:
+    apart = learn_tasks(make_learner(method), [0]).strategies[0]
+    together = learn_tasks(make_learner(method, hyperparameters={"importance_of": "batches"}), [0]).strategies[0]
+
+    assert apart.report() == {}
+    assert together.report() == {"importance": "of gradients of batches, not of examples"}
+    own, other = apart.state.importance, together.state.importance
+    assert own.keys() == other.keys()
+    assert sum(float(v.sum()) for v in other.values()) < sum(float(v.sum()) for v in own.values())
+
+
+@pytest.mark.parametrize("beside", [{"fisher": "exact"}, {"structure": "low_rank"}])
+def test_importance_of_batches_is_refused_where_single_examples_are_meant(beside: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="importance_of: batches has no"):
+        make_learner("ewc", hyperparameters={"importance_of": "batches", **beside})

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import Batch, Generators, IncrementalType, Network, TrialDivergedError
+from strategies.gradients.objectives import FisherKind
 from strategies.parts import importance
-from strategies.parts.importance import FisherKind, fisher_diagonal, output_sensitivity
+from strategies.parts.importance import fisher_diagonal, output_sensitivity
 
 FISHER_KINDS: tuple[FisherKind, ...] = ("true", "empirical", "predicted")
 
@@ -384,3 +385,31 @@ def test_importances_leave_the_network_as_it_was() -> None:
 
     assert same(before, dict(network.state_dict()))
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("fisher", ["empirical", "sampled"])
+def test_of_batches_it_is_the_mean_of_the_squared_gradients_of_batch_means(fisher: FisherKind) -> None:
+    network = make_network("task", n_heads=2)
+    batches = [make_task(1).take(rows) for rows in torch.split(torch.arange(20), 8)]
+    found = fisher_diagonal(network, batches, logits_of(network), fisher, generator(), of_batches=True)
+
+    draws = generator()
+    expected = torch.zeros(5, 6)
+    for batch in batches:
+        logits, first = logits_of(network)(batch)
+        drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=draws)[:, 0]
+        labels = drawn if fisher == "sampled" else batch.labels - first
+        loss = F.cross_entropy(logits, labels)
+        expected += torch.autograd.grad(loss, network.get_parameter("backbone.2.weight"))[0].square() / 3
+    torch.testing.assert_close(found["backbone.2.weight"], expected)
+    assert "heads.0.weight" not in found
+
+
+def test_gradients_of_a_batch_cancel_where_those_of_examples_do_not() -> None:
+    signed = Batch(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]), 0)
+    two = nn.Linear(1, 2, bias=False)
+    nn.init.zeros_(two.weight)
+    kind: FisherKind = "empirical"
+    own, mean = (fisher_diagonal(two, [signed], plain(two), kind, generator(), of)["weight"] for of in (False, True))
+    assert own.flatten().tolist() == [0.25, 0.25], "gradients of (-0.5, 0.5) and (0.5, -0.5)"
+    assert mean.flatten().tolist() == [0.0, 0.0]

@@ -152,10 +152,10 @@ def test_the_importance_takes_distinct_examples_of_the_task_in_evaluation_mode(
     seen: list[Tensor] = []
     measure = mas_module.output_sensitivity
 
-    def noting(network: Any, batches: Any, logits_of: Any) -> dict[str, Tensor]:
+    def noting(network: Any, batches: Any, *others: Any) -> dict[str, Tensor]:
         assert not network.training
         seen.extend(batch.inputs for batch in batches)
-        return measure(network, batches, logits_of)
+        return measure(network, batches, *others)
 
     monkeypatch.setattr(mas_module, "output_sensitivity", noting)
     learn_tasks(mas(importance_samples=samples), [0])

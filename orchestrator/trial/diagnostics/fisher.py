@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from orchestrator.trial.diagnostics.quantities import N_TOP, NEGLIGIBLE
 from strategies import Batch
+from strategies.gradients.objectives import LogitsOf
 from strategies.parts.gram import gradient_gram
-from strategies.parts.importance import LogitsOf, fisher_diagonal
+from strategies.parts.importance import fisher_diagonal
 
 Found = Iterator[tuple[str, str, float]]
 """Name, part and value of what was measured."""
