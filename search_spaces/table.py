@@ -91,6 +91,11 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "threshold": FloatRange(0.01, 0.3, log=True),
         "every": IntRange(50, 2000, log=True),
     },
+    # The papers' best lie between 1e-6 (a million steps) and 1e-3; short streams need more.
+    "cbp": {
+        "replacement_rate": FloatRange(1e-6, 1e-2, log=True),
+        "maturity": IntRange(20, 2000, log=True),
+    },
     "gem": {
         "margin": FloatRange(0.0, 1.0),
         "buffer_size": IntRange(50, 5000, log=True),

@@ -20,6 +20,7 @@ from strategies.contract import (
 )
 from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
+from strategies.methods.cbp import Cbp
 from strategies.methods.cls_er import ClsEr
 from strategies.methods.der import Der, DerPlusPlus
 from strategies.methods.er_ace import ErAce
@@ -79,6 +80,7 @@ STRATEGIES = Registry(
         L2Init,
         ShrinkAndPerturb,
         Redo,
+        Cbp,
         Gem,
         Agem,
         Freeze,

@@ -90,6 +90,11 @@ class HiddenUnits:
         learner: with the network and its optimizer.
         method: named in errors, and the purpose of the generator.
 
+    Attributes:
+        layers: the weighted layers, in order.
+        n_units: of each layer.
+        n_columns: of what is read of each layer's units, a multiple of them.
+
     Raises:
         ValueError: if the backbone is anything else.
     """
@@ -97,6 +102,14 @@ class HiddenUnits:
     def __init__(self, learner: Learner, method: str) -> None:
         self._learner, self._method = learner, method
         self._first, self.layers, self._between = stages(learner.network.backbone, method)
+        self.n_units = [len(layer.weight) for layer in self.layers]
+        self.n_columns = [*(layer.weight.shape[1] for layer in self.layers[1:]), learner.network.n_features]
+        for index, (n_units, n_columns) in enumerate(zip(self.n_units, self.n_columns, strict=True)):
+            if n_columns % n_units:
+                raise ValueError(
+                    f"{method}: expected that what follows layer {index} reads each of its {n_units} units alike, got "
+                    f"{n_columns} inputs, which is no multiple; choose another model or method"
+                )
 
     def outputs(self, inputs: Tensor) -> list[Tensor]:
         """Return what each layer's units give the next, (B, units) or (B, units, …), or maps that were flattened."""
@@ -110,6 +123,11 @@ class HiddenUnits:
         """Return what reads the units of layer `index`: the next layer, or all heads so far."""
         heads: Any = self._learner.network.heads
         return [self.layers[index + 1]] if index + 1 < len(self.layers) else [*heads]
+
+    def spread(self, index: int, values: Tensor) -> Tensor:
+        """Return the value of each unit (U,) of layer `index` for each of its columns, (columns,)."""
+        n = self.n_columns[index] // self.n_units[index]
+        return values if n == 1 else values.repeat_interleave(n)
 
     @no_grad
     def recycle(self, index: int, chosen: Tensor) -> None:
@@ -127,8 +145,8 @@ class HiddenUnits:
         for own, new in zip(layer.parameters(), fresh.parameters(), strict=True):
             own[chosen] = new.to(own.device)[chosen]
             self._forget(own, chosen)
+        columns = self.spread(index, chosen)
         for module in self.following(index):
-            columns = chosen.repeat_interleave(module.weight.shape[1] // len(chosen))
             module.weight[:, columns] = 0.0
             self._forget(module.weight, (slice(None), columns))
 

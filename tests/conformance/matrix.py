@@ -46,6 +46,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "l2-init": [{"penalty_weight": 0.5}],
     "shrink-and-perturb": [{"every": 2}],
     "redo": [{"threshold": 0.9, "every": 2}],
+    "cbp": [
+        {"replacement_rate": 0.1, "maturity": 2},
+        {"replacement_rate": 0.1, "maturity": 0, "utility": "contribution"},
+    ],
+    "replay+cbp": [{"buffer_size": 9, "replacement_rate": 0.1, "maturity": 2}],
     "replay+l2-init": [{"buffer_size": 9}],
     "replay+lwf+wa": [{"buffer_size": 9}],
     "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],
@@ -105,12 +110,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "gdumb": {"buffer_size": 9, "passes": 5},
     "icarl": {"buffer_size": 12},
     "packnet": {"post_prune_epochs": 1, "pruning_rate": 0.5},
+    "cbp": {"replacement_rate": 0.1, "maturity": 2},
     "ridge": {"features": 20},
     "slda": {"features": 20},
 }
 """Hyper-parameters on `MODELS`."""
 
-NO_RUNNING_STATISTICS = ("pnn", "supsup", "redo")
+NO_RUNNING_STATISTICS = ("pnn", "supsup", "redo", "cbp")
 """Methods that refuse a network with running statistics when it is built."""
 
 ONE_LEFT = {"batch_size": 7}
@@ -148,7 +154,7 @@ _IN_EVERY_TYPE = {
 }
 """Checks that take little time."""
 
-_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup", "redo")
+_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup", "redo", "cbp")
 """Methods that treat a convolution in their own way."""
 
 _WITH_NORMS = ("mer", "lwf", "mas", "packnet")

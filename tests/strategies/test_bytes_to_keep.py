@@ -48,6 +48,8 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("l2-init", "class", {}, {}, 4 * ALL),
         ("shrink-and-perturb", "class", {}, {}, 0),
         ("redo", "class", {}, {}, 0),
+        ("cbp", "class", {}, {}, (6 + 5) * (8 + 4 + 4)),
+        ("cbp", "task", {"replacement_rate": 0.0}, {}, (6 + 5) * (8 + 4 + 4)),
         ("agem", "task", {"buffer_size": 9}, {}, 9 * (16 + 16)),
         ("gem", "task", {"buffer_size": 10}, {}, (4 + 3 + 3) * (16 + 8)),
         ("gem", "task", {"buffer_size": 2}, {}, 2 * (16 + 8)),

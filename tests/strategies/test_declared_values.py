@@ -95,6 +95,10 @@ shrink-and-perturb noise 0.001 ge=0
 shrink-and-perturb every 10 ge=1
 redo threshold 0.025 ge=0
 redo every 200 ge=1
+cbp replacement_rate 0.0001 ge=0 le=1
+cbp maturity 100 ge=0
+cbp utility_decay 0.99 ge=0 lt=1
+cbp utility 'mean_corrected'
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1
 gem margin 0.5 ge=0

@@ -56,6 +56,7 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("l2", "task", {}, {"optimizer": "adam"}),
     ("l2-init", "class", {}, {"optimizer": "adam", "keep_optimizer": True}),
     ("redo", "class", {"threshold": 0.9, "every": 3}, {"optimizer": "adam", "keep_optimizer": True}),
+    ("cbp", "task", {"replacement_rate": 0.07, "maturity": 2}, {"optimizer": "adam", "keep_optimizer": True}),
     ("shrink-and-perturb", "task", {"every": 3}, {"optimizer": "adamw"}),
     ("ewc", "class", {"variant": "online", "fisher_samples": 7}, {"optimizer": "rmsprop"}),
     ("ewc", "task", {"variant": "online", "structure": "low_rank", "rank": 3}, {"optimizer": "adam"}),

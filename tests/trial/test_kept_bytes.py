@@ -42,6 +42,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "l2-init": [{}],
     "shrink-and-perturb": [{}],
     "redo": [{}],
+    "cbp": [{}],
     "icarl": [FEW, MANY],
     "lwf": [{}, {"distillation_weight": 0.0}],
     "si": [{}, {"penalty_weight": 0.0}],

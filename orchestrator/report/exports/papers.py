@@ -233,6 +233,21 @@ PAPERS: dict[str, Paper] = {
         "The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
         2023,
     ),
+    "2108.06325": Paper(
+        "dohare2021cbp",
+        "Dohare, Shibhansh and Sutton, Richard S. and Mahmood, A. Rupam",
+        "Continual Backprop: Stochastic Gradient Descent with Persistent Randomness",
+        2021,
+    ),
+    "Dohare et al. 2024, Loss of plasticity (Nature)": Paper(
+        "dohare2024plasticity",
+        "Dohare, Shibhansh and Hernandez-Garcia, J. Fernando and Lan, Qingfeng and Rahman, Parash and Mahmood, A. "
+        "Rupam and Sutton, Richard S.",
+        "Loss of Plasticity in Deep Continual Learning",
+        2024,
+        "article",
+        _in("Nature", 632, 8026, "768--774"),
+    ),
     "1910.08475": _neurips(
         "ash2020shrink",
         "Ash, Jordan T. and Adams, Ryan P.",
