@@ -39,6 +39,13 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "replay_ratio": FloatRange(0.1, 0.9),
         "buffer_size": IntRange(50, 5000, log=True),
     },
+    "x-der": {
+        "logit_weight": FloatRange(0.05, 2.0, log=True),
+        "label_weight": FloatRange(0.05, 2.0, log=True),
+        "constraint_weight": FloatRange(0.003, 0.5, log=True),
+        "replay_ratio": FloatRange(0.1, 0.9),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
     "mer": {
         "reptile_rate": FloatRange(0.03, 1.0, log=True),
         "reptile_steps": IntRange(2, 20, log=True),

@@ -49,6 +49,7 @@ from strategies.methods.si import Si
 from strategies.methods.slda import Slda
 from strategies.methods.supsup import Supsup
 from strategies.methods.wa import Wa
+from strategies.methods.x_der import XDer
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import Added, TrainingSettings
@@ -65,6 +66,7 @@ STRATEGIES = Registry(
         GenerativeReplay,
         Der,
         DerPlusPlus,
+        XDer,
         Mer,
         ErAce,
         ClsEr,

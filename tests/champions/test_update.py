@@ -28,7 +28,7 @@ SOME = [
     ("class", "generative-replay"), ("class", "freeze"), ("class", "er-ace"),
     ("class", "cls-er"), ("class", "mir"), ("class", "gdumb"), ("class", "replay+wa"), ("domain", "l2"),
     ("class", "replay+l2-init"), ("domain", "shrink-and-perturb"), ("class", "redo"), ("class", "cbp"),
-    ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
+    ("class", "x-der"), ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
 ]  # fmt: skip
 
 

@@ -57,6 +57,8 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("der", "class", {"buffer_size": 9}, {}, 9 * (16 + 16 + 4 * 6)),
         ("der", "domain", {"buffer_size": 9}, {}, 9 * (16 + 16 + 4 * 2)),
         ("der++", "task", {"buffer_size": 99}, {}, 60 * (16 + 16 + 4 * 6)),
+        ("x-der", "class", {"buffer_size": 9}, {"active_outputs": "all"}, 9 * (16 + 24 + 4 * 6 + 8)),
+        ("x-der", "class", {"buffer_size": 99}, {"iterations": 2}, 60 * (16 + 24 + 4 * 6 + 8)),
         ("der", "class", {"buffer_size": 99}, {"iterations": 2}, 3 * 16 * (16 + 16 + 4 * 6)),
         ("der", "class", {"buffer_size": 99}, {"iterations": 3}, 60 * (16 + 16 + 4 * 6)),
         ("icarl", "class", {"buffer_size": 13}, {}, 6 * 2 * 16 + 6 * 5 * 4),

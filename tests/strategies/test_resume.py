@@ -48,6 +48,7 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("agem", "class", {"buffer_size": 9, "memory_batch_size": 4}, {"optimizer": "rmsprop"}),
     ("der", "task", {"buffer_size": 25}, {"optimizer": "adamw"}),
     ("der++", "class", {"buffer_size": 25}, {"active_outputs": "all"}),
+    ("x-der", "class", {"buffer_size": 25}, {"active_outputs": "all", "optimizer": "adam"}),
     ("er-ace", "class", {"buffer_size": 9}, {"optimizer": "rmsprop"}),
     ("cls-er", "class", {"buffer_size": 9}, {"optimizer": "adam", "keep_optimizer": True}),
     ("mir", "class", {"buffer_size": 30, "memory_batch_size": 3, "candidate_factor": 3}, {"optimizer": "adamw"}),

@@ -32,6 +32,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "der": [FEW, MANY | {"logit_weight": 0.0}, FEW | {"new_outputs": "left_out"}],
     "der++": [FEW, MANY],
+    "x-der": [FEW, MANY],
     "mer": [FEW, MANY | {"reptile_rate": 1.0}],
     "er-ace": [FEW, MANY | {"buffer": "class_balanced"}],
     "cls-er": [FEW, MANY],

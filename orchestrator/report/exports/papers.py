@@ -191,6 +191,14 @@ PAPERS: dict[str, Paper] = {
         "What's Hidden in a Randomly Weighted Neural Network?",
         2020,
     ),
+    "2201.00766": Paper(
+        "boschini2022xder",
+        "Boschini, Matteo and Bonicelli, Lorenzo and Buzzega, Pietro and Porrello, Angelo and Calderara, Simone",
+        "Class-Incremental Continual Learning into the {eXtended DER-verse}",
+        2022,
+        "article",
+        {"journal": "IEEE Transactions on Pattern Analysis and Machine Intelligence"},
+    ),
     "2004.07211": _neurips(
         "buzzega2020der",
         "Buzzega, Pietro and Boschini, Matteo and Porrello, Angelo and Abati, Davide and Calderara, Simone",
