@@ -86,16 +86,13 @@ class XDer(Strategy):
     knows_kept_bytes = True
     alone = "it has losses of its own for new and for remembered examples, which other parts would count twice"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = dict.fromkeys(
-        ("task", "domain"),
-        "it balances the outputs of competing tasks, and here none compete; der++ is what is left of it",
+        ("task", "domain"), "it balances the outputs of tasks that compete, and here none do; use der++"
     )
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)
         if learner.settings.active_outputs == "current":
-            raise ValueError(
-                "x-der: training.active_outputs must be seen or all, got current; set one, or choose der++"
-            )
+            raise ValueError("x-der: training.active_outputs must be seen or all, got current; set one, or use der++")
         self._ranges = torch.tensor(learner.layout.ranges, device=learner.device)
         self._drawn: tuple[Tensor, Tensor] | None = None
 
@@ -162,7 +159,8 @@ class XDer(Strategy):
         size, generator = self.hyperparameters.buffer_size, self.learner.generators["x-der/buffer"]
         old, new = offer_class_balanced(state, task, size, generator)
         fresh = widened(self._answers(task.inputs[new]), self.learner.layout.n_outputs)
-        fresh[:, :start] = self._limited(fresh[:, :start], fresh.gather(1, task.labels[new][:, None]))
+        if start:
+            fresh[:, :start] = self._limited(fresh[:, :start], fresh.gather(1, task.labels[new][:, None]))
         state.targets = fresh if state.targets is None else torch.cat([state.targets[old], fresh])
         state.n_draws = torch.zeros_like(state.labels)
 
@@ -181,8 +179,7 @@ class XDer(Strategy):
     def _answers(self, inputs: Tensor) -> Tensor:
         """Return the logits (n, C) float32 in evaluation mode, in portions."""
         network = self.learner.network.eval()
-        parts = torch.split(inputs, _ROWS)
-        return torch.cat([network.outputs(network.backbone(part), len(network.heads)) for part in parts])
+        return torch.cat([network.outputs(network.backbone(p), len(network.heads)) for p in torch.split(inputs, _ROWS)])
 
     def _implant(self, rows: Any, logits: Tensor, task: int) -> None:
         """Store `logits` (n, C) of the outputs of `task` and of later ones for the examples `rows`, limited."""
@@ -193,8 +190,6 @@ class XDer(Strategy):
 
     def _limited(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return `logits` (n, k), scaled to γ times `truth` (n, 1) at most in rows whose largest is above `truth`."""
-        if logits.shape[1] == 0:
-            return logits
         largest, limit = logits.max(1, keepdim=True).values, self.hyperparameters.implant_limit * truth
         lowered = torch.where(truth > 0, logits * (limit / largest), logits - (largest - truth))
         return torch.where(largest > truth, lowered, logits)
