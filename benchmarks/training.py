@@ -31,6 +31,7 @@ LIMITS = {
     "l2-init": 1.6,
     "shrink-and-perturb": 2.0,
     "redo": 1.2,
+    "cbp": 1.5,
     **dict.fromkeys(("ridge", "slda", "ncm"), 1.0),  # one pass
 }
 """How long a trial may take, in times of a naive one. Methods that are missing are measured without a limit."""

@@ -39,6 +39,13 @@ SPACES: dict[str, dict[str, Distribution]] = {
         "replay_ratio": FloatRange(0.1, 0.9),
         "buffer_size": IntRange(50, 5000, log=True),
     },
+    "x-der": {
+        "logit_weight": FloatRange(0.05, 2.0, log=True),
+        "label_weight": FloatRange(0.05, 2.0, log=True),
+        "constraint_weight": FloatRange(0.003, 0.5, log=True),
+        "replay_ratio": FloatRange(0.1, 0.9),
+        "buffer_size": IntRange(50, 5000, log=True),
+    },
     "mer": {
         "reptile_rate": FloatRange(0.03, 1.0, log=True),
         "reptile_steps": IntRange(2, 20, log=True),
@@ -90,6 +97,11 @@ SPACES: dict[str, dict[str, Distribution]] = {
     "redo": {
         "threshold": FloatRange(0.01, 0.3, log=True),
         "every": IntRange(50, 2000, log=True),
+    },
+    # The papers' best lie between 1e-6 (a million steps) and 1e-3; short streams need more.
+    "cbp": {
+        "replacement_rate": FloatRange(1e-6, 1e-2, log=True),
+        "maturity": IntRange(20, 2000, log=True),
     },
     "gem": {
         "margin": FloatRange(0.0, 1.0),

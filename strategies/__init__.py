@@ -20,6 +20,7 @@ from strategies.contract import (
 )
 from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
+from strategies.methods.cbp import Cbp
 from strategies.methods.cls_er import ClsEr
 from strategies.methods.der import Der, DerPlusPlus
 from strategies.methods.er_ace import ErAce
@@ -48,6 +49,7 @@ from strategies.methods.si import Si
 from strategies.methods.slda import Slda
 from strategies.methods.supsup import Supsup
 from strategies.methods.wa import Wa
+from strategies.methods.x_der import XDer
 from strategies.registry import Method, MethodError, Registry, UnknownMethodError
 from strategies.seeds import Generators, derive_seed
 from strategies.settings import Added, TrainingSettings
@@ -64,6 +66,7 @@ STRATEGIES = Registry(
         GenerativeReplay,
         Der,
         DerPlusPlus,
+        XDer,
         Mer,
         ErAce,
         ClsEr,
@@ -79,6 +82,7 @@ STRATEGIES = Registry(
         L2Init,
         ShrinkAndPerturb,
         Redo,
+        Cbp,
         Gem,
         Agem,
         Freeze,

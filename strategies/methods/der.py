@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes, TaskData
-from strategies.lazy import no_grad, torch
+from strategies.lazy import F, no_grad, torch
 from strategies.parts.buffers import BufferState, buffer_bytes, n_remembered, put, reservoir_slots, write
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _FILL_BATCH = 1024
 
 
-class DerHyperparameters(Hyperparameters):
-    """The paper's choices of α and β lie between 0.1 and 1."""
+class LogitReplayHyperparameters(Hyperparameters):
+    """How many examples are kept with their logits, how many join a step, and how much the logits weigh."""
 
     buffer_size: int = Field(500, ge=1, description="examples kept with their logits, all tasks together")
     replay_ratio: float = Field(
@@ -35,15 +35,20 @@ class DerHyperparameters(Hyperparameters):
         None, ge=1, description="remembered examples per draw; replaces replay_ratio if given"
     )
     logit_weight: float = Field(0.5, ge=0, description="α, weight of the squared distance to the stored logits")
+
+    def unused(self) -> frozenset[str]:
+        """Return `replay_ratio` if the number of remembered examples is given."""
+        return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
+
+
+class DerHyperparameters(LogitReplayHyperparameters):
+    """The paper's choices of α and β lie between 0.1 and 1."""
+
     new_outputs: Literal["left_out", "as_added"] = Field(
         "as_added",
         description="`class` with seen outputs only: outputs younger than an example are held on it at what they were "
         "when their head was added, or are not compared",
     )
-
-    def unused(self) -> frozenset[str]:
-        """Return `replay_ratio` if the number of remembered examples is given."""
-        return frozenset() if self.memory_batch_size is None else frozenset({"replay_ratio"})
 
 
 class DerPlusPlusHyperparameters(DerHyperparameters):
@@ -99,10 +104,8 @@ class Der(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the state; of a network with fewer outputs, the stored logits get columns of 0 for the new ones."""
         super().load_state_dict(state)
-        if (logits := self.state.logits) is not None and logits.shape[1] < len(self._columns):
-            self.state.logits = torch.cat(
-                [logits, logits.new_zeros(len(logits), len(self._columns) - logits.shape[1])], 1
-            )
+        if self.state.logits is not None:
+            self.state.logits = widened(self.state.logits, len(self._columns))
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return the bytes of a full buffer with a logit for every output, or of all examples if there are fewer.
@@ -206,6 +209,11 @@ class DerPlusPlus(Der):
     naive_at: ClassVar[Mapping[str, Any]] = {"logit_weight": 0.0, "label_weight": 0.0}
     notes: ClassVar[Mapping[IncrementalType, str]] = {}
     n_draws: ClassVar[int] = 2
+
+
+def widened(logits: Tensor, n_outputs: int) -> Tensor:
+    """Return logits (n, C) float32 with columns of 0 for further outputs, (n, n_outputs) if C is less."""
+    return F.pad(logits, (0, max(n_outputs - logits.shape[1], 0)))
 
 
 def _competing(learner: Learner, fills: bool) -> list[tuple[int, int]]:

@@ -5,20 +5,17 @@ Source: Sokar, Agarwal, Castro & Evci 2023, arXiv 2302.12902, definitions 3.1 an
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, StreamSizes
-from strategies.lazy import no_grad, torch
+from strategies.lazy import no_grad
 from strategies.methods.shrink_and_perturb import StepCount
-from strategies.parts.layers import initialise_layer
+from strategies.parts.layers import HiddenUnits
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from strategies.learner import Learner
 
 
@@ -58,9 +55,7 @@ class Redo(Strategy):
 
     def __init__(self, learner: Learner, hyperparameters: Hyperparameters) -> None:
         super().__init__(learner, hyperparameters)
-        from strategies.parts.columns import stages
-
-        self._first, self._layers, self._between = stages(learner.network.backbone, self.name)
+        self._units = HiddenUnits(learner, self.name)
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:
         """Return 0."""
@@ -72,40 +67,10 @@ class Redo(Strategy):
         own, self.state.n_steps = self.hyperparameters, self.state.n_steps + 1
         if self.state.n_steps % own.every or own.threshold == 0:
             return
-        for index, outputs in enumerate(self._outputs(batch.inputs)):
-            sizes = outputs.abs().transpose(0, 1).flatten(1).mean(1)
-            if outputs.dim() == 2 and outputs.shape[1] != len(self._layers[index].weight):  # maps, flattened
-                sizes = sizes.view(len(self._layers[index].weight), -1).mean(1)
+        for index, outputs in enumerate(self._units.outputs(batch.inputs)):
+            sizes, n_units = outputs.abs().transpose(0, 1).flatten(1).mean(1), len(self._units.layers[index].weight)
+            if outputs.dim() == 2 and outputs.shape[1] != n_units:  # maps, flattened
+                sizes = sizes.view(n_units, -1).mean(1)
             dormant = sizes < own.threshold * sizes.mean()
             if bool(dormant.any()):
-                self._recycle(index, dormant)
-
-    def _outputs(self, inputs: Tensor) -> list[Tensor]:
-        """Return what each layer's units give the next, (B, units) or (B, units, …), or maps that were flattened."""
-        hidden, found = self._first(inputs), []
-        for layer, between in zip(self._layers, self._between, strict=True):
-            hidden = between(layer(hidden))
-            found.append(hidden)
-        return found
-
-    def _recycle(self, index: int, dormant: Tensor) -> None:
-        """Draw the weights of `dormant` units (U,) bool of a layer anew, and let them add nothing to what follows."""
-        layer, network = self._layers[index], self.learner.network
-        fresh = copy.deepcopy(layer).cpu()
-        initialise_layer(fresh, self.learner.generators["redo"], network.init)
-        for own, new in zip(layer.parameters(), fresh.parameters(), strict=True):
-            own[dormant] = new.to(own.device)[dormant]
-            self._forget(own, dormant)
-        following: list[nn.Module] = [self._layers[index + 1]] if index + 1 < len(self._layers) else [*network.heads]
-        for module in following:
-            weight = module.get_parameter("weight")
-            columns = dormant.repeat_interleave(weight.shape[1] // len(dormant))
-            weight[:, columns] = 0.0
-            self._forget(weight, (slice(None), columns))
-
-    def _forget(self, parameter: Tensor, where: Any) -> None:
-        """Set the optimizer's averages of some entries to 0."""
-        optimizer = self.learner.optimizer
-        for value in optimizer.state.get(parameter, {}).values() if optimizer is not None else ():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                value[where] = 0.0
+                self._units.recycle(index, dormant)

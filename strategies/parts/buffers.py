@@ -100,12 +100,16 @@ def offer_reservoir(state: BufferState, task: TaskData, capacity: int, generator
 
 def offer_class_balanced(
     state: BufferState, task: TaskData, capacity: int | None, generator: torch.Generator, per_class: int = 0
-) -> None:
+) -> tuple[Tensor, Tensor]:
     """Offer every example of `task` once; each class has an equal share, a uniform sample of its examples.
 
     Every example draws one random rank, and a class keeps its smallest ranks. If the capacity is not divisible, the
     first classes keep one more. The others share what a small class leaves free. Without a capacity, each class keeps
     `per_class` examples.
+
+    Returns:
+        Which remembered examples stay, (m,) int64, and which of the task's follow them, (k,) int64, in their order in
+        the buffer.
     """
     ranks = torch.rand(len(task), generator=generator, dtype=torch.float64).to(task.labels.device)
     if state.labels is None or state.priorities is None:
@@ -127,6 +131,7 @@ def offer_class_balanced(
     _keep(state, old)
     _append(state, batch, task.index)
     state.n_offered += len(task)
+    return old, new
 
 
 def _equal_shares(counts: list[int], capacity: int) -> list[int]:

@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from strategies.parts.layers import Initialisation, initialise_layer, train_only
-
-Weighted = nn.Linear | nn.Conv2d
+from strategies.parts.layers import Initialisation, Weighted, initialise_layer, stages, train_only
 
 
 class Column(nn.Module):
@@ -92,28 +90,6 @@ class Progressive(nn.Module):
             for lateral, past in zip(column.laterals[stage - 1], hidden, strict=False):  # type: ignore[call-overload]
                 total = total + lateral(past)
         return total
-
-
-def stages(backbone: nn.Module, method: str) -> tuple[nn.Sequential, list[Weighted], list[nn.Sequential]]:
-    """Return the modules before the first weighted layer, the weighted layers, and the modules after each of them."""
-    rule = f"{method}: expected a backbone that is an nn.Sequential of nn.Linear and nn.Conv2d layers (groups 1)"
-    way_out = "choose another model or method"
-    if not isinstance(backbone, nn.Sequential) or type(backbone).forward is not nn.Sequential.forward:
-        raise ValueError(f"{rule}, got {type(backbone).__name__}; {way_out}")
-    first: list[nn.Module] = []
-    layers: list[Weighted] = []
-    between: list[list[nn.Module]] = []
-    for module in backbone:
-        if isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1:
-            layers.append(module)
-            between.append([])
-        elif not [*module.parameters(), *module.buffers()]:
-            (between[-1] if layers else first).append(module)
-        else:
-            raise ValueError(f"{rule} and modules without parameters, got {type(module).__name__} in it; {way_out}")
-    if not layers:
-        raise ValueError(f"{rule}, got none of them; {way_out}")
-    return nn.Sequential(*first), layers, [nn.Sequential(*modules) for modules in between]
 
 
 def _similar(layer: Weighted, bias: bool = True) -> Weighted:

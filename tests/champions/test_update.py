@@ -27,8 +27,8 @@ SOME = [
     ("class", "icarl"), ("class", "der"), ("class", "replay"), ("class", "agem"), ("class", "mer"),
     ("class", "generative-replay"), ("class", "freeze"), ("class", "er-ace"),
     ("class", "cls-er"), ("class", "mir"), ("class", "gdumb"), ("class", "replay+wa"), ("domain", "l2"),
-    ("class", "replay+l2-init"), ("domain", "shrink-and-perturb"), ("class", "redo"),
-    ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
+    ("class", "replay+l2-init"), ("domain", "shrink-and-perturb"), ("class", "redo"), ("class", "cbp"),
+    ("class", "x-der"), ("class", "ridge"), ("domain", "ridge"), ("task", "slda"), ("class", "ncm"),
 ]  # fmt: skip
 
 

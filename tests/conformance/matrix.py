@@ -36,6 +36,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "icarl": [{"buffer_size": 13, "temperature": 2.0}],
     "der": [{"buffer_size": 9}, {"buffer_size": 9, "new_outputs": "left_out"}],
     "der++": [{"buffer_size": 30, "memory_batch_size": 3}],
+    "x-der": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 3, "constraint_weight": 0.0}],
     "mer": [{"buffer_size": 9, "reptile_steps": 4}],
     "er-ace": [{"buffer_size": 9}, {"buffer_size": 9, "buffer": "class_balanced", "rivals": "task"}],
     "cls-er": [{"buffer_size": 9}, {"buffer_size": 9, "consistency_weight": 0.0, "stable_frequency": 0.5}],
@@ -46,6 +47,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "l2-init": [{"penalty_weight": 0.5}],
     "shrink-and-perturb": [{"every": 2}],
     "redo": [{"threshold": 0.9, "every": 2}],
+    "cbp": [
+        {"replacement_rate": 0.1, "maturity": 2},
+        {"replacement_rate": 0.1, "maturity": 0, "utility": "contribution"},
+    ],
+    "replay+cbp": [{"buffer_size": 9, "replacement_rate": 0.1, "maturity": 2}],
     "replay+l2-init": [{"buffer_size": 9}],
     "replay+lwf+wa": [{"buffer_size": 9}],
     "gem": [{"buffer_size": 9}, {"buffer_size": 30, "memory_batch_size": 4}],
@@ -98,6 +104,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "generative-replay": {"hidden_size": 6, "latent_size": 3, "pool_size": 20},
     "der": {"buffer_size": 9},
     "der++": {"buffer_size": 9},
+    "x-der": {"buffer_size": 9},
     "mer": {"buffer_size": 9, "reptile_steps": 2},
     "er-ace": {"buffer_size": 9},
     "cls-er": {"buffer_size": 9},
@@ -105,12 +112,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "gdumb": {"buffer_size": 9, "passes": 5},
     "icarl": {"buffer_size": 12},
     "packnet": {"post_prune_epochs": 1, "pruning_rate": 0.5},
+    "cbp": {"replacement_rate": 0.1, "maturity": 2},
     "ridge": {"features": 20},
     "slda": {"features": 20},
 }
 """Hyper-parameters on `MODELS`."""
 
-NO_RUNNING_STATISTICS = ("pnn", "supsup", "redo")
+NO_RUNNING_STATISTICS = ("pnn", "supsup", "redo", "cbp")
 """Methods that refuse a network with running statistics when it is built."""
 
 ONE_LEFT = {"batch_size": 7}
@@ -148,7 +156,7 @@ _IN_EVERY_TYPE = {
 }
 """Checks that take little time."""
 
-_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup", "redo")
+_LAYER_BY_LAYER = ("ewc", "mas", "generative-replay", "packnet", "pnn", "supsup", "redo", "cbp")
 """Methods that treat a convolution in their own way."""
 
 _WITH_NORMS = ("mer", "lwf", "mas", "packnet")

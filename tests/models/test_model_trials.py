@@ -56,7 +56,7 @@ def run(spec: TrialSpec, digits: Dataset, **options: Any) -> TrialResult:
     return run_trial(spec, digits.phase(spec.phase, spec.validation_share, spec.validation_seed), **options)
 
 
-CHAINS_ONLY = ("pnn", "supsup", "redo")
+CHAINS_ONLY = ("pnn", "supsup", "redo", "cbp")
 """Methods that need layers one after the other without norms. They refuse the residual network and the class above."""
 
 SHOWN_BY_CONFORMANCE = ("mer", "lwf", "mas", "packnet")

@@ -30,6 +30,14 @@ der++ memory_batch_size None ge=1
 der++ logit_weight 0.5 ge=0
 der++ new_outputs 'as_added'
 der++ label_weight 0.5 ge=0
+x-der buffer_size 500 ge=1
+x-der replay_ratio 0.5 ge=0 le=0.95
+x-der memory_batch_size None ge=1
+x-der logit_weight 0.5 ge=0
+x-der label_weight 0.5 ge=0
+x-der implant_limit 0.85 gt=0 le=1
+x-der constraint_weight 0.1 ge=0
+x-der margin 0.3 ge=0
 mer buffer_size 500 ge=1
 mer replay_ratio 0.5 ge=0 le=0.95
 mer memory_batch_size None ge=1
@@ -98,6 +106,10 @@ shrink-and-perturb noise 0.001 ge=0
 shrink-and-perturb every 10 ge=1
 redo threshold 0.025 ge=0
 redo every 200 ge=1
+cbp replacement_rate 0.0001 ge=0 le=1
+cbp maturity 100 ge=0
+cbp utility_decay 0.99 ge=0 lt=1
+cbp utility 'mean_corrected'
 gem buffer_size 500 ge=1
 gem memory_batch_size 64 ge=1
 gem margin 0.5 ge=0

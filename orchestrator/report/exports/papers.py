@@ -191,6 +191,14 @@ PAPERS: dict[str, Paper] = {
         "What's Hidden in a Randomly Weighted Neural Network?",
         2020,
     ),
+    "2201.00766": Paper(
+        "boschini2022xder",
+        "Boschini, Matteo and Bonicelli, Lorenzo and Buzzega, Pietro and Porrello, Angelo and Calderara, Simone",
+        "Class-Incremental Continual Learning into the {eXtended DER-verse}",
+        2022,
+        "article",
+        {"journal": "IEEE Transactions on Pattern Analysis and Machine Intelligence"},
+    ),
     "2004.07211": _neurips(
         "buzzega2020der",
         "Buzzega, Pietro and Boschini, Matteo and Porrello, Angelo and Abati, Davide and Calderara, Simone",
@@ -232,6 +240,21 @@ PAPERS: dict[str, Paper] = {
         "Sokar, Ghada and Agarwal, Rishabh and Castro, Pablo Samuel and Evci, Utku",
         "The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
         2023,
+    ),
+    "2108.06325": Paper(
+        "dohare2021cbp",
+        "Dohare, Shibhansh and Sutton, Richard S. and Mahmood, A. Rupam",
+        "Continual Backprop: Stochastic Gradient Descent with Persistent Randomness",
+        2021,
+    ),
+    "Dohare et al. 2024, Loss of plasticity (Nature)": Paper(
+        "dohare2024plasticity",
+        "Dohare, Shibhansh and Hernandez-Garcia, J. Fernando and Lan, Qingfeng and Rahman, Parash and Mahmood, A. "
+        "Rupam and Sutton, Richard S.",
+        "Loss of Plasticity in Deep Continual Learning",
+        2024,
+        "article",
+        _in("Nature", 632, 8026, "768--774"),
     ),
     "1910.08475": _neurips(
         "ash2020shrink",
