@@ -30,9 +30,7 @@ class XDerHyperparameters(LogitReplayHyperparameters):
     """The weights of the terms, and the limit of what is written into memories."""
 
     label_weight: float = Field(0.5, ge=0, description="β, weight of the cross-entropy of a second draw")
-    implant_limit: float = Field(
-        0.85, gt=0, le=1, description="γ, largest stored logit of later outputs over the label's"
-    )
+    implant_limit: float = Field(0.85, gt=0, le=1, description="γ, largest stored later logit over the label's")
     constraint_weight: float = Field(0.1, ge=0, description="η, weight of the margin between outputs of two tasks")
     margin: float = Field(0.3, ge=0, description="m, by how much the outputs of the own task must be ahead")
 
@@ -84,6 +82,7 @@ class XDer(Strategy):
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     state_class = XDerState
     knows_kept_bytes = True
+    differentiates_itself = False
     alone = "it has losses of its own for new and for remembered examples, which other parts would count twice"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = dict.fromkeys(
         ("task", "domain"), "it balances the outputs of tasks that compete, and here none do; use der++"

@@ -407,9 +407,9 @@ def test_of_batches_it_is_the_mean_of_the_squared_gradients_of_batch_means(fishe
 
 def test_gradients_of_a_batch_cancel_where_those_of_examples_do_not() -> None:
     signed = Batch(torch.tensor([[1.0], [1.0]]), torch.tensor([0, 1]), 0)
-    two = nn.Linear(1, 2, bias=False)
-    nn.init.zeros_(two.weight)
+    two = nn.Sequential(nn.Linear(1, 2, bias=False))
+    nn.init.zeros_(two[0].weight)  # type: ignore[arg-type]
     kind: FisherKind = "empirical"
-    own, mean = (fisher_diagonal(two, [signed], plain(two), kind, generator(), of)["weight"] for of in (False, True))
+    own, mean = (fisher_diagonal(two, [signed], plain(two), kind, generator(), of)["0.weight"] for of in (False, True))
     assert own.flatten().tolist() == [0.25, 0.25], "gradients of (-0.5, 0.5) and (0.5, -0.5)"
     assert mean.flatten().tolist() == [0.0, 0.0]
