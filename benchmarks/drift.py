@@ -30,7 +30,7 @@ TOLERANCE = 500
 
 DETECTORS: dict[str, dict[str, object]] = {
     "adwin": {"detector": "adwin"},
-    "adwin, delta 0.05": {"detector": "adwin", "delta": 0.05},
+    "adwin, river's defaults": {"detector": "adwin", "delta": 0.002},
     "kswin": {"detector": "kswin"},
     "kswin, river's defaults": {"detector": "kswin", "alpha": 0.005, "window_size": 100, "stat_size": 30},
     "page-hinkley": {"detector": "page-hinkley"},

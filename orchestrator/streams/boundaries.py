@@ -11,7 +11,7 @@ Detector = Literal["adwin", "kswin", "page-hinkley"]
 Watched = Literal["error", "score", "feature"]
 
 PARAMETERS: dict[str, dict[str, float | int]] = {
-    "adwin": {"delta": 0.002, "clock": 32, "grace_period": 10, "min_window_length": 5},
+    "adwin": {"delta": 0.05, "clock": 32, "grace_period": 10, "min_window_length": 5},
     "kswin": {"alpha": 0.0001, "window_size": 200, "stat_size": 60, "seed": 0},
     "page-hinkley": {"delta": 0.005, "alpha": 0.9999, "threshold": 20.0, "min_instances": 30},
 }
@@ -46,7 +46,7 @@ class Boundaries(BaseModel):
     )  # fmt: skip
     delta: float | None = Field(
         None, ge=0, lt=1, examples=[0.002],
-        description="adwin: chance of a false alarm in a window, above 0, 0.002 by default; page-hinkley: the change "
+        description="adwin: chance of a false alarm in a window, above 0, 0.05 by default; page-hinkley: the change "
         "of the mean that is tolerated, 0.005 by default",
     )  # fmt: skip
     clock: int | None = Field(
@@ -120,7 +120,7 @@ class Boundaries(BaseModel):
                 yield f"boundaries.{name}: only {have} it, and the detector is {self.detector}; drop it"
         own = self.parameters()
         if self.detector == "adwin" and own["delta"] == 0:
-            yield "boundaries.delta: expected more than 0 with adwin, got 0; such as 0.002"
+            yield "boundaries.delta: expected more than 0 with adwin, got 0; such as 0.05"
         if self.detector == "kswin" and own["alpha"] == 1:
             yield "boundaries.alpha: expected less than 1 with kswin, got 1; such as 0.0001"
         if self.detector == "kswin" and 2 * own["stat_size"] > own["window_size"]:

@@ -21,11 +21,12 @@ RISING = np.concatenate([DRAW.random(1000) < 0.1, DRAW.random(1000) < 0.6]).asty
 FALLING = RISING[::-1].copy()
 
 DETECTORS: list[tuple[dict[str, Any], Any]] = [
-    ({"detector": "adwin"}, lambda: drift.ADWIN(delta=0.002)),
-    ({"detector": "adwin", "delta": 0.05, "clock": 7}, lambda: drift.ADWIN(delta=0.05, clock=7)),
+    ({"detector": "adwin"}, lambda: drift.ADWIN(delta=0.05)),
+    ({"detector": "adwin", "delta": 0.002}, lambda: drift.ADWIN(delta=0.002)),
+    ({"detector": "adwin", "delta": 0.01, "clock": 7}, lambda: drift.ADWIN(delta=0.01, clock=7)),
     (
         {"detector": "adwin", "grace_period": 1500, "min_window_length": 9},
-        lambda: drift.ADWIN(delta=0.002, grace_period=1500, min_window_length=9),
+        lambda: drift.ADWIN(delta=0.05, grace_period=1500, min_window_length=9),
     ),
     ({"detector": "kswin"}, lambda: drift.KSWIN(alpha=0.0001, window_size=200, stat_size=60, seed=0)),
     (
@@ -71,7 +72,7 @@ def test_a_task_begins_where_the_detector_fires(fields: dict[str, Any], detector
 @pytest.mark.parametrize("detector", ["adwin", "kswin", "page-hinkley"])
 def test_a_fall_is_drift_of_a_feature_only(detector: str) -> None:
     river: dict[str, Any] = {
-        "adwin": drift.ADWIN(),
+        "adwin": drift.ADWIN(delta=0.05),
         "kswin": drift.KSWIN(alpha=0.0001, window_size=200, stat_size=60, seed=0),
         "page-hinkley": drift.PageHinkley(threshold=20.0, mode="both"),
     }
@@ -182,7 +183,7 @@ def test_on_is_no_truth_value() -> None:
             {"detector": "kswin", "delta": 0.1},
             "boundaries.delta: only adwin and page-hinkley have it, and the detector is kswin; drop it",
         ),
-        ({"delta": 0}, "boundaries.delta: expected more than 0 with adwin, got 0; such as 0.002"),
+        ({"delta": 0}, "boundaries.delta: expected more than 0 with adwin, got 0; such as 0.05"),
         (
             {"detector": "kswin", "alpha": 1},
             "boundaries.alpha: expected less than 1 with kswin, got 1; such as 0.0001",

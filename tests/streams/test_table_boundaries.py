@@ -21,7 +21,7 @@ from tests.streams.conftest import Load, Refused
 
 N = 1000
 TIMES = pd.date_range("2024-01-01", periods=N, freq="h")
-ON_A: dict[str, Any] = {"detector": "adwin", "on": "feature", "column": "a"}
+ON_A: dict[str, Any] = {"detector": "adwin", "on": "feature", "column": "a", "delta": 0.002}
 
 
 def table(jump: int = 500, n: int = N) -> pd.DataFrame:

@@ -23,9 +23,9 @@ def detector_of(settings: Boundaries) -> Detect:
 
     Source: Bifet & Gavalda 2007 (ADWIN), Raab, Heusinger & Schleif 2020, arXiv 2007.05432 (KSWIN), Page 1954
     (Page-Hinkley), as river implements them.
-    Differs: all three test both directions; here only a rise counts for errors and losses. KSWIN compares 60 rows of
-    200 at 0.0001 by default, not 30 of 100 at 0.005, and Page-Hinkley's threshold is 20, not 50: see
-    `python -m benchmarks.drift`.
+    Differs: all three test both directions; here only a rise counts for errors and losses. The defaults are not
+    river's: ADWIN's delta is 0.05, not 0.002, KSWIN compares 60 rows of 200 at 0.0001, not 30 of 100 at 0.005, and
+    Page-Hinkley's threshold is 20, not 50. `python -m benchmarks.drift` measures both.
 
     Args:
         settings: without faults.
