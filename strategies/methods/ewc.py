@@ -5,15 +5,18 @@ Source: Kirkpatrick et al. 2017, arXiv 1612.00796, Eq. 3; online form: Schwarz e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from strategies.contract import Hyperparameters, StreamSizes, TaskData
-from strategies.gradients.objectives import OF_BATCHES, FisherKind, GradientsOf
+from strategies.gradients.kronecker import FactoredPull, called_once, factor_bytes, measure_factors, merged_factors
+from strategies.gradients.objectives import OF_BATCHES, FisherKind, GradientsOf, fisher_objectives
+from strategies.lazy import torch
 from strategies.parts.curvature import CurvedPull, CurvedState, merge_curvature
 from strategies.parts.importance import fisher_diagonal, fisher_gradients
-from strategies.parts.quadratic import QuadraticStrategy, bytes_to_hold, merge_anchor
+from strategies.parts.quadratic import Pull, Pulls, QuadraticStrategy, bytes_to_hold, merge_anchor
 from strategies.settings import Added
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ class EwcHyperparameters(Hyperparameters):
         "(empirical), or the most likely (predicted)",
     )
     fisher_samples: int | None = Field(200, ge=1, description="examples for the Fisher; null takes all of the task")
-    structure: Annotated[Literal["diagonal", "low_rank"], Added()] = Field(
-        "diagonal", description="the Fisher's diagonal; or its leading eigenvectors too, always online"
+    structure: Annotated[Literal["diagonal", "low_rank", "kronecker"], Added()] = Field(
+        "diagonal",
+        description="the Fisher's diagonal; its leading eigenvectors too; or a Kronecker product a layer; the last two "
+        "are always online",
     )
     rank: Annotated[int, Added()] = Field(20, ge=0, le=500, description="eigenvectors of low_rank")
 
@@ -52,8 +57,8 @@ class EwcHyperparameters(Hyperparameters):
         """Return what belongs to the other variant, or everything else if λ is 0."""
         if self.penalty_weight == 0:
             return frozenset(type(self).model_fields) - {"penalty_weight"}
-        if self.structure == "low_rank":
-            return frozenset({"variant"})
+        if self.structure != "diagonal":
+            return frozenset({"variant"}) | (frozenset({"rank"}) if self.structure == "kronecker" else frozenset())
         return frozenset({"rank"}) if self.variant == "online" else frozenset({"rank", "fisher_decay"})
 
 
@@ -62,13 +67,18 @@ class Ewc(QuadraticStrategy):
 
     Differs: anchors are merged, with the same gradient (`merge_anchor`), and steps with ηλF > 1 are damped
     (`QuadraticPull`). In the online form Schwarz et al. also multiply the penalty by γ, which is part of λ here.
-    `structure: low_rank` is not in either paper (`strategies.parts.curvature`). It is online whatever `variant` says:
-    low-rank pulls to different anchors do not add up to one.
+    `structure: low_rank` (`strategies.parts.curvature`) and `kronecker` (`strategies.gradients.kronecker`, by Ritter et
+    al. 2018, arXiv 1805.07810) are not in either paper. They are online whatever `variant` says: such pulls to
+    different anchors do not add up to one. Differs from Ritter et al.: a layer keeps the one Kronecker product that is
+    nearest to the sum of its tasks', so memory does not grow with them.
     """
 
     name = "ewc"
     summary = "pulls parameters towards past values, weighted by their Fisher information"
-    paper = "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370"
+    paper = (
+        "Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, arXiv 1805.06370; kronecker: "
+        "Ritter et al. 2018, arXiv 1805.07810"
+    )
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"variant", "structure", "rank"})
     state_class = CurvedState
     hyperparameter_class = EwcHyperparameters
@@ -90,6 +100,8 @@ class Ewc(QuadraticStrategy):
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
         """Return the bytes of one Fisher, its eigenvectors and one anchor, which are measured even if λ is 0."""
         both = bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
+        if self.hyperparameters.structure == "kronecker" and both is not None:
+            return both + self._bytes_beyond_the_diagonal(sizes.example_shape)
         return None if both is None else both // 2 * (2 + self._rank)
 
     @property
@@ -100,14 +112,20 @@ class Ewc(QuadraticStrategy):
     @property
     def _is_online(self) -> bool:
         own: EwcHyperparameters = self.hyperparameters
-        return own.variant == "online" or own.structure == "low_rank"
+        return own.variant == "online" or own.structure != "diagonal"
 
     def prepare(self, task: TaskData) -> None:
         """Prepare the pull at this task's strength."""
+        parameters = dict(self.learner.network.named_parameters())
         if not self.state.directions or self.strength() == 0:
             super().prepare(task)
+            if self.state.inner and self.strength():
+                rate = self.learner.settings.learning_rate
+                factored = FactoredPull(
+                    self.learner.network, self.state.factors(), self.state.anchor, self.strength(), rate
+                )
+                self._pull = Pulls([cast(Pull, self._pull), factored])
             return
-        parameters = dict(self.learner.network.named_parameters())
         self._pull = CurvedPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
 
     def strength(self) -> float:
@@ -117,6 +135,9 @@ class Ewc(QuadraticStrategy):
 
     def end_task(self, task: TaskData) -> None:
         """Measure the task's Fisher at the present parameters, and consolidate both."""
+        if self.hyperparameters.structure == "kronecker":
+            self._merge_factors(task)
+            return
         if self._rank:
             self._merge_low_rank(task)
             return
@@ -147,6 +168,38 @@ class Ewc(QuadraticStrategy):
         parameters = dict(self.learner.network.named_parameters())
         self.state.anchor = {name: parameters[name].detach().clone() for name in self.state.importance}
         self.state.n_consolidated += 1
+
+    def _merge_factors(self, task: TaskData) -> None:
+        """Add the task's factors to the running ones, and anchor at the present parameters.
+
+        Parameters outside linear layers and convolutions have a diagonal, by the same examples.
+        """
+        own, generator, network = self.hyperparameters, self.learner.generators["fisher"], self.learner.network
+        batches = self.samples(task, own.fisher_samples, generator)
+        objectives = partial(fisher_objectives, own.fisher, generator, batches, self.competing_logits)
+        state: CurvedState = self.state
+        merged = merged_factors(
+            state.factors(), measure_factors(network, batches, self.competing_logits, objectives), own.fisher_decay
+        )
+        state.inner = {name: both.inner for name, both in merged.items()}
+        state.outer = {name: both.outer for name, both in merged.items()}
+        parameters = dict(network.named_parameters())
+        in_layers = {f"{layer}.{part}" for layer in merged for part in ("weight", "bias")} & parameters.keys()
+        if any(p.requires_grad and name not in in_layers for name, p in network.backbone.named_parameters("backbone")):
+            fisher = fisher_diagonal(network, batches, self.competing_logits, own.fisher, generator)
+            for name in fisher.keys() - in_layers:
+                old = state.importance.get(name)
+                state.importance[name] = fisher[name] if old is None else old * own.fisher_decay + fisher[name]
+        state.anchor = {name: parameters[name].detach().clone() for name in sorted(in_layers | state.importance.keys())}
+        state.n_consolidated += 1
+
+    def _bytes_beyond_the_diagonal(self, shape: tuple[int, ...]) -> int:
+        """Return how many bytes more the factors of all layers take than the importances in whose place they are."""
+        with torch.random.fork_rng(devices=[]):
+            network = self.learner.untrained(self.learner.layout.n_heads).eval()
+        zeros = torch.zeros(2, *shape)
+        layers = called_once(network, lambda: network.outputs(network.backbone(zeros), len(network.heads)))
+        return sum(factor_bytes(layer) - sum(p.nbytes for p in layer.parameters()) for layer in layers.values())
 
     def _fisher(self, task: TaskData) -> dict[str, Tensor]:
         generator = self.learner.generators["fisher"]

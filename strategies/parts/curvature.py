@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from strategies.gradients.kronecker import Factors, apart, diagonal_of, gradient_of, joined, value_along
 from strategies.lazy import nn, no_grad, torch
 from strategies.parts.quadratic import QuadraticState
 
@@ -27,21 +28,48 @@ class CurvedState(QuadraticState):
 
     Args:
         directions: V by parameter, name -> (k, *shape) float32; empty if the penalty is diagonal.
+        inner: A of the Kronecker product A ⊗ G of a layer, by its name; its parameters have no `importance` then.
+        outer: G, likewise.
     """
 
     directions: dict[str, Tensor] = field(default_factory=dict)
+    inner: dict[str, Tensor] = field(default_factory=dict)
+    outer: dict[str, Tensor] = field(default_factory=dict)
+
+    def factors(self) -> dict[str, Factors]:
+        """Return both factors of each layer."""
+        return {name: Factors(self.inner[name], self.outer[name]) for name in self.inner}
+
+    def _parts_of(self, layer: str) -> list[str]:
+        return [name for part in ("weight", "bias") if (name := f"{layer}.{part}") in self.anchor]
 
     def diagonal(self) -> dict[str, Tensor]:
         """Return the diagonal of the whole curvature, parameter name -> tensor of the parameter's shape, float32."""
         return {
             name: rest + self.directions[name].square().sum(0) if name in self.directions else rest
             for name, rest in self.importance.items()
+        } | {
+            name: values
+            for layer, own in self.factors().items()
+            for name, values in zip(
+                self._parts_of(layer),
+                apart(diagonal_of(own), [self.anchor[name] for name in self._parts_of(layer)]),
+                strict=True,
+            )
         }
 
     def curvature_along(self, moves: Mapping[str, Tensor]) -> float:
         """Return Σ r d² + ‖Vd‖² for the moves d, parameter name -> tensor of the parameter's shape."""
+        factored = sum(
+            value_along(own, joined([moves[name] for name in self._parts_of(layer)]))
+            for layer, own in self.factors().items()
+        )
         along = [_products(rows, moves[name]) for name, rows in self.directions.items()]
-        return super().curvature_along(moves) + (float(torch.stack(along).sum(0).square().sum()) if along else 0.0)
+        return (
+            super().curvature_along(moves)
+            + factored
+            + (float(torch.stack(along).sum(0).square().sum()) if along else 0.0)
+        )
 
 
 def leading_rows(rows: Rows, rank: int) -> dict[str, Tensor]:
@@ -134,7 +162,7 @@ class CurvedPull:
             return
         along: list[Tensor] = []
         for name, parameter in moved.items():
-            gradient, move = _gradient(parameter), parameter - self._state.anchor[name]
+            gradient, move = gradient_of(parameter), parameter - self._state.anchor[name]
             if self._is_stiff:  # of the step that the diagonal alone would take
                 along.append(_products(self._state.directions[name], self._divided(name, move - self._rate * gradient)))
             else:
@@ -143,7 +171,7 @@ class CurvedPull:
         sums = torch.stack(along).sum(0)
         sums = self._inverse(tuple(moved)) @ sums / self._rate if self._is_stiff else sums * self._weight
         for name, parameter in moved.items():
-            gradient = _gradient(parameter)
+            gradient = gradient_of(parameter)
             gradient += (sums @ _flat(self._state.directions[name])).view_as(gradient)
             if self._is_stiff:
                 gradient.copy_(self._divided(name, gradient))
@@ -161,11 +189,6 @@ class CurvedPull:
             total.diagonal().add_(1.0 / (self._weight * self._rate))
             self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
         return self._inverses[names]
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
 
 
 def _flat(rows: Tensor) -> Tensor:

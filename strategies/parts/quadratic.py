@@ -5,7 +5,7 @@ Shared by EWC, SI and MAS, which differ only in the importance A.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -143,6 +143,22 @@ class QuadraticPull:
             gradient.addcmul_(stiffness, scratch)
             if held is not None:
                 gradient.mul_(held)
+
+
+class Pulls:
+    """Several pulls on different parameters.
+
+    Args:
+        pulls: in the order in which they are added.
+    """
+
+    def __init__(self, pulls: Sequence[Pull]) -> None:
+        self._pulls = pulls
+
+    def add_to_gradients(self) -> None:
+        """Add the derivative of all penalties."""
+        for pull in self._pulls:
+            pull.add_to_gradients()
 
 
 class QuadraticStrategy(Strategy):

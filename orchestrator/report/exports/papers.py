@@ -153,6 +153,13 @@ PAPERS: dict[str, Paper] = {
         "Memory Aware Synapses: Learning What (not) to Forget",
         2018,
     ),
+    "1805.07810": _neurips(
+        "ritter2018kronecker",
+        "Ritter, Hippolyt and Botev, Aleksandar and Barber, David",
+        "Online Structured {Laplace} Approximations for Overcoming Catastrophic Forgetting",
+        2018,
+        31,
+    ),
     "1805.06370": _at(
         "International Conference on Machine Learning (ICML)",
         "schwarz2018progress",

@@ -36,6 +36,7 @@ def test_entries_of_a_run() -> None:
     assert re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE) == [
         "kirkpatrick2017ewc",
         "schwarz2018progress",
+        "ritter2018kronecker",
         "robins1995rehearsal",
         "chaudhry2019tiny",
         "li2018lwf",
