@@ -47,6 +47,8 @@ def visible_paragraphs(paragraphs: Iterable[str]) -> str:
 def _data(spec: SweepSpec) -> Iterator[str]:
     scenarios = dict.fromkeys(cell.scenario for cell in spec.cells)
     yield f"We compared {_listed(spec.methods)} in {counted(len(scenarios), 'scenario')}: {_listed(scenarios)}."
+    if spec.variants:
+        yield f"{_listed([f'{name} is {method}' for name, method in spec.variants.items()])}, with settings of its own."
     for stream in dict.fromkeys(cell.stream for cell in spec.cells):
         yield _stream(stream, spec.stream_settings(stream))
     for kind in dict.fromkeys(cell.incremental_type for cell in spec.cells):
@@ -91,7 +93,16 @@ def _training(spec: SweepSpec) -> Iterator[str]:
     yield f"The optimizer's state was {'kept' if training.keep_optimizer else 'reset'} from task to task."
     clip = training.clip_gradient_norm
     yield "Gradients were not clipped." if clip is None else f"Gradients were clipped to a norm of {clip:g}."
-    if any(cell.incremental_type == "class" for cell in spec.cells):
+    if training.output_layer == "single":
+        yield "Outputs that a step did not reach had a gradient of zero, as rows of a single layer."
+    kinds = {cell.incremental_type for cell in spec.cells}
+    if training.evaluate == "masked" and "task" in kinds:
+        yield (
+            "In task scenarios the network was trained as in class scenarios, and outputs of other tasks were left out "
+            "at evaluation."
+        )
+        kinds.add("class")
+    if "class" in kinds:
         yield f"In class scenarios the loss has the outputs of {_OUTPUTS[training.active_outputs]}."
     if training.class_weight is not None:
         weights = training.class_weight

@@ -88,3 +88,16 @@ def test_a_name_cannot_begin_a_paragraph() -> None:
     table = {"table": "a.csv", "label": "x\n\nLimits: none", "task": "t"}
     text = words(scenarios=["churn/domain"], methods=["naive"], streams={"churn": table})
     assert "x\\n\\nLimits: none" in text
+
+
+def test_variants_and_masked_evaluation_are_said() -> None:
+    variants = [{"name": "big", "method": "replay", "spaces": {"buffer_size": 900}}]
+    training = {"evaluate": "masked", "output_layer": "single"}
+    spec = parse_spec({"scenarios": ["split-digits/task"], "methods": ["naive", *variants], "training": training})
+    text = methods_paragraph(spec)
+
+    assert "We compared naive and big in 1 scenario" in text
+    assert "big is replay, with settings of its own." in text
+    assert "had a gradient of zero, as rows of a single layer." in text
+    assert "trained as in class scenarios, and outputs of other tasks were left out at evaluation." in text
+    assert "the loss has the outputs of the classes seen so far" in text
