@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_NOTHING = 1e-8
+"""A stiffness ηλ · eigenvalue below it changes no float32."""
+
+
 @dataclass
 class Factors:
     """The factors of one layer's curvature A ⊗ G.
@@ -194,12 +198,18 @@ class _LayerPull:
         self._factors, self._weight, self._rate = own, weight, rate
         a, g = (torch.linalg.eigh(factor.double()) for factor in (own.inner, own.outer))
         stiffness = torch.outer(g.eigenvalues.clamp_min(0), a.eigenvalues.clamp_min(0)) * weight * rate
-        self._damping: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._damping: tuple[Tensor, Tensor, Tensor] | None = None
         if bool((stiffness > 1).any()):
-            stiff, u, v = stiffness.float(), a.eigenvectors.float(), g.eigenvectors.float()
-            self._damping = stiff / rate, 1 / (1 + stiff), u, v
+            held = stiffness.amax(0) > _NOTHING  # few examples have inputs in few directions
+            stiffness = stiffness[:, held]
+            shares = stiffness / (1 + stiffness)
+            self._damping = shares.float(), a.eigenvectors[:, held].float(), g.eigenvectors.float()
 
     def add_to_gradients(self) -> None:
+        """Add the pull, or make the gradient that of the implicit step.
+
+        With the stiffness s = ηλ · eigenvalue along an eigenvector, that is g - (g - D/η) s/(1 + s).
+        """
         if any(part.grad is None for part in self._parts):
             return
         move = joined([part.detach() for part in self._parts]) - self._anchor
@@ -209,11 +219,11 @@ class _LayerPull:
             for part, gradient in zip(self._parts, gradients, strict=True):
                 gradient_of(part).add_(gradient)
             return
-        strength, damping, u, v = self._damping
-        given = joined([gradient_of(part) for part in self._parts])
-        total = ((v.T @ given @ u) + strength * (v.T @ move @ u)) * damping
-        for part, gradient in zip(self._parts, apart(v @ total @ u.T, self._parts), strict=True):
-            gradient_of(part).copy_(gradient)
+        shares, u, v = self._damping
+        beyond = joined([gradient_of(part) for part in self._parts]) - move / self._rate
+        held = v @ ((v.T @ (beyond @ u)) * shares) @ u.T
+        for part, gradient in zip(self._parts, apart(held, self._parts), strict=True):
+            gradient_of(part).sub_(gradient)
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
