@@ -70,7 +70,13 @@ def _stream(stream: str, settings: StreamSettings) -> str:
         given["test_share"] = settings.test_share
     own = _OF_FAMILY.get(family_of(stream, settings), ())
     given |= settings.model_dump(mode="json", include={"normalisation", *own})
-    return f"{lead}, with {_settings(given)}."
+    found = settings.boundaries
+    given.pop("boundaries", None)
+    if found is None:
+        return f"{lead}, with {_settings(given)}."
+    lengths = {"minimal_length": found.minimal_length, "maximal_length": found.maximal_length}
+    cut = _settings({**found.parameters(), **{name: n for name, n in lengths.items() if n is not None}})
+    return f"{lead}, with {_settings(given)}. Its tasks begin where {found.words} finds drift ({cut})."
 
 
 def _training(spec: SweepSpec) -> Iterator[str]:

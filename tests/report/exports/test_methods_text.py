@@ -101,3 +101,10 @@ def test_variants_and_masked_evaluation_are_said() -> None:
     assert "had a gradient of zero, as rows of a single layer." in text
     assert "trained as in class scenarios, and outputs of other tasks were left out at evaluation." in text
     assert "the loss has the outputs of the classes seen so far" in text
+
+
+def test_boundaries_that_were_found_are_said() -> None:
+    stream = {"table": "tx.csv", "label": "y", "order": "at", "boundaries": {"detector": "kswin", "on": "score"}}
+    text = words(scenarios=["tx/domain"], methods=["naive"], streams={"tx": stream})
+    assert "Its tasks begin where kswin on the log loss of naive Bayes finds drift (alpha 0.0001, " in text
+    assert "and minimal length 200)." in text
