@@ -139,7 +139,7 @@ def its_importance_is_that_of_single_examples(case: Case) -> None:
     """The importance of a task is the mean of the importances of its single examples.
 
     This holds for means over examples of squared or absolute gradients, and not for a statistic of a batch's gradient.
-    A Fisher needs the data's labels (`fisher: empirical`) to be repeatable.
+    A Fisher needs the data's labels (`fisher: empirical`) to be repeatable. Of a Kronecker product each factor is one.
     """
     names = find_method(case.method).names
     settings: dict[str, Any] = {name: None for name in names if name.endswith("_samples")}
@@ -149,12 +149,12 @@ def its_importance_is_that_of_single_examples(case: Case) -> None:
     for strategy in learner.strategies:
         if not isinstance(strategy.state, QuadraticState):
             continue
-        whole = {name: importance.clone() for name, importance in strategy.state.diagonal().items()}
+        whole = {name: importance.clone() for name, importance in strategy.state.means().items()}
         mean = {name: torch.zeros_like(importance) for name, importance in whole.items()}
         for row in range(len(task)):
             strategy.state = strategy.state_class()
             strategy.end_task(TaskData(0, task.inputs[row : row + 1], task.labels[row : row + 1], 0))
-            for name, importance in strategy.state.diagonal().items():
+            for name, importance in strategy.state.means().items():
                 mean[name] += importance / len(task)
         for name, importance in whole.items():
             torch.testing.assert_close(importance, mean[name], rtol=1e-4, atol=1e-7)

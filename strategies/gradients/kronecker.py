@@ -12,14 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from strategies.contract import Batch
+from strategies.contract import Batch, TrialDivergedError
+from strategies.gradients.graph import uses_in_graph
 from strategies.gradients.objectives import LogitsOf, Objective
 from strategies.lazy import F, nn, no_grad, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.autograd.graph import GradientEdge
+
+_PATCH_BYTES = 64 * 2**20
+"""Bytes of a convolution's patches that are held at once (but at least one example's)."""
 
 
 _NOTHING = 1e-8
@@ -39,26 +45,49 @@ class Factors:
     outer: Tensor
 
 
+class Call(NamedTuple):
+    """One call of a layer.
+
+    Args:
+        inputs: (B, *S, I) float32, of a convolution (B, C, H, W).
+        outputs: where the graph leaves the layer. The outputs themselves may be changed in place afterwards, as by
+            `nn.ReLU(inplace=True)`.
+    """
+
+    inputs: Tensor
+    outputs: GradientEdge
+
+
 def is_factored(layer: nn.Module) -> bool:
-    """Return whether a layer has factors: a linear one, or a convolution in 2D without groups, padded by zeros."""
-    if type(layer) is nn.Linear:
+    """Return whether a layer has factors: a linear one, or a convolution in 2D without groups, padded by zeros.
+
+    Its parameters are its own weight and bias: not so if its weight is a function of others, as in a weight norm.
+    """
+    names = [name for name, _ in layer.named_parameters(recurse=False)]
+    if type(layer) not in (nn.Linear, nn.Conv2d) or names not in (["weight"], ["weight", "bias"]):
+        return False
+    if not isinstance(layer, nn.Conv2d):
         return True
-    is_plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
-    return is_plain and not isinstance(layer.padding, str)
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 @contextmanager
-def watched_layers(network: nn.Module) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Record inputs and outputs of each call of a factored layer within the block, by the layer's name."""
-    calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
+def watched_layers(network: nn.Module) -> Iterator[dict[str, list[Call]]]:
+    """Record each call of a factored layer within the block, by the layer's name, if its outputs have a gradient."""
+    calls: dict[str, list[Call]] = {}
     hooks = []
     for name, module in network.named_modules():
         if is_factored(module):
 
-            def remember(layer: nn.Module, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
-                calls.setdefault(name, []).append((args[0].detach(), output))
+            def remember(
+                layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor, name: str = name
+            ) -> None:
+                if output.requires_grad:
+                    inputs = args[0] if args else named["input"]
+                    edge = torch.autograd.graph.get_gradient_edge(output)
+                    calls.setdefault(name, []).append(Call(inputs.detach(), edge))
 
-            hooks.append(module.register_forward_hook(remember))
+            hooks.append(module.register_forward_hook(remember, with_kwargs=True))
     try:
         yield calls
     finally:
@@ -66,16 +95,29 @@ def watched_layers(network: nn.Module) -> Iterator[dict[str, list[tuple[Tensor, 
             hook.remove()
 
 
-def called_once(network: nn.Module, run: Callable[[], Any]) -> dict[str, nn.Module]:
-    """Return the factored layers that `run` calls once and that share no parameter, by name."""
-    with watched_layers(network) as calls:
-        run()
-    uses = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
-    found = {name: network.get_submodule(name) for name, own in calls.items() if len(own) == 1}
+def called_once(network: nn.Module, run: Callable[[], Tensor]) -> dict[str, nn.Module]:
+    """Return the layers whose factors describe all that they do for the logits, by name.
+
+    They are called once, with inputs of which the first dimension is the examples, and that call is the only use of
+    their parameters.
+
+    Args:
+        network: the model.
+        run: returns logits (B, C) of the network, with their graph.
+    """
+    with watched_layers(network) as calls, torch.enable_grad():
+        logits = run()
+    uses = uses_in_graph(logits)
+    names = Counter(id(p) for _, p in network.named_parameters(remove_duplicate=False))
+    found = {
+        name: network.get_submodule(name)
+        for name, own in calls.items()
+        if len(own) == 1 and own[0].inputs.dim() > 1 and len(own[0].inputs) == len(logits)
+    }
     return {
         name: layer
         for name, layer in found.items()
-        if all(p.requires_grad and uses[id(p)] == 1 for p in layer.parameters())
+        if all(p.requires_grad and uses[p] == 1 and names[id(p)] == 1 for p in layer.parameters())
     }
 
 
@@ -85,31 +127,48 @@ def measure_factors(
     """Return the factors of each layer that the logits depend on, by the layer's name.
 
     Args:
-        network: the model, in evaluation mode.
+        network: the model, in evaluation mode. Its output for an example must not depend on the others.
         batches: the examples.
         logits_of: runs `network` on a batch.
         objectives: returns what is differentiated, one objective or one a label; its squared gradients add up.
+
+    Raises:
+        TrialDivergedError: if logits or factors are not finite.
     """
-    layers = called_once(network, lambda: logits_of(batches[0]))
+
+    def logits_alone(batch: Batch) -> Tensor:
+        return logits_of(batch)[0]
+
+    of_batches = [called_once(network, partial(logits_alone, batch)) for batch in batches]
+    layers = {name: layer for name, layer in of_batches[0].items() if all(name in of for of in of_batches)}
     n_examples = sum(len(batch.labels) for batch in batches)
     inner: dict[str, Tensor] = {}
     outer: dict[str, Tensor] = {}
-    for n_passes, objective in enumerate(objectives()):
+    for n_passes, objective in enumerate(objectives() if layers else ()):
         for batch in batches:
-            with watched_layers(network) as calls:
+            with watched_layers(network) as calls, torch.enable_grad():
                 logits, first = logits_of(batch)
-            loss = objective.loss_of(logits, objective.targets_of(logits.detach(), batch.labels - first))
-            outputs = {name: calls[name][0][1] for name in layers}
-            found = torch.autograd.grad(loss, list(outputs.values()), allow_unused=True)
-            for name, delta in zip(outputs, found, strict=True):
-                if delta is None:
-                    continue
+                loss = objective.loss_of(logits, objective.targets_of(logits.detach(), batch.labels - first))
+            found = torch.autograd.grad(loss, [calls[name][0].outputs for name in layers])
+            for name, delta in zip(layers, found, strict=True):
                 deltas = _rows_of_outputs(layers[name], delta)
                 _add(outer, name, deltas.T @ deltas / (n_examples * (len(deltas) / len(logits))))
                 if n_passes == 0:  # inputs are the same for every label
-                    rows = rows_of_inputs(layers[name], calls[name][0][0])
-                    _add(inner, name, rows.T @ rows / n_examples)
-    return {name: Factors(inner[name], outer[name]) for name in outer}
+                    _add(inner, name, _products_of_inputs(layers[name], calls[name][0].inputs) / n_examples)
+    for name in layers:
+        if not bool(torch.isfinite(inner[name].sum() + outer[name].sum())):
+            raise TrialDivergedError(f"the Kronecker factors of layer {name} overflow; lower the learning rate")
+    return {name: Factors(inner[name], outer[name]) for name in layers}
+
+
+def _products_of_inputs(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the sum of aaᵀ over the rows of inputs (I, I), from portions of examples whose rows fit into memory."""
+    size = len(inputs)
+    if isinstance(layer, nn.Conv2d):
+        n_inputs, n_positions = layer.weight[0].numel(), inputs[0, 0].numel()  # at a stride of 1
+        size = max(1, _PATCH_BYTES // (4 * n_inputs * n_positions))
+    sums = [rows.T @ rows for rows in (rows_of_inputs(layer, some) for some in torch.split(inputs, size))]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
 def rows_of_inputs(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -147,9 +206,9 @@ def nearest_product(one: Factors, other: Factors) -> Factors:
     scaled = weights / length
     nearest = torch.tensordot(scaled, inner.double(), dims=1)
     matching = torch.tensordot(within_a @ scaled, outer.double(), dims=1)
-    size = nearest.diagonal().mean() / inner[1].double().diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    size = size if bool(size > 0) else torch.ones_like(size)
-    return Factors((nearest / size).float(), (matching * size).float())  # as large as the newer's inner factor
+    size = nearest.diagonal().mean() / inner.double().diagonal(dim1=1, dim2=2).mean(1).max()
+    size = size if bool(size > 0) else torch.ones_like(size)  # of products of zeros
+    return Factors((nearest / size).float(), (matching * size).float())  # as large as the larger inner factor
 
 
 class FactoredPull:

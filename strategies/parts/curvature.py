@@ -58,6 +58,15 @@ class CurvedState(QuadraticState):
             )
         }
 
+    def means(self) -> dict[str, Tensor]:
+        """Return the diagonal, but both factors of a layer that has them: a product of means is no mean."""
+        in_layers = {name for layer in self.inner for name in self._parts_of(layer)}
+        return (
+            {name: values for name, values in self.diagonal().items() if name not in in_layers}
+            | {f"inner factor of {layer}": values for layer, values in self.inner.items()}
+            | {f"outer factor of {layer}": values for layer, values in self.outer.items()}
+        )
+
     def curvature_along(self, moves: Mapping[str, Tensor]) -> float:
         """Return Σ r d² + ‖Vd‖² for the moves d, parameter name -> tensor of the parameter's shape."""
         factored = sum(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from strategies.contract import Batch
+from strategies.gradients.graph import uses_in_graph
 from strategies.lazy import nn, torch
 
 if TYPE_CHECKING:
@@ -26,24 +27,6 @@ def only_linear(network: nn.Module) -> bool:
         if part in ("weight", "bias")
     }
     return trainable <= own and len({id(parameter) for _, parameter in every}) == len(every)
-
-
-def uses_in_graph(output: Tensor) -> Counter[Tensor]:
-    """Return how often the graph of `output` uses each leaf that requires a gradient."""
-    uses: Counter[Tensor] = Counter()
-    seen: set[Any] = set()
-    waiting: list[Any] = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for following, _ in node.next_functions:
-            if hasattr(following, "variable"):
-                uses[following.variable] += 1
-            else:
-                waiting.append(following)
-    return uses
 
 
 class LinearPass:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from strategies.contract import Batch, Strategy, TaskData
+from strategies.gradients.graph import uses_in_graph
 from strategies.lazy import nn, no_grad, torch
-from strategies.parts.per_example import uses_in_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,10 @@ class QuadraticState:
     def diagonal(self) -> dict[str, Tensor]:
         """Return the diagonal of the whole curvature by parameter: `importance`, if there is no more than that."""
         return self.importance
+
+    def means(self) -> dict[str, Tensor]:
+        """Return what one task makes the mean over its examples of what each makes alone, by name: the diagonal."""
+        return self.diagonal()
 
     def curvature_along(self, moves: Mapping[str, Tensor]) -> float:
         """Return Σ A d² for the moves d, parameter name -> tensor of the parameter's shape."""

@@ -39,7 +39,7 @@ def fails(check: Callable[[Case], object], case: Case) -> bool:
 def fisher_from_batch_means(patch: pytest.MonkeyPatch) -> None:
     """Square the gradient of a batch's mean in place of each example's."""
 
-    def wrong(network: torch.nn.Module, batches: Any, logits_of: Any, kind: str, generator: Any) -> Any:
+    def wrong(network: torch.nn.Module, batches: Any, logits_of: Any, kind: str, generator: Any, *_: Any) -> Any:
         sums: dict[str, torch.Tensor] = {}
         for batch in batches:
             logits, first = logits_of(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from tiny_worlds import KINDS, learn_tasks, make_learner, make_network, make_task, parameters_of, same
 from torch import Tensor, nn
 
-from strategies import Batch, IncrementalType, StreamSizes
+from strategies import Batch, IncrementalType, StreamSizes, TrialDivergedError
+from strategies.gradients import kronecker
 from strategies.gradients.kronecker import (
     FactoredPull,
     Factors,
@@ -100,6 +102,53 @@ def test_factors_of_a_convolution_by_hand() -> None:
     assert own.outer.item() == 0.25, "(-0.5)² and 0.5², averaged over positions"
 
 
+def test_a_convolution_of_any_shape_by_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stride 2 up and down, dilation 2 to the side, padding of one row: factors from loops over examples and pixels."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
+    head = nn.Linear(3 * 2 * 3, 2)
+    inputs, labels = torch.randn(4, 2, 4, 5), torch.tensor([0, 1, 1, 0])
+    inner, outer = torch.zeros(13, 13), torch.zeros(3, 3)
+    for image, label in zip(inputs, labels, strict=True):
+        outputs = convolution(image[None])
+        loss = nn.functional.cross_entropy(head(torch.tanh(outputs).flatten(1)), label[None])
+        (delta,) = torch.autograd.grad(loss, outputs)
+        padded = nn.functional.pad(image, (0, 0, 1, 1))
+        for i in range(2):
+            for j in range(3):
+                patch = padded[:, 2 * i : 2 * i + 3, j : j + 3 : 2]
+                row = torch.cat([patch.flatten(), torch.ones(1)])
+                torch.testing.assert_close(
+                    joined(list(convolution.parameters())) @ row, outputs[0, :, i, j], msg="the patch is the input"
+                )
+                inner += torch.outer(row, row) / 4
+                outer += torch.outer(delta[0, :, i, j], delta[0, :, i, j]) / (4 * 6)
+
+    network = nn.Sequential(convolution, nn.Tanh(), nn.Flatten(), head)
+    for n_bytes in (kronecker._PATCH_BYTES, 1):  # all at once, one example after the other
+        monkeypatch.setattr(kronecker, "_PATCH_BYTES", n_bytes)
+        own = _measured(network, [Batch(inputs, labels, 0)])["0"]
+        torch.testing.assert_close(own.inner, inner)
+        torch.testing.assert_close(own.outer, outer)
+
+
+def test_outputs_that_are_changed_in_place_have_the_same_factors() -> None:
+    torch.manual_seed(0)
+    layers, batch = (nn.Linear(4, 8), nn.Linear(8, 3)), Batch(torch.randn(6, 4), torch.arange(6) % 3, 0)
+    plain = _measured(nn.Sequential(layers[0], nn.ReLU(), layers[1]), [batch])
+    in_place = _measured(nn.Sequential(layers[0], nn.ReLU(inplace=True), layers[1]), [batch])
+    for layer, own in plain.items():
+        torch.testing.assert_close(in_place[layer].outer, own.outer)
+        torch.testing.assert_close(in_place[layer].inner, own.inner)
+
+
+def test_factors_that_overflow_are_a_trial_that_diverged() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    batch = Batch(torch.full((2, 3), 1e25), torch.tensor([0, 1]), 0)
+    with pytest.raises(TrialDivergedError, match="factors of layer 0 overflow; lower the learning rate"):
+        _measured(network, [batch])
+
+
 def test_portions_and_labels_add_up() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
@@ -137,8 +186,10 @@ def test_the_nearest_product_of_a_sum_that_is_one_is_it() -> None:
 
 
 @pytest.mark.parametrize("zero", [0, 1])
-def test_a_product_of_zeros_changes_nothing(zero: int) -> None:
-    own, nothing = Factors(torch.eye(2), torch.eye(3)), Factors(torch.eye(2), torch.zeros(3, 3))
+@pytest.mark.parametrize(("of_inner", "of_outer"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_a_product_of_zeros_changes_nothing(zero: int, of_inner: float, of_outer: float) -> None:
+    """A layer without bias whose inputs are all 0, or whose outputs the loss does not depend on."""
+    own, nothing = Factors(torch.eye(2), torch.eye(3)), Factors(torch.eye(2) * of_inner, torch.eye(3) * of_outer)
     found = nearest_product(*((nothing, own) if zero == 0 else (own, nothing)))
     torch.testing.assert_close(torch.kron(found.outer, found.inner), torch.eye(6))
 
@@ -192,13 +243,34 @@ def test_which_layers_have_factors(layer: nn.Module, expected: bool) -> None:
     assert is_factored(layer) is expected
 
 
-def test_layers_that_are_used_twice_or_share_a_weight_have_none() -> None:
-    twice, once, tied = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
-    tied.weight = nn.Linear(2, 2).weight
-    network = nn.ModuleList([twice, once, tied, nn.Linear(2, 2)])
-    network[3].weight = tied.weight  # type: ignore[assignment]
-    x = torch.zeros(1, 2)
-    assert list(called_once(network, lambda: tied(once(twice(twice(x)))))) == ["1"]
+class Odd(nn.Module):
+    """Layers that factors would describe wrongly, and one, `plain`, that they describe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(1, 4))
+        self.twice, self.tied, self.also, self.plain = (nn.Linear(4, 4) for _ in range(4))
+        self.of_gate, self.of_parts = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.also.weight = self.tied.weight
+        self.outside, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+        with warnings.catch_warnings(action="ignore"):  # deprecated, and in use
+            self.normed = nn.utils.weight_norm(nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, 4)."""
+        x = self.twice(self.twice(x)) * self.of_gate(self.gate)
+        x = self.also(self.tied(x)) + self.of_parts(x.reshape(-1, 1, 4).expand(-1, 2, -1).flatten(0, 1))[::2]
+        x = nn.functional.linear(self.outside(x), self.outside.weight)
+        logits: Tensor = self.plain(input=self.normed(x))
+        return logits
+
+
+def test_layers_whose_factors_would_be_wrong_have_none() -> None:
+    """Used twice, of shared weight, with inputs that are no examples, used past their module, of composed weight."""
+    network = Odd()
+    assert list(called_once(network, lambda: network(torch.zeros(3, 4)))) == ["plain"]
+    batch = Batch(torch.randn(3, 4), torch.arange(3), 0)
+    assert list(_measured(network, [batch])) == ["plain"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
