@@ -45,7 +45,8 @@ def declares_itself(case: Case) -> None:
     method = find_method(case.method)
     for part in method.parts.values():
         assert part.summary, "a summary is missing"
-        assert part.paper or not part.hyperparameter_class.model_fields, "`paper` is missing: hyper-parameters need one"
+        has_source = part.paper or part.is_reference or not part.hyperparameter_class.model_fields
+        assert has_source, "`paper` is missing: hyper-parameters need one"
         assert part.version >= 1, "the version must be 1 or more"
     for name, field in method.hyperparameter_class.model_fields.items():
         assert field.description, f"{name} has no description"
