@@ -8,17 +8,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import warnings
 
-warnings.filterwarnings("ignore")
-import torch  # noqa: E402  (after the filter: its import of an old pkg_resources warns)
-from avalanche.benchmarks import benchmark_from_datasets  # noqa: E402
-from avalanche.benchmarks.utils import as_classification_dataset, make_avalanche_dataset  # noqa: E402
-from avalanche.benchmarks.utils.data_attribute import TensorDataAttribute  # noqa: E402
-from avalanche.models import SimpleMLP  # noqa: E402
-from avalanche.training.plugins import EvaluationPlugin  # noqa: E402
-from avalanche.training.supervised import EWC, Naive, Replay  # noqa: E402
-from torch.utils.data import TensorDataset  # noqa: E402
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import as_classification_dataset, make_avalanche_dataset
+from avalanche.benchmarks.utils.data_attribute import TensorDataAttribute
+from avalanche.models import SimpleMLP
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import EWC, Naive, Replay
+from torch.utils.data import TensorDataset
 
 
 def main(method: str, batch_size: int, file: str) -> None:

@@ -62,7 +62,6 @@ def curve(spec: SweepSpec, cells: Iterable[CellSearch], constraint: Constraint) 
 
 
 def _measured(spec: SweepSpec, cells: Iterable[CellSearch]) -> Iterator[tuple[int, CellSearch, Suggestion]]:
-
     for place, cell in enumerate(cells):
         if cell.cell.found.is_reference:
             continue
