@@ -116,17 +116,15 @@ class Ewc(QuadraticStrategy):
 
     def prepare(self, task: TaskData) -> None:
         """Prepare the pull at this task's strength."""
-        parameters = dict(self.learner.network.named_parameters())
-        if not self.state.directions or self.strength() == 0:
-            super().prepare(task)
-            if self.state.inner and self.strength():
-                rate = self.learner.settings.learning_rate
-                factored = FactoredPull(
-                    self.learner.network, self.state.factors(), self.state.anchor, self.strength(), rate
-                )
-                self._pull = Pulls([cast(Pull, self._pull), factored])
+        state, network, strength = self.state, self.learner.network, self.strength()
+        rate = self.learner.settings.learning_rate
+        if strength and state.directions:
+            self._pull = CurvedPull(state, dict(network.named_parameters()), strength, rate)
             return
-        self._pull = CurvedPull(self.state, parameters, self.strength(), self.learner.settings.learning_rate)
+        super().prepare(task)
+        if strength and state.inner:
+            factored = FactoredPull(network, state.factors(), state.anchor, strength, rate)
+            self._pull = Pulls([cast(Pull, self._pull), factored])
 
     def strength(self) -> float:
         """Return λ d^(n - 1) after n consolidated tasks, d being the decay."""
