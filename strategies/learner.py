@@ -108,6 +108,11 @@ class Learner:
         """Return whether a task is being trained."""
         return self._progress is not None
 
+    @property
+    def progress(self) -> Progress | None:
+        """Return how far the training of a task has got, None between tasks."""
+        return self._progress
+
     def learn(self, task: TaskData, between_steps: Callable[[], None] | None = None) -> None:
         """Train on `task` and consolidate it; continue if a state inside this task was loaded.
 
@@ -179,7 +184,7 @@ class Learner:
                 batches = torch.split(order, self.settings.batch_size)
             self.in_last_pass = progress is self._progress and n_passes == last_pass
             total += self.step(data.take(batches[n_in_pass]))
-            progress.n_steps += 1
+            progress.count(len(batches[n_in_pass]), n_done + 1 == n_steps)
             if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
                 progress.loss = finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
             if between_steps is not None:

@@ -233,6 +233,10 @@ class Run:
         """Return the accuracy table: a row for each measured cell of R."""
         return self.tables.accuracy.read(with_lists=True)
 
+    def evaluations(self) -> pd.DataFrame:
+        """Return the table of evaluations while trials were trained, empty if none ran with `evaluate_every`."""
+        return self.tables.evaluations.read(with_lists=True)
+
     def diagnostics(self) -> pd.DataFrame:
         """Return the diagnostics table, empty if no trial ran with `diagnostics: true`."""
         return self.tables.diagnostics.read()
@@ -308,11 +312,10 @@ class Run:
         key: str,
         row: dict[str, Any],
         accuracy: Sequence[dict[str, Any]],
-        outcomes: Sequence[dict[str, Any]] = (),
-        inside: Sequence[dict[str, Any]] = (),
+        *more: Sequence[dict[str, Any]],
     ) -> None:
-        """Write a trial's rows; the trials row is last and commits it."""
-        self.tables.write_trial(key, row, accuracy, outcomes, inside)
+        """Write a trial's rows, see `Tables.write_trial`; the trials row is last and commits it."""
+        self.tables.write_trial(key, row, accuracy, *more)
 
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI at which any worker finds the checkpoint of the running trial `key`."""

@@ -162,8 +162,11 @@ class Icarl(Strategy):
         self.state.means = means
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
-        """Return the negative squared distance to the mean of each competing class, (B, C) (algorithm 1)."""
-        if self.state.means is None:
+        """Return the negative squared distance to the mean of each competing class, (B, C) (algorithm 1).
+
+        Until a task's exemplars are chosen, which is at its end, the network's outputs answer.
+        """
+        if self.state.means is None or self.learner.inside_task:
             return None
         first, last = self.learner.layout.inference_range(task, self.learner.n_seen)
         features = self._features(inputs)

@@ -186,9 +186,14 @@ class Packnet(Strategy):
 
     @no_grad
     def logits(self, inputs: Tensor, task: int) -> Tensor:
-        """Return the logits (B, C) of `task` with its own and earlier tasks' weights; all others are zero."""
+        """Return the logits (B, C) of `task` with its own and earlier tasks' weights; all others are zero.
+
+        While a task is trained, the free weights are its own.
+        """
+        is_learning = self.learner.inside_task and task == self.learner.n_seen - 1
+        last = _FREE if is_learning else task
         masked = {
-            f"{name}.weight": torch.where(self.state.owner[name] <= task, layer.weight, 0.0)
+            f"{name}.weight": torch.where(self.state.owner[name] <= last, layer.weight, 0.0)
             for name, layer in self._layers().items()
         }
         return torch.func.functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]

@@ -77,8 +77,12 @@ class Pnn(Strategy):
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
         """Return the logits (B, C) of `task` from its own column."""
-        self._columns.active = min(task, self.state.n_columns - 1)
-        return None
+        columns = self._columns
+        in_place, columns.active = columns.active, min(task, self.state.n_columns - 1)
+        try:
+            return self.learner.network(inputs, task, max(self.learner.n_seen, 1))  # type: ignore[no-any-return]
+        finally:
+            columns.active = in_place
 
     def report(self) -> dict[str, Any]:
         """Return the capacity report: the number of parameters of each column with its laterals, without its head."""

@@ -223,7 +223,7 @@ class Analytic(Strategy):
 
     def absorb(self, batch: Batch) -> None:
         """Add a portion of the task to the sums."""
-        state = self.state
+        state, self._answer = self.state, None
         state.counts += torch.bincount(batch.labels, minlength=len(state.counts))
         for inputs, labels in zip(*(torch.split(of, EXACT_ROWS) for of in (batch.inputs, batch.labels)), strict=True):
             features = self._random_features().rounded(inputs) if self._is_random else inputs.flatten(1).double()
