@@ -98,6 +98,11 @@ def a_stop_inside_a_task_changes_nothing(case: Case, stops: Iterable[tuple[int, 
     _assert_stops_change_nothing(case, list(stops or usual))
 
 
+def an_evaluation_inside_a_task_changes_nothing(case: Case) -> None:
+    """Ask for answers on all tasks seen between all steps: the outcome is that of a run that is not asked."""
+    _assert_equal(outcome_of(case.learned_with_looks(), case), case.outcome, "evaluations within tasks change the run")
+
+
 def _assert_stops_change_nothing(case: Case, stops: list[tuple[int, int]]) -> None:
     """Make one run with all stops. Only if it differs, make one for each, to say which stop it was."""
     if equal(outcome_of(case.learned_with_stops(stops), case), case.outcome):

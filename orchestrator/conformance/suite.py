@@ -102,6 +102,7 @@ CHECKS: tuple[Check, ...] = (
     Check(checks.is_repeatable),
     Check(checks.a_stop_between_tasks_changes_nothing, trainings=("sgd", "adam-kept")),
     Check(checks.a_stop_inside_a_task_changes_nothing, trainings=("sgd", "adam-kept")),
+    Check(checks.an_evaluation_inside_a_task_changes_nothing),
     Check(checks.the_start_of_a_task_changes_no_answer, _keeps_its_network),
     Check(checks.its_state_is_plain, _keeps_or_reports),
     Check(checks.it_keeps_what_it_said, lambda method: method.knows_kept_bytes, trainings=("sgd", "adam-all")),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orchestrator.models.building import build_network
 from orchestrator.models.settings import ModelSettings
+from orchestrator.trial.diagnostics.plasticity import evaluated
 from orchestrator.trial.setup import compute_repeatably
 from strategies import (
     Generators,
@@ -142,6 +143,22 @@ class Case:
         """Train `learner` on `tasks` and return it."""
         for index in tasks:
             learner.learn(self.task(index))
+        return learner
+
+    def learned_with_looks(self) -> Learner:
+        """Return a learner that was asked about the tasks seen so far between all steps, as `evaluate_every` does."""
+        learner = self.learner()
+        for index in range(N_TASKS):
+
+            def look(last: int = index) -> None:
+                with evaluated(learner.network):
+                    for task in reversed(range(last + 1)):
+                        first, stop = self.layout.inference_range(task, last + 1)
+                        logits = learner.logits(self.task(task).inputs, task)
+                        assert logits.shape[1] == stop - first, f"answers {logits.shape[1]} classes within task {last}"
+                        assert not bool(logits.isnan().any()), f"answers NaN within task {last}"
+
+            learner.learn(self.task(index), look)
         return learner
 
     def learned_with_stops(self, stops: Iterable[tuple[int, int]]) -> Learner:

@@ -142,7 +142,7 @@ def _over_time(scores: NDArray[np.float64], tasks: Sequence[int], within: Moment
     seen[:, tasks] = np.asarray(tasks) <= during[:, None]
     at_each = [float(row[of].mean()) for row, of in zip(values, seen, strict=True) if of.any()]
     begun = ends[0] if ends else 0  # after the last task of the model that the trial began from
-    last = [values[during > max(task, begun - 1), task] for task in tasks]
+    last = [values[during > max(task, begun), task] for task in tasks]
     lowest = [
         float(own.min()) if task < n_tasks - 1 and len(own) else float(scores[-1, task])
         for task, own in zip(tasks, last, strict=True)

@@ -141,7 +141,7 @@ class Session:
         spec, number = planned.spec, planned.suggestion
         row, measured = trial_row(spec, number, result, known, score), accuracy_rows(spec, number, result, score)
         inside, within = diagnostic_rows(spec, number, result), evaluation_rows(spec, number, result, score)
-        self.run.write_trial(result.key, row, measured, outcome_rows(spec, number, result), inside, within)
+        self.run.tables.write_trial(result.key, row, measured, outcome_rows(spec, number, result), inside, within)
         self.search.record(result.key, outcome_of(result, self.spec, score))
         self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()

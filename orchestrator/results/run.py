@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -306,16 +306,6 @@ class Run:
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         return self.search(spec).n_unknown
-
-    def write_trial(
-        self,
-        key: str,
-        row: dict[str, Any],
-        accuracy: Sequence[dict[str, Any]],
-        *more: Sequence[dict[str, Any]],
-    ) -> None:
-        """Write a trial's rows, see `Tables.write_trial`; the trials row is last and commits it."""
-        self.tables.write_trial(key, row, accuracy, *more)
 
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI at which any worker finds the checkpoint of the running trial `key`."""

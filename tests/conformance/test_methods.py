@@ -49,6 +49,7 @@ def test_naive_gets_only_checks_that_it_could_fail() -> None:
         "is_repeatable",
         "a_stop_between_tasks_changes_nothing",
         "a_stop_inside_a_task_changes_nothing",
+        "an_evaluation_inside_a_task_changes_nothing",
         "the_start_of_a_task_changes_no_answer",
         "it_keeps_what_it_said",
         "the_protocol_accepts_it",

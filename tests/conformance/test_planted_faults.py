@@ -214,6 +214,13 @@ def answers_of_the_newest_column(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pnn, "logits", wrong)
 
 
+def a_column_that_stays_in_place(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Pnn, inputs: torch.Tensor, task: int) -> None:
+        self._columns.active = task
+
+    patch.setattr(Pnn, "logits", wrong)
+
+
 def a_mask_for_all_tasks(patch: pytest.MonkeyPatch) -> None:
     end = Supsup.end_task
 
@@ -277,6 +284,7 @@ PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (fisher_lost_on_resume, checks.a_stop_between_tasks_changes_nothing, "ewc"),
     (fisher_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "ewc"),
     (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "naive"),
+    (a_column_that_stays_in_place, checks.an_evaluation_inside_a_task_changes_nothing, "pnn"),
     (old_heads_changed_by_growth, checks.the_start_of_a_task_changes_no_answer, "naive"),
     (a_report_that_is_not_json, checks.its_state_is_plain, "replay"),
     (a_buffer_that_is_taken_for_full, checks.it_keeps_what_it_said, "replay"),
