@@ -68,8 +68,8 @@ class TrainingSettings(BaseModel):
         None,
         ge=1,
         examples=[500],
-        description="new examples after which the tasks seen so far are evaluated within a task too; changes no "
-        "training, and is what anytime_average and worst_case_average are taken from",
+        description="new examples after which the tasks seen so far are evaluated within a task too, for "
+        "anytime_average and worst_case_average; changes no training",
     )
 
     def learned_as(self, incremental_type: IncrementalType) -> IncrementalType:

@@ -109,8 +109,9 @@ class Evaluator:
 class WithinTasks:
     """What is measured while tasks are trained: the tasks seen so far, after every so many new examples.
 
-    At the end of a task R is measured anyway, so after its last step nothing is. Nothing else of the trial changes, but
-    that methods which train no network absorb portions of at most `every` examples.
+    At the end of a task R is measured anyway, so after its last step nothing is. Methods that begin each task with the
+    untrained network are measured at the ends alone: until it is trained, the network of before would answer. Nothing
+    else of the trial changes, but that methods which train no network absorb portions of at most `every` examples.
 
     Args:
         evaluator: which has the held-out examples.
@@ -123,6 +124,7 @@ class WithinTasks:
 
     def __init__(self, evaluator: Evaluator, learner: Learner, every: int) -> None:
         self._evaluator, self._learner, self._every = evaluator, learner, every
+        self._is_due = is_evaluated_within(learner)
         learner.rows_at_once = min(learner.rows_at_once, every)
         self.seconds = 0.0
         self._moments: list[list[int]] = []
@@ -135,7 +137,8 @@ class WithinTasks:
         progress = self._learner.progress
         assert progress is not None
         before, self._n_in_task = self._n_in_task, progress.n_examples
-        if progress.is_whole or before // self._every == self._n_in_task // self._every:
+        is_time = before // self._every < self._n_in_task // self._every
+        if progress.is_whole or not (is_time and self._is_due):
             return
         clock = time.perf_counter()
         with evaluated(self._learner.network):
@@ -166,6 +169,11 @@ class WithinTasks:
         self._moments, self._n_given = state["moments"], state["n_given"]
         self._cells = measurements(state["measured_within"], state["ranked_within"])
         self._n_in_task = self._learner.progress.n_examples if self._learner.progress is not None else 0
+
+
+def is_evaluated_within(learner: Learner) -> bool:
+    """Return whether a trial with this learner measures anything within tasks."""
+    return learner.settings.evaluate_every is not None and not any(s.starts_anew for s in learner.strategies)
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -105,6 +105,16 @@ def test_what_is_being_learned_is_answered_by_what_learns_it(
         assert last > 0.6, (task, last)
 
 
+@pytest.mark.parametrize("method", ["joint", "gdumb"])
+def test_a_method_that_starts_each_task_anew_is_evaluated_at_its_end(
+    method: str, make_trial: MakeTrial, digits: Dataset
+) -> None:
+    result = run(with_every(make_trial, 50, method), digits)
+    assert (result.moments, len(result.n_given)) == ([], 5)
+    rows = evaluation_rows(with_every(make_trial, 50, method), 0, result)
+    assert [row["during_task"] for row in rows] == [after for after in range(5) for _ in range(after + 1)]
+
+
 def test_a_method_without_steps_gets_portions_that_are_small_enough(make_trial: MakeTrial, digits: Dataset) -> None:
     every = run(with_every(make_trial, 50, "ridge"), digits)
     assert len(every.moments) >= 5 * 4
