@@ -99,6 +99,8 @@ CHECKS: tuple[Check, ...] = (
     Check(checks.declares_itself, once=True),
     Check(checks.what_is_searched_can_be_trained_with, lambda method: bool(default_space(method)), once=True),
     Check(checks.unsupported_types_are_refused_with_the_reason, lambda method: bool(method.unsupported), once=True),
+    Check(checks.blurry_tasks_are_refused_with_the_reason, lambda method: bool(method.needs_whole_tasks), once=True),
+    Check(checks.it_learns_blurry_tasks, lambda method: not method.needs_whole_tasks),
     Check(checks.is_repeatable),
     Check(checks.a_stop_between_tasks_changes_nothing, trainings=("sgd", "adam-kept")),
     Check(checks.a_stop_inside_a_task_changes_nothing, trainings=("sgd", "adam-kept")),

@@ -71,6 +71,7 @@ class Icarl(Strategy):
     knows_kept_bytes = True
     differentiates_itself = False
     alone = "it has its own loss and its own classifier, which other parts cannot add to"
+    needs_whole_tasks = "it chooses the exemplars of a class once, from the task that brings it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
     }

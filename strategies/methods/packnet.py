@@ -89,6 +89,7 @@ class Packnet(Strategy):
     knows_kept_bytes = True
     never_forgets = True
     alone = "it decides which weights each task may use, and no other part may move them"
+    needs_whole_tasks = "each task trains weights of its own on all examples that come with it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its weights, and a single head would change under it",
         "class": "it must know the task at inference to choose its weights",
@@ -190,7 +191,7 @@ class Packnet(Strategy):
 
         While a task is trained, the free weights are its own.
         """
-        is_learning = self.learner.inside_task and task == self.learner.n_seen - 1
+        is_learning = self.learner.inside_task and task == self.learner.task
         last = _FREE if is_learning else task
         masked = {
             f"{name}.weight": torch.where(self.state.owner[name] <= last, layer.weight, 0.0)

@@ -47,6 +47,7 @@ class Pnn(Strategy):
     knows_kept_bytes = True
     never_forgets = True
     alone = "it adds a column of parameters for each task, and no other part may move those before"
+    needs_whole_tasks = "each task trains a column of its own on all examples that come with it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its column, and a single head would change under it",
         "class": "it must know the task at inference to choose its column",

@@ -204,7 +204,7 @@ class Analytic(Strategy):
         """Make room for the outputs and the examples of the task."""
         n_inputs = task.inputs[0].numel()
         n_features = self.hyperparameters.features or n_inputs
-        n_outputs = self.learner.layout.ranges[task.index][1]
+        n_outputs = self.learner.layout.ranges[task.last][1]
         state, device = self.state, self.learner.device
         kind = self._sum_type(int(state.counts.sum()) + len(task))
         if not state.n_inputs:

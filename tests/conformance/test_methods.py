@@ -46,6 +46,7 @@ def test_naive_gets_only_checks_that_it_could_fail() -> None:
     naive = {row.check.name for row in method_rows("naive", 0)}
     assert naive == {
         "declares_itself",
+        "it_learns_blurry_tasks",
         "is_repeatable",
         "a_stop_between_tasks_changes_nothing",
         "a_stop_inside_a_task_changes_nothing",

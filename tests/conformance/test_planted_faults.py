@@ -280,6 +280,8 @@ PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (no_summary, checks.declares_itself, "replay"),
     (a_search_beyond_the_range, checks.what_is_searched_can_be_trained_with, "replay"),
     (a_spec_that_takes_every_type, checks.unsupported_types_are_refused_with_the_reason, "packnet"),
+    (a_spec_that_takes_every_type, checks.blurry_tasks_are_refused_with_the_reason, "packnet"),
+    (a_batch_order_lost_on_resume, checks.it_learns_blurry_tasks, "naive"),
     (a_draw_from_the_global_generator, checks.is_repeatable, "replay"),
     (fisher_lost_on_resume, checks.a_stop_between_tasks_changes_nothing, "ewc"),
     (fisher_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "ewc"),
