@@ -19,6 +19,7 @@ from orchestrator.core.errors import DataError, SpecError
 from orchestrator.execution.session import Session
 from orchestrator.models import frozen
 from orchestrator.models.frozen import FeatureStore, load_with_features
+from orchestrator.models.frozen_network import FrozenNetwork
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.storage.local import LocalStorage
@@ -194,7 +195,7 @@ def test_a_run_computes_features_once(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(frozen, "_features", refuse)
+        patch.setattr(FrozenNetwork, "features", refuse)
         again = Session(spec, run, tmp_path)
         assert np.array_equal(again.datasets["split-digits"].train_inputs, first.datasets["split-digits"].train_inputs)
         file.write_bytes(content[:-100])
