@@ -99,6 +99,13 @@ def network_of(stream: str, settings: StreamSettings, dataset: Dataset) -> Froze
     return build_frozen(settings.features, shape, f"streams.{stream}.features")
 
 
+def example_settings(settings: StreamSettings) -> StreamSettings:
+    """Return settings by which examples become what the first network takes: as they are, or those of a frozen one."""
+    if settings.features is None:
+        return settings
+    return settings.model_copy(update={"features": None, "normalisation": "unit"})
+
+
 def with_features(
     dataset: Dataset, stream: str, settings: StreamSettings, network: FrozenNetwork, store: FeatureStore | None = None
 ) -> Dataset:
@@ -154,7 +161,7 @@ def features_of(
     Raises:
         DataError: if the network fails, or gives something else than features.
     """
-    plain = settings.model_copy(update={"normalisation": "unit"})
+    plain = settings.model_copy(update={"features": None, "normalisation": "unit"})
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, max(len(inputs), 1), ROWS_AT_ONCE):

@@ -30,12 +30,17 @@ _IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What torchvision's networks, and most of timm's, were trained with."""
 
 
+_OF_THIS = "give the file of this one, or options such as num_classes"
+_AS_THEN = "use the code and the versions that they were kept by"
+
+
 class FrozenNetwork(nn.Module):
     """A network that no trial trains, in evaluation mode, and how it takes examples.
 
     Args:
         network: maps (N, ...) float32 to (N, F).
         asked: its settings.
+        shape: of an example, with its padding.
         where: the place of faults.
         statistics: mean and deviation of each channel of the images that a library's network was trained on; None for
             a class of a user's own, which normalises for itself.
@@ -43,12 +48,20 @@ class FrozenNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, asked: FrozenFeatures, where: str, statistics: Statistics | None, source: str
+        self,
+        network: nn.Module,
+        asked: FrozenFeatures,
+        shape: tuple[int, ...],
+        where: str,
+        statistics: Statistics | None,
+        source: str,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.asked, self.source = asked, source
         self._where, self._statistics = where, statistics
+        sides = shape[1:] if asked.image_size is not None else ()
+        self._resizing = [resizing(n, asked.image_size) for n in sides if asked.image_size is not None]
 
     def forward(self, examples: Tensor) -> Tensor:
         """Return the features (N, F) of examples (N, *S) float32 in [0, 1]: resized, in three channels, normalised.
@@ -59,7 +72,7 @@ class FrozenNetwork(nn.Module):
         side = self.asked.image_size
         if side is not None:
             if torch.onnx.is_in_onnx_export():
-                rows, columns = (resizing(n, side) for n in examples.shape[2:])
+                rows, columns = self._resizing
                 examples = rows @ examples @ columns.T
             else:
                 examples = _resized(examples, (side, side))
@@ -152,14 +165,14 @@ def build_frozen(
                 f"{where}.module: {asked.module} cannot be built{options} ({_reason(error)}); correct name or options"
             ) from error
     if weights is None and asked.weights is not None:
-        _load(module, _read(asked.weights, where), f"{where}.weights: '{asked.weights}'")
+        _load(module, _read(asked.weights, where), f"{where}.weights: '{asked.weights}' is", _OF_THIS)
     statistics = None if asked.is_own_class else _statistics(module)
     if statistics is not None:
         _cut_head(module, asked.module, where)
     if weights is not None:
-        _load(module, weights, f"{where}: its weights")
+        _load(module, weights, f"{where}: the weights that were kept are", _AS_THEN)
     source = _code(module) if statistics is None else "" if statistics == _IMAGENET else str(statistics)
-    return FrozenNetwork(module, asked, where, statistics, source)
+    return FrozenNetwork(module, asked, shape, where, statistics, source)
 
 
 def _statistics(module: nn.Module) -> Statistics:
@@ -214,8 +227,8 @@ def _read(path: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _load(module: nn.Module, state: Mapping[str, Any], what: str) -> None:
-    """Load a state dict.
+def _load(module: nn.Module, state: Mapping[str, Any], what: str, advice: str) -> None:
+    """Load a state dict; `what` it is and the `advice` are for the message.
 
     Raises:
         DataError: if it is of another network.
@@ -232,10 +245,7 @@ def _load(module: nn.Module, state: Mapping[str, Any], what: str) -> None:
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DataError(
-            f"{what} is of another network: it has {', '.join(wrong[:3])}{more}; give the file of this one, or options "
-            "such as num_classes"
-        )
+        raise DataError(f"{what} of another network: it has {', '.join(wrong[:3])}{more}; {advice}")
     module.load_state_dict(state)
 
 
