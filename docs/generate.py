@@ -62,6 +62,8 @@ COLUMNS = {
     "details": "JSON: what the method reports of itself",
     "trial_spec": "JSON: the resolved trial; `trial --from RUN KEY` repeats it",
     "after_task": "the matrix's row: measured after this task was learned; -1 is before any training",
+    "during_task": "the task that was being trained; its last evaluation is that at its end",
+    "n_given": "new examples that training had been given since the trial began, each as often as it was given",
     "task": "the matrix's column: the task that was measured",
     "score": "accuracy table: what R holds, the scenario's score on the task; trials table: the score's name",
     "task_name": "the task by the name that you know it by",
@@ -268,6 +270,8 @@ def methods_page() -> str:
                 abilities.append([kind, "no", _prose(strategy.unsupported[kind])])
             else:
                 abilities.append([kind, "yes", _prose(strategy.notes.get(kind, ""))])
+        if strategy.needs_whole_tasks:
+            abilities.append(["any, with `blurry`", "no", _prose(strategy.needs_whole_tasks)])
         lines.append(table(["incremental type", "runs", "but"], abilities))
         fields, space = strategy.hyperparameter_class.model_fields, default_space(find_method(name))
         if fields:
@@ -316,6 +320,9 @@ def tables_page() -> str:
         "outcomes": "One row for those cells of completed trials of the phase `confirm` that say which examples "
         "were right: each task right after it was learned, and all tasks after the last one. Runs of earlier versions "
         "have none.",
+        "evaluations": "One row a task that was seen and an evaluation, of trials that ran with "
+        "`training.evaluate_every`: within tasks, and at the end of each, where the rows are those of the accuracy "
+        "matrix too. [What they tell](../how-to/single-pass.md).",
         "diagnostics": "One row a quantity, part and task, of trials that ran with `diagnostics: true`. "
         "[What they tell](../how-to/diagnostics.md).",
     }

@@ -87,7 +87,8 @@ class TaskData:
         index: the task, 0 … T-1.
         inputs: (N, *S) float32.
         labels: output index of each example, (N,) int64.
-        task_ids: the task of all examples, or one per row, (N,) int64 (joint training).
+        task_ids: the task of all examples, or one per row, (N,) int64: in joint training, and where some are of the
+            tasks before and after.
     """
 
     index: int
@@ -97,6 +98,16 @@ class TaskData:
 
     def __len__(self) -> int:
         return self.labels.shape[0]
+
+    @property
+    def ids(self) -> Tensor:
+        """Return the task of each example, (N,) int64."""
+        return _one_a_row(self.task_ids, len(self), self.labels)
+
+    @property
+    def last(self) -> int:
+        """Return the last task that it has examples of."""
+        return self.index if isinstance(self.task_ids, int) else int(self.task_ids.max())
 
     def take(self, rows: Tensor) -> Batch:
         """Return the examples `rows` (B,) int64 as a batch."""
@@ -190,6 +201,9 @@ class Strategy:
     """Incremental types that it supports but is known to do badly on, each with the reason."""
     unsupported_models: ClassVar[Mapping[str, str]] = {}
     """Models that the method cannot train, by name, each with the reason."""
+    needs_whole_tasks: ClassVar[str] = ""
+    """Why it cannot learn tasks some of whose examples are of their neighbours (`blurry`); empty if it can. The
+    `task_ids` of such tasks are one per row, and `learner.n_seen` counts the next task as soon as it has examples."""
     is_reference: ClassVar[bool] = False
     """True for bounds that are shown beside the methods and never recommended (`joint`)."""
     starts_anew: ClassVar[bool] = False

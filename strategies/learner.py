@@ -44,6 +44,10 @@ class Learner:
 
     Attributes:
         rows_at_once: examples of a portion, for methods that train no network.
+        n_seen: tasks with examples so far: the present one is the last of them, unless some are of the next already.
+        task: the task that is being trained or was trained last, from 0.
+        new_tasks: those whose outputs compete since the present task began.
+        progress: how far the training of a task has got, None between tasks.
     """
 
     rows_at_once: int = 1024
@@ -66,13 +70,13 @@ class Learner:
         self.generators = generators
         self.device = device
         self.optimizer: torch.optim.Optimizer | None = None
-        self.n_seen = 0
+        self.n_seen, self.task, self.new_tasks = 0, 0, range(0)
         self.label_loss = LabelLoss(settings, class_names, self.layout.n_outputs, device)
         if settings.active_outputs == "all" or self.layout.incremental_type == "domain":
             self.network.add_heads(self.layout.n_heads, device, generators.fresh)
         self.planned_tasks = planned_tasks
         self.strategies = [strategy(self, hyperparameters) for strategy, hyperparameters in methods]
-        self._progress: Progress | None = None
+        self.progress: Progress | None = None
         self.in_last_pass = False
         self._losses = self._filling("classification_loss")
         self._penalties = self._filling("penalty")
@@ -106,7 +110,7 @@ class Learner:
     @property
     def inside_task(self) -> bool:
         """Return whether a task is being trained."""
-        return self._progress is not None
+        return self.progress is not None
 
     def learn(self, task: TaskData, between_steps: Callable[[], None] | None = None) -> None:
         """Train on `task` and consolidate it; continue if a state inside this task was loaded.
@@ -118,27 +122,28 @@ class Learner:
         Raises:
             TrialDivergedError: if the loss or a parameter is no longer finite.
         """
-        resumed = self._progress is not None
+        resumed, self.task = self.progress is not None, task.index
         if not resumed:
-            self.n_seen = task.index + 1
-            self.network.add_heads(self.layout.head_of(task.index) + 1, self.device, self.generators.fresh)
+            self.new_tasks = range(self.n_seen, task.last + 1)
+            self.n_seen = task.last + 1
+            self.network.add_heads(self.layout.head_of(task.last) + 1, self.device, self.generators.fresh)
             self.label_loss.count(task.labels)
             for strategy in self.strategies:
                 strategy.begin_task(task)
-            self._progress = Progress()
+            self.progress = Progress()
         data = task
         for strategy in self.strategies:
             strategy.prepare(task)
         for strategy in self.strategies:
             data = strategy.training_data(data)
-        assert self._progress is not None
+        assert self.progress is not None
         if self.trains_network:
             self._renew_optimizer(keep_state=resumed or self.settings.keep_optimizer)
             epochs = next((s.epochs for s in self.strategies if s.epochs is not None), self.settings.epochs)
-            self._fit(data, epochs, self.settings.iterations, self._progress, between_steps)
+            self._fit(data, epochs, self.settings.iterations, self.progress, between_steps)
         else:
-            take_one_pass(self, data, self._progress, between_steps)
-        self._progress = None
+            take_one_pass(self, data, self.progress, between_steps)
+        self.progress = None
         for strategy in self.strategies:
             strategy.end_task(task)
 
@@ -177,9 +182,9 @@ class Learner:
             if n_in_pass == 0 or not batches:
                 order = torch.randperm(len(data), generator=generator).to(self.device)
                 batches = torch.split(order, self.settings.batch_size)
-            self.in_last_pass = progress is self._progress and n_passes == last_pass
+            self.in_last_pass = progress is self.progress and n_passes == last_pass
             total += self.step(data.take(batches[n_in_pass]))
-            progress.n_steps += 1
+            progress.count(len(batches[n_in_pass]), n_done + 1 == n_steps)
             if progress.n_steps % _STEPS_BETWEEN_CHECKS == 0:
                 progress.loss = finite(total, f"the training loss of task {data.index} by step {progress.n_steps}")
             if between_steps is not None:
@@ -292,7 +297,7 @@ class Learner:
 
         Call it between tasks, or between two steps of one. The tensors are no copies: save them before you train on.
         """
-        keep = self._progress is not None or self.settings.keep_optimizer
+        keep = self.progress is not None or self.settings.keep_optimizer
         return {
             "n_seen": self.n_seen,
             "n_heads": len(self.network.heads),
@@ -301,7 +306,7 @@ class Learner:
             "optimizer": self._optimizer_state() if self.optimizer and keep else None,
             "generators": self.generators.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
-            "progress": dataclasses.asdict(self._progress) if self._progress else None,
+            "progress": dataclasses.asdict(self.progress) if self.progress else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -319,7 +324,7 @@ class Learner:
             for name, own in state["optimizer"].items():
                 self.optimizer.state[parameters[name]] = copy.deepcopy(own)
         self.generators.load_state_dict(state["generators"])
-        self._progress = Progress(**state["progress"]) if state["progress"] else None
+        self.progress = Progress(**state["progress"]) if state["progress"] else None
 
     def _optimizer_state(self) -> dict[str, Any]:
         """Return the optimizer's state by parameter name, which does not depend on the order of parameters."""

@@ -86,6 +86,11 @@ class Method:
         return {kind: reason for part in self.parts.values() for kind, reason in part.unsupported.items()}
 
     @property
+    def needs_whole_tasks(self) -> str:
+        """Return why some part cannot learn tasks that hold examples of their neighbours; empty if all can."""
+        return next((part.needs_whole_tasks for part in self.parts.values() if part.needs_whole_tasks), "")
+
+    @property
     def unsupported_models(self) -> dict[str, str]:
         """Return the models that some part cannot train, each with the reason."""
         return {model: reason for part in self.parts.values() for model, reason in part.unsupported_models.items()}

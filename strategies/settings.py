@@ -64,6 +64,14 @@ class TrainingSettings(BaseModel):
         "`class`, all outputs competing, and leaves out those of other tasks at evaluation",
     )
 
+    evaluate_every: Annotated[int | None, Added()] = Field(
+        None,
+        ge=1,
+        examples=[500],
+        description="new examples after which the tasks seen so far are evaluated within a task too, for "
+        "anytime_average and worst_case_average; changes no training",
+    )
+
     def learned_as(self, incremental_type: IncrementalType) -> IncrementalType:
         """Return the incremental type that a scenario of this type is trained as."""
         return "class" if incremental_type == "task" and self.evaluate == "masked" else incremental_type

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -74,6 +75,44 @@ def unsupported_types_are_refused_with_the_reason(case: Case) -> None:
         assert any(reason in fault for fault in faults), f"the refusal of {kind} does not say: {reason}"
 
 
+def blurry_tasks_are_refused_with_the_reason(case: Case) -> None:
+    """A spec with blurry tasks is refused if the method needs whole ones, and the refusal gives its reason."""
+    method = find_method(case.method)
+    kind = next(kind for kind in INCREMENTAL_TYPES if kind not in method.unsupported)
+    faults: tuple[str, ...] = ()
+    try:
+        parse_spec(
+            {
+                "scenarios": [f"split-digits/{kind}"],
+                "methods": [case.method],
+                "streams": {"split-digits": {"blurry": 0.1}},
+            }
+        )
+    except SpecError as error:
+        faults = error.faults
+    reason = method.needs_whole_tasks
+    assert any(reason in fault for fault in faults), f"the refusal of blurry tasks does not say: {reason}"
+
+
+def it_learns_blurry_tasks(case: Case) -> None:
+    """Tasks with examples of their neighbours are learned, whose next outputs compete from then on.
+
+    Answers are numbers, a stop inside a task changes nothing, and what is kept is what it said.
+    """
+    blurry = replace(case, is_blurry=True)
+    learner = blurry.learner()
+    said = _bytes_to_keep(learner, blurry) if find_method(case.method).knows_kept_bytes else None
+    for index in range(N_TASKS):
+        learner.learn(blurry.task(index))
+        seen = min(index + 2, N_TASKS)
+        assert learner.n_seen == seen, f"{learner.n_seen} tasks are seen after task {index}, expected {seen}"
+        for task, logits in enumerate(logits_of(learner, blurry, range(index + 1))):
+            assert not bool(logits.isnan().any()), f"answers NaN on task {task} after task {index}"
+    kept = [strategy.kept_bytes() for strategy in learner.strategies]
+    assert said is None or said == kept, f"keeps {kept} bytes and said {said}"
+    _assert_stops_change_nothing(blurry, [(1, 1), (2, 2)])
+
+
 def is_repeatable(case: Case) -> None:
     """The same seed gives the same outcome, also after other runs in the process. Another seed gives another."""
     first = case.outcome
@@ -96,6 +135,11 @@ def a_stop_inside_a_task_changes_nothing(case: Case, stops: Iterable[tuple[int, 
     """
     usual = STOPS_INSIDE if find_method(case.method).trains_network else STOPS_IN_ONE_PASS
     _assert_stops_change_nothing(case, list(stops or usual))
+
+
+def an_evaluation_inside_a_task_changes_nothing(case: Case) -> None:
+    """Ask for answers on all tasks seen between all steps: the outcome is that of a run that is not asked."""
+    _assert_equal(outcome_of(case.learned_with_looks(), case), case.outcome, "evaluations within tasks change the run")
 
 
 def _assert_stops_change_nothing(case: Case, stops: list[tuple[int, int]]) -> None:

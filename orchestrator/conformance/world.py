@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from orchestrator.models.building import build_network
 from orchestrator.models.settings import ModelSettings
+from orchestrator.streams.blurry import exchange
+from orchestrator.trial.diagnostics.plasticity import evaluated
 from orchestrator.trial.setup import compute_repeatably
 from strategies import (
     Generators,
@@ -67,6 +69,7 @@ class Case:
         hyperparameters: those that are not at their defaults.
         training: training settings that differ from those of this world.
         model: the network.
+        is_blurry: whether tasks exchange examples with their neighbours.
     """
 
     method: str
@@ -74,6 +77,7 @@ class Case:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     model: ModelSettings = field(default_factory=lambda: ModelSettings(hidden=(6, 5)))
+    is_blurry: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -102,14 +106,28 @@ class Case:
     ) -> Case:
         """Return a new case with more training settings and hyper-parameters."""
         own, settings = {**self.hyperparameters, **(hyperparameters or {})}, {**self.training, **(training or {})}
-        return Case(self.method, self.kind, own, settings, self.model)
+        return replace(self, hyperparameters=own, training=settings)
 
     def as_naive(self) -> Case:
         """Return the same case for `naive`."""
-        return Case("naive", self.kind, {}, self.training, self.model)
+        return replace(self, method="naive", hyperparameters={})
 
     def task(self, index: int) -> TaskData:
-        """Return a task of 20 + `index` examples of two classes. Each task separates them in its own direction."""
+        """Return a task of 20 + `index` examples, a few of them of its neighbours if boundaries are blurry."""
+        if not self.is_blurry:
+            return self._task(index)
+        neighbours = [other for other in (index - 1, index + 1) if 0 <= other < N_TASKS]
+        sizes = [20 + task for task in range(N_TASKS)]
+        own, *others = (exchange(sizes, task, 0.4, 0) for task in (index, *neighbours))
+        given = [each.to_next if n < index else each.to_previous for n, each in zip(neighbours, others, strict=True)]
+        rows = [(index, own.kept), *zip(neighbours, given, strict=True)]
+        parts = [self._task(task).take(torch.from_numpy(places).to(device)) for task, places in rows]
+        ids = [torch.full_like(part.labels, task) for part, (task, _) in zip(parts, rows, strict=True)]
+        inputs, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "labels"))
+        return TaskData(index, inputs, labels, torch.cat(ids))
+
+    def _task(self, index: int) -> TaskData:
+        """Return 20 + `index` examples of two classes. Each task separates them in its own direction."""
         generator = torch.Generator().manual_seed(100 + index)
         n = 20 + index
         classes = torch.arange(n) % WIDTH
@@ -142,6 +160,22 @@ class Case:
         """Train `learner` on `tasks` and return it."""
         for index in tasks:
             learner.learn(self.task(index))
+        return learner
+
+    def learned_with_looks(self) -> Learner:
+        """Return a learner that was asked about the tasks seen so far between all steps, as `evaluate_every` does."""
+        learner = self.learner()
+        for index in range(N_TASKS):
+
+            def look(last: int = index) -> None:
+                with evaluated(learner.network):
+                    for task in reversed(range(last + 1)):
+                        first, stop = self.layout.inference_range(task, last + 1)
+                        logits = learner.logits(self.task(task).inputs, task)
+                        assert logits.shape[1] == stop - first, f"answers {logits.shape[1]} classes within task {last}"
+                        assert not bool(logits.isnan().any()), f"answers NaN within task {last}"
+
+            learner.learn(self.task(index), look)
         return learner
 
     def learned_with_stops(self, stops: Iterable[tuple[int, int]]) -> Learner:

@@ -54,8 +54,24 @@ def from_its_start(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return filled
 
 
+@dataclass(frozen=True)
+class Moments:
+    """What was measured within tasks, while they were trained.
+
+    Args:
+        tasks: the task that was being trained at each moment, (M,) int64.
+        scores: of each task then, (M, T); NaN if it was not measured.
+    """
+
+    tasks: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
 def compute_metrics(
-    scores: NDArray[np.float64], tasks: Sequence[int] | None = None, may_be_undefined: bool = False
+    scores: NDArray[np.float64],
+    tasks: Sequence[int] | None = None,
+    may_be_undefined: bool = False,
+    within: Moments | None = None,
 ) -> dict[str, float]:
     """Return every metric of a matrix R (T + 1, T), row 0 before any training, that is not of accuracy by its name.
 
@@ -67,17 +83,19 @@ def compute_metrics(
         scores: R.
         tasks: the tasks to look at, each in 0 … T - 1; all by default. The last one is not forgotten by anything.
         may_be_undefined: whether a task may be NaN throughout, since it cannot have the score; it is then left out.
+        within: what was measured within tasks too; by default only R is known of how scores went.
 
     Raises:
         ValueError: if a cell R[after, task] with after ≥ task is outside [0, 1], or NaN while its task has others.
 
     Source: Lopez-Paz & Ranzato 2017, arXiv 1706.08840, Eqs. 2 to 4 (average accuracy, backward and forward transfer);
-        Chaudhry et al. 2018, arXiv 1801.10112, Eq. 3 (forgetting; the last row is not in the maximum).
+        Chaudhry et al. 2018, arXiv 1801.10112, Eq. 3 (forgetting; the last row is not in the maximum); for those over
+        time see `_over_time`.
     """
     n_tasks = scores.shape[1]
     if scores.shape != (n_tasks + 1, n_tasks):
         raise ValueError(f"accuracy matrix: expected shape (T + 1, T), got {scores.shape}")
-    scores = from_its_start(scores)
+    measured, scores = scores, from_its_start(scores)
     after = scores[1:]
     unknown = np.isnan(np.where(np.tril(np.ones_like(after)) > 0, after, math.nan)).all(axis=0)
     is_known = np.logical_not(unknown & may_be_undefined)
@@ -98,7 +116,38 @@ def compute_metrics(
         "worst_drop_since_learning": float((diagonal[past] - final[past]).max()) if past else math.nan,
         "worst_score": min((float(after[task:, task].min()) for task in looked_at), default=math.nan),
         "forward_transfer": _mean([after[i - 1, i] - scores[0, i] for i in looked_at if i > 0]),
+        **_over_time(measured, looked_at, within),
     }
+
+
+def _over_time(scores: NDArray[np.float64], tasks: Sequence[int], within: Moments | None) -> dict[str, float]:
+    """Return the metrics of all evaluations since training began, at the ends of tasks and within them.
+
+    Source: Caccia et al. 2022, arXiv 2104.05025 (average anytime accuracy: the mean over evaluations of the mean over
+        the tasks seen so far); De Lange et al. 2023, arXiv 2205.13452 (WC-ACC: the last task counts with its score at
+        the end, each other with its lowest in the evaluations after its own end, whose mean is min-ACC).
+
+    Args:
+        scores: R (T + 1, T) as it was measured, row 0 before any training.
+        tasks: those to look at.
+        within: what was measured within tasks.
+    """
+    n_tasks = scores.shape[1]
+    ends = [after for after in range(n_tasks) if not np.isnan(scores[after + 1]).all()]
+    during = np.array(ends, dtype=np.int64)
+    values = scores[during + 1]
+    if within is not None:
+        during, values = np.concatenate([within.tasks, during]), np.concatenate([within.scores, values])
+    seen = np.zeros(values.shape, dtype=bool)
+    seen[:, tasks] = np.asarray(tasks) <= during[:, None]
+    at_each = [float(row[of].mean()) for row, of in zip(values, seen, strict=True) if of.any()]
+    begun = ends[0] if ends else 0  # after the last task of the model that the trial began from
+    last = [values[during > max(task, begun), task] for task in tasks]
+    lowest = [
+        float(own.min()) if task < n_tasks - 1 and len(own) else float(scores[-1, task])
+        for task, own in zip(tasks, last, strict=True)
+    ]
+    return {"anytime_average": _mean(at_each), "worst_case_average": _mean(lowest)}
 
 
 def _drops(scores: NDArray[np.float64]) -> tuple[float, float]:

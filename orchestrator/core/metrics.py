@@ -15,6 +15,8 @@ from orchestrator.core.text import nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from orchestrator.core.accuracy import Moments
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -65,8 +67,19 @@ METRICS: dict[str, Metric] = {
     "worst_drop_since_learning": _drop("largest drop from a task's score right after it was learned"),
     "worst_score": _level("lowest score of any task after it was learned, after any task"),
     "forward_transfer": _gain("mean gain over the untrained model before a task is trained; domain scenarios only"),
+    "anytime_average": _level(
+        "mean score over the tasks seen so far, averaged over all evaluations: after each task, and within tasks too "
+        "with evaluate_every"
+    ),
+    "worst_case_average": _level(
+        "mean over tasks of the lowest score in any evaluation after the task was learned, of the last task its score "
+        "at the end; evaluations as for anytime_average"
+    ),
 }
-"""What is computed from R, whose cells hold the scenario's score."""
+"""What is computed from R, whose cells hold the scenario's score, and from what was measured within tasks."""
+
+OVER_TIME = ("anytime_average", "worst_case_average")
+"""Metrics that look at what was measured within tasks too."""
 
 ACCURACY_METRICS = {"average_accuracy": "average", "learning_accuracy": "learning_average"}
 """Metrics that are those of accuracy whatever the score is -> the metric of any score."""
@@ -162,13 +175,20 @@ class Quantity:
             return None
         return ACCURACY if self.metric in ACCURACY_METRICS else self.score or default
 
-    def of(self, matrix: Callable[[Score], NDArray[Any]], task_names: Sequence[str], default: Score) -> float:
+    def of(
+        self,
+        matrix: Callable[[Score], NDArray[Any]],
+        task_names: Sequence[str],
+        default: Score,
+        within: Callable[[Score], Moments | None] | None = None,
+    ) -> float:
         """Return the value of a metric; NaN if the trial cannot have it.
 
         Args:
             matrix: score -> R (T + 1, T).
             task_names: name of each task (T,).
             default: the scenario's score.
+            within: score -> what was measured within tasks, None if nothing was.
 
         Raises:
             ValueError: if a task is not there.
@@ -180,7 +200,8 @@ class Quantity:
             return math.nan
         places = [list(task_names).index(name) for name in self.tasks]
         name = ACCURACY_METRICS.get(self.metric, self.metric)
-        return compute_metrics(matrix(score), places or None, may_be_undefined=score != ACCURACY)[name]
+        moments = within(score) if within is not None and name in OVER_TIME else None
+        return compute_metrics(matrix(score), places or None, score != ACCURACY, moments)[name]
 
     def __str__(self) -> str:
         lead = "" if self.score is None else f"{self.score}."

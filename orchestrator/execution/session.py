@@ -16,6 +16,7 @@ from orchestrator.execution.budget import Budget, Spending
 from orchestrator.models.frozen import FOLDER, FeatureStore
 from orchestrator.results.compatibility.software_changes import OF_WORKERS
 from orchestrator.results.diagnostics.rows import diagnostic_rows
+from orchestrator.results.evaluations.rows import evaluation_rows
 from orchestrator.results.folder import keep_trial_log
 from orchestrator.results.rows import accuracy_rows, outcome_rows, trial_row
 from orchestrator.results.run import Run
@@ -139,8 +140,8 @@ class Session:
             keep_trial_log(self.run.storage, result.key, log)
         spec, number = planned.spec, planned.suggestion
         row, measured = trial_row(spec, number, result, known, score), accuracy_rows(spec, number, result, score)
-        inside = diagnostic_rows(spec, number, result)
-        self.run.write_trial(result.key, row, measured, outcome_rows(spec, number, result), inside)
+        inside, within = diagnostic_rows(spec, number, result), evaluation_rows(spec, number, result, score)
+        self.run.tables.write_trial(result.key, row, measured, outcome_rows(spec, number, result), inside, within)
         self.search.record(result.key, outcome_of(result, self.spec, score))
         self.spending.end(planned)
         self.progress.first_end = self.progress.first_end or time.monotonic()

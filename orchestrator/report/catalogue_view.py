@@ -53,6 +53,8 @@ def render_methods(name: str | None = None) -> RenderableType:
         for kind in INCREMENTAL_TYPES:
             kinds.setdefault(_ability(strategy, kind), []).append(kind)
         parts += [f"  {', '.join(of)}: {ability}" for ability, of in kinds.items()]
+        if strategy.needs_whole_tasks:
+            parts.append(f"  blurry tasks: no: {strategy.needs_whole_tasks}")
         fields = strategy.hyperparameter_class.model_fields
         if fields:
             parts.append(_hyperparameters(fields, default_space(find_method(part))))

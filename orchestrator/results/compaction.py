@@ -37,7 +37,7 @@ from orchestrator.storage.local import LocalStorage
 MANY_FILES = 1_000
 """A sweep that ends with more files than this in a table compacts its run."""
 
-MOST_ROWS = {"trials": 10_000, "accuracy": 250_000, "outcomes": 250_000, "diagnostics": 500_000}
+MOST_ROWS = {"trials": 10_000, "accuracy": 250_000, "outcomes": 250_000, "evaluations": 250_000, "diagnostics": 500_000}
 """Most rows of a merged file, unless a single trial has more; some megabytes, compressed."""
 
 MOST_BYTES = 2**26
@@ -80,7 +80,7 @@ def compact(tables: Tables) -> list[Compacted]:
         n_before = {table.name: len(table.files()) for table in tables}
         contents = {table.name: table.drop_copies() for table in tables}
         settled = set(_settled(contents["trials"]))
-        used = [table for table in tables if contents[table.name] or table is not tables.diagnostics]
+        used = [table for table in tables if contents[table.name] or table not in tables.optional]
         done = [_compact_table(run, table, contents[table.name], settled) for table in used]
         return [replace(compacted, n_before=n_before[compacted.table]) for compacted in done]
     except OSError as error:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import RunFolderError
 from orchestrator.results.schema import LISTS
 
-IDENTITY = ("key", "after_task", "task", "name", "part")
+IDENTITY = ("key", "after_task", "n_given", "task", "name", "part")
 """The columns that identify a row; a table has some of them."""
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.core.accuracy import compute_metrics
+from orchestrator.core.accuracy import Moments, compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, METRICS_AND_COSTS, quantity
 from orchestrator.core.scores import ACCURACY, Score
+from orchestrator.results.evaluations.rows import moments_of
 from orchestrator.results.rows import matrices_of
 from orchestrator.results.run_tables import Tables
 from orchestrator.search.suggestion import Outcome
@@ -25,7 +26,8 @@ _Computed = tuple[dict[str, float], tuple[dict[str, float], ...]]
 def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     """Return the outcome of every trial in the tables, by key.
 
-    A trial that ended is left out if its rows of R are lost, or if they do not tell what the spec asks for.
+    A trial that ended is left out if its rows of R are lost, or those of what was measured within tasks, or if they do
+    not tell what the spec asks for.
     """
     trials, cells = tables.trials.read(), tables.accuracy.read()
     values = trials[_NAMES].to_numpy(dtype=float).tolist()
@@ -34,6 +36,8 @@ def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     is_measured = trials["status"].isin(["completed", "stopped"]) & ~(trials["stopped_after"] < 0)
     complete = trials[is_measured]
     lost = set(complete["key"]) - set(cells["key"])
+    if spec.training.evaluate_every is not None:
+        lost |= set(complete["key"]) - set(tables.evaluations.read()["key"])
     # Rows of schema 1 hold accuracy alone, of tasks without names.
     asks_more = any(spec.scores_of(s) != (ACCURACY,) for s in spec.scenarios) or any(
         quantity(name).tasks for name in spec.quantities
@@ -44,7 +48,8 @@ def outcomes_of(spec: SweepSpec, tables: Tables) -> dict[str, Outcome]:
     if again:
         cells = tables.accuracy.read(with_lists=True)
         stopped = set(trials.loc[trials["status"] == "stopped", "key"])
-        computed = _computed(spec, cells[cells["key"].isin(again)], again, stopped)
+        within = tables.evaluations.read(with_lists=True)
+        computed = _computed(spec, cells[cells["key"].isin(again)], within[within["key"].isin(again)], again, stopped)
         found |= {
             key: Outcome(found[key].status, {**found[key].values, **own}, at_each)
             for key, (own, at_each) in computed.items()
@@ -65,11 +70,11 @@ def _to_compute(spec: SweepSpec, complete: pd.DataFrame) -> dict[str, str]:
 
 
 def _computed(
-    spec: SweepSpec, cells: pd.DataFrame, again: Mapping[str, str], stopped: Set[str]
+    spec: SweepSpec, cells: pd.DataFrame, within: pd.DataFrame, again: Mapping[str, str], stopped: Set[str]
 ) -> dict[str, _Computed]:
     """Return key -> metrics and quantities at the end, which a stopped trial has none of, and at each boundary.
 
-    From the rows of R; without trials some of whose rows are lost.
+    From the rows of R and of the table `evaluations`; without trials some of whose rows are lost.
     """
     computed: dict[str, _Computed] = {}
     scenarios, own = cells["key"].map(again), {text: quantity(text) for text in spec.quantities}
@@ -78,12 +83,16 @@ def _computed(
         default = spec.score_of(scenario)
         scores = dict.fromkeys([ACCURACY, *spec.scores_of(scenario)])
         names = rows.drop_duplicates(["key", "task"]).sort_values("task").groupby("key")["task_name"].agg(list)
+        moments = moments_of(within[within["key"].map(again) == scenario], scores)
         for key, matrices in matrices_of(rows, scores).items():
             with suppress(ValueError):  # a gap in R, or a task that this trial does not have
                 found: dict[str, float] = {}
                 if key not in stopped:
-                    found = _metrics(matrices[default], matrices[ACCURACY])
-                    found |= {text: one.of(matrices.__getitem__, names[key], default) for text, one in own.items()}
+                    of_score = moments.get(key, {}).get
+                    found = _metrics(matrices[default], matrices[ACCURACY], of_score(default))
+                    found |= {
+                        text: one.of(matrices.__getitem__, names[key], default, of_score) for text, one in own.items()
+                    }
                 computed[key] = found, _boundaries(spec, matrices, names[key], default)
     return computed
 
@@ -99,7 +108,7 @@ def _boundaries(
     )
 
 
-def _metrics(scores: NDArray[np.float64], accuracy: NDArray[np.float64]) -> dict[str, float]:
+def _metrics(scores: NDArray[np.float64], accuracy: NDArray[np.float64], within: Moments | None) -> dict[str, float]:
     own = compute_metrics(accuracy)
-    found = compute_metrics(scores, may_be_undefined=True)
+    found = compute_metrics(scores, may_be_undefined=True, within=within)
     return found | {name: own[general] for name, general in ACCURACY_METRICS.items()}

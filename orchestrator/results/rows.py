@@ -85,7 +85,7 @@ def accuracy_rows(
     """Return the rows of the accuracy table, one for each measured cell of R; none if the trial failed."""
     return [
         {
-            **_head(spec, suggestion),
+            **head_of(spec, suggestion),
             "after_task": after,
             "task": task,
             "accuracy": n_correct / result.n_examples[task],
@@ -103,7 +103,7 @@ def outcome_rows(spec: TrialSpec, suggestion: int, result: TrialResult) -> list[
     """Return the rows of the table of outcomes; none unless a trial on the test split completed."""
     return [
         {
-            **_head(spec, suggestion),
+            **head_of(spec, suggestion),
             "after_task": after,
             "task": task,
             "task_name": result.task_names[task],
@@ -140,8 +140,8 @@ def right_of(outcomes: pd.DataFrame, key: str, task: int, after_task: int | None
     return unpack(found["right"].iloc[0], int(found["n_examples"].iloc[0]))
 
 
-def _head(spec: TrialSpec, suggestion: int) -> dict[str, Any]:
-    """Return the columns that tell whose row of `accuracy` or `outcomes` it is."""
+def head_of(spec: TrialSpec, suggestion: int) -> dict[str, Any]:
+    """Return the columns that tell whose row it is, in each table but `trials`."""
     return {
         "key": spec.key,
         "scenario": spec.scenario,
@@ -157,10 +157,22 @@ def _measured(result: TrialResult, after: int, task: int, score: Score) -> dict[
     cell = result.cells[after + 1][task] if result.measured else None
     if cell is None:
         return {"score": _or_none(float(result.scores(score)[after + 1, task]))} if score == ACCURACY else {}
-    names = result.class_names[task][: len(cell.n_true)]
+    return measured_columns(cell, result.class_names[task], result.task_names[task], score)
+
+
+def measured_columns(cell: Measurement, classes: list[str], task_name: str, score: Score) -> dict[str, Any]:
+    """Return the columns that name a task, and count and score what was measured on it.
+
+    Args:
+        cell: what was measured.
+        classes: the class behind each output that competes once all tasks are seen, (C,) or more.
+        task_name: name of the task.
+        score: what R holds.
+    """
+    names = classes[: len(cell.n_true)]
     found = {kind: _or_none(cell.value(Score(kind), names)) for kind in COLUMNS}
     return found | {
-        "task_name": result.task_names[task],
+        "task_name": task_name,
         "score": _or_none(cell.value(score, names)),
         "classes": names,
         "n_true": list(cell.n_true),
@@ -174,7 +186,7 @@ def _or_none(value: float) -> float | None:
 
 
 def scores_of(cells: pd.DataFrame, score: Score) -> NDArray[np.float64]:
-    """Return a score (N,) of each row of the accuracy table; NaN if it is undefined, or cannot be known any more.
+    """Return a score (N,) of each row of `accuracy` or `evaluations`; NaN if undefined, or if it is not known any more.
 
     Args:
         cells: rows with the columns of lists.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,10 @@ class Run:
         """Return the accuracy table: a row for each measured cell of R."""
         return self.tables.accuracy.read(with_lists=True)
 
+    def evaluations(self) -> pd.DataFrame:
+        """Return the table of evaluations while trials were trained, empty if none ran with `evaluate_every`."""
+        return self.tables.evaluations.read(with_lists=True)
+
     def diagnostics(self) -> pd.DataFrame:
         """Return the diagnostics table, empty if no trial ran with `diagnostics: true`."""
         return self.tables.diagnostics.read()
@@ -302,17 +306,6 @@ class Run:
     def n_missing(self, spec: SweepSpec) -> int:
         """Return how many trials of `spec` have no result in the tables, at most, by searching again over them."""
         return self.search(spec).n_unknown
-
-    def write_trial(
-        self,
-        key: str,
-        row: dict[str, Any],
-        accuracy: Sequence[dict[str, Any]],
-        outcomes: Sequence[dict[str, Any]] = (),
-        inside: Sequence[dict[str, Any]] = (),
-    ) -> None:
-        """Write a trial's rows; the trials row is last and commits it."""
-        self.tables.write_trial(key, row, accuracy, outcomes, inside)
 
     def checkpoint_path(self, key: str) -> str:
         """Return the path or URI at which any worker finds the checkpoint of the running trial `key`."""

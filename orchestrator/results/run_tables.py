@@ -1,9 +1,10 @@
 """The tables of a run, and in which order a trial's rows are written.
 
 `trials` has a row for each trial, `accuracy` a row for each measured cell of R, and `outcomes` a row for those cells of
-trials on the test split of which it is known which examples were right. `diagnostics`, which only runs with
-`diagnostics: true` have, says what was measured inside of trials. A trial's row in `trials` is written last: that
-one is the commit. A run of an earlier version has no `outcomes`, and no trial is run again to have any.
+trials on the test split of which it is known which examples were right. `evaluations`, which only runs with
+`evaluate_every` have, says how scores went while trials were trained, and `diagnostics`, which only runs with
+`diagnostics: true` have, what was measured inside of them. A trial's row in `trials` is written last: that one is the
+commit. A run of an earlier version has no `outcomes`, and no trial is run again to have any.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ class Tables:
         self.trials = Table(run.folder("trials"), "trials")
         self.accuracy = Table(run.folder("accuracy"), "accuracy")
         self.outcomes = Table(run.folder(OUTCOMES), OUTCOMES)
+        self.evaluations = Table(run.folder("evaluations"), "evaluations")
         self.diagnostics = Table(run.folder("diagnostics"), "diagnostics")
 
     def __iter__(self) -> Iterator[Table]:
         yield self.trials
         yield self.accuracy
         yield self.outcomes
+        yield self.evaluations
         yield self.diagnostics
+
+    @property
+    def optional(self) -> tuple[Table, ...]:
+        """Return the tables that only runs have whose spec asks for them."""
+        return self.evaluations, self.diagnostics
 
     def start_cache(self, is_exclusive: bool = False) -> None:
         """From now on, read each table once until it is written to through this object."""
@@ -48,9 +56,10 @@ class Tables:
     def state(self) -> tuple[int, ...] | None:
         """Return what differs once the results do; None if they are not cached, so that it may differ at any time.
 
-        Results are the trials and their R: a search depends on nothing else, and so `outcomes` is not read for it.
+        Results are the trials, their R and how it came about: a search depends on nothing else, and so `outcomes` is
+        not read for it.
         """
-        states = [table.state() for table in (self.trials, self.accuracy)]
+        states = [table.state() for table in (self.trials, self.accuracy, self.evaluations)]
         return None if None in states else tuple(state for state in states if state is not None)
 
     @contextmanager
@@ -100,9 +109,15 @@ class Tables:
         accuracy: Sequence[dict[str, Any]],
         outcomes: Sequence[dict[str, Any]] = (),
         inside: Sequence[dict[str, Any]] = (),
+        evaluations: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Write a trial's rows; the trials row is last and commits it."""
-        for table, rows in ((self.diagnostics, inside), (self.outcomes, outcomes), (self.accuracy, accuracy)):
+        for table, rows in (
+            (self.diagnostics, inside),
+            (self.outcomes, outcomes),
+            (self.evaluations, evaluations),
+            (self.accuracy, accuracy),
+        ):
             if rows:
                 table.write(key, list(rows))
         reached("trial.measured")

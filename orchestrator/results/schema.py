@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.core.errors import RunFolderError
-from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
+from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, OVER_TIME
 from orchestrator.core.scores import SCORES
 from orchestrator.results.diagnostics.columns import DIAGNOSTICS
 from orchestrator.results.values import refuse_odd_values, remedy
 from orchestrator.storage.base import OUTCOMES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _VERSION_FIELD = b"continual_sweep_schema"
 _DIGEST_MARK = b"continual_sweep_digest:"
 _MOST_BYTES = 2**29
@@ -134,6 +134,25 @@ all tasks after the last one.
 byte, as `numpy.packbits` puts it, and the last byte is filled up with zeros. Rows are of the same examples if
 `examples` is equal, see `Stream.evaluation_hash`."""
 
+EVALUATIONS_SCHEMA = pa.schema(
+    [
+        field
+        for own in ACCURACY_SCHEMA
+        for field in (
+            [pa.field("during_task", _COUNT, nullable=False), pa.field("n_given", _COUNT, nullable=False)]
+            if own.name == "after_task"
+            else [own]
+        )
+    ],
+    metadata=ACCURACY_SCHEMA.metadata,
+)
+"""A row for each task in each evaluation while a trial was trained, the tasks seen so far alone. Only trials with
+`evaluate_every` have rows.
+
+`during_task` is the task that was being trained, from 0, and `n_given` the new examples that training had been given
+since the trial began, each counted as often as it was given. The last evaluation of a task is that at its end, whose
+rows are those of R too. The other columns are those of `accuracy`."""
+
 LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 
 DIAGNOSTICS_SCHEMA = DIAGNOSTICS.with_metadata(TRIALS_SCHEMA.metadata)
@@ -141,6 +160,7 @@ SCHEMAS = {
     "trials": TRIALS_SCHEMA,
     "accuracy": ACCURACY_SCHEMA,
     OUTCOMES: OUTCOMES_SCHEMA,
+    "evaluations": EVALUATIONS_SCHEMA,
     "diagnostics": DIAGNOSTICS_SCHEMA,
 }
 
@@ -233,6 +253,7 @@ _NEW_IN: dict[int, dict[str, set[str]]] = {
         "accuracy": {"task_name", "score", *_SCORE_COLUMNS, *LISTS},
     },
     3: {"trials": {"stopped_after", "stop_rule"}},
+    4: {"trials": set(OVER_TIME)},
 }
 """Schema version -> the columns that it added to each table. A new table needs no new version: whoever does not know it
 reads the others as before."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import METRICS, Quantity, quantity
+from orchestrator.core.metrics import METRICS, OVER_TIME, Quantity, quantity
 from orchestrator.core.scores import Score
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import Cell
@@ -187,6 +187,6 @@ def never_recovers(constraint: Constraint) -> bool:
 
 
 def is_measured_at_boundaries(constraint: Constraint) -> bool:
-    """Return whether a limit is on a quantity of R that has a meaning after each task."""
+    """Return whether a limit is on a quantity of R alone that has a meaning after each task."""
     name = quantity(constraint.metric).metric
-    return name in METRICS and name != "forward_transfer"
+    return name in METRICS and name not in ("forward_transfer", *OVER_TIME)

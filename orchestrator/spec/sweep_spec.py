@@ -182,8 +182,18 @@ class SweepSpec(Frozen):
             for scenario in self.scenarios
             for stream, kind in [split_scenario(scenario)]
             for method in self.methods
-            if self.training.learned_as(kind) not in self.method_of(method).unsupported
+            if not self.refusal(scenario, method)
         )
+
+    def refusal(self, scenario: str, method: str) -> str:
+        """Return why a method cannot learn a scenario; empty if it can."""
+        stream, kind = split_scenario(scenario)
+        found = self.method_of(method)
+        if reason := found.unsupported.get(self.training.learned_as(kind), ""):
+            return reason
+        if found.needs_whole_tasks and self.stream_settings(stream).blurry:
+            return f"{found.needs_whole_tasks}, and with blurry some are of the tasks before and after"
+        return ""
 
     @property
     def known_methods(self) -> tuple[str, ...]:

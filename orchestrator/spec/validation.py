@@ -60,8 +60,8 @@ def notes_of(spec: SweepSpec) -> list[str]:
     for scenario, method in _pairs(spec):
         kind = spec.training.learned_as(split_scenario(scenario)[1])
         found = spec.method_of(method)
-        if kind in found.unsupported:
-            notes.append(f"{scenario} {method} is left out: {found.unsupported[kind]}")
+        if reason := spec.refusal(scenario, method):
+            notes.append(f"{scenario} {method} is left out: {reason}")
         elif kind in found.notes:
             notes.append(f"{scenario} {method}: {found.notes[kind]}")
     notes += score_notes(spec)
@@ -238,16 +238,15 @@ def _refused(spec: SweepSpec) -> Iterator[str]:
     """
     known = [method for method in dict.fromkeys(spec.methods) if method_fault(method, spec) is None]
     refused = {
-        (scenario, method): spec.method_of(method).unsupported[kind]
+        (scenario, method): reason
         for scenario in dict.fromkeys(spec.scenarios)
-        for kind in [spec.training.learned_as(split_scenario(scenario)[1])]
         for method in known
-        if kind in spec.method_of(method).unsupported
+        if (reason := spec.refusal(scenario, method))
     }
     if spec.unsupported_cells == "refuse":
         way_out = "drop one of the two, or set unsupported_cells: skip"
     elif len(refused) == len(set(_pairs(spec))):
-        way_out = "choose another method or another incremental type"
+        way_out = "choose another method or another scenario"
     else:
         refused = {}
         way_out = ""

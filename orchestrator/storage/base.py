@@ -15,8 +15,8 @@ from pathlib import Path
 SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
 OUTCOMES = "outcomes"
-TABLES = ("trials", "accuracy", OUTCOMES, "diagnostics")
-"""The folders of tables; runs of earlier versions have no `outcomes`, and few have `diagnostics`."""
+TABLES = ("trials", "accuracy", OUTCOMES, "evaluations", "diagnostics")
+"""The folders of tables; runs of earlier versions have no `outcomes`, and few have `evaluations` or `diagnostics`."""
 CHECKPOINTS = "checkpoints"
 SUGGESTIONS_FILE = "suggestions.json"
 ANSWER_FILE = "answer.json"

@@ -22,6 +22,7 @@ from orchestrator.streams.settings import (
     dataset_of,
     family_of,
     n_classes_used,
+    number_of_tasks,
 )
 from strategies import IncrementalType
 
@@ -56,6 +57,7 @@ _FAMILY_FIELDS: dict[str, tuple[Family, ...]] = {
     ),
     "from_model": ("model",),
     "features": ("split", "folder", "table"),
+    "blurry": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder", "table"),
     "test_share": ("folder", "table"),
     "padding": ("split", "permuted", "rotated", "noisy", "clean-rotated-noisy", "folder"),
 }
@@ -100,7 +102,16 @@ def stream_faults(stream: str, settings: StreamSettings, may_leave_over: bool = 
         faults.append(f"n_tasks: this stream always has 3 tasks, got {settings.n_tasks}; leave it out")
     elif stream not in STREAMS:
         faults += _own_faults(stream, family, settings)
+    if stream in STREAMS and not faults:
+        faults += blurry_faults(stream, settings, DATASETS[dataset_of(stream)])
     return faults
+
+
+def blurry_faults(stream: str, settings: StreamSettings, facts: DatasetFacts) -> list[str]:
+    """Return what is wrong with `blurry`, once it is known how many tasks there are."""
+    if not settings.blurry or number_of_tasks(stream, settings, facts) > 1:
+        return []
+    return ["blurry: a single task has no neighbours to exchange examples with; leave it out, or cut more tasks"]
 
 
 def _feature_faults(settings: StreamSettings) -> Iterator[str]:

@@ -212,6 +212,14 @@ class StreamSettings(BaseModel):
     features: Annotated[FrozenFeatures | None, Added()] = Field(
         None, description="split, folder and table: a frozen network whose features take the place of the inputs"
     )
+    blurry: Annotated[float, Added()] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        examples=[0.1],
+        description="share of a task's training examples that come from the tasks before and after, which get as many "
+        "of its own; drawn by the trial's seed",
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="own data: share of each task and class for the test split")
     normalisation: Literal["unit", "standard"] = Field(
         "unit", description="pixels or numbers in [0, 1], or with the training data's mean 0 and deviation 1"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from orchestrator.streams.blurry import exchange
 from orchestrator.streams.datasets import Inputs, PhaseData, Statistic
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.naming import task_names
@@ -56,12 +57,30 @@ class Stream:
         self.input_shape = padded_shape(data.facts.shape, settings.padding)
 
     def train(self, task: int) -> TaskData:
-        """Return the training examples of `task`.
+        """Return the training examples of `task`; with blurry boundaries, some are of its neighbours.
 
         Returns: inputs (N, C, H, W) or (N, F) float32, labels output indices (N,) int64.
         """
+        if not self.settings.blurry or self._data.start is not None:
+            return self._train(task)
+        sizes, share = self.sizes().n_examples, self.settings.blurry
+        neighbours = [other for other in (task - 1, task + 1) if 0 <= other < self.n_tasks]
+        own, *others = (exchange(sizes, each, share, self._seed) for each in (task, *neighbours))
+        given = [a.to_next if n < task else a.to_previous for n, a in zip(neighbours, others, strict=True)]
+        parts = [self._train(task, own.kept)] + [
+            self._train(n, rows) for n, rows in zip(neighbours, given, strict=True)
+        ]
+        return TaskData(
+            task,
+            torch.cat([part.inputs for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([torch.full_like(part.labels, part.index) for part in parts]),
+        )
+
+    def _train(self, task: int, chosen: NDArray[np.int64] | None = None) -> TaskData:
+        """Return the examples that a task is made of, or those at some places among them."""
         data = self._data
-        return self._make(task, data.train_inputs, data.train_labels, data.train_tasks, "train")
+        return self._make(task, data.train_inputs, data.train_labels, data.train_tasks, "train", chosen)
 
     def sizes(self) -> StreamSizes:
         """Return how many training examples there are, without making them."""
@@ -143,8 +162,11 @@ class Stream:
         labels: NDArray[np.int64],
         tasks: NDArray[np.int64] | None,
         part: Part,
+        chosen: NDArray[np.int64] | None = None,
     ) -> TaskData:
         rows, positions = self._rows(task, labels, tasks)
+        if chosen is not None:
+            rows, positions = chosen if rows is None else rows[chosen], positions[chosen]
         if rows is not None:
             inputs = inputs[rows]
         first = self.layout.ranges[task][0]

@@ -13,7 +13,8 @@ import torch
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
-from orchestrator.trial.evaluation import Evaluator
+from orchestrator.trial.diagnostics.plasticity import evaluated
+from orchestrator.trial.evaluation import Evaluator, is_evaluated_within
 from orchestrator.trial.setup import set_up
 from strategies import Learner
 
@@ -92,13 +93,15 @@ def trial_seconds(spec: TrialSpec, data: PhaseData, device: str = "cpu", threads
         assert isinstance(learner, SampledLearner)
         begun = time.perf_counter() - clock
         evaluator = Evaluator(stream, learner, spec.ranked_scores)
-        training, evaluation, n_steps = list[float](), list[float](), list[int]()
+        training, evaluation, n_steps, looks = list[float](), list[float](), list[int](), list[float]()
         first = data.start.n_learned if data.start is not None else 0
         with suppress(Exception):  # a trial that fails is a result, and no reason to end a plan
             begun += sum(_evaluate(evaluator, task, 2) for task in range(first))
             for task in range(first, stream.n_tasks):
                 n_before = learner.n_steps
-                training.append(_train(learner, stream, task))
+                seconds, look = _train(learner, stream, task, evaluator)
+                training.append(seconds)
+                looks.append(look)
                 n_steps.append(learner.n_steps - n_before)
                 evaluation.append(_evaluate(evaluator, task, _n_measurements(spec, stream.n_tasks, task)))
                 if task >= first + 2 and time.perf_counter() - clock > MOST_SECONDS:
@@ -108,6 +111,7 @@ def trial_seconds(spec: TrialSpec, data: PhaseData, device: str = "cpu", threads
         return float("nan")
     whole = sum(extrapolated(training[:n_measured], n_steps[:n_measured], stream.n_tasks - first))
     measured = [_n_measurements(spec, stream.n_tasks, task) for task in range(first, stream.n_tasks)]
+    whole += _within(learner, stream, looks[:n_measured], first)
     return begun + whole + sum(evaluation) / sum(measured[:n_measured]) * sum(measured)
 
 
@@ -128,11 +132,45 @@ def extrapolated(seconds: Sequence[float], n_steps: Sequence[int], n_tasks: int)
     return found
 
 
-def _train(learner: SampledLearner, stream: Stream, task: int) -> float:
-    """Learn a task with a few steps and return how long it takes with all of them."""
+def _train(learner: SampledLearner, stream: Stream, task: int, evaluator: Evaluator) -> tuple[float, float]:
+    """Learn a task with a few steps and return how long it takes with all of them, and an evaluation within it.
+
+    The evaluation is made after the first step, if the trial makes any within tasks.
+    """
+    look: float | None = None if is_evaluated_within(learner) else 0.0
+
+    def between_steps() -> None:
+        nonlocal look
+        if look is None:
+            begun = time.perf_counter()
+            with evaluated(learner.network):
+                for seen in range(task + 1):
+                    evaluator.measure(seen)
+            look = time.perf_counter() - begun
+
     skipped, clock = learner.skipped_seconds, time.perf_counter()
-    learner.learn(stream.train(task))
-    return time.perf_counter() - clock + learner.skipped_seconds - skipped
+    learner.learn(stream.train(task), between_steps)
+    return time.perf_counter() - clock + learner.skipped_seconds - skipped - (look or 0.0), look or 0.0
+
+
+def _within(learner: Learner, stream: Stream, looks: Sequence[float], first: int) -> float:
+    """Return the seconds of all evaluations within tasks.
+
+    Args:
+        learner: of the trial.
+        stream: of the trial.
+        looks: seconds of one evaluation within each of the first tasks, of all tasks seen then.
+        first: tasks that were learned before.
+    """
+    settings, sizes = learner.settings, stream.sizes().n_examples[first:]
+    if settings.evaluate_every is None:
+        return 0.0
+    each = sum(looks) / sum(range(first + 1, first + 1 + len(looks)))
+    total = 0.0
+    for task, n in enumerate(sizes):
+        given = n * settings.epochs if settings.iterations is None else settings.iterations * settings.batch_size
+        total += (given if learner.trains_network else n) // settings.evaluate_every * each * (first + task + 1)
+    return total
 
 
 def _evaluate(evaluator: Evaluator, task: int, n_times: int) -> float:

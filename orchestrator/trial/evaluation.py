@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from orchestrator.core.scores import Measurement, ranked_scores
 from orchestrator.streams.stream import Stream
+from orchestrator.trial.diagnostics.plasticity import evaluated
 from orchestrator.trial.packed import pack
+from orchestrator.trial.result import counts_of, measurements, ranked_of
 from strategies import IncrementalType, Learner, TaskData
 
 _ROWS_AT_ONCE = 1024
@@ -100,6 +104,76 @@ class Evaluator:
             self._cache[task] = data
             self._cached_bytes += n_bytes
         return self._cache[task]
+
+
+class WithinTasks:
+    """What is measured while tasks are trained: the tasks seen so far, after every so many new examples.
+
+    At the end of a task R is measured anyway, so after its last step nothing is. Methods that begin each task with the
+    untrained network are measured at the ends alone: until it is trained, the network of before would answer. Nothing
+    else of the trial changes, but that methods which train no network absorb portions of at most `every` examples.
+
+    Args:
+        evaluator: which has the held-out examples.
+        learner: what is measured.
+        every: new examples between two evaluations, each counted as often as it is given.
+
+    Attributes:
+        seconds: wall time that it took so far in this process.
+    """
+
+    def __init__(self, evaluator: Evaluator, learner: Learner, every: int) -> None:
+        self._evaluator, self._learner, self._every = evaluator, learner, every
+        self._is_due = is_evaluated_within(learner)
+        learner.rows_at_once = min(learner.rows_at_once, every)
+        self.seconds = 0.0
+        self._moments: list[list[int]] = []
+        self._cells: list[list[Measurement | None]] = []
+        self._n_given: list[int] = []
+        self._n_in_task = 0
+
+    def after_step(self, task: int) -> None:
+        """Measure what has been seen if it is time; called between two steps of a task."""
+        progress = self._learner.progress
+        assert progress is not None
+        before, self._n_in_task = self._n_in_task, progress.n_examples
+        is_time = before // self._every < self._n_in_task // self._every
+        if progress.is_whole or not (is_time and self._is_due):
+            return
+        clock = time.perf_counter()
+        with evaluated(self._learner.network):
+            self._cells.append([self._evaluator.measure(seen) for seen in range(task + 1)])
+        self._moments.append([task, self._n_before + self._n_in_task])
+        self.seconds += time.perf_counter() - clock
+
+    def end_task(self) -> None:
+        """Count the examples of a task that has ended."""
+        self._n_given.append(self._n_before + self._n_in_task)
+        self._n_in_task = 0
+
+    @property
+    def _n_before(self) -> int:
+        return self._n_given[-1] if self._n_given else 0
+
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured, as fields of the result, which `load` reads."""
+        return {
+            "moments": self._moments,
+            "measured_within": counts_of(self._cells),
+            "ranked_within": ranked_of(self._cells),
+            "n_given": self._n_given,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `measured` returned; within a task, from the state of the learner too."""
+        self._moments, self._n_given = state["moments"], state["n_given"]
+        self._cells = measurements(state["measured_within"], state["ranked_within"])
+        self._n_in_task = self._learner.progress.n_examples if self._learner.progress is not None else 0
+
+
+def is_evaluated_within(learner: Learner) -> bool:
+    """Return whether a trial with this learner measures anything within tasks."""
+    return learner.settings.evaluate_every is not None and not any(s.starts_anew for s in learner.strategies)
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.limits import class_faults, metric_faults
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.streams.checking import split_faults
+from orchestrator.streams.checking import blurry_faults, split_faults
 from orchestrator.streams.datasets import Dataset, PhaseData, Start
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import StreamSettings, family_of, is_user_data
@@ -58,7 +58,9 @@ def data_faults(spec: SweepSpec, datasets: Mapping[str, Dataset]) -> list[str]:
     sound = set()
     for stream, settings in spec.streams.items():
         if is_user_data(settings) and stream in datasets:
-            own = [f"streams.{stream}.{fault}" for fault in _cut_faults(settings, datasets[stream])]
+            cut = list(_cut_faults(settings, datasets[stream]))
+            cut = cut or blurry_faults(stream, settings, datasets[stream].facts)
+            own = [f"streams.{stream}.{fault}" for fault in cut]
             if not own:
                 sound.add(stream)
                 own = list(_validation_faults(spec, stream, datasets[stream]))

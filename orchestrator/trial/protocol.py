@@ -22,7 +22,7 @@ from orchestrator.streams.datasets import PhaseData
 from orchestrator.streams.stream import Stream
 from orchestrator.trial.checkpoint import Identity, delete_checkpoint, identity_of, load_checkpoint, save_checkpoint
 from orchestrator.trial.diagnostics.tracker import Diagnostics
-from orchestrator.trial.evaluation import Evaluator
+from orchestrator.trial.evaluation import Evaluator, WithinTasks
 from orchestrator.trial.faults import is_shortage, judge
 from orchestrator.trial.packed import as_text
 from orchestrator.trial.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -114,6 +114,8 @@ class _Protocol:
         self.stream, self.learner = set_up(spec, data, self.device, planned_tasks=planned_tasks)
         self.evaluator = Evaluator(self.stream, self.learner, spec.ranked_scores)
         self.inside = Diagnostics(spec, self.stream, self.learner, self.evaluator) if diagnostics else None
+        every = self.learner.settings.evaluate_every
+        self.within = WithinTasks(self.evaluator, self.learner, every) if every else None
         self.first = self.next_task = data.start.n_learned if data.start is not None else 0
         self.stopped_after: int | None = None
         self.kept_bytes: float | None = None
@@ -162,15 +164,22 @@ class _Protocol:
         if self.inside is not None:
             self.inside.begin_task(task)
         self._trained = time.perf_counter()
-        self.learner.learn(task, self._save_when_due if self.inside is None else self._look_inside)
+        is_watched = self.inside is not None or self.within is not None
+        self.learner.learn(task, (lambda: self._look(index)) if is_watched else self._save_when_due)
         self._count_training()
+        if self.within is not None:
+            self.within.end_task()
 
-    def _look_inside(self) -> None:
-        """Count a step for the diagnostics, whose time is not the training's, then do what is due after each step."""
-        assert self.inside is not None
-        before = self.inside.seconds
-        self.inside.after_step()
-        self._trained += self.inside.seconds - before
+    def _look(self, index: int) -> None:
+        """Measure what is due after a step, whose time is not the training's, then do what is due after each step."""
+        clock = time.perf_counter()
+        if self.inside is not None:
+            self.inside.after_step()
+        if self.within is not None:
+            before = self.within.seconds
+            self.within.after_step(index)
+            self.seconds["evaluate_seconds"] += self.within.seconds - before
+        self._trained += time.perf_counter() - clock
         self._save_when_due()
 
     def _bytes_to_keep(self) -> float:
@@ -222,6 +231,7 @@ class _Protocol:
             "right": _right(self.cells) if self.examples else [],
             "examples": self.examples,
             "diagnostics": self.inside.rows if self.inside is not None else [],
+            **(self.within.measured() if self.within is not None else {}),
         }
 
     def details(self) -> dict[str, Any]:
@@ -247,6 +257,8 @@ class _Protocol:
             self.learner.load_state_dict(payload["learner"])
             if self.inside is not None:
                 self.inside.load_state_dict(payload["inside"], self.next_task)
+            if self.within is not None:
+                self.within.load(payload["within"])
         except Exception as error:
             if is_shortage(error):
                 raise
@@ -305,6 +317,7 @@ class _Protocol:
             | {"resumed_seconds": self.seconds["train_seconds"] + self.seconds["evaluate_seconds"]},
             "learner": self.learner.state_dict(),
             "inside": self.inside.state_dict() if self.inside is not None else None,
+            "within": self.within.measured() if self.within is not None else None,
         }
         save_checkpoint(path, self._identity, payload)
 

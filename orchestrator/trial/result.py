@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics
+from orchestrator.core.accuracy import AccuracyMatrix, Moments, compute_metrics
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS, quantity
 from orchestrator.core.scores import ACCURACY, Measurement, Score, best_constant
 from orchestrator.trial.packed import from_text
@@ -52,6 +52,10 @@ class TrialResult:
         right: whether each example was answered rightly, packed to a bit each, as base64 (T + 1, T); None for the cells
             of R in which that was not kept; empty unless a trial of the phase `confirm` completed.
         examples: hash of the held-out examples of each task (T,), see `Stream.evaluation_hash`; empty likewise.
+        moments: [task, new examples given so far in the trial] of each evaluation within a task (M, 2), in their order.
+        measured_within: what was measured then of each task seen so far, as in `measured` (M, task + 1, 3, C).
+        ranked_within: likewise, as in `ranked` (M, task + 1).
+        n_given: new examples given until each task's end (T,); empty if nothing was to be evaluated within tasks.
         diagnostics: what was measured inside it, (after_task, name, part, value) each; empty unless it was asked for.
     """
 
@@ -73,6 +77,10 @@ class TrialResult:
     stop_rule: str = ""
     right: list[list[str | None]] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    moments: list[list[int]] = field(default_factory=list)
+    measured_within: list[list[list[list[int]] | None]] = field(default_factory=list)
+    ranked_within: list[list[dict[str, float | None]]] = field(default_factory=list)
+    n_given: list[int] = field(default_factory=list)
     diagnostics: list[list[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,6 +96,11 @@ class TrialResult:
         """Return what was measured of each cell of R (T + 1, T)."""
         return measurements(self.measured, self.ranked, self.right)
 
+    @cached_property
+    def cells_within(self) -> list[list[Measurement | None]]:
+        """Return what was measured at each moment within a task (M, task + 1)."""
+        return measurements(self.measured_within, self.ranked_within)
+
     def scores(self, score: Score) -> NDArray[np.float64]:
         """Return R (T + 1, T) of a score, NaN if not measured or undefined."""
         if score == ACCURACY:
@@ -98,11 +111,22 @@ class TrialResult:
         ]
         return np.array(values, dtype=float).reshape(-1, len(self.n_examples))
 
+    def within(self, score: Score) -> Moments | None:
+        """Return a score at each moment within a task, None if nothing was measured there."""
+        if not self.moments:
+            return None
+        scores = np.full((len(self.moments), len(self.n_examples)), math.nan)
+        for place, row in enumerate(self.cells_within):
+            for task, cell in enumerate(row):
+                if cell is not None:
+                    scores[place, task] = cell.value(score, self.class_names[task])
+        return Moments(np.array(self.moments, dtype=np.int64)[:, 0], scores)
+
     def metrics(self, score: Score = ACCURACY) -> dict[str, float]:
         """Return every metric for a scenario with this score; all NaN if the trial did not complete."""
         if self.status != "completed":
             return dict.fromkeys(METRICS, math.nan)
-        found = compute_metrics(self.scores(score), may_be_undefined=score != ACCURACY)
+        found = compute_metrics(self.scores(score), None, score != ACCURACY, self.within(score))
         accuracy = found if score == ACCURACY else compute_metrics(self.matrix.accuracy)
         own = {name: accuracy[general] for name, general in ACCURACY_METRICS.items()}
         return {name: own[name] if name in own else found[name] for name in METRICS}
@@ -111,7 +135,7 @@ class TrialResult:
         """Return what objectives and limits name, each in a scenario with this score; NaN if it did not complete."""
         if self.status != "completed":
             return dict.fromkeys(texts, math.nan)
-        return {text: quantity(text).of(self.scores, self.task_names, score) for text in texts}
+        return {text: quantity(text).of(self.scores, self.task_names, score, self.within) for text in texts}
 
     def boundaries(self, texts: Sequence[str], score: Score) -> tuple[dict[str, float], ...]:
         """Return what quantities are after each task that was measured, of R cut there; see `at_boundary`."""

@@ -128,10 +128,11 @@ class Der(Strategy):
             return
         network = self.learner.network
         network.eval()
-        head = network.heads[task.index]
-        found = [head(network.backbone(inputs)) for inputs in torch.split(self.state.inputs, _FILL_BATCH)]
-        start, stop = self.learner.layout.ranges[task.index]
-        self.state.logits[:, start:stop] = torch.cat(found)
+        for index in self.learner.new_tasks:
+            head = network.heads[index]
+            found = [head(network.backbone(inputs)) for inputs in torch.split(self.state.inputs, _FILL_BATCH)]
+            start, stop = self.learner.layout.ranges[index]
+            self.state.logits[:, start:stop] = torch.cat(found)
 
     def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return α MSE on one draw, plus β times the cross-entropy on a second if there are two (Eq. 6).
@@ -170,7 +171,7 @@ class Der(Strategy):
         stored = forward.logits.new_zeros(len(rows), len(self._columns))
         stored[:, forward.first : forward.first + forward.logits.shape[1]] = forward.logits.detach()[rows]
         self.state.logits = put(self.state.logits, slots, stored.masked_fill(~self._competed(ids), 0.0))
-        write(self.state, slots, Batch(batch.inputs[rows], batch.labels[rows], ids), self.learner.n_seen - 1)
+        write(self.state, slots, Batch(batch.inputs[rows], batch.labels[rows], ids), self.learner.task)
 
     def _draw_sizes(self) -> tuple[int, int]:
         """Return how many examples to draw for the logits and for the labels; 0 if that term has no weight."""

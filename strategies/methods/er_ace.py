@@ -49,7 +49,7 @@ class ErAce(Replay):
 
     def classification_loss(self, batch: Batch, forward: Forward) -> Tensor | None:
         """Return the mean cross-entropy () of the batch without the logits of classes that are no rivals."""
-        if self.hyperparameters.rivals == "seen" or self.learner.n_seen < 2:
+        if self.hyperparameters.rivals == "seen" or self.learner.task == 0:
             return super().classification_loss(batch, forward)
         n = batch.n_new
         rivals = self._rivals(batch.labels[:n] - forward.first, forward)
@@ -59,9 +59,8 @@ class ErAce(Replay):
     def _rivals(self, columns: Tensor, forward: Forward) -> Tensor:
         """Return which logits new examples compete with, (C,) bool; `columns` (n_new,) int64 are their classes."""
         rivals = torch.zeros(forward.logits.shape[1], dtype=torch.bool, device=columns.device)
-        if self.hyperparameters.rivals == "batch":
-            rivals[columns] = True
-        else:
-            start, stop = self.learner.layout.ranges[self.learner.n_seen - 1]
+        rivals[columns] = True
+        if self.hyperparameters.rivals != "batch":
+            start, stop = self.learner.layout.ranges[self.learner.task]
             rivals[start - forward.first : stop - forward.first] = True
         return rivals

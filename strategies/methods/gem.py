@@ -71,6 +71,7 @@ class Gem(Strategy):
     state_class = GemState
     owns = Exclusive.GRADIENT_DIRECTION
     knows_kept_bytes = True
+    needs_whole_tasks = "it keeps a memory of each task, and may not raise the loss on any"
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
         super().__init__(learner, hyperparameters)

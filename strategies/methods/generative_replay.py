@@ -86,6 +86,7 @@ class GenerativeReplay(Strategy):
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"latent_size", "hidden_size"})
     state_class = GenerativeReplayState
     knows_kept_bytes = True
+    needs_whole_tasks = "it labels what it generates as one of the tasks before"
     naive_at: ClassVar[Mapping[str, Any]] = {"replay_ratio": 0.0}
 
     def __init__(self, learner: Learner, hyperparameters: Any) -> None:
@@ -179,7 +180,7 @@ class GenerativeReplay(Strategy):
     def _label(self, inputs: Tensor, task_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the label and the task (B,) of each generated input; `task_ids` are the tasks drawn for them."""
         network = self.learner.network
-        n_past = self.learner.n_seen - 1
+        n_past = self.learner.task
         logits, first = network.training_outputs(network.backbone(inputs), task_ids, n_past, "seen")
         labels = logits.argmax(1) + first
         if network.layout.incremental_type == "class":

@@ -71,6 +71,7 @@ class Icarl(Strategy):
     knows_kept_bytes = True
     differentiates_itself = False
     alone = "it has its own loss and its own classifier, which other parts cannot add to"
+    needs_whole_tasks = "it chooses the exemplars of a class once, from the task that brings it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "its exemplars stand for classes that are learned once, and here every task has all classes"
     }
@@ -162,8 +163,11 @@ class Icarl(Strategy):
         self.state.means = means
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
-        """Return the negative squared distance to the mean of each competing class, (B, C) (algorithm 1)."""
-        if self.state.means is None:
+        """Return the negative squared distance to the mean of each competing class, (B, C) (algorithm 1).
+
+        Until a task's exemplars are chosen, which is at its end, the network's outputs answer.
+        """
+        if self.state.means is None or self.learner.inside_task:
             return None
         first, last = self.learner.layout.inference_range(task, self.learner.n_seen)
         features = self._features(inputs)

@@ -55,12 +55,12 @@ class Joint(Strategy):
         if self.hyperparameters.trained == "final" and task.index < self.learner.n_tasks - 1:
             return TaskData(task.index, task.inputs[:0], task.labels[:0], task.index)
         tasks = [self.learner.past_task(index) for index in range(task.index)] + [task]
-        ids = [torch.full((len(data),), data.index, device=data.labels.device) for data in tasks]
+        ids = [data.ids for data in tasks]
         return TaskData(
             task.index,
             torch.cat([data.inputs for data in tasks]),
             torch.cat([data.labels for data in tasks]),
-            torch.cat(ids) if len(tasks) > 1 else task.index,
+            torch.cat(ids) if len(tasks) > 1 else task.task_ids,
         )
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int:

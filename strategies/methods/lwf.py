@@ -112,7 +112,7 @@ class Lwf(Strategy):
         log_probabilities = self._student(forward, batch.n_new, targets.shape[1])
         loss = -(targets.index_select(0, batch.rows) * log_probabilities).sum() / batch.n_new
         own = self.hyperparameters
-        n_past = self.learner.n_seen - 1 if own.weighting == "by_task" else 1
+        n_past = self.learner.task if own.weighting == "by_task" else 1
         strength: float = own.distillation_weight * n_past * own.temperature**2
         return strength * loss
 
@@ -130,7 +130,7 @@ class Lwf(Strategy):
             left_out = self.hyperparameters.new_outputs == "left_out"
             logits = forward.logits[:n_new, : n_old if left_out else None]
             return F.log_softmax(logits / self.hyperparameters.temperature, dim=1)[:, :n_old]
-        task = self.learner.n_seen - 1
+        task = self.learner.task
         return self._log_probabilities(self.learner.network.outputs(forward.features[:n_new], task), task)
 
     def _log_probabilities(self, logits: Tensor, task: int) -> Tensor:

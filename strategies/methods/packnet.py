@@ -89,6 +89,7 @@ class Packnet(Strategy):
     knows_kept_bytes = True
     never_forgets = True
     alone = "it decides which weights each task may use, and no other part may move them"
+    needs_whole_tasks = "each task trains weights of its own on all examples that come with it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its weights, and a single head would change under it",
         "class": "it must know the task at inference to choose its weights",
@@ -186,9 +187,14 @@ class Packnet(Strategy):
 
     @no_grad
     def logits(self, inputs: Tensor, task: int) -> Tensor:
-        """Return the logits (B, C) of `task` with its own and earlier tasks' weights; all others are zero."""
+        """Return the logits (B, C) of `task` with its own and earlier tasks' weights; all others are zero.
+
+        While a task is trained, the free weights are its own.
+        """
+        is_learning = self.learner.inside_task and task == self.learner.task
+        last = _FREE if is_learning else task
         masked = {
-            f"{name}.weight": torch.where(self.state.owner[name] <= task, layer.weight, 0.0)
+            f"{name}.weight": torch.where(self.state.owner[name] <= last, layer.weight, 0.0)
             for name, layer in self._layers().items()
         }
         return torch.func.functional_call(self.learner.network, masked, (inputs, task, self.learner.n_seen))  # type: ignore[no-any-return]

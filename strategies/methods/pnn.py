@@ -47,6 +47,7 @@ class Pnn(Strategy):
     knows_kept_bytes = True
     never_forgets = True
     alone = "it adds a column of parameters for each task, and no other part may move those before"
+    needs_whole_tasks = "each task trains a column of its own on all examples that come with it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its column, and a single head would change under it",
         "class": "it must know the task at inference to choose its column",
@@ -77,8 +78,12 @@ class Pnn(Strategy):
 
     def logits(self, inputs: Tensor, task: int) -> Tensor | None:
         """Return the logits (B, C) of `task` from its own column."""
-        self._columns.active = min(task, self.state.n_columns - 1)
-        return None
+        columns = self._columns
+        in_place, columns.active = columns.active, min(task, self.state.n_columns - 1)
+        try:
+            return self.learner.network(inputs, task, max(self.learner.n_seen, 1))  # type: ignore[no-any-return]
+        finally:
+            columns.active = in_place
 
     def report(self) -> dict[str, Any]:
         """Return the capacity report: the number of parameters of each column with its laterals, without its head."""

@@ -123,7 +123,7 @@ class Replay(Strategy):
 
         Weighted by task it is 1/t of the mean over new examples plus 1 - 1/t of that over remembered ones.
         """
-        n, t, loss = batch.n_new, self.learner.n_seen, self.learner.label_loss
+        n, t, loss = batch.n_new, self.learner.task + 1, self.learner.label_loss
         if self.hyperparameters.loss_weighting == "by_examples" or n == len(batch.labels):
             return loss(logits, batch.labels, first)
         new, old = loss(logits[:n], batch.labels[:n], first), loss(logits[n:], batch.labels[n:], first)
@@ -135,7 +135,7 @@ class Replay(Strategy):
         if own.filled == "while_training" and self.learner.in_last_pass:
             n = batch.n_new
             ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[:n]
-            new = TaskData(self.learner.n_seen - 1, batch.inputs[:n], batch.labels[:n], ids)
+            new = TaskData(self.learner.task, batch.inputs[:n], batch.labels[:n], ids)
             offer_reservoir(self.state, new, own.buffer_size, self.learner.generators["buffer"])
 
     def end_task(self, task: TaskData) -> None:

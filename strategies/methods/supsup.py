@@ -62,6 +62,7 @@ class Supsup(Strategy):
     knows_kept_bytes = True
     never_forgets = True
     alone = "it fixes the weights that every other part would train"
+    needs_whole_tasks = "each task trains a mask of its own on all examples that come with it"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = {
         "domain": "it must know the task at inference to choose its mask, and a single head would change under it",
         "class": "it must know the task at inference to choose its mask",

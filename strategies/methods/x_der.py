@@ -84,6 +84,7 @@ class XDer(Strategy):
     knows_kept_bytes = True
     differentiates_itself = False
     alone = "it has losses of its own for new and for remembered examples, which other parts would count twice"
+    needs_whole_tasks = "it foresees and corrects logits by the task that brings a class"
     unsupported: ClassVar[Mapping[IncrementalType, str]] = dict.fromkeys(
         ("task", "domain"), "it balances the outputs of tasks that compete, and here none do; use der++"
     )
@@ -119,7 +120,7 @@ class XDer(Strategy):
     def penalty(self, batch: Batch, forward: Forward) -> Tensor:
         """Return the sum () of all other terms, and note what was drawn."""
         own, state, (start, stop) = self.hyperparameters, self.state, self._present()
-        logits, ids, total = forward.logits, torch.full_like(batch.labels, self.learner.n_seen - 1), 0.0
+        logits, ids, total = forward.logits, torch.full_like(batch.labels, self.learner.task), 0.0
         rows, self._drawn = self._draw(), None
         if len(rows):
             n, network = len(rows) // 2, self.learner.network
@@ -147,7 +148,7 @@ class XDer(Strategy):
         n_draws[rows] += 1
         uniform = torch.rand(len(rows), generator=self.learner.generators["x-der/renew"]).to(rows.device)
         chosen = uniform * n_draws[rows] < 1
-        self._implant(rows[chosen], logits[chosen], self.learner.n_seen - 1)
+        self._implant(rows[chosen], logits[chosen], self.learner.task)
 
     @no_grad
     def end_task(self, task: TaskData) -> None:
@@ -165,7 +166,7 @@ class XDer(Strategy):
 
     def _present(self) -> tuple[int, int]:
         """Return the first output of the present task, and one past its last."""
-        return self.learner.layout.ranges[self.learner.n_seen - 1]
+        return self.learner.layout.ranges[self.learner.task]
 
     def _draw(self) -> Tensor:
         """Return the rows (n,) int64 of both draws: half of them for the logits, the others for the labels."""

@@ -204,7 +204,7 @@ class Analytic(Strategy):
         """Make room for the outputs and the examples of the task."""
         n_inputs = task.inputs[0].numel()
         n_features = self.hyperparameters.features or n_inputs
-        n_outputs = self.learner.layout.ranges[task.index][1]
+        n_outputs = self.learner.layout.ranges[task.last][1]
         state, device = self.state, self.learner.device
         kind = self._sum_type(int(state.counts.sum()) + len(task))
         if not state.n_inputs:
@@ -223,7 +223,7 @@ class Analytic(Strategy):
 
     def absorb(self, batch: Batch) -> None:
         """Add a portion of the task to the sums."""
-        state = self.state
+        state, self._answer = self.state, None
         state.counts += torch.bincount(batch.labels, minlength=len(state.counts))
         for inputs, labels in zip(*(torch.split(of, EXACT_ROWS) for of in (batch.inputs, batch.labels)), strict=True):
             features = self._random_features().rounded(inputs) if self._is_random else inputs.flatten(1).double()

@@ -68,6 +68,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Run
         for seed in spec.seeds.of(phase):  # type: ignore[arg-type]
             trial = spec.trial(spec.cells[0], {}, seed, phase, digits.fingerprint())  # type: ignore[arg-type]
             result = run_trial(trial, digits.phase(phase, trial.validation_share, trial.validation_seed))  # type: ignore[arg-type]
-            run.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
+            run.tables.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
             keys[phase] = trial.key
     return run.path, keys

@@ -144,4 +144,4 @@ def test_list(cli: RunCli, mistake: Mistake, run_folder: RunFolder, tmp_path: Pa
         Path("runs").mkdir()
         assert cli("ls") == (0, "no runs below runs\n", "")
     code, out, _ = cli("ls", FIXTURES)
-    assert (code, out.count("not summarised")) == (0, 3)
+    assert (code, out.count("not summarised")) == (0, 4)

@@ -58,7 +58,9 @@ def test_no_key_leads_out_of_the_run_folder(
     """Whatever keys the rows hold, the end of a sweep touches no file outside of the run folder."""
     trial, joint = make_trial(), make_trial(method="joint")
     run = Run.create(tmp_path / "run", make_spec(methods=["naive", "joint"]))
-    run.write_trial(joint.key, trial_row(joint, 0, make_result(joint), {}), accuracy_rows(joint, 0, make_result(joint)))
+    run.tables.write_trial(
+        joint.key, trial_row(joint, 0, make_result(joint), {}), accuracy_rows(joint, 0, make_result(joint))
+    )
     row: dict[str, Any] = trial_row(trial, 0, make_result(trial), {})
     rows = accuracy_rows(trial, 0, make_result(trial))
     places = {
@@ -71,7 +73,7 @@ def test_no_key_leads_out_of_the_run_folder(
         (run.path / "trials" / folder).mkdir()
     (run.path / "checkpoints").mkdir()
     for key, place in places.items():
-        run.write_trial(trial.key, row | {"key": key}, [each | {"key": key} for each in rows])
+        run.tables.write_trial(trial.key, row | {"key": key}, [each | {"key": key} for each in rows])
         victims = {place.with_suffix(".pt"): b"years of work"}
         victims[place.with_suffix(".parquet")] = (run.path / "trials" / f"{trial.key}.parquet").read_bytes()
         for path, content in victims.items():
@@ -98,7 +100,7 @@ def test_without_a_hostile_key_the_row_is_filled(
     run = Run.create(tmp_path / "run", make_spec(methods=["naive", "joint"]))
     for trial in (make_trial(method="joint"), make_trial()):
         result = make_result(trial)
-        run.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
+        run.tables.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
     before = (run.path / "trials" / f"{trial.key}.parquet").read_bytes()
     run.fill_intransigence()
     assert (run.path / "trials" / f"{trial.key}.parquet").read_bytes() != before
@@ -165,7 +167,7 @@ def run_with(
             trial = make_trial(method="replay", seed=seed, phase=phase)
             result = make_result(trial)
             row: dict[str, Any] = trial_row(trial, 0, result, {})
-            run.write_trial(trial.key, row | columns, accuracy_rows(trial, 0, result))
+            run.tables.write_trial(trial.key, row | columns, accuracy_rows(trial, 0, result))
         return run.path, trial.key
 
     return make
@@ -250,7 +252,7 @@ def run(
     for seed in range(2):
         trial = make_trial(seed=seed)
         result = make_result(trial)
-        run.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
+        run.tables.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
     return run
 
 

@@ -137,6 +137,7 @@ _ON_MODELS = _ONLY_ON_OWN | {
     checks.strength_zero_is_naive,
     checks.a_stop_between_tasks_changes_nothing,
     checks.a_stop_inside_a_task_changes_nothing,
+    checks.an_evaluation_inside_a_task_changes_nothing,
     checks.the_start_of_a_task_changes_no_answer,
     family_checks.old_logits_never_change,
     family_checks.its_importance_is_that_of_single_examples,
@@ -145,6 +146,7 @@ _ON_MODELS = _ONLY_ON_OWN | {
 _LEFT_TO_A_RELEASE = {
     *_ONLY_ON_OWN,
     checks.a_stop_between_tasks_changes_nothing,
+    checks.an_evaluation_inside_a_task_changes_nothing,
     checks.the_start_of_a_task_changes_no_answer,
 }
 """Checks on models for images whose rows on the small network and on `own` show nearly the same."""

@@ -46,9 +46,11 @@ def test_naive_gets_only_checks_that_it_could_fail() -> None:
     naive = {row.check.name for row in method_rows("naive", 0)}
     assert naive == {
         "declares_itself",
+        "it_learns_blurry_tasks",
         "is_repeatable",
         "a_stop_between_tasks_changes_nothing",
         "a_stop_inside_a_task_changes_nothing",
+        "an_evaluation_inside_a_task_changes_nothing",
         "the_start_of_a_task_changes_no_answer",
         "it_keeps_what_it_said",
         "the_protocol_accepts_it",

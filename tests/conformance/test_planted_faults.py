@@ -214,6 +214,13 @@ def answers_of_the_newest_column(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pnn, "logits", wrong)
 
 
+def a_column_that_stays_in_place(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Pnn, inputs: torch.Tensor, task: int) -> None:
+        self._columns.active = task
+
+    patch.setattr(Pnn, "logits", wrong)
+
+
 def a_mask_for_all_tasks(patch: pytest.MonkeyPatch) -> None:
     end = Supsup.end_task
 
@@ -273,10 +280,13 @@ PLANTED: list[tuple[Plant, Callable[[Case], object], str]] = [
     (no_summary, checks.declares_itself, "replay"),
     (a_search_beyond_the_range, checks.what_is_searched_can_be_trained_with, "replay"),
     (a_spec_that_takes_every_type, checks.unsupported_types_are_refused_with_the_reason, "packnet"),
+    (a_spec_that_takes_every_type, checks.blurry_tasks_are_refused_with_the_reason, "packnet"),
+    (a_batch_order_lost_on_resume, checks.it_learns_blurry_tasks, "naive"),
     (a_draw_from_the_global_generator, checks.is_repeatable, "replay"),
     (fisher_lost_on_resume, checks.a_stop_between_tasks_changes_nothing, "ewc"),
     (fisher_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "ewc"),
     (a_batch_order_lost_on_resume, checks.a_stop_inside_a_task_changes_nothing, "naive"),
+    (a_column_that_stays_in_place, checks.an_evaluation_inside_a_task_changes_nothing, "pnn"),
     (old_heads_changed_by_growth, checks.the_start_of_a_task_changes_no_answer, "naive"),
     (a_report_that_is_not_json, checks.its_state_is_plain, "replay"),
     (a_buffer_that_is_taken_for_full, checks.it_keeps_what_it_said, "replay"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.core.accuracy import AccuracyMatrix, compute_metrics, intransigence
+from orchestrator.core.accuracy import AccuracyMatrix, Moments, compute_metrics, intransigence
 from orchestrator.core.metrics import ACCURACY_METRICS, METRICS
 
 NAN = math.nan
@@ -49,6 +49,8 @@ def test_four_tasks_by_hand() -> None:
             "worst_drop_since_learning": 0.3,
             "worst_score": 0.6,
             "forward_transfer": ((0.3 - 0.2) + (0.4 - 0.1) + (0.3 - 0.2)) / 3,
+            "anytime_average": (0.9 + (0.7 + 0.8) / 2 + (1.0 + 0.6 + 0.9) / 3 + (0.6 + 0.7 + 0.6 + 0.95) / 4) / 4,
+            "worst_case_average": (0.6 + 0.6 + 0.6 + 0.95) / 4,
         }
     )
 
@@ -66,8 +68,46 @@ def test_three_tasks_by_hand_without_baseline() -> None:
             "worst_forgetting_ever": -0.05,
             "worst_drop_since_learning": -0.05,
             "worst_score": 0.5,
+            "anytime_average": (0.5 + 0.65 + 0.85) / 3,
+            "worst_case_average": (0.6 + 0.75 + 1.0) / 3,
         }
     )
+
+
+WITHIN = Moments(
+    np.array([0, 1, 1, 2]),
+    np.array([[0.3, NAN, NAN], [0.2, 0.1, NAN], [0.4, 0.5, NAN], [0.7, 0.1, 0.9]]),
+)
+"""What was measured between the rows of `THREE`: once in tasks 0 and 2, twice in task 1."""
+
+
+def test_what_is_measured_within_tasks_counts_for_metrics_over_time_alone() -> None:
+    metrics, without = compute_metrics(THREE, within=WITHIN), compute_metrics(THREE)
+    # An evaluation weighs the same wherever it was made. Task 0 is at its lowest within task 1, task 1 within task 2.
+    expected = {
+        "anytime_average": ((0.3 + 0.15 + 0.45 + 1.7 / 3) + (0.5 + 0.65 + 0.85)) / 7,
+        "worst_case_average": (0.2 + 0.1 + 1.0) / 3,
+    }
+    assert metrics == pytest.approx(without | expected, nan_ok=True)
+
+
+def test_what_is_measured_within_tasks_of_some_tasks() -> None:
+    """Evaluations before a named task say nothing of it; a task's own evaluations are not after it was learned."""
+    found = compute_metrics(THREE, [1], within=WITHIN)
+    assert found["anytime_average"] == pytest.approx((0.1 + 0.5 + 0.1 + 0.7 + 0.75) / 5)
+    assert found["worst_case_average"] == pytest.approx(0.1)
+    last = compute_metrics(THREE, [2], within=WITHIN)
+    assert last["anytime_average"] == pytest.approx((0.9 + 1.0) / 2)
+    assert last["worst_case_average"] == 1.0
+
+
+def test_metrics_over_time_of_a_trial_that_began_from_a_model_are_of_what_it_measured() -> None:
+    """Tasks 0 and 1 were learned by the model: its row is the first, and what it answered then is no later minimum."""
+    begun = np.array([[NAN] * 3, [NAN] * 3, [0.4, 0.6, NAN], [0.5, 0.3, 0.9]])
+    within = Moments(np.array([2]), np.array([[0.45, 0.7, 0.2]]))
+    found = compute_metrics(begun, within=within)
+    assert found["anytime_average"] == pytest.approx((0.5 + 1.35 / 3 + 1.7 / 3) / 3)
+    assert found["worst_case_average"] == pytest.approx((0.45 + 0.3 + 0.9) / 3)
 
 
 def test_every_metric_is_declared() -> None:
@@ -132,7 +172,7 @@ def test_forward_transfer_is_against_the_untrained() -> None:
 
 def test_one_task_has_no_past() -> None:
     metrics = compute_metrics(np.array([[0.1], [0.8]]))
-    known = {"average", "learning_average", "worst_score"}
+    known = {"average", "learning_average", "worst_score", "anytime_average", "worst_case_average"}
     assert {metrics[name] for name in known} == {0.8}
     assert all(math.isnan(metrics[name]) for name in set(metrics) - known)
 

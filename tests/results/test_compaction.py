@@ -65,7 +65,7 @@ def run(tmp_path: Path, make_spec: MakeSpec) -> Run:
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
     rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+    run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 
 @pytest.fixture
@@ -479,7 +479,7 @@ def work(folder, what, trials):
             for spec, result in trials:
                 spec, result = TrialSpec.model_validate(spec), TrialResult.from_json(result)
                 rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-                run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+                run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 def forked(action):
     child = os.fork()

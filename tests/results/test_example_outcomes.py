@@ -40,7 +40,7 @@ MakeResult = Callable[..., TrialResult]
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
     rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+    run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 
 def of_large_tasks(result: TrialResult, n_examples: int, share: float = 0.9) -> TrialResult:

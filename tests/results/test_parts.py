@@ -44,7 +44,7 @@ def write(make_trial: MakeTrial, make_result: MakeResult) -> Write:
         spec = make_trial(seed=seed)
         result = make_result(spec, status, rows=((None, None), (9, None), (7, last)))
         rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-        run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+        run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
         return spec
 
     return write

@@ -40,7 +40,7 @@ MakeResult = Callable[..., TrialResult]
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
     rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+    run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 
 @pytest.fixture
@@ -585,7 +585,7 @@ def test_diagnostics_are_rows_that_pandas_reads(
 ) -> None:
     run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
     result = diagnosed(make_result(spec))
-    run.write_trial(
+    run.tables.write_trial(
         spec.key,
         trial_row(spec, 3, result, {}),
         accuracy_rows(spec, 3, result),
@@ -633,7 +633,7 @@ def test_damage_of_diagnostics_costs_no_trial(
 ) -> None:
     run, spec = Run.create(tmp_path / "run", make_spec()), make_trial()
     result = diagnosed(make_result(spec))
-    run.write_trial(
+    run.tables.write_trial(
         spec.key,
         trial_row(spec, 0, result, {}),
         accuracy_rows(spec, 0, result),

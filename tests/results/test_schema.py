@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +17,10 @@ import yaml
 
 from orchestrator import api
 from orchestrator.core.errors import RunFolderError, UsageError
+from orchestrator.core.scores import Measurement
 from orchestrator.report.answer_view import answer_lines
 from orchestrator.results import compaction
+from orchestrator.results.evaluations.rows import evaluation_rows
 from orchestrator.results.rows import outcome_rows
 from orchestrator.results.run import Run
 from orchestrator.results.schema import OUTCOMES_SCHEMA, READERS, SCHEMA_VERSION, SCHEMAS, check_file, encode
@@ -25,7 +28,7 @@ from orchestrator.search.answers.summary import summarise
 from orchestrator.spec.loading import parse_spec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import OUTCOMES
-from orchestrator.trial.result import TrialResult
+from orchestrator.trial.result import TrialResult, counts_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -135,6 +138,23 @@ def test_a_recorded_spec_of_another_trial_is_refused(run: Run) -> None:
 # Damage.
 
 
+def evaluated_within(result: TrialResult) -> TrialResult:
+    """Return a result of two tasks with evaluations while they were trained."""
+    cells = [[Measurement([5, 5], [4, 6], [4, 5])] * (task + 1) for task in range(2)]
+    measured = counts_of([[None, None], [cells[0][0], None], cells[1]])
+    return replace(
+        result,
+        class_names=[["0", "1"], ["2", "3"]],
+        measured=measured,
+        ranked=[[{}, {}]] * 3,
+        right=[],
+        moments=[[0, 4], [0, 8], [1, 14]],
+        measured_within=counts_of([cells[0], cells[0], cells[1]]),
+        ranked_within=[[{}], [{}], [{}, {}]],
+        n_given=[10, 20],
+    )
+
+
 @pytest.fixture(params=sorted(SCHEMAS))
 def table(
     request: pytest.FixtureRequest, make_trial: Callable[..., TrialSpec], make_result: Callable[..., TrialResult]
@@ -143,6 +163,10 @@ def table(
     if request.param == OUTCOMES:  # it came later
         spec = make_trial()
         return OUTCOMES, pa.Table.from_pylist(outcome_rows(spec, 0, make_result(spec)), OUTCOMES_SCHEMA)
+    if request.param == "evaluations":
+        spec = make_trial()
+        rows = evaluation_rows(spec, 0, evaluated_within(make_result(spec)))
+        return request.param, pa.Table.from_pylist(rows, SCHEMAS[request.param])
     folder = "diagnostics-schema-3" if request.param == "diagnostics" else f"run-schema-1/{request.param}"
     file = FIXTURES / folder / "030f807b01fc3a08.parquet"
     return request.param, check_file(file.read_bytes(), str(file), request.param)

@@ -58,6 +58,8 @@ TRIALS = {
     "worst_drop_since_learning": "double",
     "worst_score": "double",
     "forward_transfer": "double",
+    "anytime_average": "double",
+    "worst_case_average": "double",
     "intransigence": "double",
     "chance_accuracy": "double",
     "constant_score": "double",
@@ -112,6 +114,12 @@ ACCURACY = {
 }
 
 
+EVALUATIONS = {
+    name: kind
+    for column, own in ACCURACY.items()
+    for name, kind in ({"during_task": own, "n_given": own} if column == "after_task" else {column: own}).items()
+}
+
 OUTCOMES = {
     "key": "string",
     "scenario": "string",
@@ -143,7 +151,13 @@ DIAGNOSTICS = {
 
 @pytest.mark.parametrize(
     ("table", "columns"),
-    [("trials", TRIALS), ("accuracy", ACCURACY), ("outcomes", OUTCOMES), ("diagnostics", DIAGNOSTICS)],
+    [
+        ("trials", TRIALS),
+        ("accuracy", ACCURACY),
+        ("evaluations", EVALUATIONS),
+        ("outcomes", OUTCOMES),
+        ("diagnostics", DIAGNOSTICS),
+    ],
 )
 def test_the_schema_is_a_contract(table: str, columns: dict[str, str]) -> None:
     """Whoever reads the tables relies on it: change it only with SCHEMA_VERSION."""
@@ -166,7 +180,7 @@ def test_files_state_schema_and_version(tmp_path: Path, spec: TrialSpec, row: di
     file = pq.ParquetFile(tmp_path / f"{spec.key}.parquet")
     schema = file.schema_arrow
     assert schema.equals(SCHEMAS["trials"])
-    assert file.metadata.metadata[b"continual_sweep_schema"] == str(SCHEMA_VERSION).encode() == b"3"
+    assert file.metadata.metadata[b"continual_sweep_schema"] == str(SCHEMA_VERSION).encode() == b"4"
 
 
 def test_row_of_a_trial(tmp_path: Path, spec: TrialSpec, row: dict[str, Any]) -> None:
@@ -418,7 +432,7 @@ def test_an_absent_table_is_empty_with_all_columns(tmp_path: Path, table: str) -
 def test_a_newer_schema_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
     newer = SCHEMAS["trials"].with_metadata({b"continual_sweep_schema": str(SCHEMA_VERSION + 1).encode()})
     (tmp_path / "new.parquet").write_bytes(encode(pa.Table.from_pylist([row], schema=newer)))
-    with pytest.raises(RunFolderError, match=r"new\.parquet: expected schema version <= 3, got 4; .*upgrade"):
+    with pytest.raises(RunFolderError, match=r"new\.parquet: expected schema version <= 4, got 5; .*upgrade"):
         Table(tmp_path, "trials").read()
 
 
@@ -610,7 +624,7 @@ def test_too_many_rows_are_refused_from_the_footer(
     (tmp_path / "odd.parquet").write_bytes(encode(pa.concat_tables([one] * 20).combine_chunks()))
     monkeypatch.setattr(schema, "_MOST_BYTES", 20 * 8 * len(TRIALS) - 1)
     monkeypatch.setattr(pq.ParquetFile, "read", None)
-    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 8,479 bytes, got .*; move it"):
+    with pytest.raises(RunFolderError, match=r"odd\.parquet: expected rows of at most 8,799 bytes, got .*; move it"):
         Table(tmp_path, "trials").read()
 
 

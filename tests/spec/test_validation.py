@@ -351,7 +351,7 @@ def test_skipping_every_cell_tells_each_reason() -> None:
     assert len(caught.value.faults) == 2
     assert (
         "methods.packnet: packnet cannot learn split-digits/class: it must know the task at inference to choose its "
-        "weights; choose another method or another incremental type"
+        "weights; choose another method or another scenario"
     ) in caught.value.faults
 
 

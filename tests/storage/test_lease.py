@@ -179,7 +179,7 @@ def test_a_sweep_that_lost_its_lock_writes_no_more(
 ) -> None:
     def record(spec: TrialSpec) -> None:
         result = make_result(spec)
-        run.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
+        run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), accuracy_rows(spec, 0, result))
 
     run, first, second = Run.create(root, make_spec()), make_trial(), make_trial(seed=1)
     with run.locked():

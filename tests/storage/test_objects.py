@@ -51,7 +51,7 @@ SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request ra
 
 def record(run: Run, spec: TrialSpec, result: TrialResult) -> None:
     rows = accuracy_rows(spec, 0, result), outcome_rows(spec, 0, result)
-    run.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
+    run.tables.write_trial(spec.key, trial_row(spec, 0, result, {}), *rows)
 
 
 def drive(run: Run, spec: SweepSpec, data_dir: Path) -> None:
@@ -434,7 +434,7 @@ def test_tables_are_read_while_a_row_is_replaced(
 
     def write() -> None:
         other = dataclasses.replace(result, reason="".join(f"{n * n:x}" for n in range(next(lengths))))
-        run.write_trial(trial.key, trial_row(trial, 0, other, {}), [])
+        run.tables.write_trial(trial.key, trial_row(trial, 0, other, {}), [])
 
     with repeated(write):
         for _ in range(10):

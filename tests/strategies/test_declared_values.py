@@ -144,6 +144,7 @@ training active_outputs 'seen'
 training class_weight None
 training output_layer 'heads'
 training evaluate 'as_trained'
+training evaluate_every None ge=1
 """
 
 

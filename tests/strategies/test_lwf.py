@@ -89,7 +89,7 @@ def penalty_of(learner: Learner, inputs: Tensor, task: int, targets: list[list[f
     """Return the penalty of the first len(targets) rows, with a network whose features are its inputs."""
     method = learner.strategies[0]
     method.state.targets = torch.tensor(targets)
-    learner.n_seen = task + 1
+    learner.n_seen, learner.task = task + 1, task
     settings = learner.settings
     logits, first = learner.network.training_outputs(inputs, task, learner.n_seen, settings.active_outputs)
     batch = Batch(inputs, torch.zeros(len(inputs), dtype=torch.int64), task, torch.arange(len(targets)))
@@ -231,7 +231,7 @@ def test_by_task_the_penalty_is_as_many_times_as_there_are_past_tasks(kind: Incr
             learner = lwf(kind)
             learn_tasks(learner, range(task))
             data = make_task(task, kind)
-            learner.n_seen = task + 1
+            learner.n_seen, learner.task = task + 1, task
             learner.network.add_heads(1 if kind == "domain" else task + 1, learner.device, learner.generators.fresh)
             method = learner.strategies[0]
             method.hyperparameters = LwfHyperparameters(weighting=weighting)

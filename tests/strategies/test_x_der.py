@@ -22,7 +22,7 @@ def in_task_one(active: str = "all", **own: Any) -> Learner:
     They are held at 1, 2, …, 6 and at -1, 2, 0, 0, 0, 0. The network answers the rows of the identity with `LOGITS`.
     """
     learner = make_learner("x-der", kind="class", hyperparameters=own, active_outputs=active)
-    learner.n_seen = 2
+    learner.n_seen, learner.task = 2, 1
     learner.network.backbone = torch.nn.Identity()
     learner.network.add_heads(3 if active == "all" else 2, learner.device, learner.generators.fresh)
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_the_end_of_a_task_renews_all_and_adds_its_own() -> None:
 def test_a_new_head_has_its_stored_logits(active: str) -> None:
     learner = learn_tasks(make_learner("x-der", kind="class", active_outputs=active), [0])
     before = of(learner).state.targets.clone()
-    learner.n_seen = 2
+    learner.n_seen, learner.task = 2, 1
     learner.network.add_heads(2, learner.device, learner.generators.fresh)
     of(learner).begin_task(make_task(1, "class"))
     after = of(learner).state.targets

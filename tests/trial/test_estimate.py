@@ -163,3 +163,16 @@ def test_an_estimate_changes_no_state_of_torch(make_trial: MakeTrial, digits: Da
     trial_seconds(make_trial(method="supsup"), digits.phase("confirm", 0.0), threads=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == n_threads
+
+
+def test_evaluations_within_tasks_are_as_many_as_examples_allow(
+    ticks: None, make_trial: MakeTrial, digits: Dataset
+) -> None:
+    """A look at the clock is a tenth: an evaluation takes one, and each task has as many as whole portions."""
+    data = digits.phase("confirm", 0.0)
+    seconds = []
+    for every in (100, 200):
+        trial = make_trial(training={"iterations": 4, "batch_size": 50, "evaluate_every": every})
+        seconds.append(trial_seconds(trial, data))
+    # Evaluations of 1, 2, 3 tasks are looked at, 0.1 each: (0.1 * 3 / 6) a task seen, for 1 + 2 + 3 + 4 + 5 tasks.
+    assert seconds[0] - seconds[1] == pytest.approx(15 * 0.3 / 6, rel=0.2)

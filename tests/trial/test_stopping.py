@@ -144,7 +144,7 @@ def test_rows_tell_what_the_search_needs(
 ) -> None:
     run_folder = Run.create(tmp_path / "run", spec)
     for result in (stopped, whole):
-        run_folder.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
+        run_folder.tables.write_trial(trial.key, trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result))
         (row,) = run_folder.tables.trials.read().to_dict("records")
         assert row["status"] == result.status
         assert row["stopped_after"] == 1 if result is stopped else math.isnan(row["stopped_after"])
@@ -222,7 +222,7 @@ def test_what_is_known_before_counts_for_whole_trials_too(
     assert of_whole is not None
     assert (of_whole.status, of_whole.boundaries) == ("stopped", ())
     run_folder = Run.create(tmp_path / "run", spec)
-    run_folder.write_trial(trial.key, trial_row(trial, 0, stopped, {}), accuracy_rows(trial, 0, stopped))
+    run_folder.tables.write_trial(trial.key, trial_row(trial, 0, stopped, {}), accuracy_rows(trial, 0, stopped))
     assert run_folder.outcomes()[trial.key].under(rule) == of_stopped
 
 

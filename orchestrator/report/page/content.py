@@ -18,7 +18,7 @@ from orchestrator.report.page.facts import MethodFacts, Tables, method_facts, me
 from orchestrator.report.page.figure import Colours, Figure
 from orchestrator.report.page.frontier import balance_figure, frontier_figure
 from orchestrator.report.page.inside import inside_figures
-from orchestrator.report.page.matrices import curves_figure, matrix_figure
+from orchestrator.report.page.matrices import curves_figure, matrix_figure, over_time_figure
 from orchestrator.report.page.searching import cost_figure, importance_figure, parallel_figure, search_figure
 from orchestrator.search.answers.certainty import Spread
 from orchestrator.search.answers.full_answer import Answer, ScenarioAnswer
@@ -273,6 +273,8 @@ def _figures(
         figures = [matrix_figure(f"{anchor}-matrix", score, beside)]
         if max(one.n_tasks for one in beside) > 1:
             figures.append(curves_figure(f"{anchor}-curves", score, beside))
+        if (over_time := over_time_figure(f"{anchor}-over-time", score, beside, tables)) is not None:
+            figures.append(over_time)
         yield "What is remembered", tuple(figures)
     every = list(suggestion_facts(spec, searches))
     shown = thinned(every, most)

@@ -25,6 +25,7 @@ Places = NDArray[np.intp]
 
 _OF_TRIALS = ("key", "status", "phase", "seconds", "train_seconds", "learning_average", "backward_transfer")
 _OF_INSIDE = ("key", "after_task", "name", "part", "value")
+_OF_EVALUATIONS = ("key", "during_task", "n_given", "task", "score")
 _OF_CELLS = ("key", "after_task", "task", "task_name", "score", "n_examples")
 
 
@@ -35,14 +36,23 @@ class Tables:
         trials: the trials table.
         accuracy: the accuracy table.
         diagnostics: the diagnostics table; None if it is not shown.
+        evaluations: the table of evaluations; None if it is not shown.
     """
 
-    def __init__(self, trials: pd.DataFrame, accuracy: pd.DataFrame, diagnostics: pd.DataFrame | None = None) -> None:
+    def __init__(
+        self,
+        trials: pd.DataFrame,
+        accuracy: pd.DataFrame,
+        diagnostics: pd.DataFrame | None = None,
+        evaluations: pd.DataFrame | None = None,
+    ) -> None:
         self._trials, self._cells = trials[list(_OF_TRIALS)], accuracy[list(_OF_CELLS)]
         self._rows = {str(key): place for place, key in enumerate(trials["key"])}
         places = self._cells.reset_index(drop=True).groupby("key").indices
         self._places: dict[str, Places] = {str(key): np.asarray(own, np.intp) for key, own in places.items()}
         self._inside = pd.DataFrame(columns=list(_OF_INSIDE)) if diagnostics is None else diagnostics[list(_OF_INSIDE)]
+        no_evaluations = pd.DataFrame(columns=list(_OF_EVALUATIONS))
+        self._evaluations = no_evaluations if evaluations is None else evaluations[list(_OF_EVALUATIONS)]
 
     def trials_of(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return what the page needs of the rows of some trials; those that have none are left out."""
@@ -56,6 +66,15 @@ class Tables:
     def diagnostics_of(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return what was measured inside of some trials."""
         return self._inside[self._inside["key"].isin(list(keys))]
+
+    def evaluations_of(self, keys: Iterable[str]) -> pd.DataFrame:
+        """Return the evaluations of some trials with the same place, so that seeds can be compared.
+
+        Returns: the place of an evaluation among those of its task, from 0, as `place`, beside the table's columns.
+        """
+        found = self._evaluations[self._evaluations["key"].isin(list(keys))]
+        places = found.groupby(["key", "during_task"])["n_given"].rank(method="dense") - 1
+        return found.assign(place=places.astype(int))
 
 
 @dataclass(frozen=True)

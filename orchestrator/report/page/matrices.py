@@ -10,11 +10,14 @@ import numpy as np
 
 from orchestrator.core.scores import Score
 from orchestrator.report.numbers import number
-from orchestrator.report.page.facts import MethodFacts, or_none
+from orchestrator.report.page.facts import MethodFacts, Tables, or_none
 from orchestrator.report.page.figure import COLOURS, Cell, Column, Figure, Slider
 
 _SCORE = "average_accuracy"
 """The form of a score is that of this metric: three decimals."""
+
+_MOST_EVALUATIONS = 200
+"""Evaluations of a trial that are drawn, about."""
 
 
 def matrix_figure(name: str, score: Score, shown: Sequence[MethodFacts]) -> Figure:
@@ -181,12 +184,17 @@ def _curve_rows(facts: MethodFacts) -> list[dict[str, Cell]]:
     ]
 
 
-def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
+def _task_colour(facts: MethodFacts) -> dict[str, Any]:
+    """Return the colours of tasks, with a legend if they are few."""
     names = list(facts.task_names)
     few = facts.n_tasks <= len(COLOURS)
     scale = {"domain": names, "range": list(COLOURS[: facts.n_tasks])} if few else {"scheme": "viridis"}
     kind = {"field": "task", "type": "nominal", "sort": names, "scale": scale, "title": "task"}
-    colour = {**kind, "legend": {"orient": "bottom", "columns": 4} if few else None}
+    return {**kind, "legend": {"orient": "bottom", "columns": 4} if few else None}
+
+
+def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
+    names, colour = list(facts.task_names), _task_colour(facts)
     x = {"field": "after_task", "type": "ordinal", "sort": names, "title": "after", "scale": {"domain": names}}
     y = {"type": "quantitative", "title": score, "scale": {"domain": [lowest, 1], "zero": False, "nice": True}}
     return {
@@ -199,6 +207,92 @@ def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, An
             },
             {
                 "mark": {"type": "line", "point": True, "tooltip": True},
+                "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
+            },
+        ],
+    }
+
+
+def over_time_figure(name: str, score: Score, shown: Sequence[MethodFacts], tables: Tables) -> Figure | None:
+    """Return the score of each task in each evaluation, within tasks too; None if no trial was evaluated there.
+
+    Args:
+        name: of the figure.
+        score: what R holds.
+        shown: the methods.
+        tables: of the run.
+    """
+    own = {facts.method: _over_time_rows(facts, tables) for facts in shown}
+    rows = [row for found in own.values() for row in found]
+    if not rows:
+        return None
+    lowest = min(float(row["low"] or 0.0) for row in rows)
+    columns = (
+        Column("method", "method"),
+        Column("task", "task"),
+        Column("during", "while learning"),
+        Column("n_given", "new examples", "n_parameters"),
+        Column("mean", f"mean {score}", _SCORE),
+        Column("low", "least", _SCORE),
+        Column("high", "most", _SCORE),
+    )
+    return Figure(
+        name,
+        "How scores went while training",
+        "A line is a task, in every evaluation since training on it began: its mean over the seeds, and the band from "
+        "the worst seed to the best. Upright lines are the ends of tasks. anytime_average is the mean of all "
+        "evaluations, and worst_case_average looks at the lowest of each task after its end.",
+        columns,
+        rows,
+        [(_titled(facts), _over_time_chart(facts, str(score), lowest)) for facts in shown if own[facts.method]],
+    )
+
+
+def _over_time_rows(facts: MethodFacts, tables: Tables) -> list[dict[str, Cell]]:
+    """Return a row for each task in each evaluation; of many, each n-th within a task and its last."""
+    found = tables.evaluations_of(facts.keys).dropna(subset=["score"])
+    if found.empty:
+        return []
+    last = found.groupby("during_task")["place"].max()
+    step = max(math.ceil(int((last + 1).sum()) / _MOST_EVALUATIONS), 1)
+    found = found[(found["place"] % step == 0) | (found["place"] == found["during_task"].map(last))]
+    means = found.groupby(["during_task", "place", "task"]).agg(
+        n_given=("n_given", "mean"), mean=("score", "mean"), low=("score", "min"), high=("score", "max")
+    )
+    return [
+        {
+            "method": facts.method,
+            "task": facts.task_names[row["task"]],
+            "during": facts.task_names[row["during_task"]],
+            "ends": int(row["place"] == last[row["during_task"]]),
+            "n_given": round(row["n_given"]),
+            "mean": row["mean"],
+            "low": row["low"],
+            "high": row["high"],
+        }
+        for row in means.reset_index().to_dict("records")
+    ]
+
+
+def _over_time_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
+    colour = _task_colour(facts)
+    x = {"field": "n_given", "type": "quantitative", "title": "new examples given"}
+    y = {"type": "quantitative", "title": score, "scale": {"domain": [lowest, 1], "zero": False, "nice": True}}
+    return {
+        "transform": [{"filter": {"field": "method", "equal": facts.method}}],
+        "height": 220,
+        "layer": [
+            {
+                "transform": [{"filter": "datum.ends === 1 && datum.task === datum.during"}],
+                "mark": {"type": "rule", "opacity": 0.25, "aria": False},
+                "encoding": {"x": x},
+            },
+            {
+                "mark": {"type": "area", "opacity": 0.18, "aria": False},
+                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+            },
+            {
+                "mark": {"type": "line", "tooltip": True},
                 "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
             },
         ],

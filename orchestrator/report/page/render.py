@@ -32,7 +32,7 @@ def content_of(run: Run) -> PageContent:
     """Return what the page of a run says."""
     spec = run.spec
     trials, search = run.tables.trials.read(), run.search(spec)
-    tables = Tables(trials, run.tables.accuracy.read(), run.diagnostics())
+    tables = Tables(trials, run.tables.accuracy.read(), run.diagnostics(), run.tables.evaluations.read())
     answer = run.answer()
     found = found_boundaries(read_file(run.storage, BOUNDARIES_FILE))
     scenarios = tuple(

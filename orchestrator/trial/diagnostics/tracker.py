@@ -55,7 +55,8 @@ def choose_probes(n_steps: Sequence[int]) -> dict[int, int]:
 
 def _first(task: TaskData, n: int) -> TaskData:
     """Return the first examples of a task, and hold no memory of the others."""
-    return TaskData(task.index, task.inputs[:n].clone(), task.labels[:n].clone(), task.task_ids)
+    ids = task.task_ids if isinstance(task.task_ids, int) else task.task_ids[:n].clone()
+    return TaskData(task.index, task.inputs[:n].clone(), task.labels[:n].clone(), ids)
 
 
 class Diagnostics:
@@ -190,9 +191,8 @@ class Diagnostics:
         generator = self._learner.generators.fresh(f"diagnostics/sample/{task.index}")
         n = min(MOST_EXAMPLES, (len(task) + 2) // 3)
         rows = torch.randperm(len(task), generator=generator)[:n].to(task.labels.device)
-        self._samples[task.index] = TaskData(
-            task.index, task.inputs.index_select(0, rows), task.labels.index_select(0, rows), task.index
-        )
+        own = task.take(rows)
+        self._samples[task.index] = TaskData(task.index, own.inputs, own.labels, own.task_ids)
 
     def _seen(self, index: int) -> Batch:
         """Return examples of the tasks seen so far, an equal share of each; of the last alone if each has its weights.
@@ -205,7 +205,7 @@ class Diagnostics:
         n = max(len(own) // (index + 1), 1)
         parts = [self._samples[task] for task in range(index, -1, -1)][: len(own)]
         labels = torch.cat([part.labels[:n] for part in parts])
-        ids = torch.cat([torch.full_like(part.labels[:n], part.index) for part in parts])
+        ids = torch.cat([part.ids[:n] for part in parts])
         return Batch(torch.cat([part.inputs[:n] for part in parts]), labels, ids)
 
     def _logits_of(self, batch: Batch) -> tuple[Tensor, int]:

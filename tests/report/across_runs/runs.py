@@ -31,7 +31,7 @@ def written(path: Path, rows: Rows, fingerprint: str = "f00d", torch_version: st
             provenance={"data_hash": fingerprint, "torch_version": torch_version, "started_at": STARTED},
         )
         row = trial_row(trial, planned.suggestion, found, {})
-        run.write_trial(trial.key, row, accuracy_rows(trial, planned.suggestion, found))
+        run.tables.write_trial(trial.key, row, accuracy_rows(trial, planned.suggestion, found))
         search.record(trial.key, outcome_of(found, rows.spec, ACCURACY))
     if keep:
         run.keep(run.search(rows.spec))

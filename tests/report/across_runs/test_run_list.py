@@ -78,7 +78,7 @@ def test_a_trial_that_the_next_run_tries_again_is_no_result(folder: Path, status
     run = Run(folder / "good")
     row = run.tables.trials.read().astype(object).iloc[0].to_dict()
     more = {name: row[name] for name in TRIALS_SCHEMA.names if not isinstance(row[name], float)}
-    run.write_trial("0" * 16, more | {"key": "0" * 16, "status": status, "started_at": None}, [])
+    run.tables.write_trial("0" * 16, more | {"key": "0" * 16, "status": status, "started_at": None}, [])
     assert only(folder).state == state
 
 

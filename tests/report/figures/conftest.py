@@ -92,7 +92,7 @@ def write_run(
         result = result_of(planned.spec, score, names, "failed" if fails(planned.spec) else "completed")
         kept = spec.score_of(planned.cell.scenario)
         rows = accuracy_rows(planned.spec, planned.suggestion, result, kept)
-        run.write_trial(planned.spec.key, trial_row(planned.spec, planned.suggestion, result, {}, kept), rows)
+        run.tables.write_trial(planned.spec.key, trial_row(planned.spec, planned.suggestion, result, {}, kept), rows)
         search.record(planned.spec.key, outcome_of(result, spec, kept))
     return Run.open(folder, cached=True)
 

@@ -1,0 +1,1 @@
+"""The table `evaluations`: how scores went while a trial was trained."""
