@@ -7,7 +7,7 @@ import math
 import platform
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -316,7 +316,7 @@ def versions(features: FrozenFeatures | None = None) -> dict[str, str]:
     found = {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     if features is not None and not features.is_own_class:
         library = features.module.partition(":")[0]
-        found[library] = metadata.version(library)
+        found[library] = str(import_module(library).__version__)
     return found
 
 

@@ -31,15 +31,19 @@ class _Answering(nn.Module):
     def __init__(self, model: Model, task: int) -> None:
         super().__init__()
         self._model, self._task = model, task
-        self.frozen = None if model.frozen is None else model.frozen.cpu()
+        self.frozen = model.frozen
         self.networks = nn.ModuleList([learner.network for learner in model.members])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the probability of each class (N, C) float32."""
-        if self.frozen is not None:
-            inputs = normalised(self._model.card, self.frozen(inputs))
+        inputs = _taken(self._model, inputs)
         each = [learner.logits(inputs, self._task).softmax(1) for learner in self._model.members]
         return torch.stack(each).mean(0)
+
+
+def _taken(model: Model, inputs: Tensor) -> Tensor:
+    """Return what the trained networks take; a frozen one in front is on the CPU, as in the file."""
+    return inputs if model.frozen is None else normalised(model.card, model.frozen(inputs))
 
 
 def export_onnx(model: Model, folder: Path) -> list[Path]:
@@ -55,6 +59,8 @@ def export_onnx(model: Model, folder: Path) -> list[Path]:
     """
     if not importlib.util.find_spec("onnx") or not importlib.util.find_spec("onnxruntime"):
         raise MissingExtraError("--onnx", "onnx")
+    if model.frozen is not None:
+        model.frozen.cpu()
     tasks = range(len(model.card.tasks)) if model.needs_task else [len(model.card.tasks) - 1]
     written = []
     for task in tasks:
@@ -80,9 +86,7 @@ def _raw_shape(model: Model) -> tuple[int, ...]:
 def _traced(model: Model, task: int) -> bytes:
     for learner in model.members:
         learner.network.eval()
-    model.probabilities(
-        model.from_examples(_example(model, 2)), task
-    )  # what is worked out on first use is a constant of the trace
+    model.probabilities(_taken(model, _example(model, 2)), task)  # what is worked out on first use becomes a constant
     out: Any = io.BytesIO()  # torch writes to a file that is open, too
     with warnings.catch_warnings(action="ignore"), torch.no_grad(), _silent_output():
         try:
@@ -126,6 +130,6 @@ def _compare(model: Model, task: int, content: bytes, name: str) -> None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     inputs = _example(model, 7)
     (found,) = session.run(None, {"inputs": inputs.numpy()})
-    gap = float(np.abs(found - model.probabilities(model.from_examples(inputs), task)).max())
+    gap = float(np.abs(found - model.probabilities(_taken(model, inputs), task)).max())
     if not gap <= _TOLERANCE:
         raise RunFolderError(f"--onnx: {name} answers otherwise than the model, by up to {gap:.2g}; it was not written")
