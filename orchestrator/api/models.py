@@ -99,16 +99,16 @@ def update_model(
     """
     from orchestrator.champions.updating import update_model as update
 
-    searched = None
+    searched, own = None, list(plugins)
     if from_run is not None:
         from orchestrator.champions.exporting.choosing import searched_update
         from orchestrator.champions.next_stream import load_next
         from orchestrator.results.run import Run
 
         opened = from_run if isinstance(from_run, Run) else Run.open(from_run, cached=True)
-        here = load_next("next", str(place), data, task, test_data, Path(data_dir)).fingerprint()
+        here = load_next("next", str(place), data, task, test_data, Path(data_dir), plugins=own).fingerprint()
         searched = searched_update(opened, here)
-    return update(place, data, task, out, Path(data_dir), test_data, keep_evaluation, plugins, placement, say, searched)
+    return update(place, data, task, out, Path(data_dir), test_data, keep_evaluation, own, placement, say, searched)
 
 
 def gate(
@@ -138,7 +138,7 @@ def gate(
     Raises:
         OrchestratorError: for whatever the user can mend.
     """
-    from orchestrator.champions.folder import is_model
+    from orchestrator.champions.folder import is_model, read_card
     from orchestrator.champions.gating.models import model_evidence
     from orchestrator.champions.gating.runs import example_evidence, run_evidence
     from orchestrator.gating.deciding import decide
@@ -146,7 +146,7 @@ def gate(
     from orchestrator.results.run import Run
     from orchestrator.spec.loading import load_plugins
 
-    rules = load_policy(policy)
+    rules, plugins = load_policy(policy), list(plugins)
     kinds = [is_model(place) for place in (champion, challenger)]
     if kinds[0] != kinds[1]:
         names = ["a model" if kind else "no model" for kind in kinds]
@@ -154,7 +154,10 @@ def gate(
     if kinds[0]:
         if scenario is not None or method is not None:
             raise UsageError("--scenario, --method: these choose from runs, and two models were given; leave them out")
-        models = [load_model(place, plugins) for place in (champion, challenger)]
+        networks = [read_card(place).own_networks for place in (champion, challenger)]
+        shared = [name for name in plugins if name not in (*networks[0], *networks[1])]
+        allowed = [[*shared, *(name for name in plugins if name in own)] for own in networks]
+        models = [load_model(place, own) for place, own in zip((champion, challenger), allowed, strict=True)]
         places = (str(champion), str(challenger))
         return decide(model_evidence(models[0], models[1], rules, Path(data_dir), places, data), rules)
     if data is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ from orchestrator.core.version import __version__
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.datasets import Statistic
 from orchestrator.streams.facts import DatasetFacts
-from orchestrator.streams.settings import StreamSettings
+from orchestrator.streams.settings import FrozenFeatures, StreamSettings
 from orchestrator.streams.sources.encoding import FittedColumn
 from orchestrator.trial.result import TrialResult
 
@@ -74,6 +76,20 @@ class InputCard(_Part):
             return value
         found = np.array(value, dtype=np.float32)
         return found[:, None, None] if len(self.shape) == 3 else found
+
+
+class FrozenCard(_Part):
+    """What a frozen network in front takes; `data.features` has its settings, and a file of the folder its weights.
+
+    Args:
+        shape: of an example before padding.
+        maximum: the largest pixel value; 1 for a table.
+        n_features: how many features it gives; what becomes of these says `inputs`.
+    """
+
+    shape: tuple[int, ...]
+    maximum: int
+    n_features: int
 
 
 class MemberCard(_Part):
@@ -141,7 +157,8 @@ class Card(_Part):
         positive_class: the class that average precision is for, if there are two.
         tasks: what it learned, in order.
         planned_tasks: how many tasks it was trained for.
-        inputs: how an example becomes what the network takes.
+        inputs: how an example becomes what the network takes; with a frozen one in front, how features do.
+        frozen: what the frozen network in front takes; None without one.
         columns: how each column of a table becomes features, in the order of the table's.
         split_sizes: how many rows of each task and class were split into training and held-out ones, in this order.
         was_trained_on_test: whether the test split was trained on too.
@@ -164,6 +181,7 @@ class Card(_Part):
     tasks: tuple[TaskCard, ...]
     planned_tasks: int
     inputs: InputCard
+    frozen: FrozenCard | None = None
     columns: tuple[FittedColumn, ...]
     split_sizes: tuple[int, ...]
     was_trained_on_test: bool
@@ -175,7 +193,26 @@ class Card(_Part):
     @property
     def is_image(self) -> bool:
         """Return whether it takes images, and no rows of a table."""
-        return len(self.inputs.shape) == 3
+        return len(self.example_shape) == 3
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Return the shape of an example, before padding and before a frozen network."""
+        return self.inputs.shape if self.frozen is None else self.frozen.shape
+
+    @property
+    def example_facts(self) -> DatasetFacts:
+        """Return what must be known of examples to give them to the first network."""
+        if self.frozen is None:
+            return self.facts
+        return replace(self.facts, shape=self.frozen.shape, maximum=self.frozen.maximum)
+
+    @property
+    def own_networks(self) -> tuple[str, ...]:
+        """Return each `module:Class` of a user's own that is a network of it: the trained one, and a frozen one."""
+        asked = self.data.features
+        trained = (self.trial.model.name,) if self.trial.model.is_own_class else ()
+        return (*trained, asked.module) if asked is not None and asked.is_own_class else trained
 
     @property
     def task_names(self) -> list[str]:
@@ -246,12 +283,16 @@ def _check(card: Card) -> None:
     for task in card.tasks:
         if not task.classes or not all(0 <= c < len(card.class_names) for c in task.classes):
             raise ValueError(f"tasks: the classes of '{task.name}' are none of class_names")
-    width, n_values = sum(c.n_columns for c in card.columns) + sum(c.has_flag for c in card.columns), card.inputs.shape
-    if card.columns and (len(n_values) != 1 or width != n_values[0]):
-        raise ValueError(f"columns: they make {width} features, and the shape of an example is {list(n_values)}")
-    lengths = {len(v) for v in (card.inputs.mean, card.inputs.std) if isinstance(v, tuple)}
-    if lengths - {n_values[0]} or not all(1 <= side <= 2**20 for side in n_values):
+    width, shape = sum(c.n_columns for c in card.columns) + sum(c.has_flag for c in card.columns), card.example_shape
+    if card.columns and (len(shape) != 1 or width != shape[0]):
+        raise ValueError(f"columns: they make {width} features, and the shape of an example is {list(shape)}")
+    lengths, taken = {len(v) for v in (card.inputs.mean, card.inputs.std) if isinstance(v, tuple)}, card.inputs.shape
+    if lengths - {taken[0]} or not all(1 <= side <= 2**20 for side in (*taken, *shape)):
         raise ValueError("inputs: mean, std and shape do not fit each other")
+    if (card.frozen is None) != (card.data.features is None):
+        raise ValueError("frozen: expected it with data.features, and not without")
+    if card.frozen is not None and (len(shape) not in (1, 3) or taken != (card.frozen.n_features,)):
+        raise ValueError(f"frozen: it gives {card.frozen.n_features} features, and the networks take {list(taken)}")
     for member in card.members:
         result = member.trial_result
         if result is not None and len(result.n_correct) != len(card.tasks) + 1:
@@ -270,9 +311,13 @@ def mean_of_last_row(result: TrialResult) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def versions() -> dict[str, str]:
-    """Return the software that makes a model now."""
-    return {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+def versions(features: FrozenFeatures | None = None) -> dict[str, str]:
+    """Return the software that makes a model now, with the library of the frozen network in front."""
+    found = {"continual-sweep": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    if features is not None and not features.is_own_class:
+        library = features.module.partition(":")[0]
+        found[library] = str(import_module(library).__version__)
+    return found
 
 
 def now() -> str:

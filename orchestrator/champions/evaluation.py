@@ -13,13 +13,19 @@ from orchestrator.champions.card import Card
 from orchestrator.champions.folder import EVALUATION
 from orchestrator.champions.tensors import from_bytes, to_bytes
 from orchestrator.core.errors import DataError, RunFolderError
+from orchestrator.models.frozen import example_settings
+from orchestrator.spec.trial_spec import TrialSpec
+from orchestrator.streams.datasets import Dataset
 from orchestrator.streams.sources.loading import load_stream
 from orchestrator.streams.stream import Stream
 from strategies import TaskData
 
 
 def hash_of(task: TaskData) -> str:
-    """Return a hash of held-out examples as a network takes them, 16 hexadecimal digits."""
+    """Return a hash of held-out examples as a network takes them, 16 hexadecimal digits.
+
+    If there is a frozen network in front, they are what that takes: the last bits of features depend on the machine.
+    """
     digest = hashlib.sha256(str((tuple(task.inputs.shape), str(task.inputs.dtype))).encode())
     for tensor in (task.inputs, task.labels):
         digest.update(tensor.contiguous().numpy().data)
@@ -33,6 +39,8 @@ def kept(tasks: list[TaskData]) -> bytes:
 
 def evaluation_sets(card: Card, files: dict[str, bytes], data_dir: Path, where: str) -> list[TaskData]:
     """Return the held-out examples of each of the model's tasks, checked against the hashes in its card.
+
+    They are as the first network takes them: `Model.taken` makes of them what the others take.
 
     Args:
         card: of the model.
@@ -62,6 +70,18 @@ def evaluation_sets(card: Card, files: dict[str, bytes], data_dir: Path, where: 
     return found
 
 
+def example_stream(spec: TrialSpec, dataset: Dataset) -> Stream:
+    """Return the stream of a trial on all data, whose examples are as the first network takes them.
+
+    Args:
+        spec: the trial.
+        dataset: the data of its stream, without features.
+    """
+    settings = example_settings(spec.stream_settings)
+    data = dataset.phase("confirm", 0.0)
+    return Stream(spec.stream, settings, spec.incremental_type, spec.seed, data, torch.device("cpu"))
+
+
 def _unpacked(state: dict[str, Any], card: Card, where: str) -> list[TaskData]:
     tasks = state.get("tasks")
     if not isinstance(tasks, list) or len(tasks) != len(card.tasks):
@@ -85,8 +105,7 @@ def _read_again(card: Card, data_dir: Path, where: str) -> list[TaskData]:
         )
     spec = card.trial
     dataset = load_stream(spec.stream, card.data, data_dir)
-    data = dataset.phase("confirm", 0.0)
-    stream = Stream(spec.stream, spec.stream_settings, spec.incremental_type, spec.seed, data, torch.device("cpu"))
+    stream = example_stream(spec, dataset)
     if list(stream.task_names[: len(card.tasks)]) != card.task_names:
         raise DataError(
             f"{where}: the data have the tasks {', '.join(stream.task_names)}, and the model learned "

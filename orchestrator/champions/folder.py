@@ -16,7 +16,7 @@ from orchestrator.core.errors import RunFolderError, StorageError, UsageError, s
 from orchestrator.storage.folder_swap import exchange
 from strategies import Learner
 
-CARD, README, EVALUATION = "card.json", "README.md", "evaluation.safetensors"
+CARD, README, EVALUATION, FROZEN = "card.json", "README.md", "evaluation.safetensors", "frozen.safetensors"
 _LARGEST_CARD = 64 * 2**20
 
 
@@ -129,6 +129,7 @@ def read_folder(place: str | Path) -> tuple[Card, dict[str, bytes]]:
             faults.append(f"{name} is not what was written")
         files[name] = content
     needed = [name for member in card.members for name in (member.network_file, member.state_file)]
+    needed += [FROZEN] if card.frozen is not None else []
     faults += [f"{name} is not listed in its card" for name in needed if name not in card.files]
     if faults:
         raise RunFolderError(f"the model '{place}' is damaged: {'; '.join(faults)}; export it again")

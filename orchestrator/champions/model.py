@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.champions.card import Card, MemberCard
-from orchestrator.champions.folder import member_state, read_folder
-from orchestrator.core.errors import OrchestratorError, RunFolderError, UsageError
+from orchestrator.champions.folder import FROZEN, member_state, read_folder
+from orchestrator.champions.tensors import from_bytes, to_bytes
+from orchestrator.core.errors import DataError, OrchestratorError, RunFolderError, UsageError
 from orchestrator.core.text import nearest
+from orchestrator.models.frozen import example_settings, features_of
+from orchestrator.models.frozen_network import ROWS_AT_ONCE, FrozenNetwork, build_frozen
 from orchestrator.models.settings import MODELS
 from orchestrator.spec.loading import load_plugins
 from orchestrator.streams.datasets import Inputs, PhaseData
 from orchestrator.streams.settings import StreamSettings
-from orchestrator.streams.stream import Stream, to_inputs
+from orchestrator.streams.stream import Stream, padded_shape, to_inputs
 from orchestrator.trial.setup import learner_for
-from strategies import Learner, MethodError, find_method
+from strategies import Learner, MethodError, TaskData, find_method
 
 _ROWS_AT_ONCE = 1024
+_SAME = 1e-2
+"""How far features of the same network may differ between two machines, as a share of the largest."""
 OWN_STREAM = "model"
 """The name of a stream that is made of a model's own tasks; no built-in stream has it, so nothing is transformed."""
 
@@ -35,12 +41,16 @@ class Model:
         card: what is known of it.
         members: a learner for each of the card's members, with its trained state.
         files: content of the other files of its folder.
+        frozen: the frozen network in front, whose features the networks take; None without one.
     """
 
-    def __init__(self, card: Card, members: list[Learner], files: dict[str, bytes]) -> None:
+    def __init__(
+        self, card: Card, members: list[Learner], files: dict[str, bytes], frozen: FrozenNetwork | None = None
+    ) -> None:
         self.card = card
         self.members = members
         self.files = files
+        self.frozen = frozen
 
     @property
     def needs_task(self) -> bool:
@@ -101,9 +111,23 @@ class Model:
         return np.asarray(answers, dtype=np.int64)
 
     def to_inputs(self, arrays: Inputs) -> Tensor:
-        """Return examples as the networks take them (N, *S) float32: of a table's features, or pixels."""
-        card = self.card
-        return to_inputs(arrays, card.trial.stream_settings, card.facts, card.inputs.statistics)
+        """Return examples as the networks take them (N, *S) float32: of a table's features, or pixels.
+
+        With a frozen network in front, these are its features, and the examples go through it.
+        """
+        if self.frozen is None:
+            return as_examples(self.card, arrays)
+        return normalised(self.card, torch.from_numpy(frozen_features(self.card, self.frozen, arrays)))
+
+    def from_examples(self, examples: Tensor) -> Tensor:
+        """Return what the networks take, given examples as `as_examples` returns them."""
+        if self.frozen is None or not len(examples):
+            return examples if self.frozen is None else torch.zeros(0, *self.card.inputs.shape)
+        return normalised(self.card, torch.from_numpy(self.frozen.features(torch.split(examples, ROWS_AT_ONCE))))
+
+    def taken(self, task: TaskData) -> TaskData:
+        """Return held-out examples as the networks take them, given those that `evaluation_sets` returns."""
+        return replace(task, inputs=self.from_examples(task.inputs))
 
     def predict(self, data: Any, task: str | None = None) -> Any:
         """Return a data frame with `class`, its `probability`, and `p.CLASS` for each class.
@@ -132,7 +156,9 @@ def load_model(place: str | Path, plugins: Iterable[str] = ()) -> Model:
         RunFolderError: if it is no model, damaged, or made of what this version has not.
     """
     card, files = read_folder(place)
-    _check_code(card, place, list(plugins))
+    own = list(plugins)
+    _check_code(card, place, own)
+    frozen = load_frozen(card, files, str(place), own)
     try:
         members = [restored(card, member, files, str(place)) for member in card.members]
     except OrchestratorError:
@@ -140,7 +166,7 @@ def load_model(place: str | Path, plugins: Iterable[str] = ()) -> Model:
     except Exception as error:  # tensors and card of a stranger may not fit each other in any way
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RunFolderError(f"the model '{place}' is damaged: its parts do not fit each other ({reason})") from error
-    return Model(card, members, files)
+    return Model(card, members, files, frozen)
 
 
 def restored(card: Card, member: MemberCard, files: dict[str, bytes], where: str) -> Learner:
@@ -165,6 +191,83 @@ def empty_stream(card: Card, seed: int) -> Stream:
     return Stream(OWN_STREAM, own_settings(card), card.trial.incremental_type, seed, data, torch.device("cpu"), classes)
 
 
+def as_examples(card: Card, arrays: Inputs) -> Tensor:
+    """Return examples as the first network takes them (N, *S) float32: the frozen one in front, if there is one."""
+    if card.frozen is None:
+        return to_inputs(arrays, card.trial.stream_settings, card.facts, card.inputs.statistics)
+    return to_inputs(arrays, example_settings(card.trial.stream_settings), card.example_facts, (0.0, 1.0))
+
+
+def frozen_features(card: Card, frozen: FrozenNetwork, arrays: Inputs) -> NDArray[np.float32]:
+    """Return the features (N, F) float32 of examples, before they are normalised."""
+    if not len(arrays):
+        return np.zeros((0, *card.inputs.shape), dtype=np.float32)
+    return features_of(frozen, arrays, card.trial.stream_settings, card.example_facts)
+
+
+def normalised(card: Card, features: Tensor) -> Tensor:
+    """Return features (N, F) float32 of a frozen network as the networks take them."""
+    if card.trial.stream_settings.normalisation == "unit":
+        return features
+    mean, std = (value if isinstance(value, float) else torch.tensor(value) for value in card.inputs.statistics)
+    return (features - mean) / std
+
+
+def frozen_bytes(frozen: FrozenNetwork, shape: tuple[int, ...]) -> bytes:
+    """Return the file of a frozen network: its weights, and its features of two examples that are always the same.
+
+    Args:
+        frozen: the network.
+        shape: of an example, with its padding.
+    """
+    probe = torch.from_numpy(frozen.features([_probe(shape)]))
+    return to_bytes({"weights": dict(frozen.network.state_dict()), "probe": probe})
+
+
+def _probe(shape: tuple[int, ...]) -> Tensor:
+    return torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def load_frozen(
+    card: Card, files: Mapping[str, bytes], where: str, plugins: Collection[str] | None = None
+) -> FrozenNetwork | None:
+    """Return the frozen network in front of a model; None if it has none.
+
+    Args:
+        card: of the model.
+        files: of its folder.
+        where: the folder, for messages.
+        plugins: code of one's own that may be imported; None for what the card names.
+
+    Raises:
+        RunFolderError: if it cannot be built here, its file is damaged, or it is another network than it was.
+    """
+    asked = card.data.features
+    if asked is None:
+        return None
+    if plugins is not None and asked.is_own_class:
+        refuse_unknown_code(asked.module, plugins, f"the model '{where}'")
+    state = from_bytes(files[FROZEN], f"{where}/{FROZEN}")
+    weights, probe = state.get("weights"), state.get("probe")
+    is_sound = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
+    if not is_sound or not isinstance(probe, Tensor):
+        raise RunFolderError(f"{where}/{FROZEN}: expected the weights of a network, got something else; export again")
+    shape = padded_shape(card.example_shape, card.trial.stream_settings.padding)
+    try:
+        frozen = build_frozen(asked, shape, f"the model '{where}': features", weights)
+        found = torch.from_numpy(frozen.features([_probe(shape)]))
+    except DataError as error:
+        raise RunFolderError(str(error)) from error
+    scale = float(probe.abs().max()) if probe.numel() else 0.0
+    if found.shape != probe.shape or float((found - probe).abs().max()) > _SAME * scale:
+        raise RunFolderError(
+            f"the model '{where}': features.module: {asked.module} gives other features than when it was exported; use "
+            f"the code and the versions of then ({', '.join(f'{n} {v}' for n, v in card.versions.items())}), or export "
+            "it again"
+        )
+    return frozen
+
+
 def own_settings(card: Card) -> StreamSettings:
     """Return the settings of a stream of the model's own tasks: how examples become inputs, and nothing else."""
     settings = card.trial.stream_settings
@@ -184,14 +287,14 @@ def refuse_unknown_code(name: str, plugins: Collection[str], who: str) -> None:
 
 
 def _check_code(card: Card, place: str | Path, plugins: list[str]) -> None:
-    """Refuse a model whose network or method is unknown, or code that the user did not allow.
+    """Refuse a model whose network or method is unknown, or code of these that the user did not allow.
 
     Raises:
         RunFolderError: saying which, and what to do.
     """
-    name = card.trial.model.name
-    load_plugins(plugin for plugin in plugins if plugin != name)
-    refuse_unknown_code(name, plugins, f"the model '{place}'")
+    load_plugins(plugin for plugin in plugins if plugin not in card.own_networks)
+    for name in card.own_networks:
+        refuse_unknown_code(name, plugins, f"the model '{place}'")
     try:
         versions = find_method(card.trial.method).versions
     except MethodError as error:

@@ -26,6 +26,7 @@ def model_card(card: Card) -> str:
         f"- Incremental type: {trial.incremental_type}"
         + (": the task of an example must be known" if trial.incremental_type == "task" else ""),
         f"- Takes: {_takes(card)}",
+        *_in_front(card),
         f"- Networks: {len(card.members)} ({_code(trial.model.name)}), seed "
         + ", ".join(str(member.seed) for member in card.members),
         "",
@@ -49,8 +50,20 @@ def model_card(card: Card) -> str:
 def _takes(card: Card) -> str:
     if card.columns:
         return "rows of a table with the columns " + ", ".join(_code(column.name) for column in card.columns)
-    channels, height, width = card.inputs.shape
+    channels, height, width = card.example_shape
     return f"{'grey' if channels == 1 else 'colour'} images of {height} × {width} pixels"
+
+
+def _in_front(card: Card) -> list[str]:
+    asked = card.data.features
+    if asked is None or card.frozen is None:
+        return []
+    options = f", with {_values(asked.options)}" if asked.options else ""
+    size = f", on images resized to {asked.image_size} × {asked.image_size} pixels" if asked.image_size else ""
+    return [
+        f"- Frozen network in front: {_code(asked.module)}{options}{size}, whose {card.frozen.n_features} features the "
+        "networks take; no task trains it"
+    ]
 
 
 def _measured(card: Card) -> list[str]:

@@ -175,7 +175,7 @@ def read_pictures(card: Card, data: Any, where: str) -> tuple[Inputs, list[str]]
     Raises:
         DataError: if they do not fit the model.
     """
-    channels, height, width = card.inputs.shape
+    channels, height, width = card.example_shape
     if isinstance(data, np.ndarray):
         pixels, names = data, [str(n) for n in range(len(data))]
         if pixels.dtype != np.uint8:
@@ -198,10 +198,7 @@ def read_pictures(card: Card, data: Any, where: str) -> tuple[Inputs, list[str]]
     if pixels.shape[1:] != expected:
         got = " × ".join(map(str, pixels.shape[1:]))
         raise DataError(f"{where}: expected images of {' × '.join(map(str, expected))}, got {got}")
-    if card.inputs.maximum != 255:
-        pixels = (
-            np.round(pixels * (card.inputs.maximum / 255)).astype(np.uint8)
-            if not isinstance(data, np.ndarray)
-            else pixels
-        )
+    maximum = card.example_facts.maximum
+    if maximum != 255:
+        pixels = np.round(pixels * (maximum / 255)).astype(np.uint8) if not isinstance(data, np.ndarray) else pixels
     return pixels, names

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from orchestrator.champions.card import Card
 from orchestrator.champions.evaluation import evaluation_sets
 from orchestrator.champions.folder import member_state, read_folder
+from orchestrator.champions.model import as_examples, load_frozen, normalised
 from orchestrator.champions.next_task import NextTask, read_next
 from orchestrator.champions.updating import refuse
 from orchestrator.core.errors import DataError, RunFolderError, UsageError
-from orchestrator.models.frozen import FeatureStore, load_with_features
+from orchestrator.models.frozen import FeatureStore, load_with_features, with_features
 from orchestrator.streams.datasets import Dataset, Inputs, Start, held_out_rows, strata
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.settings import StreamSettings
-from orchestrator.streams.stream import layout_of, padded_shape, to_inputs
+from orchestrator.streams.stream import layout_of, padded_shape
 from strategies import TaskData
 
 
@@ -38,7 +40,7 @@ def load_any(stream: str, settings: StreamSettings, data_dir: Path, features: Fe
         raise DataError(f"{where}: a trial keeps no path of its model; pass the spec's streams")
     try:
         asked = settings.from_model
-        return load_next(stream, asked.model, asked.data, asked.task, asked.test_data, data_dir)
+        return load_next(stream, asked.model, asked.data, asked.task, asked.test_data, data_dir, features)
     except DataError as error:
         places = {"--test-data": f"{where}.test_data", "--data": f"{where}.data"}
         raise DataError(*(_at(fault, places, where) for fault in error.faults)) from error
@@ -56,22 +58,59 @@ def _at(fault: str, places: Mapping[str, str], otherwise: str) -> str:
     return f"{otherwise}: {fault}"
 
 
-def load_next(stream: str, model: str, data: Any, task: str, test_data: Any, data_dir: Path) -> Dataset:
+def load_next(
+    stream: str,
+    model: str,
+    data: Any,
+    task: str,
+    test_data: Any,
+    data_dir: Path,
+    features: FeatureStore | None = None,
+    plugins: Collection[str] | None = None,
+) -> Dataset:
     """Return the new task of a model, with the model's held-out examples of earlier tasks.
 
     Half of these are seen by `search` and `finals` and the other half by `confirm`, as many of each class in a task.
+
+    Args:
+        stream: its name.
+        model: the folder of the model.
+        data: the examples of the new task.
+        task: its name.
+        test_data: held-out examples of the new task.
+        data_dir: where torchvision's data sets are.
+        features: what the run has computed of them, if a frozen network is in front.
+        plugins: code of one's own that may be imported for it; None for what the model names.
 
     Raises:
         DataError, RunFolderError, UsageError: as for `update_model`.
     """
     card, files = read_folder(model)
     refuse(card, task)
-    new = read_next(card, data, task, test_data)
-    earlier = evaluation_sets(card, files, data_dir, model)
+    frozen = load_frozen(card, files, model, plugins)
+    found = _examples(card, files, stream, model, read_next(card, data, task, test_data), task, data_dir)
+    if frozen is None:
+        return found
+    taken = with_features(found, stream, StreamSettings(), frozen, features)
+    assert taken.start is not None
+    start = replace(taken.start, inputs=_normalised(card, taken.start.inputs))
+    train, test = _normalised(card, taken.train_inputs), _normalised(card, taken.test_inputs)
+    return replace(taken, train_inputs=train, test_inputs=test, start=start)
+
+
+def _examples(
+    card: Card, files: Mapping[str, bytes], stream: str, model: str, new: NextTask, task: str, data_dir: Path
+) -> Dataset:
+    """Return the new task with examples as the first network takes them.
+
+    Raises:
+        DataError, RunFolderError: as for `evaluation_sets`.
+    """
+    earlier = evaluation_sets(card, dict(files), data_dir, model)
     inputs, labels, tasks = _joined(card, earlier)
     is_seen = held_out_rows(strata(labels, tasks), 0.5)
     facts = _facts(card, task, new)
-    train, test = (_as_taken(card, one) for one in (new.train_inputs, new.evaluation_inputs))
+    train, test = (_plain(as_examples(card, one)) for one in (new.train_inputs, new.evaluation_inputs))
     n_earlier = len(card.tasks)
     return Dataset(
         stream,
@@ -124,11 +163,9 @@ def _joined(card: Card, earlier: list[TaskData]) -> tuple[Inputs, NDArray[np.int
     return _plain(inputs), np.concatenate(labels), np.concatenate(tasks)
 
 
-def _as_taken(card: Card, arrays: Inputs) -> Inputs:
-    """Return new examples as the network takes them."""
-    settings = card.trial.stream_settings
-    own = StreamSettings(normalisation=settings.normalisation, padding=settings.padding)
-    return _plain(to_inputs(arrays, own, card.facts, card.inputs.statistics))
+def _normalised(card: Card, features: Inputs) -> Inputs:
+    """Return the features of a frozen network (N, F) float32 as the networks take them."""
+    return _plain(normalised(card, torch.from_numpy(features)))
 
 
 def _plain(inputs: torch.Tensor) -> Inputs:
@@ -140,7 +177,7 @@ def _plain(inputs: torch.Tensor) -> Inputs:
 def _facts(card: Card, task: str, new: NextTask) -> DatasetFacts:
     names = (*card.task_names, task)
     classes = (*(one.classes for one in card.tasks), new.classes)
-    shape = padded_shape(card.inputs.shape, card.trial.stream_settings.padding)
+    shape = padded_shape(card.example_shape, card.trial.stream_settings.padding)
     return DatasetFacts(new.class_names, shape, 1, "the next task of a model", names, classes, card.inputs.n_numbers)
 
 

@@ -14,8 +14,16 @@ import torch
 
 from orchestrator.champions.card import Card, Event, MemberCard, TaskCard, now, versions
 from orchestrator.champions.evaluation import evaluation_sets, hash_of, kept
-from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, member_state, write_folder
-from orchestrator.champions.model import OWN_STREAM, load_model, own_settings
+from orchestrator.champions.folder import (
+    EVALUATION,
+    FROZEN,
+    README,
+    check_target,
+    member_files,
+    member_state,
+    write_folder,
+)
+from orchestrator.champions.model import OWN_STREAM, Model, as_examples, frozen_features, load_model, own_settings
 from orchestrator.champions.model_card import model_card
 from orchestrator.champions.next_task import NextTask, read_next
 from orchestrator.core.errors import RunFolderError, UsageError
@@ -116,13 +124,13 @@ def update_model(
     new = read_next(card, data, task, test_data)
     earlier = evaluation_sets(card, model.files, data_dir, str(place))
     longer = _with_task(card, task, new)
-    learned = []
+    features, taken, learned = _features(model, new), [model.taken(one) for one in earlier], []
     for member in card.members:
         say(f"learning '{task}' with {card.trial.method}, seed {member.seed}")
-        stream = LongerStream(longer, member.seed, new, earlier)
+        stream = LongerStream(longer, member.seed, features, taken)
         learned.append((*_learn(longer, member, stream, model.files, str(place)), stream))
-    longer, last = _updated(longer, learned, _event(task, place, new), card)
-    files = {README: model_card(longer).encode()}
+    longer, last = _updated(longer, learned, _event(task, place, new), card, new)
+    files = {README: model_card(longer).encode(), **{name: model.files[name] for name in (FROZEN,) if model.frozen}}
     files |= {name: own for found, learner, _ in learned for name, own in member_files(found, learner).items()}
     notes = list(new.notes)
     if keep_evaluation or EVALUATION in model.files:
@@ -130,6 +138,16 @@ def update_model(
     else:
         notes.append(f"the held-out examples of '{task}' are not kept: the next update needs --keep-evaluation now")
     return Updated(write_folder(out, longer, files), longer, tuple(notes))
+
+
+def _features(model: Model, new: NextTask) -> NextTask:
+    """Return the examples of a new task as the arrays of a stream: with a frozen network in front, its features."""
+    if model.frozen is None:
+        return new
+    train, held_out = (
+        frozen_features(model.card, model.frozen, arrays) for arrays in (new.train_inputs, new.evaluation_inputs)
+    )
+    return dataclasses.replace(new, train_inputs=train, evaluation_inputs=held_out)
 
 
 def _as_searched(card: Card, searched: TrialSpec | None) -> Card:
@@ -141,11 +159,17 @@ def _as_searched(card: Card, searched: TrialSpec | None) -> Card:
 
 
 def _updated(
-    longer: Card, learned: list[tuple[MemberCard, Learner, LongerStream]], event: Event, card: Card
+    longer: Card,
+    learned: list[tuple[MemberCard, Learner, LongerStream]],
+    event: Event,
+    card: Card,
+    new: NextTask,
 ) -> tuple[Card, TaskData]:
     """Return the card with what was learned, its new members and the event; and the new held-out examples."""
     stream = learned[0][2]
-    held_out = stream.evaluation(stream.n_tasks - 1)
+    held_out = dataclasses.replace(
+        stream.evaluation(stream.n_tasks - 1), inputs=as_examples(card, new.evaluation_inputs)
+    )
     last = longer.tasks[-1].model_copy(update={"evaluation": hash_of(held_out)})
     whole = longer.model_copy(
         update={
@@ -153,7 +177,7 @@ def _updated(
             "tasks": (*longer.tasks[:-1], last),
             "output_names": tuple(stream.output_names),
             "history": (*card.history, event),
-            "versions": versions(),
+            "versions": versions(card.data.features),
         }
     )
     return whole, held_out

@@ -31,7 +31,7 @@ def export_a_model(
 
     console = make_console()
     opened = api.open_run(run, cached=True)
-    load_plugins(name for name in plugins if name != opened.spec.model.name)
+    load_plugins(name for name in plugins if name not in opened.spec.own_networks)
     found = api.export_model(opened, place, wanted, data_dir, Placement(threads=threads), console.print, plugins)
     files = [str(found.place)]
     if onnx:

@@ -21,6 +21,9 @@ def render_model(card: Card, notes: Sequence[str] = ()) -> RenderableType:
     lines: list[RenderableType] = [
         Text(visible(f"{trial.method} for {trial.scenario}, seed {seeds}{f': {values}' if values else ''}"))
     ]
+    if card.frozen is not None and card.data.features is not None:
+        taken = f"on {card.frozen.n_features} features of {card.data.features.module}, which is in the folder"
+        lines.append(Text(visible(taken)))
     scores = drops(card)
     if scores:
         table = Table("task", "held-out examples", "learned", "now", "drop", box=None, header_style="")

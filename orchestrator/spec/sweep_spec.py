@@ -200,6 +200,13 @@ class SweepSpec(Frozen):
         """Return the methods that are compared, each once, whatever their variants are called."""
         return tuple(dict.fromkeys(self.variants.get(name, name) for name in self.methods))
 
+    @property
+    def own_networks(self) -> tuple[str, ...]:
+        """Return each `module:Class` of the user's own that is a network: the model, and frozen ones of streams."""
+        frozen = [settings.features for settings in self.streams.values()]
+        names = [one.module for one in frozen if one is not None and one.is_own_class]
+        return (self.model.name, *names) if self.model.is_own_class else tuple(names)
+
     def method_of(self, name: str) -> Method:
         """Return the method behind one of `methods`: itself, or that which it is a variant of."""
         return find_method(self.variants.get(name, name))

@@ -223,7 +223,7 @@ def to_inputs(
         values = torch.tensor(inputs[rows])
         if values.ndim == 3:
             values = values[:, None]
-        if settings.padding:
+        if settings.padding and values.ndim > 2:  # features of a frozen network are padded no more
             values = F.pad(values, [settings.padding] * 4)
         if isinstance(change, Permutation):
             values = values.flatten(1)[:, change.order].view_as(values)

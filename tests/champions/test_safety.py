@@ -97,6 +97,11 @@ def test_a_damaged_card_is_refused(model: Path, change: Callable[[dict[str, obje
     assert message in refused(model)
 
 
+def test_a_card_of_before_frozen_networks_is_read(model: Path) -> None:
+    edit(model, lambda card: card.pop("frozen"))
+    assert orchestrator.load_model(model).frozen is None
+
+
 def test_damaged_files_are_all_named(model: Path, tmp_path: Path) -> None:
     network, state = (next(model.glob(f"{kind}-*.safetensors")) for kind in ("network", "state"))
     network.write_bytes(network.read_bytes()[:-1] + b"\xff")

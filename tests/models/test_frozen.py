@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from orchestrator.core.errors import DataError, SpecError
 from orchestrator.execution.session import Session
 from orchestrator.models import frozen
 from orchestrator.models.frozen import FeatureStore, load_with_features
+from orchestrator.models.frozen_network import FrozenNetwork, resizing
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
 from orchestrator.storage.local import LocalStorage
@@ -153,6 +155,50 @@ def test_a_network_of_torchvision_loses_its_head_and_gets_images_as_imagenet_has
     np.testing.assert_allclose(data.test_inputs, heard[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
+class Distilled(nn.Module):
+    """What timm's interface gives: a network with two classifiers, and what it was trained with."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5))
+        self.head, self.head_dist = nn.Linear(5, 3), nn.Linear(5, 3)
+        self.extra = nn.Linear(1, 1)
+        self.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (std, std, std)}
+
+    def reset_classifier(self, num_classes: int) -> None:
+        assert num_classes == 0
+        self.head, self.head_dist = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inside = self.body(inputs)
+        found: Tensor = (self.head(inside) + self.head_dist(inside)) / 2
+        return found
+
+
+def test_a_network_of_timm_is_taken_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own mean and deviation, and its own way to lose classifiers; timm itself is no dependency of the tests."""
+    timm = types.ModuleType("timm")
+    timm.create_model = lambda name, pretrained, std: Distilled(std)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    torch.manual_seed(0)
+    network = Distilled(0.5)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors")
+    own = {"own_weights": str(tmp_path / "w.safetensors"), "own_options": {"std": 0.5}}
+    data = load("timm:odd", **own)
+    images = (torch.from_numpy(digits().test_inputs)[:, None] / 16).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        expected = network.body((images - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / 0.5)
+    np.testing.assert_allclose(data.test_inputs, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [7, 30])
+def test_resizing_is_a_product_with_two_matrices(n: int) -> None:
+    """What a trace for ONNX has in its place, for more and for fewer pixels."""
+    images = torch.rand((2, 3, n, 9), generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(images, size=(12, 12), mode="bilinear", align_corners=False, antialias=True)
+    torch.testing.assert_close(resizing(n, 12) @ images @ resizing(9, 12).T, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_hash_is_of_what_features_are_made_of(tmp_path: Path) -> None:
     network = net()
     for name in ("a", "b"):
@@ -194,7 +240,7 @@ def test_a_run_computes_features_once(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(frozen, "_features", refuse)
+        patch.setattr(FrozenNetwork, "features", refuse)
         again = Session(spec, run, tmp_path)
         assert np.array_equal(again.datasets["split-digits"].train_inputs, first.datasets["split-digits"].train_inputs)
         file.write_bytes(content[:-100])

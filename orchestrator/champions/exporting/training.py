@@ -11,15 +11,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from orchestrator.champions.card import Card, Event, InputCard, MemberCard, TaskCard, now, plain_statistic, versions
-from orchestrator.champions.evaluation import hash_of, kept
+from orchestrator.champions.card import (
+    Card,
+    Event,
+    FrozenCard,
+    InputCard,
+    MemberCard,
+    TaskCard,
+    now,
+    plain_statistic,
+    versions,
+)
+from orchestrator.champions.evaluation import example_stream, hash_of, kept
 from orchestrator.champions.exporting.choosing import Choice, choose
 from orchestrator.champions.exporting.wanted import Wanted
-from orchestrator.champions.folder import EVALUATION, README, check_target, member_files, write_folder
-from orchestrator.champions.model import refuse_unknown_code
+from orchestrator.champions.folder import EVALUATION, FROZEN, README, check_target, member_files, write_folder
+from orchestrator.champions.model import frozen_bytes, refuse_unknown_code
 from orchestrator.champions.model_card import model_card
 from orchestrator.core.errors import DataError, RunFolderError, UsageError
 from orchestrator.core.placement import Placement
+from orchestrator.models.frozen import FOLDER, FeatureStore, network_of, with_features
+from orchestrator.models.frozen_network import FrozenNetwork
 from orchestrator.results.run import Run
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.storage.base import ignore
@@ -85,33 +97,50 @@ def export_model(
             f"export: '{run.where}' searched the update of the model '{settings.from_model.model}'; write the updated "
             f"model with update --from-run {run.where}"
         )
-    if settings.features is not None:
-        raise UsageError(
-            f"export: {first.stream} is made of features of {settings.features.module}, which a model folder does not "
-            "hold, so it could not answer new examples; train on the features as vectors of a table to export a model"
-        )
-    dataset = _data(first, settings, data_dir)
+    if settings.features is not None and settings.features.is_own_class:
+        refuse_unknown_code(settings.features.module, plugins, f"the run '{run.where}'")
+    source = _data(run, first, settings, data_dir)
     own = {"class_order": "shuffled", **dict.fromkeys(("permutation_seed", "rotation_seed", "noise_seed"), "trial")}
     if len(choice.specs) > 1 and (name := next((n for n, v in own.items() if getattr(settings, n) == v), "")):
         raise UsageError(f"--ensemble: each seed has its own tasks ({name}: {own[name]}); export one seed")
     made: list[tuple[MemberCard, Learner, Stream]] = []
     for number, spec in enumerate(choice.specs):
         say(f"training {spec.cell}, seed {spec.seed} ({number + 1} of {len(choice.specs)})")
-        made.append(_trained(run, spec, dataset, wanted, placement, choice))
-    card = _card(run, first, settings, dataset, made, wanted)
-    files = _files(made, card, wanted)
+        made.append(_trained(run, spec, source.dataset, wanted, placement, choice))
+    examples = example_stream(first, source.read)
+    card = _card(run, first, settings, source, examples, made, wanted)
+    files = _files(made, card, source, examples, wanted)
     notes = [*choice.notes, *_notes(card)]
     return Exported(write_folder(place, card, files), card, tuple(notes))
 
 
-def _data(spec: TrialSpec, settings: StreamSettings, data_dir: Path) -> Dataset:
-    dataset = load_stream(spec.stream, settings, data_dir)
+@dataclass(frozen=True)
+class _Source:
+    """The data of a run.
+
+    Args:
+        read: as they were read.
+        dataset: what is trained on: the same, or features.
+        frozen: the frozen network that made features of them.
+    """
+
+    read: Dataset
+    dataset: Dataset
+    frozen: FrozenNetwork | None
+
+
+def _data(run: Run, spec: TrialSpec, settings: StreamSettings, data_dir: Path) -> _Source:
+    read, frozen = load_stream(spec.stream, settings, data_dir), None
+    dataset = read
+    if settings.features is not None:
+        frozen = network_of(spec.stream, settings, read)
+        dataset = with_features(read, spec.stream, settings, frozen, FeatureStore(run.storage.folder(FOLDER)))
     if dataset.fingerprint() != spec.data_fingerprint:
         raise DataError(
             f"streams.{spec.stream}: the data are not those of the run (hash {spec.data_fingerprint}, now "
             f"{dataset.fingerprint()}); give the same files, or run the sweep again on the new ones and export that"
         )
-    return dataset
+    return _Source(read, dataset, frozen)
 
 
 def _trained(
@@ -191,15 +220,17 @@ def _card(
     run: Run,
     spec: TrialSpec,
     settings: StreamSettings,
-    dataset: Dataset,
+    source: _Source,
+    examples: Stream,
     made: list[tuple[MemberCard, Learner, Stream]],
     wanted: Wanted,
 ) -> Card:
     _, learner, stream = made[0]
+    dataset = source.dataset
     data = dataset.phase("confirm", 0.0)
     tasks = []
     for task, name in enumerate(stream.task_names):
-        evaluation = stream.evaluation(task)
+        evaluation = examples.evaluation(task)
         tasks.append(
             TaskCard(
                 name=name,
@@ -228,14 +259,22 @@ def _card(
             std=plain_statistic(data.std),
             n_numbers=facts.n_numbers,
         ),
-        columns=dataset.columns,
+        frozen=_frozen_card(source),
+        columns=source.read.columns,
         split_sizes=_split_sizes(dataset, settings),
         was_trained_on_test=wanted.with_test,
         members=tuple(member for member, _, _ in made),
-        versions=versions(),
+        versions=versions(settings.features),
         history=(Event(what="export", at=now(), source=run.where),),
         files={},
     )
+
+
+def _frozen_card(source: _Source) -> FrozenCard | None:
+    if source.frozen is None:
+        return None
+    facts = source.read.facts
+    return FrozenCard(shape=facts.shape, maximum=facts.maximum, n_features=source.dataset.facts.shape[0])
 
 
 def _split_sizes(dataset: Dataset, settings: StreamSettings) -> tuple[int, ...]:
@@ -253,13 +292,16 @@ def _split_sizes(dataset: Dataset, settings: StreamSettings) -> tuple[int, ...]:
     return tuple(counts.tolist()) if held_out.tolist() == by_share else ()  # a folder may have come in two parts
 
 
-def _files(made: Sequence[tuple[MemberCard, Learner, Stream]], card: Card, wanted: Wanted) -> dict[str, bytes]:
+def _files(
+    made: Sequence[tuple[MemberCard, Learner, Stream]], card: Card, source: _Source, examples: Stream, wanted: Wanted
+) -> dict[str, bytes]:
     files = {README: model_card(card).encode()}
     for member, learner, _ in made:
         files |= member_files(member, learner)
     if wanted.keep_evaluation and not wanted.with_test:
-        stream = made[0][2]
-        files[EVALUATION] = kept([stream.evaluation(task) for task in range(stream.n_tasks)])
+        files[EVALUATION] = kept([examples.evaluation(task) for task in range(examples.n_tasks)])
+    if source.frozen is not None:
+        files[FROZEN] = frozen_bytes(source.frozen, examples.input_shape)
     return files
 
 

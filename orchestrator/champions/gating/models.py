@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.champions.card import Card
 from orchestrator.champions.evaluation import evaluation_sets
-from orchestrator.champions.model import Model, own_settings
+from orchestrator.champions.model import Model
 from orchestrator.champions.new_data import read_rows
 from orchestrator.core.errors import DataError, UsageError
 from orchestrator.core.scores import Score
 from orchestrator.gating.evidence import Answers, Cost, ModelEvidence, ModelTask
 from orchestrator.gating.policy import Policy
+from orchestrator.models.frozen import example_settings
 from orchestrator.streams.sources.order import quoted, shown
 from orchestrator.trial.evaluation import log_odds
 from strategies import TaskData
@@ -84,7 +86,8 @@ def _from_held_out(
             reason = (
                 "the two models encode examples differently; give --data, which each then encodes as it was trained"
             )
-        found.append(_task(champion, challenger, task.name, (data, data), index, scores, reason))
+        taken = (data, data) if reason else (champion.taken(data), challenger.taken(data))
+        found.append(_task(champion, challenger, task.name, taken, index, scores, reason))
     none = np.zeros(0, dtype=np.int64)
     gone = [name for name in known if name not in challenger.card.task_names]
     return [*found, *(ModelTask(name, False, none, (), None, None, "the challenger does not know it") for name in gone)]
@@ -92,8 +95,14 @@ def _from_held_out(
 
 def _read_alike(champion: Model, challenger: Model) -> bool:
     """Return whether an example as one model takes it is what the other takes."""
-    one, other = champion.card, challenger.card
-    return (one.inputs, one.columns, own_settings(one)) == (other.inputs, other.columns, own_settings(other))
+    return _reading(champion.card) == _reading(challenger.card)
+
+
+def _reading(card: Card) -> tuple[object, ...]:
+    """Return how an example becomes what the first network takes, the frozen one in front if there is one."""
+    settings, facts = example_settings(card.trial.stream_settings), card.example_facts
+    statistics = (card.inputs.mean, card.inputs.std) if settings.normalisation == "standard" else ()
+    return facts.shape, facts.maximum, card.columns, settings.padding, statistics
 
 
 def _from_table(champion: Model, challenger: Model, scores: Sequence[Score], table: str) -> list[ModelTask]:
