@@ -117,7 +117,8 @@ def _tasks(spec: SweepSpec, summary: StreamSummary) -> Table:
         )
         step = summary.one_example(score, task)
         points = UNKNOWN if math.isnan(step) else visible(f"{100 * step:.2g} points of {score}")
-        counts = [f"{train - validation:,}", *((f"{validation:,}",) if has_search else ()), f"{test:,}"]
+        learned = max(train - validation, 0)  # a model's earlier tasks have no training examples, and some held out
+        counts = [f"{learned:,}", *((f"{validation:,}",) if has_search else ()), f"{test:,}"]
         table.add_row(Text(visible(name)), *counts, _classes(summary, task), *((points,) if has_search else ()))
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,12 @@ def test_plan_shows_where_tasks_begin(tmp_path: Path) -> None:
     by_task, _ = read(tmp_path / "t.csv", streams={"t": settings}, scenarios=["t/task"])
     (note,) = cut_notes(by_task, load_datasets(by_task, tmp_path))
     assert note.startswith("t/task: whoever uses the model must know between which boundaries an example falls")
+
+
+def test_the_earlier_tasks_of_a_model_are_held_out_and_not_trained_on(table: Path) -> None:
+    """A model's earlier tasks have held-out examples alone, which no training example makes less."""
+    spec, summary = read(table)
+    from_model = replace(summary, train=summary.train * np.array([[0], [0], [1]]))
+    lines = data_text(spec, [from_model]).splitlines()
+    counts = {line.split()[0]: line.split()[1:4] for line in lines if line.strip().startswith("2023Q")}
+    assert counts == {"2023Q1": ["0", "16", "20"], "2023Q2": ["0", "8", "10"], "2023Q3": ["13", "3", "4"]}
