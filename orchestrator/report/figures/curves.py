@@ -31,10 +31,14 @@ from orchestrator.report.figures.drawing import (
     styled,
 )
 from orchestrator.report.figures.scene import Scene, only
-from orchestrator.report.page.facts import MethodFacts
+from orchestrator.report.page.facts import MethodFacts, Tables
 
 _MOST_NAMED = 8
 """Tasks up to which each has a marker and a name."""
+
+_EVALUATIONS = "evaluations"
+_X_LABELS = ("after task", "while learning task")
+"""Of a panel with the ends of tasks alone, and of one with all evaluations."""
 
 _LIGHTEST = 0.85
 """Of cividis; what is lighter is hard to see on white."""
@@ -59,10 +63,11 @@ def curves(scene: Scene) -> Drawing:
         for scenario, group, axes in zip(scenarios, groups, grid, strict=True):
             lead = f"{shown(scenario, 40 if len(group) > per_row else 22)}\n" if len(scenarios) > 1 else ""
             for place, (one, facts) in enumerate(zip(axes, group, strict=True)):
-                _draw(one, facts, panel)
+                if not _draw_evaluations(one, facts, scene.tables, panel):
+                    _draw(one, facts, panel)
                 is_last = place + per_row >= len(group)
                 one.tick_params(labelleft=place % per_row == 0, labelbottom=is_last)
-                one.set_xlabel("after task" if is_last else "")
+                one.set_xlabel(_X_LABELS[bool(one.get_gid())] if is_last else "")
                 if place % per_row == 0:
                     one.set_ylabel(f"{lead}{shown(scene.spec.score_of(scenario))}")
             low, high = _bounds(axes)
@@ -71,7 +76,7 @@ def curves(scene: Scene) -> Drawing:
         flat = [one for axes in grid for one in axes]
         _name_tasks(figure, flat, most, {facts.task_names for group in groups for facts in group})
         say(figure, [*scene.notes(), *only(scenarios, scene.scenarios, "as nothing was measured")])
-        return Drawing(finish(figure), [*_caption(groups), *scene.notes()])
+        return Drawing(finish(figure), [*_caption(groups, any(one.get_gid() for one in flat)), *scene.notes()])
 
 
 def deviation(facts: MethodFacts) -> NDArray[np.float64]:
@@ -104,6 +109,34 @@ def _draw(axes: Axes, facts: MethodFacts, panel: float) -> None:
     axes.set_xlim(0, n_tasks)
     name_ticks(axes.xaxis, facts.task_names, panel, _MOST_NAMED)
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    _entitle(axes, facts)
+
+
+def _draw_evaluations(axes: Axes, facts: MethodFacts, tables: Tables, panel: float) -> bool:
+    """Draw the score of each task in all evaluations, within tasks too; return whether there are any there."""
+    found = tables.evaluations_of(facts.keys)
+    if found.empty or not found["place"].any():
+        return False
+    places = found.groupby(["during_task", "place", "task"])
+    means = places.agg(share=("share", "mean"), mean=("score", "mean"), band=("score", "std")).reset_index()
+    means["x"] = means["during_task"] + means["share"]
+    for task in range(facts.n_tasks):
+        own = means[means["task"] == task]
+        x, y, band = (own[name].to_numpy(dtype=float) for name in ("x", "mean", "band"))
+        ink = _colour(task, facts.n_tasks)
+        axes.plot(x, y, color=ink, linewidth=0.8)
+        axes.fill_between(x, y - band, y + band, color=ink, alpha=0.15, linewidth=0)
+    for end in range(1, facts.n_tasks):
+        axes.axvline(end, color="0.85", linewidth=0.5, zorder=0)
+    axes.set_xlim(0, facts.n_tasks)
+    name_ticks(axes.xaxis, facts.task_names, panel, _MOST_NAMED)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    _entitle(axes, facts)
+    axes.set_gid(_EVALUATIONS)
+    return True
+
+
+def _entitle(axes: Axes, facts: MethodFacts) -> None:
     axes.set_title(f"{shown(facts.method)}\n{facts.split}, {counted(len(facts.keys), 'seed')}", fontsize=SMALL)
 
 
@@ -139,7 +172,7 @@ def _name_tasks(figure: Figure, axes: Sequence[Axes], most: MethodFacts, names: 
     bar.update_ticks()
 
 
-def _caption(groups: Sequence[Sequence[MethodFacts]]) -> list[str]:
+def _caption(groups: Sequence[Sequence[MethodFacts]], has_evaluations: bool) -> list[str]:
     has_band = any(len(facts.keys) > 1 for group in groups for facts in group)
     band = "; bands are one standard deviation over seeds" if has_band else "; one seed, so no bands"
     is_dotted = any(
@@ -149,4 +182,7 @@ def _caption(groups: Sequence[Sequence[MethodFacts]]) -> list[str]:
         for after in range(facts.n_tasks)
     )
     dotted = "; dotted before it was learned" if is_dotted else ""
+    if has_evaluations:
+        where = "the ends of tasks are upright lines, methods that start each task anew are drawn there alone"
+        return [f"Score of each task while each task is trained, mean over seeds{band}; {where}."]
     return [f"Score of each task after training on each task, mean over seeds{band}{dotted}."]

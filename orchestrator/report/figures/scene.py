@@ -130,7 +130,7 @@ def scene_of(run: Run, scenario: str | None, metric: str | None, width: float) -
         search,
         answer_of(search, trials),
         {one.scenario: one for one in summarise(search, trials)},
-        Tables(trials, run.tables.accuracy.read()),
+        Tables(trials, run.tables.accuracy.read(), evaluations=run.tables.evaluations.read()),
         names if scenario is None else (scenario,),
         metric,
         width,

@@ -70,11 +70,17 @@ class Tables:
     def evaluations_of(self, keys: Iterable[str]) -> pd.DataFrame:
         """Return the evaluations of some trials with the same place, so that seeds can be compared.
 
-        Returns: the place of an evaluation among those of its task, from 0, as `place`, beside the table's columns.
+        Returns: the table's columns and, of an evaluation among those of its task, its `place`, from 0, and the `share`
+            of the task's examples that had been given then.
         """
         found = self._evaluations[self._evaluations["key"].isin(list(keys))]
-        places = found.groupby(["key", "during_task"])["n_given"].rank(method="dense") - 1
-        return found.assign(place=places.astype(int))
+        of_task = found.groupby(["key", "during_task"])["n_given"]
+        ends = of_task.max()
+        begins = ends.groupby("key").shift(fill_value=0)
+        tasks = pd.MultiIndex.from_frame(found[["key", "during_task"]])
+        begun, ended = (values.reindex(tasks).to_numpy() for values in (begins, ends))
+        share = (found["n_given"].to_numpy() - begun) / np.maximum(ended - begun, 1)
+        return found.assign(place=(of_task.rank(method="dense") - 1).astype(int), share=share)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.execution.session import outcome_of
+from orchestrator.results.evaluations.rows import evaluation_rows
 from orchestrator.results.rows import accuracy_rows, trial_row
 from orchestrator.results.run import Run
 from orchestrator.spec.loading import parse_spec
@@ -75,6 +77,22 @@ def result_of(trial: TrialSpec, score: Score, names: Sequence[str], status: str 
     )
 
 
+def halfway(result: TrialResult) -> TrialResult:
+    """Return a result whose tasks took 100 examples each, evaluated after 50 of them: 0.2 less than at their ends."""
+    ends = [row[: task + 1] for task, row in enumerate(result.measured[1:])]
+    lower = [
+        [None if one is None else [one[0], *([max(n[0] - 200, 0)] for n in one[1:])] for one in row] for row in ends
+    ]
+    n = len(ends)
+    return replace(
+        result,
+        moments=[[task, 100 * task + 50] for task in range(n)],
+        measured_within=lower,
+        ranked_within=[[{}] * len(row) for row in lower],
+        n_given=[100 * (task + 1) for task in range(n)],
+    )
+
+
 def write_run(
     folder: Path,
     spec: SweepSpec,
@@ -92,7 +110,11 @@ def write_run(
         result = result_of(planned.spec, score, names, "failed" if fails(planned.spec) else "completed")
         kept = spec.score_of(planned.cell.scenario)
         rows = accuracy_rows(planned.spec, planned.suggestion, result, kept)
-        run.tables.write_trial(planned.spec.key, trial_row(planned.spec, planned.suggestion, result, {}, kept), rows)
+        if spec.training.evaluate_every and result.status == "completed":
+            result = halfway(result)
+        within = evaluation_rows(planned.spec, planned.suggestion, result, kept)
+        row = trial_row(planned.spec, planned.suggestion, result, {}, kept)
+        run.tables.write_trial(planned.spec.key, row, rows, evaluations=within)
         search.record(planned.spec.key, outcome_of(result, spec, kept))
     return Run.open(folder, cached=True)
 

@@ -117,6 +117,20 @@ def test_a_panel_a_method_and_one_axis_of_scores(make_run: MakeRun) -> None:
     assert len({axes.get_ylim() for axes in panels}) == 1
 
 
+def test_curves_draw_evaluations_within_tasks(make_run: MakeRun) -> None:
+    """Halfway through a task all scores are 0.2 below those at its end; an end is the right edge of its task."""
+    run = make_run(training={"epochs": 1, "evaluate_every": 50})
+    drawing = draw(run, "curves")
+    axes = panel(drawing.figure, "naive")
+    first, second = (line.get_xydata() for line in axes.lines[:2])
+    assert first[:, 0].tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    expected = [SEEDS - 0.2, SEEDS, SEEDS - 0.5, SEEDS - 0.3, SEEDS - 0.8, SEEDS - 0.6]
+    assert first[:, 1] == pytest.approx([max(value, 0.0) for value in expected])
+    assert second[:, 0].tolist() == [1.5, 2.0, 2.5, 3.0]
+    assert axes.get_xlabel() == "while learning task"
+    assert "while each task is trained" in drawing.caption[0]
+
+
 # frontier
 
 
