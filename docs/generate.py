@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -211,7 +212,7 @@ def _default(facts: Mapping[str, Any]) -> str:
         return ""
     if isinstance(value, list):
         return code("[" + ", ".join(map(str, value)) + "]")
-    return code({None: "null", True: "true", False: "false"}.get(value, value) if not isinstance(value, str) else value)
+    return code(value if isinstance(value, str) else json.dumps(value))
 
 
 # Streams, metrics, methods.
