@@ -70,13 +70,16 @@ def _stream(stream: str, settings: StreamSettings) -> str:
         given["test_share"] = settings.test_share
     own = _OF_FAMILY.get(family_of(stream, settings), ())
     given |= settings.model_dump(mode="json", include={"normalisation", *own})
-    found = settings.boundaries
+    found, share = settings.boundaries, given.pop("blurry", None)
     given.pop("boundaries", None)
+    lead = f"{lead}, with {_settings(given)}."
+    if share is not None:
+        lead += f" Neighbouring tasks exchange training examples: {share:g} of a task's are of those before and after."
     if found is None:
-        return f"{lead}, with {_settings(given)}."
+        return lead
     lengths = {"minimal_length": found.minimal_length, "maximal_length": found.maximal_length}
     cut = _settings({**found.parameters(), **{name: n for name, n in lengths.items() if n is not None}})
-    return f"{lead}, with {_settings(given)}. Its tasks begin where {found.words} finds drift ({cut})."
+    return f"{lead} Its tasks begin where {found.words} finds drift ({cut})."
 
 
 def _training(spec: SweepSpec) -> Iterator[str]:
@@ -99,6 +102,10 @@ def _training(spec: SweepSpec) -> Iterator[str]:
     yield f"The optimizer's state was {'kept' if training.keep_optimizer else 'reset'} from task to task."
     clip = training.clip_gradient_norm
     yield "Gradients were not clipped." if clip is None else f"Gradients were clipped to a norm of {clip:g}."
+    if training.evaluate_every is not None:
+        yield (
+            f"Within a task, the tasks seen so far were evaluated after every {training.evaluate_every:,} new examples."
+        )
     if training.output_layer == "single":
         yield "Outputs that a step did not reach had a gradient of zero, as rows of a single layer."
     kinds = {cell.incremental_type for cell in spec.cells}

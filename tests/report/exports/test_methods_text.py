@@ -108,3 +108,15 @@ def test_boundaries_that_were_found_are_said() -> None:
     text = words(scenarios=["tx/domain"], methods=["naive"], streams={"tx": stream})
     assert "Its tasks begin where kswin on the log loss of naive Bayes finds drift (alpha 0.0001, " in text
     assert "and minimal length 200)." in text
+
+
+def test_blurry_boundaries_and_evaluations_within_tasks_are_said() -> None:
+    streams = {"split-digits": {"blurry": 0.2, "n_tasks": 4}}
+    text = methods_paragraph(parse_spec({"streams": streams, "training": {"evaluate_every": 1500}}))
+    assert "split-digits makes 4 tasks of digits, with" in text
+    assert "Neighbouring tasks exchange training examples: 0.2 of a task's are of those before and after." in text
+    assert "blurry" not in text
+    assert "Within a task, the tasks seen so far were evaluated after every 1,500 new examples." in text
+    plain = methods_paragraph(parse_spec({}))
+    assert "Neighbouring" not in plain
+    assert "evaluated after every" not in plain
