@@ -113,6 +113,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gdumb": {"buffer_size": 9, "passes": 5},
     "icarl": {"buffer_size": 12},
     "packnet": {"post_prune_epochs": 1, "pruning_rate": 0.5},
+    "redo": {"threshold": 0.9, "every": 2},
     "cbp": {"replacement_rate": 0.1, "maturity": 2},
     "ridge": {"features": 20},
     "slda": {"features": 20},
