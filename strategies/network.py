@@ -120,6 +120,9 @@ class Network(nn.Module):
         Returns:
             Logits (B, C) float32, -inf for outputs that do not compete for a row, and the first output.
         """
+        cut = None if torch.is_grad_enabled() else self.training_pass(inputs, task_ids, n_seen, active)
+        if cut is not None:
+            return self.competing(cut.logits, task_ids, active)
         return self.training_outputs(self.backbone(inputs), task_ids, n_seen, active)
 
     def training_outputs(

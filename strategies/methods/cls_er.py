@@ -108,15 +108,15 @@ class ClsEr(Replay):
         if own.consistency_weight == 0 or len(batch.labels) == n:
             return None
         logits, labels = forward.logits[n:], batch.labels[n:] - forward.first
-        competes = ~torch.isinf(logits)
         with torch.no_grad():
+            idle = torch.isinf(logits)
             ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[n:]
-            stable, plastic = (self._answers(name, batch.inputs[n:], ids) for name in ("stable", "plastic"))
-            true = labels[:, None]
-            better = stable.softmax(1).gather(1, true) > plastic.softmax(1).gather(1, true)
-            target = torch.where(better, stable, plastic)
-        difference = torch.where(competes, logits - target, 0.0) if not bool(competes.all()) else logits - target
-        loss: Tensor = own.consistency_weight * difference.square().sum() / competes.sum()
+            both = torch.stack([self._answers(name, batch.inputs[n:], ids) for name in ("stable", "plastic")])
+            both.masked_fill_(idle, -torch.inf)
+            stable, plastic = both.softmax(2).gather(2, labels[:, None].expand(2, -1, -1))
+            target = torch.where(stable > plastic, both[0], both[1])
+        difference = torch.where(idle, 0.0, logits - target)
+        loss: Tensor = own.consistency_weight * difference.square().sum() / (idle.numel() - idle.sum())
         return loss
 
     @no_grad
@@ -151,10 +151,11 @@ class ClsEr(Replay):
         return found
 
     def _answers(self, name: str, inputs: Tensor, ids: int | Tensor) -> Tensor:
-        """Return the logits (B, C) of an average that compete in the training loss."""
-        learner = self.learner
+        """Return the logits (B, C) of an average at the outputs in the training loss; not all compete for a row."""
+        learner, network = self.learner, self._network(name)
         active = learner.settings.active_outputs
-        return self._network(name).training_logits(inputs, ids, learner.n_seen, active)[0]
+        cut = network.training_pass(inputs, ids, learner.n_seen, active)
+        return network.training_logits(inputs, ids, learner.n_seen, active)[0] if cut is None else cut.logits
 
     def _network(self, name: str) -> Network:
         """Return the network of an average: parameters as in the state, buffers of the trained network."""

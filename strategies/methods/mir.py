@@ -5,6 +5,7 @@ Source: Aljundi et al. 2019, arXiv 1908.04742, section 3.1 and algorithm 1 (ER-M
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from strategies.methods.replay import Replay, ReplayHyperparameters
 from strategies.parts.buffers import draw
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class MirHyperparameters(ReplayHyperparameters):
@@ -71,20 +72,42 @@ class Mir(Replay):
 
     def _interference(self, batch: Batch, pool: Batch) -> Tensor:
         """Return how much a step on `batch` raises the loss of each example of `pool`, (M,) float32."""
-        learner = self.learner
-        network = learner.network.eval()
+        network = self.learner.network
         moved = [p for p in network.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(learner.cross_entropy(batch), moved, allow_unused=True)
-        used = [(p, g) for p, g in zip(moved, gradients, strict=True) if g is not None]
-        parameters, steps = [p.detach() for p, _ in used], [g for _, g in used]
+        stepped, kept = self._stepped(batch, moved), [p.detach() for p in moved]
         with torch.no_grad():
             before = self._losses(pool)
-            kept = [p.clone() for p in parameters]
-            torch._foreach_add_(parameters, steps, alpha=-learner.settings.learning_rate)
+            _place(moved, stepped)
             after = self._losses(pool)
-            torch._foreach_copy_(parameters, kept)
-        network.train()
+            _place(moved, kept)
+        if not network.training:
+            network.train()
         return after - before
+
+    def _stepped(self, batch: Batch, moved: list[nn.Parameter]) -> list[Tensor]:
+        """Return the parameters after a plain step on `batch`. The network is in evaluation mode then, if it has any.
+
+        Parameters that the loss does not depend on are returned as they are.
+        """
+        learner, active = self.learner, self.learner.settings.active_outputs
+        cut = learner.network.training_pass(batch.inputs, batch.task_ids, learner.n_seen, active)
+        gradients: Sequence[Tensor | None]
+        if cut is None:
+            learner.network.eval()
+            gradients = torch.autograd.grad(learner.cross_entropy(batch), moved, allow_unused=True)
+        else:
+            _drop_gradients(moved)
+            logits, first = learner.network.competing(cut.logits, batch.task_ids, active)
+            cut.backward(learner.label_loss.with_gradient(logits, batch.labels, first)[1])
+            gradients = [parameter.grad for parameter in moved]
+            _drop_gradients(moved)
+        rate = learner.settings.learning_rate
+        with torch.no_grad():
+            return [
+                # the memory of a gradient of one's own is at hand, and new memory is not
+                p.detach() if g is None else torch.add(p, g, alpha=-rate, out=None if cut is None else g)
+                for p, g in zip(moved, gradients, strict=True)
+            ]
 
     def _losses(self, pool: Batch) -> Tensor:
         """Return the cross-entropy of each example among the outputs that compete for it, (M,) float32."""
@@ -93,3 +116,14 @@ class Mir(Replay):
             pool.inputs, pool.task_ids, learner.n_seen, learner.settings.active_outputs
         )
         return F.cross_entropy(logits, pool.labels - first, reduction="none")
+
+
+def _place(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    """Let parameters hold other values, without a copy."""
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+
+
+def _drop_gradients(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

@@ -59,7 +59,7 @@ class Ridge(Analytic):
         counts, sums = self.class_sums()
         n = counts.sum()
         mean = sums.sum(0) / n
-        gram = self.gram() - n * torch.outer(mean, mean)
+        gram = self.gram().sub_(torch.outer(mean, mean).mul_(n))
         right = (sums - torch.outer(counts, mean)).T
         asked = self.hyperparameters.regularisation
         self._strength = best_strength(gram, right, counts) if asked == "auto" else asked

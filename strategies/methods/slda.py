@@ -49,12 +49,13 @@ class Slda(Analytic):
         counts, sums = self.class_sums()
         means = sums / counts.clamp_min(1)[:, None]
         gram = self.gram()
-        covariance = (gram - means.T @ sums) / counts.sum()
+        size = float(gram.diagonal().mean() / counts.sum())
+        covariance = gram.sub_(means.T @ sums).div_(counts.sum())
         share = self.hyperparameters.shrinkage
         variance = float(covariance.diagonal().mean())
-        covariance = (1 - share) * (covariance + covariance.T) / 2
+        covariance = (covariance + covariance.T).mul_(1 - share).div_(2)
         # equal examples of a class leave nothing but rounding
-        is_spread = variance > 1e-12 * float(gram.diagonal().mean() / counts.sum())
+        is_spread = variance > 1e-12 * size
         covariance.diagonal().add_(share * variance if is_spread else 1.0)
         weights = solved(covariance, means.T)
         if weights is None:

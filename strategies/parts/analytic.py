@@ -12,8 +12,9 @@ projection); Prabhu et al. 2024 (RanDumb), arXiv 2402.08823, section 3 (random F
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,19 +99,38 @@ def blocks(n_features: int) -> Iterator[tuple[int, int]]:
 
 
 def add_products(products: list[Tensor], features: Tensor) -> None:
-    """Add Σ φφᵀ of features (N, F) to the blocks of `SumState.products`, in place."""
+    """Add Σ φφᵀ of features (N, F) to the blocks of `SumState.products`, in place.
+
+    They are float64, or whole numbers of at most `LEVELS` in float32, of at most `EXACT_ROWS` examples.
+    """
+    multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+    if features.dtype == torch.float32 and features.is_cpu and multiplies_bytes():
+        features, multiply = features.to(torch.int8), torch._int_mm
     for block, (first, n) in zip(products, blocks(features.shape[1]), strict=True):
-        block += (features[:, first : first + n].T @ features[:, first:]).to(block.dtype)
+        block += multiply(features[:, first : first + n].T, features[:, first:]).to(block.dtype)
+
+
+@functools.cache
+def multiplies_bytes() -> bool:
+    """Return whether the CPU multiplies matrices of bytes into int32: the numbers that float32 gives, much sooner.
+
+    With VNNI instructions it does. Without, or where oneDNN is told not to use them, sums may saturate at 16 bits.
+    """
+    has_vnni = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni"))
+    most = torch.full((64, 128), LEVELS, dtype=torch.int8)
+    return has_vnni and bool((torch._int_mm(most, -most.T) == -128 * LEVELS**2).all())
 
 
 def whole(products: list[Tensor]) -> Tensor:
     """Return the symmetric matrix (F, F) float64 of the blocks of `SumState.products`."""
     n_features = products[0].shape[1]
-    upper = torch.zeros(n_features, n_features, dtype=torch.float64, device=products[0].device)
+    matrix = torch.empty(n_features, n_features, dtype=torch.float64, device=products[0].device)
     for block, (first, n) in zip(products, blocks(n_features), strict=True):
-        upper[first : first + n, first:] = block
-    upper = upper.triu_()
-    return upper + upper.triu(1).T
+        stop = first + n
+        matrix[first:stop, first:] = block
+        matrix[stop:, first:stop] = matrix[first:stop, stop:].T
+        matrix[first:stop, first:stop] = block[:, :n].triu() + block[:, :n].triu(1).T
+    return matrix
 
 
 class RandomFeatures:
@@ -162,7 +182,7 @@ class RandomFeatures:
         n = len(inputs)
         if n < _FEW_ROWS:
             inputs = torch.cat([inputs, inputs.new_zeros(_FEW_ROWS - n, *inputs.shape[1:])])
-        return self(inputs)[:n].mul(LEVELS).round()
+        return self(inputs)[:n].mul_(LEVELS).round_()
 
 
 class Analytic(Strategy):
@@ -282,7 +302,7 @@ class Analytic(Strategy):
 
     def gram(self) -> Tensor:
         """Return Σ φφᵀ of all examples, (F, F) float64."""
-        return whole(self.state.products) / self._unit**2
+        return whole(self.state.products).div_(self._unit**2)
 
     @property
     def _is_random(self) -> bool:

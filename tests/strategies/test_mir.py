@@ -112,6 +112,7 @@ def test_running_statistics_do_not_see_the_candidates() -> None:
     before = {name: value.clone() for name, value in learner.network.state_dict().items()}
     the_strategy(learner).extend_batch(make_task(0, "class").take(torch.arange(4)))
     assert same(dict(learner.network.state_dict()), before)
+    assert all(module.training for module in learner.network.modules())
 
 
 def test_what_has_no_effect() -> None:

@@ -138,6 +138,20 @@ def test_mixed_tasks_are_masked_to_the_outputs_of_their_own(kind: IncrementalTyp
         assert bool((others == -math.inf).all())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task_ids", [1, torch.arange(20) % 2])
+def test_logits_without_a_graph_are_the_same_bits(kind: IncrementalType, task_ids: int | torch.Tensor) -> None:
+    network = make_network(kind, n_heads=1 if kind == "domain" else 3)
+    with_graph, first = network.training_logits(INPUTS, task_ids, 2, "current")
+    with torch.no_grad():
+        found, other = network.training_logits(INPUTS, task_ids, 2, "current")
+
+    assert first == other
+    assert with_graph.requires_grad
+    assert not found.requires_grad
+    assert torch.equal(found, with_graph)
+
+
 def test_the_loss_of_mixed_tasks_is_the_mean_over_their_own_heads() -> None:
     network = make_network("task", n_heads=3)
     task_ids = torch.tensor([0, 2, 1, 2])

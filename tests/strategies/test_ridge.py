@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from torch import Tensor
 
 from strategies import TaskData
 from strategies.methods.ridge import STRENGTHS, best_strength, cross_validation, ridge_weights
-from strategies.parts.analytic import SumState, add_products, blocks, whole
+from strategies.parts import analytic
+from strategies.parts.analytic import EXACT_ROWS, SumState, add_products, blocks, whole
 from tests.strategies.tiny_worlds import KINDS, learn_tasks, make_learner, make_task
 
 
@@ -157,6 +161,33 @@ def test_blocks_hold_the_symmetric_matrix() -> None:
     add_products(products, features)
     assert torch.equal(whole(products), (features.T @ features).double())
     assert SumState().n_inputs == 0
+
+
+@pytest.mark.parametrize("by_bytes", [True, False])
+def test_products_of_whole_numbers_are_not_rounded(by_bytes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest sums too, in either way to multiply."""
+    if not by_bytes:
+        monkeypatch.setattr(analytic, "multiplies_bytes", lambda: False)
+    features = torch.randint(-127, 128, (EXACT_ROWS, 70), generator=torch.Generator().manual_seed(1)).float()
+    features[:, :3], features[:, 65:] = 127, -127
+    products = [torch.zeros(n, 70 - first, dtype=torch.int32) for first, n in blocks(70)]
+    add_products(products, features)
+    assert torch.equal(whole(products), features.double().T @ features.double())
+    assert int(products[0][0, 69]) == -(127**2) * EXACT_ROWS
+
+
+def test_products_that_saturate_are_not_used() -> None:
+    """OneDNN without VNNI adds two products of bytes at 16 bits."""
+    code = """
+import torch
+from strategies.parts.analytic import add_products, blocks
+products = [torch.zeros(n, 500 - first, dtype=torch.int32) for first, n in blocks(500)]
+add_products(products, torch.full((1000, 500), 127.0))
+print(products[0].unique().tolist())
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [f"[{1000 * 127**2}]"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
