@@ -123,7 +123,9 @@ def test_methods_that_need_whole_tasks_are_refused_or_left_out() -> None:
         parse_spec(fields)
     assert len(caught.value.faults) == 2
     assert "methods.packnet: packnet cannot learn split-digits/task: each task trains weights" in str(caught.value)
-    assert "and with blurry some are of the tasks before and after; drop one of the two" in str(caught.value)
+    assert "and streams.split-digits.blurry mixes in examples of its neighbours; drop one of the two" in str(
+        caught.value
+    )
     spec = parse_spec({**fields, "unsupported_cells": "skip"})
     assert [cell.method for cell in spec.cells] == ["naive"]
 
