@@ -81,9 +81,10 @@ def test_a_task_has_a_share_of_each_neighbour(digits: Dataset) -> None:
             assert counts[other] == round(0.15 * min(sizes[task], sizes[other]))
 
 
-def test_an_example_keeps_the_transform_of_its_own_task(digits: Dataset) -> None:
-    """Pixels of permuted examples, put back by the permutation of their task, are those of the data set."""
-    sharp, blurry = (stream(digits, "domain", share, "permuted-digits") for share in (0.0, 0.4))
+@pytest.mark.parametrize("name", ["permuted-digits", "rotated-digits", "noisy-digits"])
+def test_an_example_keeps_the_transform_of_its_own_task(name: str, digits: Dataset) -> None:
+    """Examples are to the bit those of their task without blurry, with the noise that each has there."""
+    sharp, blurry = (stream(digits, "domain", share, name) for share in (0.0, 0.4))
     for task in range(5):
         data = blurry.train(task)
         for other in torch.unique(data.ids).tolist():
