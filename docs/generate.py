@@ -64,7 +64,8 @@ COLUMNS = {
     "trial_spec": "JSON: the resolved trial; `trial --from RUN KEY` repeats it",
     "after_task": "the matrix's row: measured after this task was learned; -1 is before any training",
     "during_task": "the task that was being trained; its last evaluation is that at its end",
-    "n_given": "new examples that training had been given since the trial began, each as often as it was given",
+    "n_given": "examples of tasks' training data that had been given since the trial began, each as often as it was "
+    "given; icarl, joint and gdumb train on those that they keep in the same way, which then count too",
     "task": "the matrix's column: the task that was measured",
     "score": "accuracy table: what R holds, the scenario's score on the task; trials table: the score's name",
     "task_name": "the task by the name that you know it by",

@@ -106,6 +106,11 @@ class Method:
         """Whether it is a bound, which is never recommended."""
         return any(part.is_reference for part in self.parts.values())
 
+    @property
+    def starts_anew(self) -> bool:
+        """Whether it begins each task with the untrained network, and so is not evaluated within tasks."""
+        return any(part.starts_anew for part in self.parts.values())
+
     @cached_property
     def names(self) -> dict[str, tuple[str, str]]:
         """Return every hyper-parameter: its name in a spec -> the part that has it, and its name there.

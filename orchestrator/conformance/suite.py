@@ -88,7 +88,7 @@ def _trains_no_network(method: Method) -> bool:
 
 
 def _keeps_its_network(method: Method) -> bool:
-    return not any(part.starts_anew for part in method.parts.values())
+    return not method.starts_anew
 
 
 def _projects(method: Method) -> bool:

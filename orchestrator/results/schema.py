@@ -150,8 +150,9 @@ EVALUATIONS_SCHEMA = pa.schema(
 `evaluate_every` have rows.
 
 `during_task` is the task that was being trained, from 0, and `n_given` the new examples that training had been given
-since the trial began, each counted as often as it was given. The last evaluation of a task is that at its end, whose
-rows are those of R too. The other columns are those of `accuracy`."""
+since the trial began, each counted as often as it was given; what a method adds to a task's training data counts too
+(iCaRL's exemplars, all of joint's and GDumb's). The last evaluation of a task is that at its end, whose rows are those
+of R too. The other columns are those of `accuracy`."""
 
 LISTS = tuple(field.name for field in ACCURACY_SCHEMA if pa.types.is_list(field.type))
 

@@ -192,7 +192,7 @@ class SweepSpec(Frozen):
         if reason := found.unsupported.get(self.training.learned_as(kind), ""):
             return reason
         if found.needs_whole_tasks and self.stream_settings(stream).blurry:
-            return f"{found.needs_whole_tasks}, and with blurry some are of the tasks before and after"
+            return f"{found.needs_whole_tasks}, and streams.{stream}.blurry mixes in examples of its neighbours"
         return ""
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import quantity
+from orchestrator.core.metrics import OVER_TIME, quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
@@ -64,7 +64,7 @@ def notes_of(spec: SweepSpec) -> list[str]:
             notes.append(f"{scenario} {method} is left out: {reason}")
         elif kind in found.notes:
             notes.append(f"{scenario} {method}: {found.notes[kind]}")
-    notes += score_notes(spec)
+    notes += [*score_notes(spec), *_over_time_notes(spec)]
     notes += [
         f"{name} is measured and differs between runs: the search can be repeated from its tables, not from the spec"
         for name in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
@@ -75,6 +75,18 @@ def notes_of(spec: SweepSpec) -> list[str]:
     if spec.search.sampler == "random" and spec.limits:
         notes.append("search.sampler random ignores limits; tpe and gp search under them")
     return notes
+
+
+def _over_time_notes(spec: SweepSpec) -> Iterator[str]:
+    """Yield that some methods are evaluated at better moments than others, if what is asked for sees it."""
+    named = dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
+    seen = [name for name in named if quantity(name).metric in OVER_TIME]
+    anew = [method for method in spec.methods if spec.method_of(method).starts_anew]
+    if spec.training.evaluate_every is not None and seen and len(anew) not in (0, len(spec.methods)):
+        yield (
+            f"{', '.join(anew)}: evaluated at the ends of tasks alone, because each task begins with an untrained "
+            f"network; {', '.join(seen)} of the others looks within tasks too and does not compare with it"
+        )
 
 
 def _pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:

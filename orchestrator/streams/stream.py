@@ -165,17 +165,14 @@ class Stream:
         chosen: NDArray[np.int64] | None = None,
     ) -> TaskData:
         rows, positions = self._rows(task, labels, tasks)
+        is_noisy = isinstance(self._change(task, part), Noise)  # drawn for all rows, so that each has noise of its own
+        if chosen is not None and not is_noisy:
+            rows = chosen if rows is None else rows[chosen]
+        made = self._inputs(task, inputs if rows is None else inputs[rows], part)
         if chosen is not None:
-            rows, positions = chosen if rows is None else rows[chosen], positions[chosen]
-        if rows is not None:
-            inputs = inputs[rows]
+            made, positions = made[chosen] if is_noisy else made, positions[chosen]
         first = self.layout.ranges[task][0]
-        return TaskData(
-            task,
-            self._inputs(task, inputs, part).to(self._device),
-            torch.from_numpy(positions + first).to(self._device),
-            task,
-        )
+        return TaskData(task, made.to(self._device), torch.from_numpy(positions + first).to(self._device), task)
 
     def _rows(
         self, task: int, labels: NDArray[np.int64], tasks: NDArray[np.int64] | None

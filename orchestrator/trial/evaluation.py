@@ -116,7 +116,8 @@ class WithinTasks:
     Args:
         evaluator: which has the held-out examples.
         learner: what is measured.
-        every: new examples between two evaluations, each counted as often as it is given.
+        every: new examples between two evaluations, each counted as often as it is given. What a method adds to the
+            training data of a task, as iCaRL its exemplars, counts as new.
 
     Attributes:
         seconds: wall time that it took so far in this process.

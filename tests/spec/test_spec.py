@@ -580,6 +580,16 @@ def test_numbers_without_a_dot_are_numbers() -> None:
         ({"limits": ["peak_memory_bytes <= 1e9"]}, "peak_memory_bytes is measured"),
         ({"search": {"sampler": "random"}, "limits": ["forgetting <= 0.1"]}, "random ignores limits"),
         ({"streams": {"split-mnist": {"n_tasks": 2}}}, "streams.split-mnist is not used"),
+        (
+            {
+                "methods": ["replay", "gdumb", "joint"],
+                "training": {"evaluate_every": 50},
+                "objective": "anytime_average",
+                "limits": ["auroc.worst_case_average >= 0.5"],
+            },
+            "gdumb, joint: evaluated at the ends of tasks alone, because each task begins with an untrained network; "
+            "anytime_average, auroc.worst_case_average of the others looks within tasks too",
+        ),
         ({"score": "recall(1)"}, "a recall of 1 is reached by answering '1' to everything"),
     ],
 )
@@ -590,6 +600,19 @@ def test_notes(fields: Mapping[str, Any], part: str) -> None:
 def test_a_plain_spec_has_no_notes() -> None:
     assert notes_of(parse_spec({})) == []
     assert notes_of(parse_spec({"limits": ["forgetting <= 0.99", "average_accuracy >= 0.01", "kept_bytes <= 0"]})) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"training": {"evaluate_every": 50}, "methods": ["replay", "gdumb"]},
+        {"objective": "anytime_average", "methods": ["replay", "gdumb"]},
+        {"training": {"evaluate_every": 50}, "objective": "anytime_average", "methods": ["gdumb", "joint"]},
+        {"training": {"evaluate_every": 50}, "objective": "anytime_average", "methods": ["replay", "ridge"]},
+    ],
+)
+def test_no_note_if_all_are_evaluated_alike(fields: Mapping[str, Any]) -> None:
+    assert not any("ends of tasks alone" in note for note in notes_of(parse_spec(fields)))
 
 
 def test_reading_returns_what_the_file_says(tmp_path: Path) -> None:

@@ -81,9 +81,10 @@ def test_a_task_has_a_share_of_each_neighbour(digits: Dataset) -> None:
             assert counts[other] == round(0.15 * min(sizes[task], sizes[other]))
 
 
-def test_an_example_keeps_the_transform_of_its_own_task(digits: Dataset) -> None:
-    """Pixels of permuted examples, put back by the permutation of their task, are those of the data set."""
-    sharp, blurry = (stream(digits, "domain", share, "permuted-digits") for share in (0.0, 0.4))
+@pytest.mark.parametrize("name", ["permuted-digits", "rotated-digits", "noisy-digits"])
+def test_an_example_keeps_the_transform_of_its_own_task(name: str, digits: Dataset) -> None:
+    """Examples are to the bit those of their task without blurry, with the noise that each has there."""
+    sharp, blurry = (stream(digits, "domain", share, name) for share in (0.0, 0.4))
     for task in range(5):
         data = blurry.train(task)
         for other in torch.unique(data.ids).tolist():
@@ -123,7 +124,9 @@ def test_methods_that_need_whole_tasks_are_refused_or_left_out() -> None:
         parse_spec(fields)
     assert len(caught.value.faults) == 2
     assert "methods.packnet: packnet cannot learn split-digits/task: each task trains weights" in str(caught.value)
-    assert "and with blurry some are of the tasks before and after; drop one of the two" in str(caught.value)
+    assert "and streams.split-digits.blurry mixes in examples of its neighbours; drop one of the two" in str(
+        caught.value
+    )
     spec = parse_spec({**fields, "unsupported_cells": "skip"})
     assert [cell.method for cell in spec.cells] == ["naive"]
 

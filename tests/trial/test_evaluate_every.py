@@ -115,6 +115,15 @@ def test_a_method_that_starts_each_task_anew_is_evaluated_at_its_end(
     assert [row["during_task"] for row in rows] == [after for after in range(5) for _ in range(after + 1)]
 
 
+def test_what_a_method_adds_to_the_training_data_counts(make_trial: MakeTrial, digits: Dataset) -> None:
+    """Two passes over all tasks so far of joint, and over the task and 20 exemplars of iCaRL."""
+    sizes = [int((digits.train_labels // 2 == task).sum()) for task in range(5)]
+    joint = run(with_every(make_trial, 50, "joint"), digits)
+    assert joint.n_given == np.cumsum(2 * np.cumsum(sizes)).tolist()
+    icarl = run(with_every(make_trial, 50, "icarl", hyperparameters={"buffer_size": 20}), digits)
+    assert icarl.n_given[1] == 2 * (sizes[0] + sizes[1] + 20)
+
+
 def test_a_method_without_steps_gets_portions_that_are_small_enough(make_trial: MakeTrial, digits: Dataset) -> None:
     every = run(with_every(make_trial, 50, "ridge"), digits)
     assert len(every.moments) >= 5 * 4

@@ -231,7 +231,7 @@ def over_time_figure(name: str, score: Score, shown: Sequence[MethodFacts], tabl
         Column("method", "method"),
         Column("task", "task"),
         Column("during", "while learning"),
-        Column("n_given", "new examples", "n_parameters"),
+        Column("n_given", "examples given", "n_parameters"),
         Column("mean", f"mean {score}", _SCORE),
         Column("low", "least", _SCORE),
         Column("high", "most", _SCORE),
@@ -276,7 +276,7 @@ def _over_time_rows(facts: MethodFacts, tables: Tables) -> list[dict[str, Cell]]
 
 def _over_time_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
     colour = _task_colour(facts)
-    x = {"field": "n_given", "type": "quantitative", "title": "new examples given"}
+    x = {"field": "n_given", "type": "quantitative", "title": "examples given"}
     y = {"type": "quantitative", "title": score, "scale": {"domain": [lowest, 1], "zero": False, "nice": True}}
     return {
         "transform": [{"filter": {"field": "method", "equal": facts.method}}],
