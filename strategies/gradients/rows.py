@@ -94,6 +94,20 @@ def has_short_instructions() -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
+def shortened(rows: Tensor, most: Tensor) -> Tensor:
+    """Return rows (k, *shape) float32 as the nearest bfloat16, or towards 0 in columns whose squares exceed `most`.
+
+    Then what the squares of eigenvectors leave of a diagonal is not negative, and makes it exact.
+
+    Args:
+        rows: of which the squares of each column add up to `most` or less, but for rounding.
+        most: of each column, (*shape) float32.
+    """
+    nearest = rows.bfloat16()
+    smaller = (rows.contiguous().view(torch.int32) & -0x10000).view(torch.float32).bfloat16()  # without the last bits
+    return torch.where(nearest.float().square().sum(0) > most, smaller, nearest)
+
+
 def flat(rows: Tensor) -> Tensor:
     """Return rows (k, *shape) as (k, P)."""
     return rows.reshape(rows.shape[0], -1)

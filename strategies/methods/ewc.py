@@ -184,8 +184,7 @@ class Ewc(QuadraticStrategy):
             as_factors=self._is_short,  # exact, and faster, but not bit for bit what float32 has been
         )
         n_examples = sum(len(batch.labels) for batch in batches)
-        kept_in = torch.bfloat16 if self._is_short else None
-        merge_curvature(self.state, portions, n_examples, self._rank, own.fisher_decay, kept_in)
+        merge_curvature(self.state, portions, n_examples, self._rank, own.fisher_decay, self._is_short)
         parameters = dict(self.learner.network.named_parameters())
         self.state.anchor = {name: parameters[name].detach().clone() for name in self.state.importance}
         self.state.n_consolidated += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from strategies.gradients.kronecker import Factors, apart, diagonal_of, gradient_of, joined, value_along
 from strategies.gradients.outer import OuterRows, leading_rows_with
-from strategies.gradients.rows import flat, row_products
+from strategies.gradients.rows import flat, row_products, shortened
 from strategies.lazy import nn, no_grad, torch
 from strategies.parts.quadratic import QuadraticState
 
@@ -107,7 +107,7 @@ def merge_curvature(
     n_examples: int,
     rank: int,
     decay: float,
-    kept_in: torch.dtype | None = None,
+    is_short: bool = False,
 ) -> None:
     """Make the curvature of `state` H ← γH + 1/n Σ ggᵀ, with its leading eigenvectors and the rest's diagonal.
 
@@ -120,8 +120,7 @@ def merge_curvature(
         n_examples: n.
         rank: k ≥ 1.
         decay: γ.
-        kept_in: type of the eigenvectors afterwards, float32 if None. The diagonal is that beyond the rounded ones, and
-            exact but where they alone exceed it, by less than 1 %.
+        is_short: whether the eigenvectors are bfloat16 afterwards, by `shortened`.
     """
     total = {name: diagonal * decay for name, diagonal in state.diagonal().items()}
     directions = {name: rows.float() * decay**0.5 for name, rows in state.directions.items()}
@@ -134,8 +133,8 @@ def merge_curvature(
             scaled = {name: rows * n_examples**-0.5 for name, rows in portion.items()}
             _add(total, {name: rows.square().sum(0) for name, rows in scaled.items()})
             directions = leading_rows(_stacked(directions, scaled, rank), rank)
-    if kept_in is not None:
-        directions = {name: rows.to(kept_in) for name, rows in directions.items()}
+    if is_short:
+        directions = {name: shortened(rows, total[name]) for name, rows in directions.items()}
     state.directions = directions
     state.importance = {
         name: (diagonal - directions[name].float().square().sum(0)).clamp_min(0.0) for name, diagonal in total.items()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from strategies.gradients.outer import OuterRows, leading_rows_with
-from strategies.gradients.rows import FloatRows, ShortRows, row_products
+from strategies.gradients.rows import FloatRows, ShortRows, row_products, shortened
 from strategies.parts.curvature import leading_rows
 
 
@@ -38,6 +38,15 @@ def test_short_products_are_rounded_once() -> None:
     wanted = torch.zeros(64, 64)
     plain.add_to(wanted, sums)
     torch.testing.assert_close(target, wanted, rtol=2**-8, atol=0.0)
+
+
+def test_shortened_by_hand() -> None:
+    """Of 8 significant bits the last is 2⁻⁷ beside 1. The nearest to 1 + ¾ 2⁻⁷ is larger, too large without room."""
+    large, small = 1 + 2**-7, 1.0
+    rows = torch.tensor([[large - 2**-9] * 2, [-large + 2**-9] * 2, [0.0, 2.0**-126]])
+    found = shortened(rows, torch.tensor([2.1, 2.03]))
+    assert found.tolist() == [[large, small], [-large, -small], [0.0, 2.0**-126]]
+    assert found.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
