@@ -9,8 +9,11 @@ from strategies.lazy import F, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LONGEST, _SHORTEST = 512, 32
-"""Columns of a block, at most and at least. On one thread 512 take as long as 256, 16 more than twice as long."""
+_LONGEST, _SHORTEST = 4096, 32
+"""Columns of a block, at most and at least. On one thread 4,096 take as long as 256, 16 more than twice as long."""
+
+_FEW_COLUMNS = 4096
+"""With fewer columns, a call in bfloat16 takes longer than reading them in float32."""
 
 
 class RowProducts(Protocol):
@@ -54,15 +57,16 @@ class ShortRows:
     """
 
     def __init__(self, rows: Tensor) -> None:
-        self._rows, self._k = flat(rows), len(rows)
+        self._rows = flat(rows)
         n_columns = self._rows.shape[1]
         width = max(size for size in range(1, _LONGEST + 1) if n_columns % size == 0)
-        self._n_blocks = n_columns // width
+        n_blocks = n_columns // width
         self._has_blocks = width >= _SHORTEST
-        starts = torch.arange(self._k, dtype=torch.int32) * self._n_blocks
         self._table = self._rows.reshape(-1, width)
-        self._taken = (torch.arange(self._n_blocks, dtype=torch.int32)[:, None] + starts).reshape(-1)
-        self._first = torch.arange(self._n_blocks, dtype=torch.int32) * self._k
+        starts = torch.arange(len(rows), dtype=torch.int32) * n_blocks
+        self._taken = (torch.arange(n_blocks, dtype=torch.int32)[:, None] + starts).reshape(-1)
+        self._first = torch.arange(n_blocks, dtype=torch.int32) * len(rows)
+        self._weights = self._rows.new_empty(n_blocks, len(rows))
 
     def along(self, values: Tensor) -> Tensor:
         """Return V times values of the parameter's shape, (k,) float32."""
@@ -70,21 +74,22 @@ class ShortRows:
 
     def add_to(self, target: Tensor, sums: Tensor) -> None:
         """Add Vᵀ times `sums` (k,) float32 to `target` of the parameter's shape, float32."""
-        weights = sums.bfloat16()
         if self._has_blocks:
-            each = weights.repeat(self._n_blocks)
+            each = self._weights.copy_(sums).view(-1)
             found = F.embedding_bag(self._taken, self._table, self._first, mode="sum", per_sample_weights=each)
         else:
-            found = weights @ self._rows
+            found = sums.bfloat16() @ self._rows
         target += found.view_as(target)
 
 
 def row_products(rows: Tensor) -> RowProducts:
     """Return the products with rows (k, *shape), float32 or bfloat16, as this machine computes them best.
 
-    Without instructions for bfloat16, and on a GPU, rows in bfloat16 are multiplied as a copy in float32.
+    Without instructions for bfloat16, on a GPU, and of small parameters, rows in bfloat16 are multiplied as a copy in
+    float32.
     """
-    if rows.dtype is torch.bfloat16 and rows.device.type == "cpu" and has_short_instructions():
+    is_large = rows[0].numel() >= _FEW_COLUMNS
+    if is_large and rows.dtype is torch.bfloat16 and rows.device.type == "cpu" and has_short_instructions():
         return ShortRows(rows)
     return FloatRows(rows.float())
 

@@ -52,10 +52,10 @@ def test_shortened_by_hand() -> None:
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_the_cpu_decides_how_short_rows_are_multiplied(monkeypatch: pytest.MonkeyPatch, has_instructions: bool) -> None:
     monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: has_instructions)
-    assert isinstance(
-        row_products(torch.ones(2, 3, dtype=torch.bfloat16)), ShortRows if has_instructions else FloatRows
-    )
-    assert isinstance(row_products(torch.ones(2, 3)), FloatRows)
+    rows = torch.ones(2, 70, 60)
+    assert isinstance(row_products(rows.bfloat16()), ShortRows if has_instructions else FloatRows)
+    assert isinstance(row_products(rows), FloatRows)
+    assert isinstance(row_products(rows[:, 0].bfloat16()), FloatRows)
 
 
 def factors(n: int = 6) -> tuple[OuterRows, dict[str, torch.Tensor]]:
