@@ -67,10 +67,11 @@ class ShortRows:
         self._taken = (torch.arange(n_blocks, dtype=torch.int32)[:, None] + starts).reshape(-1)
         self._first = torch.arange(n_blocks, dtype=torch.int32) * len(rows)
         self._weights = self._rows.new_empty(n_blocks, len(rows))
+        self._values = self._rows.new_empty(n_columns)
 
     def along(self, values: Tensor) -> Tensor:
         """Return V times values of the parameter's shape, (k,) float32."""
-        return (self._rows @ values.reshape(-1).bfloat16()).float()
+        return (self._rows @ self._values.copy_(values.reshape(-1))).float()
 
     def add_to(self, target: Tensor, sums: Tensor) -> None:
         """Add Vᵀ times `sums` (k,) float32 to `target` of the parameter's shape, float32."""
@@ -108,9 +109,11 @@ def shortened(rows: Tensor, most: Tensor) -> Tensor:
         rows: of which the squares of each column add up to `most` or less, but for rounding.
         most: of each column, (*shape) float32.
     """
-    nearest = rows.bfloat16()
-    smaller = (rows.contiguous().view(torch.int32) & -0x10000).view(torch.float32).bfloat16()  # without the last bits
-    return torch.where(nearest.float().square().sum(0) > most, smaller, nearest)
+    found = rows.bfloat16()
+    over = found.float().square().sum(0) > most
+    bits = rows[:, over].view(torch.int32)
+    found[:, over] = (bits & -0x10000).view(torch.float32).bfloat16()  # without the bits that bfloat16 lacks
+    return found
 
 
 def flat(rows: Tensor) -> Tensor:

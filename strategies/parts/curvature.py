@@ -202,11 +202,11 @@ class CurvedPull:
         along: list[Tensor] = []
         for name, parameter in moved.items():
             gradient, move = gradient_of(parameter), parameter - self._state.anchor[name]
-            if self._is_stiff:  # of the step that the diagonal alone would take
-                along.append(self._rows[name].along((move - self._rate * gradient).div_(self._damping[name])))
-            else:
-                along.append(self._rows[name].along(move))
+            along_what = move
+            if self._is_stiff:  # the step that the diagonal alone would take
+                along_what = (move - self._rate * gradient).div_(self._damping[name])
             gradient.addcmul_(self._state.importance[name], move, value=self._weight)
+            along.append(self._rows[name].along(along_what))
         sums = torch.stack(along).sum(0)
         sums = self._inverse(tuple(moved)) @ sums / self._rate if self._is_stiff else sums * self._weight
         for name, parameter in moved.items():

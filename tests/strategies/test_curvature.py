@@ -184,6 +184,7 @@ def test_implicit_steps_in_bfloat16_never_grow(monkeypatch: pytest.MonkeyPatch, 
     Without the larger diagonal of the matrix that is inverted, 30 steps make some of these moves 10¹⁸ times as long.
     """
     monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: True)
+    monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -212,6 +213,7 @@ def test_bfloat16_trains_what_float32_does(
     monkeypatch: pytest.MonkeyPatch, weight: float, most: float, has_instructions: bool
 ) -> None:
     monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: has_instructions)
+    monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
     learners = [ewc(20, penalty_weight=weight, **own) for own in ({}, SHORT)]
     trained = [parameters_of(learn_tasks(learner, range(3))) for learner in learners]
     start = parameters_of(ewc(20))
