@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strategies.gradients.kronecker import Factors, apart, diagonal_of, gradient_of, joined, value_along
+from strategies.gradients.outer import OuterRows, leading_rows_with
+from strategies.gradients.rows import flat, row_products, shortened
 from strategies.lazy import nn, no_grad, torch
 from strategies.parts.quadratic import QuadraticState
 
@@ -27,7 +29,7 @@ class CurvedState(QuadraticState):
     """The state of a quadratic penalty; `importance` is the diagonal r that `directions` leave.
 
     Args:
-        directions: V by parameter, name -> (k, *shape) float32; empty if the penalty is diagonal.
+        directions: V by parameter, name -> (k, *shape) float32 or bfloat16; empty if the penalty is diagonal.
         inner: A of the Kronecker product A ⊗ G of a layer, by its name; its parameters have no `importance` then.
         outer: G, likewise.
     """
@@ -46,7 +48,7 @@ class CurvedState(QuadraticState):
     def diagonal(self) -> dict[str, Tensor]:
         """Return the diagonal of the whole curvature, parameter name -> tensor of the parameter's shape, float32."""
         return {
-            name: rest + self.directions[name].square().sum(0) if name in self.directions else rest
+            name: rest + self.directions[name].float().square().sum(0) if name in self.directions else rest
             for name, rest in self.importance.items()
         } | {
             name: values
@@ -73,7 +75,7 @@ class CurvedState(QuadraticState):
             value_along(own, joined([moves[name] for name in self._parts_of(layer)]))
             for layer, own in self.factors().items()
         )
-        along = [_products(rows, moves[name]) for name, rows in self.directions.items()]
+        along = [flat(rows.float()) @ moves[name].reshape(-1) for name, rows in self.directions.items()]
         return (
             super().curvature_along(moves)
             + factored
@@ -90,7 +92,7 @@ def leading_rows(rows: Rows, rank: int) -> dict[str, Tensor]:
         rows: X (m, P) by parameter, m ≥ 1.
         rank: k ≥ 1.
     """
-    gram = torch.stack([_flat(some) @ _flat(some).T for some in rows.values()]).double().sum(0)
+    gram = torch.stack([flat(some) @ flat(some).T for some in rows.values()]).double().sum(0)
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank].float()
     lacking = rank - vectors.shape[1]
     leading = {name: torch.tensordot(vectors.T, some, dims=1) for name, some in rows.items()}
@@ -99,11 +101,18 @@ def leading_rows(rows: Rows, rank: int) -> dict[str, Tensor]:
     return leading
 
 
-def merge_curvature(state: CurvedState, portions: Iterable[Rows], n_examples: int, rank: int, decay: float) -> None:
+def merge_curvature(
+    state: CurvedState,
+    portions: Iterable[Rows | OuterRows],
+    n_examples: int,
+    rank: int,
+    decay: float,
+    is_short: bool = False,
+) -> None:
     """Make the curvature of `state` H ← γH + 1/n Σ ggᵀ, with its leading eigenvectors and the rest's diagonal.
 
     The portions are merged one after the other, so k + m rows are held at once. A truncation after each makes the
-    eigenvectors approximate if the sum has a rank above k; the diagonal is exact all the same.
+    eigenvectors approximate if the sum has a rank above k; the diagonal is exact all the same. Sums are float32.
 
     Args:
         state: changed in place; its anchor is not.
@@ -111,19 +120,30 @@ def merge_curvature(state: CurvedState, portions: Iterable[Rows], n_examples: in
         n_examples: n.
         rank: k ≥ 1.
         decay: γ.
+        is_short: whether the eigenvectors are bfloat16 afterwards, by `shortened`.
     """
     total = {name: diagonal * decay for name, diagonal in state.diagonal().items()}
-    directions = {name: rows * decay**0.5 for name, rows in state.directions.items()}
+    directions = {name: rows.float() * decay**0.5 for name, rows in state.directions.items()}
     for portion in portions:
-        scaled = {name: rows * n_examples**-0.5 for name, rows in portion.items()}
-        for name, rows in scaled.items():
-            squares = rows.square().sum(0)
-            total[name] = total[name] + squares if name in total else squares
-        directions = leading_rows(_stacked(directions, scaled, rank), rank)
+        if isinstance(portion, OuterRows):
+            factors = portion.scaled(n_examples**-0.5)
+            _add(total, factors.squares())
+            directions = leading_rows_with(directions, factors, rank)
+        else:
+            scaled = {name: rows * n_examples**-0.5 for name, rows in portion.items()}
+            _add(total, {name: rows.square().sum(0) for name, rows in scaled.items()})
+            directions = leading_rows(_stacked(directions, scaled, rank), rank)
+    if is_short:
+        directions = {name: shortened(rows, total[name]) for name, rows in directions.items()}
     state.directions = directions
     state.importance = {
-        name: (diagonal - directions[name].square().sum(0)).clamp_min(0.0) for name, diagonal in total.items()
+        name: (diagonal - directions[name].float().square().sum(0)).clamp_min(0.0) for name, diagonal in total.items()
     }
+
+
+def _add(total: dict[str, Tensor], more: Rows) -> None:
+    for name, values in more.items():
+        total[name] = total[name] + values if name in total else values
 
 
 def _stacked(above: Rows, below: Rows, rank: int) -> dict[str, Tensor]:
@@ -139,12 +159,19 @@ def _stacked(above: Rows, below: Rows, rank: int) -> dict[str, Tensor]:
     return stacked
 
 
+_ROUNDING = 2.0**-8
+"""The relative precision of bfloat16, which has 8 significant bits."""
+
+
 class CurvedPull:
     """The pull of a `CurvedState`, prepared for one task, in which λ and the learning rate do not change.
 
     With H = R + VᵀV and the move d from the anchor, the gradient is λHd, as published, if ηλ(max r + max s) ≤ 1, η
     being the learning rate. Differs: above, the whole gradient g + λHd is multiplied by (I + ηλH)⁻¹, which makes a
     plain step the implicit one, d ← (I + ηλH)⁻¹(d - ηg), stable for every λ. It costs the same two products with V.
+    With eigenvectors in bfloat16, both products are rounded to it. So that rows of V that are almost parallel, as many
+    are beside a large R, do not multiply the rounding's error, the diagonal of the matrix that is inverted is 2⁻⁸
+    larger: a share below 2⁻⁸ of the move along an eigenvector stays in place of one of 1/(1 + ηλs).
 
     Args:
         state: the consolidated curvature and anchors, with directions.
@@ -158,9 +185,12 @@ class CurvedPull:
     ) -> None:
         self._state, self._parameters = state, parameters
         self._weight, self._rate = penalty_weight, learning_rate
-        lengths = torch.stack([_flat(rows).square().sum(1) for rows in state.directions.values()]).sum(0)
+        self._rows = {name: row_products(rows) for name, rows in state.directions.items()}
+        lengths = torch.stack([flat(rows).float().square().sum(1) for rows in state.directions.values()]).sum(0)
         most = max(float(rest.max()) for rest in state.importance.values()) + float(lengths.max())
         self._is_stiff = penalty_weight * learning_rate * most > 1
+        stiffness = penalty_weight * learning_rate
+        self._damping = {name: 1.0 + stiffness * rest for name, rest in state.importance.items() if self._is_stiff}
         self._inverses: dict[tuple[str, ...], Tensor] = {}
 
     @no_grad
@@ -172,38 +202,30 @@ class CurvedPull:
         along: list[Tensor] = []
         for name, parameter in moved.items():
             gradient, move = gradient_of(parameter), parameter - self._state.anchor[name]
-            if self._is_stiff:  # of the step that the diagonal alone would take
-                along.append(_products(self._state.directions[name], self._divided(name, move - self._rate * gradient)))
-            else:
-                along.append(_products(self._state.directions[name], move))
+            along_what = move
+            if self._is_stiff:  # the step that the diagonal alone would take
+                along_what = (move - self._rate * gradient).div_(self._damping[name])
             gradient.addcmul_(self._state.importance[name], move, value=self._weight)
+            along.append(self._rows[name].along(along_what))
         sums = torch.stack(along).sum(0)
         sums = self._inverse(tuple(moved)) @ sums / self._rate if self._is_stiff else sums * self._weight
         for name, parameter in moved.items():
             gradient = gradient_of(parameter)
-            gradient += (sums @ _flat(self._state.directions[name])).view_as(gradient)
+            self._rows[name].add_to(gradient, sums)
             if self._is_stiff:
-                gradient.copy_(self._divided(name, gradient))
-
-    def _divided(self, name: str, values: Tensor) -> Tensor:
-        """Return D⁻¹ times `values` of the parameter's shape, D = I + ηλR."""
-        return values / (1.0 + self._weight * self._rate * self._state.importance[name])
+                gradient.div_(self._damping[name])
 
     def _inverse(self, names: tuple[str, ...]) -> Tensor:
         """Return (I / (ηλ) + V D⁻¹ Vᵀ)⁻¹ (k, k), V being that of the parameters that move."""
         if names not in self._inverses:
             directions = self._state.directions
-            inner = [_flat(self._divided(name, directions[name])) @ _flat(directions[name]).T for name in names]
+            inner = []
+            for name in names:
+                rows = directions[name].float()
+                inner.append(flat(rows / self._damping[name]) @ flat(rows).T)
             total = torch.stack(inner).double().sum(0)
+            if any(directions[name].dtype is torch.bfloat16 for name in names):
+                total.diagonal().mul_(1.0 + _ROUNDING)
             total.diagonal().add_(1.0 / (self._weight * self._rate))
             self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
         return self._inverses[names]
-
-
-def _flat(rows: Tensor) -> Tensor:
-    return rows.reshape(rows.shape[0], -1)
-
-
-def _products(rows: Tensor, values: Tensor) -> Tensor:
-    """Return the product (k,) of each row with values of a parameter's shape."""
-    return _flat(rows) @ values.reshape(-1)

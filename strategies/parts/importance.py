@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from strategies.contract import Batch
 from strategies.gradients.objectives import FisherKind, LogitsOf, Objective, fisher_objectives, sensitivity_objective
+from strategies.gradients.outer import OuterRows
 from strategies.lazy import nn, torch
 from strategies.parts.per_example import linear_pass, only_linear, single, taking_part
 
@@ -71,19 +72,21 @@ def fisher_gradients(
     kind: FisherKind,
     generator: torch.Generator,
     most: int,
-) -> Iterator[dict[str, Tensor]]:
+    as_factors: bool = False,
+) -> Iterator[dict[str, Tensor] | OuterRows]:
     """Yield the gradients of which `fisher_diagonal` averages the squares, by name, (m, *shape) float32, 1 ≤ m ≤ most.
 
-    Arguments and errors are those of `fisher_diagonal`.
+    With `as_factors`, those of a batch are yielded at once, as their factors, if all layers are linear. Other arguments
+    and errors are those of `fisher_diagonal`.
     """
     for objective in fisher_objectives(kind, generator, batches, logits_of):
-        yield from _gradients(network, batches, logits_of, objective, most)
+        yield from _gradients(network, batches, logits_of, objective, most, as_factors)
 
 
 def _gradients(
-    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective, most: int
-) -> Iterator[dict[str, Tensor]]:
-    """Yield the gradients of single examples by name, (m, *shape) float32, 1 ≤ m ≤ most."""
+    network: nn.Module, batches: list[Batch], logits_of: LogitsOf, objective: Objective, most: int, as_factors: bool
+) -> Iterator[dict[str, Tensor] | OuterRows]:
+    """Yield the gradients of single examples by name, (m, *shape) float32, 1 ≤ m ≤ most, or as factors."""
     is_linear = only_linear(network)
     for batch in batches:
         with linear_pass(network) as layers, torch.set_grad_enabled(is_linear):
@@ -91,6 +94,10 @@ def _gradients(
         targets = objective.targets_of(logits.detach(), batch.labels - first)
         if is_linear and layers.are_all_of(logits):
             passed = layers.gradients(objective.loss_of(logits, targets))
+            if as_factors:
+                biased = frozenset(name for name in passed if network.get_submodule(name).bias is not None)
+                yield OuterRows(passed, biased)
+                continue
             for rows in torch.split(torch.arange(len(targets), device=targets.device), most):
                 yield _outer_products(network, passed, rows)
         else:

@@ -98,6 +98,7 @@ ewc fisher 'true'
 ewc fisher_samples 200 ge=1
 ewc structure 'diagonal'
 ewc rank 20 ge=0 le=500
+ewc eigenvectors_in 'float32'
 ewc importance_of 'examples'
 l2 penalty_weight 1.0 ge=0
 l2-init penalty_weight 0.01 ge=0
