@@ -90,8 +90,12 @@ def test_each_part_gets_its_own_values(registry: Registry) -> None:
     assert [cls for cls, _ in parts] == [Ewc, Other]
     assert [own.model_dump()["penalty_weight"] for _, own in parts] == [5.0, 0.0]
     assert parts[1][1].model_dump()["size"] == 4
-    assert method.unused({"other_plus_plus_penalty_weight": 0.0, "variant": "online"}) == {"rank", "size"}
-    assert method.unused({}) == {"fisher_decay", "rank"}
+    assert method.unused({"other_plus_plus_penalty_weight": 0.0, "variant": "online"}) == {
+        "rank",
+        "eigenvectors_in",
+        "size",
+    }
+    assert method.unused({}) == {"fisher_decay", "rank", "eigenvectors_in"}
     with pytest.raises(ValidationError):
         method.split({"ewc_penalty_weight": -1.0})
     with pytest.raises(ValidationError):
