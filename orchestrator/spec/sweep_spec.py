@@ -202,7 +202,7 @@ class SweepSpec(Frozen):
 
     @property
     def own_networks(self) -> tuple[str, ...]:
-        """Return each `module:Class` of the user's own that is a network: the model, and frozen ones of streams."""
+        """Return the networks that are classes of the user's own, the model and those of frozen features, by name."""
         frozen = [settings.features for settings in self.streams.values()]
         names = [one.module for one in frozen if one is not None and one.is_own_class]
         return (self.model.name, *names) if self.model.is_own_class else tuple(names)
