@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.models.building import build_network
 from orchestrator.models.settings import ModelSettings
-from orchestrator.streams.blurry import exchange
+from orchestrator.streams.blurry import blurred
 from orchestrator.trial.diagnostics.plasticity import evaluated
 from orchestrator.trial.setup import compute_repeatably
 from strategies import (
@@ -116,15 +118,12 @@ class Case:
         """Return a task of 20 + `index` examples, a few of them of its neighbours if boundaries are blurry."""
         if not self.is_blurry:
             return self._task(index)
-        neighbours = [other for other in (index - 1, index + 1) if 0 <= other < N_TASKS]
-        sizes = [20 + task for task in range(N_TASKS)]
-        own, *others = (exchange(sizes, task, 0.4, 0) for task in (index, *neighbours))
-        given = [each.to_next if n < index else each.to_previous for n, each in zip(neighbours, others, strict=True)]
-        rows = [(index, own.kept), *zip(neighbours, given, strict=True)]
-        parts = [self._task(task).take(torch.from_numpy(places).to(device)) for task, places in rows]
-        ids = [torch.full_like(part.labels, task) for part, (task, _) in zip(parts, rows, strict=True)]
-        inputs, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "labels"))
-        return TaskData(index, inputs, labels, torch.cat(ids))
+
+        def take(task: int, places: NDArray[np.int64]) -> TaskData:
+            part = self._task(task).take(torch.from_numpy(places).to(device))
+            return TaskData(task, part.inputs, part.labels, task)
+
+        return blurred(index, [20 + task for task in range(N_TASKS)], 0.4, 0, take)
 
     def _task(self, index: int) -> TaskData:
         """Return 20 + `index` examples of two classes. Each task separates them in its own direction."""

@@ -6,12 +6,14 @@ classes). Differs: the examples are those of the tasks before and after, as at a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from strategies import TaskData
 from strategies.seeds import derive_seed
 
 
@@ -51,3 +53,29 @@ def exchange(sizes: Sequence[int], task: int, share: float, seed: int) -> Exchan
     parts = np.split(order, [n_previous, n_previous + n_next])
     to_previous, to_next, kept = (np.sort(part).astype(np.int64) for part in parts)
     return Exchange(kept, to_previous, to_next)
+
+
+def blurred(
+    task: int, sizes: Sequence[int], share: float, seed: int, take: Callable[[int, NDArray[np.int64]], TaskData]
+) -> TaskData:
+    """Return the training examples of a task after the exchange: its own that it keeps, then its neighbours'.
+
+    Args:
+        task: the task, 0 … T - 1.
+        sizes: training examples of each task (T,).
+        share: in [0, 1).
+        seed: of the trial.
+        take: returns the examples of a task at some places among them.
+    """
+    own = exchange(sizes, task, share, seed)
+    parts = [take(task, own.kept)]
+    if task > 0:
+        parts.append(take(task - 1, exchange(sizes, task - 1, share, seed).to_next))
+    if task + 1 < len(sizes):
+        parts.append(take(task + 1, exchange(sizes, task + 1, share, seed).to_previous))
+    return TaskData(
+        task,
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.ids for part in parts]),
+    )

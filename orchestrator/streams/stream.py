@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchestrator.streams.blurry import exchange
+from orchestrator.streams.blurry import blurred
 from orchestrator.streams.datasets import Inputs, PhaseData, Statistic
 from orchestrator.streams.facts import DatasetFacts
 from orchestrator.streams.naming import task_names
@@ -63,19 +63,7 @@ class Stream:
         """
         if not self.settings.blurry or self._data.start is not None:
             return self._train(task)
-        sizes, share = self.sizes().n_examples, self.settings.blurry
-        neighbours = [other for other in (task - 1, task + 1) if 0 <= other < self.n_tasks]
-        own, *others = (exchange(sizes, each, share, self._seed) for each in (task, *neighbours))
-        given = [a.to_next if n < task else a.to_previous for n, a in zip(neighbours, others, strict=True)]
-        parts = [self._train(task, own.kept)] + [
-            self._train(n, rows) for n, rows in zip(neighbours, given, strict=True)
-        ]
-        return TaskData(
-            task,
-            torch.cat([part.inputs for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([torch.full_like(part.labels, part.index) for part in parts]),
-        )
+        return blurred(task, self.sizes().n_examples, self.settings.blurry, self._seed, self._train)
 
     def _train(self, task: int, chosen: NDArray[np.int64] | None = None) -> TaskData:
         """Return the examples that a task is made of, or those at some places among them."""

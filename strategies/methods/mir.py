@@ -78,8 +78,10 @@ class Mir(Replay):
         with torch.no_grad():
             before = self._losses(pool)
             _place(moved, stepped)
-            after = self._losses(pool)
-            _place(moved, kept)
+            try:
+                after = self._losses(pool)
+            finally:
+                _place(moved, kept)
         if not network.training:
             network.train()
         return after - before

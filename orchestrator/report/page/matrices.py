@@ -193,6 +193,20 @@ def _task_colour(facts: MethodFacts) -> dict[str, Any]:
     return {**kind, "legend": {"orient": "bottom", "columns": 4} if few else None}
 
 
+def _banded(x: dict[str, Any], y: dict[str, Any], colour: dict[str, Any], has_points: bool) -> list[dict[str, Any]]:
+    """Return a line of means and a band from the least to the most, a colour a task."""
+    return [
+        {
+            "mark": {"type": "area", "opacity": 0.18, "aria": False},
+            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "mark": {"type": "line", "tooltip": True, **({"point": True} if has_points else {})},
+            "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
+        },
+    ]
+
+
 def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, Any]:
     names, colour = list(facts.task_names), _task_colour(facts)
     x = {"field": "after_task", "type": "ordinal", "sort": names, "title": "after", "scale": {"domain": names}}
@@ -200,16 +214,7 @@ def _curves_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str, An
     return {
         "transform": [{"filter": {"field": "method", "equal": facts.method}}],
         "height": 220,
-        "layer": [
-            {
-                "mark": {"type": "area", "opacity": 0.18, "aria": False},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-            },
-            {
-                "mark": {"type": "line", "point": True, "tooltip": True},
-                "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
-            },
-        ],
+        "layer": _banded(x, y, colour, has_points=True),
     }
 
 
@@ -287,13 +292,6 @@ def _over_time_chart(facts: MethodFacts, score: str, lowest: float) -> dict[str,
                 "mark": {"type": "rule", "opacity": 0.25, "aria": False},
                 "encoding": {"x": x},
             },
-            {
-                "mark": {"type": "area", "opacity": 0.18, "aria": False},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-            },
-            {
-                "mark": {"type": "line", "tooltip": True},
-                "encoding": {"x": x, "y": {**y, "field": "mean"}, "color": colour},
-            },
+            *_banded(x, y, colour, has_points=False),
         ],
     }
