@@ -18,6 +18,7 @@ from strategies.contract import (
     TaskData,
     TrialDivergedError,
 )
+from strategies.gradients.logit_term import LogitTerm
 from strategies.layout import IncrementalType, OutputLayout
 from strategies.methods.agem import Agem
 from strategies.methods.cbp import Cbp
@@ -130,6 +131,7 @@ __all__ = [
     "Hyperparameters",
     "IncrementalType",
     "Learner",
+    "LogitTerm",
     "Method",
     "MethodError",
     "Network",

@@ -21,6 +21,7 @@ from strategies.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from strategies.gradients.logit_term import LogitTerm
     from strategies.layout import IncrementalType
     from strategies.learner import Learner
     from strategies.settings import TrainingSettings
@@ -256,8 +257,8 @@ class Strategy:
         """Return a loss () float32 that replaces cross-entropy, or None."""
         return None
 
-    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
-        """Return a term () float32 to add to the loss, or None."""
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | LogitTerm | None:
+        """Return a term to add to the loss, () float32 with its graph or differentiated already, or None."""
         return None
 
     def adjust_gradients(self) -> None:

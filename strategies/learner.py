@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from strategies.contract import Batch, Forward, Hyperparameters, Strategy, TaskData
 from strategies.gradients.label_loss import LabelLoss
+from strategies.gradients.logit_term import LogitTerm
 from strategies.gradients.perceptron import PerceptronPass
 from strategies.layout import OutputLayout
 from strategies.network import Network
@@ -222,16 +223,17 @@ class Learner:
         """Set the gradients of the loss of `batch`, () float32, and return the outputs and the loss without graph."""
         cut = self._pass_without_graph(batch)
         forward = self._forward(batch) if cut is None else self._outputs_of(cut, batch)
-        own = (strategy.classification_loss(batch, forward) for strategy in self._losses)
-        loss = next((found for found in own if found is not None), None)
+        losses = (strategy.classification_loss(batch, forward) for strategy in self._losses)
+        loss = next((found for found in losses if found is not None), None)
         terms = [found for s in self._penalties if (found := s.penalty(batch, forward)) is not None]
-        if cut is not None and loss is None and not terms:
-            value, to_logits = self.label_loss.with_gradient(forward.logits, batch.labels, forward.first)
+        known = [term for term in terms if isinstance(term, LogitTerm)]
+        if cut is not None and loss is None and len(known) == len(terms):
+            value, to_logits = self.label_loss.with_gradient(forward.logits, batch.labels, forward.first, known)
             cut.backward(to_logits)
             return forward, value
         loss = self.label_loss(forward.logits, batch.labels, forward.first) if loss is None else loss
         for term in terms:
-            loss = loss + term
+            loss = loss + (term.in_graph(forward.logits) if isinstance(term, LogitTerm) else term)
         loss.backward()  # type: ignore[no-untyped-call]
         if cut is not None:
             cut.backward(cut.logits.grad, cut.features.grad)
@@ -270,8 +272,7 @@ class Learner:
     def logits(self, inputs: Tensor, task: int) -> Tensor:
         """Return logits (B, C) for inference on `task`; column 0 is `layout.inference_range(task, n_seen)[0]`."""
         for strategy in self.strategies:
-            logits = strategy.logits(inputs, task)
-            if logits is not None:
+            if (logits := strategy.logits(inputs, task)) is not None:
                 return logits
         return self.network(inputs, task, max(self.n_seen, 1))  # type: ignore[no-any-return]
 

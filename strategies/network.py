@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from strategies.gradients.perceptron import PerceptronPass, perceptron_pass
+from strategies.gradients.perceptron import PerceptronPass, perceptron_look, perceptron_pass
 from strategies.layout import ActiveOutputs, OutputLayout
 from strategies.parts.layers import Initialisation, initialise_layer
 
@@ -138,6 +138,19 @@ class Network(nn.Module):
     ) -> PerceptronPass | None:
         """Return the pass behind `training_logits`, if it can be taken without a graph; `competing` is left to do."""
         return perceptron_pass(self.backbone, self._heads_in_loss(task_ids, n_seen, active), inputs)
+
+    @torch.no_grad()
+    def look(self, inputs: Tensor, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs) -> Tensor:
+        """Return logits (B, C) float32 as `training_logits` does, but for the last bits, in the least time.
+
+        They are for what is no part of a gradient: a target, a choice. `competing` is left to do.
+        """
+        heads = self._heads_in_loss(task_ids, n_seen, active)
+        found = perceptron_look(self.backbone, heads, inputs)
+        if found is None:
+            features = self.backbone(inputs)
+            found = torch.cat([head(features) for head in heads], dim=1)
+        return found
 
     def _heads_in_loss(self, task_ids: int | Tensor, n_seen: int, active: ActiveOutputs) -> list[nn.Module]:
         """Return the heads whose logits are in the training loss of a batch."""

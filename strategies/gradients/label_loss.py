@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from strategies.gradients.logit_term import LogitTerm
     from strategies.settings import TrainingSettings
 
 _nll_loss = torch.ops.aten.nll_loss_forward.default
@@ -62,16 +63,21 @@ class LabelLoss:
         return F.cross_entropy(logits, labels - first if first else labels, self._of_columns(logits, first))
 
     @torch.no_grad()
-    def with_gradient(self, logits: Tensor, labels: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the loss () float32 and its gradient with respect to the logits (B, C), without a graph.
+    def with_gradient(
+        self, logits: Tensor, labels: Tensor, first: int = 0, terms: Sequence[LogitTerm] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss () float32 with further terms, and its gradient with respect to the logits (B, C).
 
-        It is 0 for outputs that do not compete. Arguments are those of a call.
+        There is no graph. The gradient is 0 for outputs that do not compete. Arguments are those of a call.
         """
         own, weights = labels - first if first else labels, self._of_columns(logits, first)
         log_p = torch.log_softmax(logits, 1)
         loss, total = _nll_loss(log_p, own, weights, _MEAN, _NO_LABEL)
         gradient = _nll_loss_backward(torch.ones_like(loss), log_p, own, weights, _MEAN, _NO_LABEL, total)
-        return loss, _log_softmax_backward(gradient, log_p, 1, logits.dtype)
+        to_logits = _log_softmax_backward(gradient, log_p, 1, logits.dtype)
+        for term in terms:
+            loss, to_logits = loss + term.value, to_logits + term.to_logits
+        return loss, to_logits
 
     def _of_columns(self, logits: Tensor, first: int) -> Tensor | None:
         return None if self.weights is None else self.weights[first : first + logits.shape[1]]

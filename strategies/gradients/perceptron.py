@@ -9,11 +9,15 @@ gradients are the same bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _relu_backward = torch.ops.aten.threshold_backward.default
+_SMALLEST_PRODUCT = 2**20
+"""Multiplications of a product from which oneDNN takes less time than the product that PyTorch trains with."""
 
 
 class PerceptronPass:
@@ -105,17 +109,58 @@ def perceptron_pass(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Ten
         heads: one or more.
         inputs: (B, *S) float32 that need no gradient.
     """
+    layers = _layers_of(backbone, heads, inputs)
+    return PerceptronPass(layers, len(layers) - len(heads), inputs.flatten(1)) if layers else None
+
+
+@torch.no_grad()
+def perceptron_look(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Tensor) -> Tensor | None:
+    """Return the logits (B, C) float32 of a perceptron's heads side by side, or None as `perceptron_pass` does.
+
+    They take less time than those of a pass, and may differ from them in the last bits: large products are oneDNN's,
+    where PyTorch has it. On AMD's processors they take half the time of MKL's, which PyTorch trains with.
+    """
+    layers = _layers_of(backbone, heads, inputs)
+    if not layers:
+        return None
+    values, n_hidden = inputs.flatten(1), len(layers) - len(heads)
+    for layer in layers[:n_hidden]:
+        values = _product(layer, values).relu_()
+    found = [_product(layer, values) for layer in layers[n_hidden:]]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+def _product(layer: nn.Module, values: Tensor) -> Tensor:
+    """Return the outputs of a linear layer."""
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    assert weight is not None
+    assert bias is not None
+    linear = _onednn_linear()
+    if linear is None or values.shape[0] * weight.numel() < _SMALLEST_PRODUCT:
+        return torch.addmm(bias, values, weight.t())
+    return linear(values, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@cache
+def _onednn_linear() -> Any:
+    """Return PyTorch's operation by oneDNN, or None: it is not part of every build."""
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if has_onednn else None
+
+
+def _layers_of(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Tensor) -> list[nn.Module]:
+    """Return a perceptron's hidden layers and heads; none if only PyTorch's own modules serve."""
     hidden = _hidden_layers(backbone, inputs)
     if not hidden or not inputs.is_cpu or inputs.requires_grad:
-        return None
+        return []
     layers = [*hidden, *heads]
     for layer in layers:
         if type(layer) is not nn.Linear or _has_hooks(layer) or layer._parameters["bias"] is None:
-            return None
+            return []
         for parameter in layer._parameters.values():
             if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:  # type: ignore[union-attr]
-                return None
-    return PerceptronPass(layers, len(hidden), inputs.flatten(1))
+                return []
+    return layers
 
 
 def _hidden_layers(backbone: nn.Module, inputs: Tensor) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from strategies.contract import Batch, Forward, StreamSizes, TaskData
+from strategies.gradients.logit_term import LogitTerm
 from strategies.lazy import no_grad, torch
 from strategies.methods.replay import Replay, ReplayHyperparameters
 from strategies.parts.buffers import BufferState
@@ -66,6 +67,7 @@ class ClsEr(Replay):
     """
 
     name = "cls-er"
+    version = 2
     summary = (
         "replays, holds remembered answers to a fast and a slow average of the network, and answers by the slow one"
     )
@@ -102,22 +104,23 @@ class ClsEr(Replay):
                     average[name] = parameter.detach().clone()
         self._networks, self._lists = {}, {}
 
-    def penalty(self, batch: Batch, forward: Forward) -> Tensor | None:
+    def penalty(self, batch: Batch, forward: Forward) -> LogitTerm | None:
         """Return λ times the mean of (z - z*)² over remembered examples and the outputs that compete for them."""
         n, own = batch.n_new, self.hyperparameters
         if own.consistency_weight == 0 or len(batch.labels) == n:
             return None
-        logits, labels = forward.logits[n:], batch.labels[n:] - forward.first
         with torch.no_grad():
+            logits, labels = forward.logits[n:], batch.labels[n:] - forward.first
             idle = torch.isinf(logits)
             ids = batch.task_ids if isinstance(batch.task_ids, int) else batch.task_ids[n:]
             both = torch.stack([self._answers(name, batch.inputs[n:], ids) for name in ("stable", "plastic")])
             both.masked_fill_(idle, -torch.inf)
             stable, plastic = both.softmax(2).gather(2, labels[:, None].expand(2, -1, -1))
-            target = torch.where(stable > plastic, both[0], both[1])
-        difference = torch.where(idle, 0.0, logits - target)
-        loss: Tensor = own.consistency_weight * difference.square().sum() / (idle.numel() - idle.sum())
-        return loss
+            difference = (logits - torch.where(stable > plastic, both[0], both[1])).masked_fill_(idle, 0.0)
+            n_compared = idle.numel() - idle.sum()
+            gradient = torch.zeros_like(forward.logits)
+            torch.mul(2.0 * difference, n_compared.reciprocal() * own.consistency_weight, out=gradient[n:])
+            return LogitTerm(own.consistency_weight * difference.square().sum() / n_compared, gradient)
 
     @no_grad
     def after_step(self, batch: Batch, forward: Forward) -> None:
@@ -152,10 +155,8 @@ class ClsEr(Replay):
 
     def _answers(self, name: str, inputs: Tensor, ids: int | Tensor) -> Tensor:
         """Return the logits (B, C) of an average at the outputs in the training loss; not all compete for a row."""
-        learner, network = self.learner, self._network(name)
-        active = learner.settings.active_outputs
-        cut = network.training_pass(inputs, ids, learner.n_seen, active)
-        return network.training_logits(inputs, ids, learner.n_seen, active)[0] if cut is None else cut.logits
+        learner = self.learner
+        return self._network(name).look(inputs, ids, learner.n_seen, learner.settings.active_outputs)
 
     def _network(self, name: str) -> Network:
         """Return the network of an average: parameters as in the state, buffers of the trained network."""

@@ -49,6 +49,7 @@ class Mir(Replay):
     """
 
     name = "mir"
+    version = 2
     summary = "replays those remembered examples whose loss the next step would raise most"
     paper = "Aljundi et al. 2019, arXiv 1908.04742"
     hyperparameter_class = MirHyperparameters
@@ -113,10 +114,9 @@ class Mir(Replay):
 
     def _losses(self, pool: Batch) -> Tensor:
         """Return the cross-entropy of each example among the outputs that compete for it, (M,) float32."""
-        learner = self.learner
-        logits, first = learner.network.training_logits(
-            pool.inputs, pool.task_ids, learner.n_seen, learner.settings.active_outputs
-        )
+        network, active = self.learner.network, self.learner.settings.active_outputs
+        found = network.look(pool.inputs, pool.task_ids, self.learner.n_seen, active)
+        logits, first = network.competing(found, pool.task_ids, active)
         return F.cross_entropy(logits, pool.labels - first, reduction="none")
 
 

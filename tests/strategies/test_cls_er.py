@@ -75,7 +75,10 @@ def test_the_consistency_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     found = strategy.penalty(batch, Forward(torch.zeros(3, 5), logits, 0))
     assert found is not None
     # first: (1 - 2)² + 1² = 2; second, held to the fast one: (2 - 4)² + 2² = 8; over 8 outputs
-    assert float(found) == pytest.approx(3.0 * (2 + 8) / 8)
+    assert float(found.value) == pytest.approx(3.0 * (2 + 8) / 8)
+    # 3 · 2 (z - z*) / 8
+    expected = [[0.0] * 4, [-0.75, 0.75, 0.0, 0.0], [0.0, -1.5, 0.0, 1.5]]
+    torch.testing.assert_close(found.to_logits, torch.tensor(expected))
 
 
 def test_outputs_that_do_not_compete_are_left_out() -> None:
@@ -93,10 +96,12 @@ def test_outputs_that_do_not_compete_are_left_out() -> None:
     features = learner.network.backbone(batch.inputs)
     logits, first = learner.network.training_outputs(features, batch.task_ids, 2, "seen")
     assert bool(torch.isinf(logits).any())
-    loss = strategy.penalty(batch, Forward(features, logits, first))
-    assert loss is not None
+    term = strategy.penalty(batch, Forward(features, logits, first))
+    assert term is not None
+    loss = term.in_graph(logits)
     assert math.isfinite(float(loss.detach()))
     loss.backward()  # type: ignore[no-untyped-call]
+    assert any(bool(p.grad.any()) for p in learner.network.parameters() if p.grad is not None)
     assert all(bool(p.grad.isfinite().all()) for p in learner.network.parameters() if p.grad is not None)
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_worlds import KINDS, learn_tasks, make_learner, same
+from tiny_worlds import KINDS, learn_tasks, make_learner, parameters_of, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from strategies import STRATEGIES, Batch, Forward, IncrementalType, Learner, Strategy
-from strategies.gradients.perceptron import perceptron_pass
+from strategies import STRATEGIES, Batch, Forward, IncrementalType, Learner, LogitTerm, Strategy
+from strategies.gradients import perceptron
+from strategies.gradients.perceptron import perceptron_look, perceptron_pass
 
 WIDTHS = [(64, 128, 128), (30, 64, 64), (784, 100), (13, 33, 17, 9), (1, 1)]
 
@@ -70,6 +71,30 @@ def test_outputs_and_gradients_are_those_of_autograd_bit_for_bit(
         return F.cross_entropy(logits, labels)
 
     _assert_same(_by_autograd(backbone, heads, inputs, loss_of), _by_pass(backbone, heads, inputs, loss_of))
+
+
+@pytest.mark.parametrize("outputs", [(10,), (2, 2, 2)])
+@pytest.mark.parametrize("n", [1, 400])
+def test_a_look_gives_the_logits_of_a_pass_but_for_rounding(n: int, outputs: tuple[int, ...]) -> None:
+    """With 400 examples every hidden product is large enough to be oneDNN's."""
+    backbone, heads = _perceptron((60, 64, 128), outputs)
+    assert 400 * 60 * 64 >= perceptron._SMALLEST_PRODUCT > 64 * 128
+    inputs = torch.randn(n, 1, 60)
+    found, expected = perceptron_look(backbone, heads, inputs), perceptron_pass(backbone, heads, inputs)
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected.logits)
+    assert n > 1 or torch.equal(found, expected.logits)
+
+
+def test_without_onednn_a_look_is_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, heads = _perceptron((60, 64, 128), (10,))
+    inputs = torch.randn(400, 1, 60)
+    monkeypatch.setattr(perceptron, "_onednn_linear", lambda: None)
+    found, expected = perceptron_look(backbone, heads, inputs), perceptron_pass(backbone, heads, inputs)
+    assert found is not None
+    assert expected is not None
+    assert torch.equal(found, expected.logits)
 
 
 @pytest.mark.parametrize("uses", ["features alone", "both", "logits of the last head alone"])
@@ -226,3 +251,49 @@ class Differentiating(Strategy):
 def test_a_method_that_differentiates_itself_has_the_whole_graph() -> None:
     one, other = make_learner(Differentiating), _by_modules(make_learner(Differentiating))
     assert same(learn_tasks(one, range(2)).network.state_dict(), learn_tasks(other, range(2)).network.state_dict())
+
+
+class Known(Strategy):
+    """Adds Σ (z - 1)² over the outputs that compete, by its gradient or with its graph."""
+
+    name = "known"
+    summary = "for tests"
+    by_hand = True
+    differentiates_itself = False
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor | LogitTerm:
+        logits = forward.logits.detach() if self.by_hand else forward.logits
+        difference = torch.where(torch.isinf(logits), 0.0, logits - 1.0)
+        value = difference.square().sum()
+        return LogitTerm(value, 2.0 * difference) if self.by_hand else value
+
+
+class InGraph(Known):
+    """The same with its graph."""
+
+    name = "in-graph"
+    by_hand = False
+
+
+class Features(Strategy):
+    """Adds a term of the features with its graph."""
+
+    name = "features"
+    summary = "for tests"
+    differentiates_itself = False
+
+    def penalty(self, batch: Batch, forward: Forward) -> Tensor:
+        return forward.features.square().mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beside", [[], [Features]])
+@pytest.mark.parametrize("is_by_modules", [False, True])
+def test_a_term_differentiated_by_hand_trains_as_its_graph_does(
+    kind: IncrementalType, beside: list[type[Strategy]], is_by_modules: bool
+) -> None:
+    """Alone the pass needs no graph at all; beside a term with a graph, and through modules, it joins theirs."""
+    learners = [make_learner(*beside, method, "replay", kind=kind) for method in (Known, InGraph)]
+    one, other = (learn_tasks(_by_modules(each) if is_by_modules else each, range(2)) for each in learners)
+    torch.testing.assert_close(parameters_of(one), parameters_of(other))
+    assert not same(parameters_of(one), parameters_of(learn_tasks(make_learner("replay", kind=kind), range(2))))
