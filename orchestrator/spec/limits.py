@@ -50,6 +50,19 @@ def limit_faults(spec: SweepSpec, is_recorded: bool = False) -> Iterator[str]:
             yield f"limits.{index}: '{one.name}' and '{other.name}' can never be met together; change one of them"
 
 
+def asked_within_tasks(spec: SweepSpec) -> list[str]:
+    """Return what the objective and the limits name that is evaluated within tasks, without what is at fault."""
+    found: dict[str, None] = {}
+    for text in (spec.objective, *spec.limits) if spec.training.evaluate_every is not None else ():
+        try:
+            name = text if text == spec.objective else Constraint.parse(text).metric
+            if quantity(name).metric in OVER_TIME:
+                found[name] = None
+        except (SpaceError, ValueError):
+            continue
+    return list(found)
+
+
 def score_faults(spec: SweepSpec) -> Iterator[str]:
     """Yield what is wrong with `score` and `scores`, whatever the data are."""
     asked = {"score": spec.score} if isinstance(spec.score, str) else {f"score.{s}": t for s, t in spec.score.items()}

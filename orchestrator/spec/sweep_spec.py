@@ -16,7 +16,7 @@ from orchestrator.core.scores import ACCURACY, Score
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.cells import Cell, split_scenario
 from orchestrator.spec.fields import Frozen, Resources, SearchSettings, Seeds, SpaceEntry
-from orchestrator.spec.limits import is_measured_at_boundaries, never_recovers
+from orchestrator.spec.limits import asked_within_tasks, is_measured_at_boundaries, never_recovers
 from orchestrator.spec.safe_yaml import dump_yaml
 from orchestrator.spec.trial_spec import TrialSpec, without_added
 from orchestrator.spec.validation import faults_of
@@ -193,6 +193,8 @@ class SweepSpec(Frozen):
             return reason
         if found.needs_whole_tasks and self.stream_settings(stream).blurry:
             return f"{found.needs_whole_tasks}, and streams.{stream}.blurry mixes in examples of its neighbours"
+        if found.starts_anew and not found.is_reference and (asked := asked_within_tasks(self)):
+            return f"each task begins with an untrained network, and {asked[0]} looks within tasks (evaluate_every)"
         return ""
 
     @property

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import OVER_TIME, quantity
+from orchestrator.core.metrics import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
-from orchestrator.spec.limits import limit_faults, metric_faults, score_faults, score_notes
+from orchestrator.spec.limits import asked_within_tasks, limit_faults, metric_faults, score_faults, score_notes
 from orchestrator.spec.variants import variant_faults
 from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
@@ -79,13 +79,12 @@ def notes_of(spec: SweepSpec) -> list[str]:
 
 def _over_time_notes(spec: SweepSpec) -> Iterator[str]:
     """Yield that some methods are evaluated at better moments than others, if what is asked for sees it."""
-    named = dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
-    seen = [name for name in named if quantity(name).metric in OVER_TIME]
-    anew = [method for method in spec.methods if spec.method_of(method).starts_anew]
-    if spec.training.evaluate_every is not None and seen and len(anew) not in (0, len(spec.methods)):
+    methods = dict.fromkeys(cell.method for cell in spec.cells)
+    anew = [method for method in methods if spec.method_of(method).starts_anew]
+    if anew and len(anew) < len(methods) and (asked := asked_within_tasks(spec)):
         yield (
             f"{', '.join(anew)}: evaluated at the ends of tasks alone, because each task begins with an untrained "
-            f"network; {', '.join(seen)} of the others looks within tasks too and does not compare with it"
+            f"network; {', '.join(asked)} of the others looks within tasks too and does not compare with it"
         )
 
 

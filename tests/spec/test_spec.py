@@ -582,12 +582,12 @@ def test_numbers_without_a_dot_are_numbers() -> None:
         ({"streams": {"split-mnist": {"n_tasks": 2}}}, "streams.split-mnist is not used"),
         (
             {
-                "methods": ["replay", "gdumb", "joint"],
+                "methods": ["replay", "joint"],
                 "training": {"evaluate_every": 50},
                 "objective": "anytime_average",
                 "limits": ["auroc.worst_case_average >= 0.5"],
             },
-            "gdumb, joint: evaluated at the ends of tasks alone, because each task begins with an untrained network; "
+            "joint: evaluated at the ends of tasks alone, because each task begins with an untrained network; "
             "anytime_average, auroc.worst_case_average of the others looks within tasks too",
         ),
         ({"score": "recall(1)"}, "a recall of 1 is reached by answering '1' to everything"),
@@ -607,12 +607,31 @@ def test_a_plain_spec_has_no_notes() -> None:
     [
         {"training": {"evaluate_every": 50}, "methods": ["replay", "gdumb"]},
         {"objective": "anytime_average", "methods": ["replay", "gdumb"]},
-        {"training": {"evaluate_every": 50}, "objective": "anytime_average", "methods": ["gdumb", "joint"]},
+        {"training": {"evaluate_every": 50}, "objective": "anytime_average", "methods": ["joint"]},
         {"training": {"evaluate_every": 50}, "objective": "anytime_average", "methods": ["replay", "ridge"]},
     ],
 )
 def test_no_note_if_all_are_evaluated_alike(fields: Mapping[str, Any]) -> None:
     assert not any("ends of tasks alone" in note for note in notes_of(parse_spec(fields)))
+
+
+@pytest.mark.parametrize(
+    "asked", [{"objective": "anytime_average"}, {"limits": ["macro_f1.worst_case_average >= 0.5"]}]
+)
+def test_what_is_trained_at_the_ends_alone_is_not_judged_within_tasks(asked: dict[str, Any]) -> None:
+    fields = {"methods": ["replay", "gdumb"], "training": {"evaluate_every": 50}, **asked}
+    name = asked.get("objective", "macro_f1.worst_case_average")
+    reason = f"each task begins with an untrained network, and {name} looks within tasks (evaluate_every)"
+    with pytest.raises(SpecError) as error:
+        parse_spec(fields)
+    assert any(reason in fault for fault in error.value.faults)
+    spec = parse_spec({**fields, "unsupported_cells": "skip"})
+    assert {cell.method for cell in spec.cells} == {"replay"}
+    assert any("gdumb is left out: " + reason in note for note in notes_of(spec))
+    assert parse_spec({**fields, "training": {}}).cells
+    with pytest.raises(SpecError) as error:  # all faults at once
+        parse_spec({**fields, "objective": "anytime_averge"})
+    assert any("anytime_averge" in fault for fault in error.value.faults)
 
 
 def test_reading_returns_what_the_file_says(tmp_path: Path) -> None:
