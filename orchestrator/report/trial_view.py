@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pandas as pd
 from rich import box
@@ -16,6 +17,7 @@ from orchestrator.core.scores import ACCURACY, Measurement, Score
 from orchestrator.core.text import counted, visible
 from orchestrator.report.inside_view import inside_of, render_inside
 from orchestrator.report.numbers import UNKNOWN, number, value_text
+from orchestrator.results.evaluations.rows import evaluations_of
 from orchestrator.results.rows import load_json
 from orchestrator.results.run import Run
 from orchestrator.trial.result import TrialResult
@@ -23,6 +25,8 @@ from orchestrator.trial.result import TrialResult
 if TYPE_CHECKING:
     from orchestrator.streams.stream import Stream
     from orchestrator.trial.protocol import Report
+
+_Where = TypeVar("_Where", bound=tuple[int, ...])
 
 
 def reporter(console: Console, score: Score = ACCURACY) -> Report:
@@ -68,7 +72,7 @@ def print_result(console: Console, result: TrialResult, score: Score = ACCURACY)
 
 
 def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult) -> bool:
-    """Print and return whether a repeated trial's accuracy matrix is identical to the recorded one."""
+    """Print and return whether all that a repeated trial measured is identical to what is recorded."""
     if result.status != row["status"]:
         reason = f" ({result.reason})" if result.reason else ""
         console.print(f"different: the status is {result.status} now{reason} and was {row['status']}")
@@ -76,26 +80,43 @@ def compare(console: Console, run: Run, row: dict[str, Any], result: TrialResult
     if result.status not in ("completed", "stopped"):
         console.print(f"equal: the status is {result.status} again ({result.reason})")
         return True
-    accuracy = run.accuracy()
-    recorded = accuracy[accuracy["key"] == result.key]
-    columns = ["after_task", "task", "n_correct", "n_examples"]
-    then = {(after, task): (count, n) for after, task, count, n in recorded[columns].to_numpy(dtype=int).tolist()}
-    now = {
+    matrix = {
         (after, task): (count, result.n_examples[task])
         for after, counts in enumerate(result.n_correct, start=-1)
         for task, count in enumerate(counts)
         if count is not None
     }
-    if then == now:
-        console.print("equal: the accuracy matrix is identical to the recorded one")
+    within = {
+        (during, n_given, task): (sum(cell.n_right), sum(cell.n_true))
+        for during, n_given, cells in evaluations_of(result)
+        for task, cell in enumerate(cells)
+        if cell is not None
+    }
+    of_matrix = _cells_that_differ(run.accuracy(), result.key, ["after_task", "task"], matrix)
+    of_within = _cells_that_differ(run.evaluations(), result.key, ["during_task", "n_given", "task"], within)
+    if not of_matrix and not of_within:
+        also = " and so are all evaluations within tasks" if result.moments else ""
+        console.print(f"equal: the accuracy matrix is identical to the recorded one{also}")
         return True
-    differing = sorted(cell for cell in then.keys() | now.keys() if then.get(cell) != now.get(cell))
-    n_cells = f"{len(differing)} of {counted(len(now), 'cell')}"
-    console.print(f"different: {n_cells} of the accuracy matrix, at (after task, task) {differing[:10]}")
+    if of_matrix:
+        n_cells = f"{len(of_matrix)} of {counted(len(matrix), 'cell')}"
+        console.print(f"different: {n_cells} of the accuracy matrix, at (after task, task) {of_matrix[:10]}")
+    if of_within:
+        n_cells = f"{len(of_within)} of {counted(len(within), 'evaluation')}"
+        console.print(f"different: {n_cells}, at (during task, examples given, task) {of_within[:10]}")
     threads = counted(row["threads"], "CPU thread")
     console.print(f"recorded on {row['device_name']} with {threads} and torch {row['torch_version']}:")
     console.print(render_matrix(run.matrix(result.key)))
     return False
+
+
+def _cells_that_differ(
+    table: pd.DataFrame, key: str, columns: list[str], now: Mapping[_Where, tuple[int, int]]
+) -> list[_Where]:
+    """Return at which values of `columns` a recorded trial's counts of right answers and examples are not those now."""
+    rows = table.loc[table["key"] == key, [*columns, "n_correct", "n_examples"]].to_numpy(dtype=int).tolist()
+    then = {cast(_Where, tuple(where)): (count, n) for *where, count, n in rows}
+    return sorted(cell for cell in then.keys() | now.keys() if then.get(cell) != now.get(cell))
 
 
 def render_matrix(matrix: pd.DataFrame) -> Table:

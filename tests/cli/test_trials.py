@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import yaml
 from orchestrator import api
 from orchestrator.cli.shared.exits import EXIT_DIFFERENT, EXIT_INCOMPLETE, EXIT_MISTAKE
 from orchestrator.core.defaults import DATA_DIR
+from orchestrator.results.evaluations.rows import evaluation_rows
+from orchestrator.results.rows import accuracy_rows, trial_row
+from orchestrator.results.run import Run
 from orchestrator.spec.loading import load_spec, parse_spec
+from orchestrator.streams.datasets import Dataset
+from orchestrator.trial.protocol import run_trial
 from tests.cli.conftest import SMALL, Mistake, RunCli, RunFolder
 
 
@@ -151,6 +158,45 @@ def test_a_recorded_trial_is_repeated(cli: RunCli, run_folder: RunFolder) -> Non
     assert code == 0
     assert "repeating split-digits/task naive, seed 1001, confirm" in out
     assert "equal: the accuracy matrix is identical to the recorded one" in out
+
+
+def test_a_repeated_trial_is_compared_within_tasks_too(
+    cli: RunCli, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R may be the same by chance where a model on its way to it was not."""
+    spec = parse_spec(
+        {
+            "methods": ["naive"],
+            "seeds": {"search": 0, "confirm": 1},
+            "search": "defaults",
+            "model": {"hidden": [16]},
+            "training": {"epochs": 1, "evaluate_every": 100},
+            "streams": {"split-digits": {"n_tasks": 2}},
+        }
+    )
+    run = Run.create(tmp_path / "a", spec)
+    trial = spec.trial(spec.cells[0], {}, 1001, "confirm", digits.fingerprint())
+    result = run_trial(trial, digits.phase("confirm", trial.validation_share, trial.validation_seed))
+    row, accuracy = trial_row(trial, 0, result, {}), accuracy_rows(trial, 0, result)
+    run.tables.write_trial(trial.key, row, accuracy, evaluations=evaluation_rows(trial, 0, result))
+    code, out, _ = cli("trial", "--from", run.path, trial.key)
+    assert code == 0
+    assert "equal: the accuracy matrix is identical to the recorded one and so are all evaluations within tasks" in out
+    real = api.run_single_trial
+
+    def other(*arguments: Any) -> Any:
+        found = real(*arguments)
+        n_right = found.cells_within[0][0].n_right
+        found.cells_within[0][0] = replace(found.cells_within[0][0], n_right=(n_right[0] + 1, *n_right[1:]))
+        return found
+
+    monkeypatch.setattr(api, "run_single_trial", other)
+    code, out, _ = cli("trial", "--from", run.path, trial.key)
+    assert code == EXIT_DIFFERENT
+    assert "of the accuracy matrix" not in out
+    assert re.search(
+        r"different: 1 of \d+ evaluations, at \(during task, examples given, task\) \[\(0, \d+, 0\)\]", out
+    )
 
 
 def test_a_repeated_trial_that_differs_says_where(

@@ -35,13 +35,13 @@ def evaluation_rows(
             "n_examples": sum(cell.n_true),
             **measured_columns(cell, result.class_names[task], result.task_names[task], score),
         }
-        for during, n_given, cells in _evaluations(result)
+        for during, n_given, cells in evaluations_of(result)
         for task, cell in enumerate(cells)
         if cell is not None
     ]
 
 
-def _evaluations(result: TrialResult) -> Iterator[tuple[int, int, list[Measurement | None]]]:
+def evaluations_of(result: TrialResult) -> Iterator[tuple[int, int, list[Measurement | None]]]:
     """Yield the task, the new examples given so far, and what was measured of each task seen then."""
     if not result.n_given:
         return
