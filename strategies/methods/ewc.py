@@ -51,13 +51,6 @@ class EwcHyperparameters(Hyperparameters):
         description="numbers of the eigenvectors of low_rank: bfloat16 takes half the memory, and less time on CPUs "
         "with instructions for it",
     )
-    eigenvectors_every: Annotated[int, Added()] = Field(
-        1,
-        ge=1,
-        le=100,
-        description="steps from one pull along the eigenvectors of low_rank to the next, which is as many times as "
-        "strong; the diagonal pulls in each",
-    )
     importance_of: Annotated[GradientsOf, Added()] = Field(
         "examples",
         description="gradients that are squared: of single examples; or of means of training batches, as in much "
@@ -68,7 +61,7 @@ class EwcHyperparameters(Hyperparameters):
         """Return what belongs to the other variant, or everything else if λ is 0."""
         if self.penalty_weight == 0:
             return frozenset(type(self).model_fields) - {"penalty_weight"}
-        of_low_rank = frozenset({"rank", "eigenvectors_in", "eigenvectors_every"})
+        of_low_rank = frozenset({"rank", "eigenvectors_in"})
         if self.structure != "diagonal":
             return frozenset({"variant"}) | (of_low_rank if self.structure == "kronecker" else frozenset())
         return of_low_rank if self.variant == "online" else of_low_rank | {"fisher_decay"}
@@ -104,12 +97,11 @@ class Ewc(QuadraticStrategy):
             raise ValueError(
                 f"ewc: importance_of: batches has no {other}, which is about single examples; drop one of the two"
             )
-        for name, default in (("eigenvectors_in", "float32"), ("eigenvectors_every", 1)):
-            if own.structure != "low_rank" and (value := getattr(own, name)) != default:
-                raise ValueError(
-                    f"ewc: {name}: {value} is for structure: low_rank; structure: {own.structure} has no eigenvectors; "
-                    "drop one of the two"
-                )
+        if own.eigenvectors_in == "bfloat16" and own.structure != "low_rank":
+            raise ValueError(
+                f"ewc: eigenvectors_in: bfloat16 is for structure: low_rank; structure: {own.structure} has no "
+                "eigenvectors; drop one of the two"
+            )
 
     def report(self) -> dict[str, Any]:
         """Return that the importance is no Fisher information, if it is not."""
@@ -143,9 +135,7 @@ class Ewc(QuadraticStrategy):
         state, network, strength = self.state, self.learner.network, self.strength()
         rate = self.learner.settings.learning_rate
         if strength and state.directions:
-            every, progress = self.hyperparameters.eigenvectors_every, self.learner.progress
-            n_before = 0 if progress is None else progress.n_steps
-            self._pull = CurvedPull(state, dict(network.named_parameters()), strength, rate, every, n_before)
+            self._pull = CurvedPull(state, dict(network.named_parameters()), strength, rate)
             return
         super().prepare(task)
         if strength and state.inner:

@@ -173,33 +173,21 @@ class CurvedPull:
     are beside a large R, do not multiply the rounding's error, the diagonal of the matrix that is inverted is 2⁻⁸
     larger: a share below 2⁻⁸ of the move along an eigenvector stays in place of one of 1/(1 + ηλs).
 
-    A step spends most of its time on the products with V. With `every` > 1 only one step in as many has them, with
-    `every` times λ, and the others have H = R: the lazy regularisation of Karras et al. 2020, arXiv 1912.04958.
-
     Args:
         state: the consolidated curvature and anchors, with directions.
         parameters: the network's parameters by name.
         penalty_weight: λ > 0.
         learning_rate: η of the optimizer.
-        every: steps from one product with V to the next, ≥ 1; the last of as many has it.
-        n_before: steps of the task so far.
     """
 
     def __init__(
-        self,
-        state: CurvedState,
-        parameters: dict[str, nn.Parameter],
-        penalty_weight: float,
-        learning_rate: float,
-        every: int = 1,
-        n_before: int = 0,
+        self, state: CurvedState, parameters: dict[str, nn.Parameter], penalty_weight: float, learning_rate: float
     ) -> None:
         self._state, self._parameters = state, parameters
         self._weight, self._rate = penalty_weight, learning_rate
-        self._every, self._n_steps = every, n_before
         self._rows = {name: row_products(rows) for name, rows in state.directions.items()}
         lengths = torch.stack([flat(rows).float().square().sum(1) for rows in state.directions.values()]).sum(0)
-        most = max(float(rest.max()) for rest in state.importance.values()) + every * float(lengths.max())
+        most = max(float(rest.max()) for rest in state.importance.values()) + float(lengths.max())
         self._is_stiff = penalty_weight * learning_rate * most > 1
         stiffness = penalty_weight * learning_rate
         self._damping = {name: 1.0 + stiffness * rest for name, rest in state.importance.items() if self._is_stiff}
@@ -208,37 +196,27 @@ class CurvedPull:
     @no_grad
     def add_to_gradients(self) -> None:
         """Add the pull to every gradient; parameters without a gradient stay at their anchor."""
-        moves = {
-            name: p - self._state.anchor[name]
-            for name in self._state.importance
-            if (p := self._parameters[name]).grad is not None
-        }
-        self._n_steps += 1
-        sums = self._sums(moves) if moves and self._n_steps % self._every == 0 else None
-        for name, move in moves.items():
-            gradient = gradient_of(self._parameters[name])
+        moved = {name: p for name in self._state.importance if (p := self._parameters[name]).grad is not None}
+        if not moved:
+            return
+        along: list[Tensor] = []
+        for name, parameter in moved.items():
+            gradient, move = gradient_of(parameter), parameter - self._state.anchor[name]
+            along_what = move
+            if self._is_stiff:  # the step that the diagonal alone would take
+                along_what = (move - self._rate * gradient).div_(self._damping[name])
             gradient.addcmul_(self._state.importance[name], move, value=self._weight)
-            if sums is not None:
-                self._rows[name].add_to(gradient, sums)
+            along.append(self._rows[name].along(along_what))
+        sums = torch.stack(along).sum(0)
+        sums = self._inverse(tuple(moved)) @ sums / self._rate if self._is_stiff else sums * self._weight
+        for name, parameter in moved.items():
+            gradient = gradient_of(parameter)
+            self._rows[name].add_to(gradient, sums)
             if self._is_stiff:
                 gradient.div_(self._damping[name])
 
-    def _sums(self, moves: dict[str, Tensor]) -> Tensor:
-        """Return what Vᵀ is multiplied by, (k,) float32."""
-        along: list[Tensor] = []
-        for name, move in moves.items():
-            along_what = move
-            if self._is_stiff:  # the step that the diagonal alone would take
-                gradient = gradient_of(self._parameters[name])
-                along_what = (move - self._rate * gradient).div_(self._damping[name])
-            along.append(self._rows[name].along(along_what))
-        sums = torch.stack(along).sum(0)
-        if self._is_stiff:
-            return self._inverse(tuple(moves)) @ sums / self._rate
-        return sums * (self._weight * self._every)
-
     def _inverse(self, names: tuple[str, ...]) -> Tensor:
-        """Return (I / (ηλm) + V D⁻¹ Vᵀ)⁻¹ (k, k), m being `every`, V being that of the parameters that move."""
+        """Return (I / (ηλ) + V D⁻¹ Vᵀ)⁻¹ (k, k), V being that of the parameters that move."""
         if names not in self._inverses:
             directions = self._state.directions
             inner = []
@@ -248,6 +226,6 @@ class CurvedPull:
             total = torch.stack(inner).double().sum(0)
             if any(directions[name].dtype is torch.bfloat16 for name in names):
                 total.diagonal().mul_(1.0 + _ROUNDING)
-            total.diagonal().add_(1.0 / (self._weight * self._every * self._rate))
+            total.diagonal().add_(1.0 / (self._weight * self._rate))
             self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
         return self._inverses[names]

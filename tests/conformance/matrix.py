@@ -24,7 +24,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5, "fisher": "exact"},
         {"variant": "online", "structure": "low_rank", "rank": 3, "fisher_samples": 7},
         {"structure": "low_rank", "rank": 3, "eigenvectors_in": "bfloat16", "fisher_decay": 0.5, "fisher_samples": 7},
-        {"structure": "low_rank", "rank": 3, "eigenvectors_every": 2, "fisher_samples": 7},
         {"structure": "kronecker", "fisher_decay": 0.5, "fisher_samples": 7},
     ],
     "replay": [

@@ -138,37 +138,6 @@ def test_a_stiff_step_is_the_implicit_one() -> None:
     torch.testing.assert_close(parameter.detach() - 0.1 * parameter.grad, torch.tensor([0.48, -0.27]))
 
 
-def test_one_pull_in_two_along_eigenvectors_is_twice_as_strong_by_hand() -> None:
-    """Steps 1 and 3 have H = R, so λRd = (0.1, -0.3); step 2 has R + 2VᵀV: V d = -1 adds 0.2 · (-1) · (1, 2) to it."""
-    state, parameter = by_hand()
-    pull = CurvedPull(state, {"w": parameter}, 0.1, 0.01, every=2)
-    for wanted in ([1.1, 1.7], [0.9, 1.3], [1.1, 1.7]):
-        parameter.grad = torch.tensor([1.0, 2.0])
-        pull.add_to_gradients()
-        torch.testing.assert_close(parameter.grad, torch.tensor(wanted))
-
-
-def test_after_a_stop_the_pulls_along_eigenvectors_go_on_in_their_turn() -> None:
-    state, parameter = by_hand()
-    CurvedPull(state, {"w": parameter}, 0.1, 0.01, every=2, n_before=3).add_to_gradients()
-    torch.testing.assert_close(parameter.grad, torch.tensor([0.9, 1.3]))
-
-
-def test_stiff_steps_with_one_pull_in_two_are_implicit_by_hand() -> None:
-    """ηλ = 1. With H = R: (0.9 / 2, -1.2 / 4). With H = [[3, 4], [4, 11]]: (I + H)⁻¹ (0.9, -1.2) = (15.6, -8.4) / 32.
-
-    ηλ = 0.1 is stiff only because of the factor of 2: max r + 2 |V|² = 13.
-    """
-    state, parameter = by_hand()
-    pull = CurvedPull(state, {"w": parameter}, 10.0, 0.1, every=2)
-    for end in ([0.45, -0.3], [15.6 / 32, -8.4 / 32]):
-        parameter.grad = torch.tensor([1.0, 2.0])
-        pull.add_to_gradients()
-        torch.testing.assert_close(parameter.detach() - 0.1 * parameter.grad, torch.tensor(end))
-    assert CurvedPull(state, {"w": parameter}, 1.0, 0.1, every=2)._is_stiff
-    assert not CurvedPull(state, {"w": parameter}, 1.0, 0.1)._is_stiff
-
-
 def test_a_step_follows_the_whole_fisher() -> None:
     learner = learn_tasks(ewc(100, penalty_weight=0.5), [0])
     dense, task = dense_fisher(learner, 0), make_task(1, "domain")
@@ -197,7 +166,7 @@ def test_portions_of_any_size_give_the_same_sum() -> None:
         torch.testing.assert_close(rows.T @ rows + torch.diag(state.importance["w"]), wanted)
 
 
-@pytest.mark.parametrize("own", [{}, SHORT, {"eigenvectors_every": 2}])
+@pytest.mark.parametrize("own", [{}, SHORT])
 @pytest.mark.parametrize("rank", [4, 60])
 @pytest.mark.parametrize("weight", [1e3, 1e8])
 def test_a_huge_weight_holds_and_does_not_diverge(weight: float, rank: int, own: dict[str, Any]) -> None:
@@ -253,11 +222,10 @@ def test_bfloat16_trains_what_float32_does(
     assert float((moves[0] - moves[1]).norm()) < most * float(moves[0].norm())
 
 
-@pytest.mark.parametrize("own", [SHORT, {"eigenvectors_every": 2}])
-@pytest.mark.parametrize("structure", ["diagonal", "kronecker"])
-def test_what_is_about_eigenvectors_is_refused_without_them(structure: str, own: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"structure: {structure} has no eigenvectors; drop one of the two"):
-        make_learner("ewc", hyperparameters={"structure": structure, **own})
+def test_bfloat16_without_low_rank_is_refused() -> None:
+    for structure in ("diagonal", "kronecker"):
+        with pytest.raises(ValueError, match=f"structure: {structure} has no eigenvectors; drop one of the two"):
+            make_learner("ewc", hyperparameters={"structure": structure, **SHORT})
 
 
 def test_low_rank_is_online_whatever_the_variant() -> None:
@@ -287,7 +255,7 @@ def test_the_keys_of_diagonal_trials_stay_as_they_were(make_trial: Any, method: 
         return str(make_trial(method=method, hyperparameters=own).key)
 
     assert key(structure="diagonal", rank=20) == key()
-    assert key(structure="low_rank", eigenvectors_in="float32", eigenvectors_every=1) == key(structure="low_rank")
+    assert key(structure="low_rank", eigenvectors_in="float32") == key(structure="low_rank")
     assert key(structure="low_rank", variant="online") != key(variant="online")
 
 

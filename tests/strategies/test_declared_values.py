@@ -99,7 +99,6 @@ ewc fisher_samples 200 ge=1
 ewc structure 'diagonal'
 ewc rank 20 ge=0 le=500
 ewc eigenvectors_in 'float32'
-ewc eigenvectors_every 1 ge=1 le=100
 ewc importance_of 'examples'
 l2 penalty_weight 1.0 ge=0
 l2-init penalty_weight 0.01 ge=0

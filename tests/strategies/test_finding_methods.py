@@ -93,10 +93,9 @@ def test_each_part_gets_its_own_values(registry: Registry) -> None:
     assert method.unused({"other_plus_plus_penalty_weight": 0.0, "variant": "online"}) == {
         "rank",
         "eigenvectors_in",
-        "eigenvectors_every",
         "size",
     }
-    assert method.unused({}) == {"fisher_decay", "rank", "eigenvectors_in", "eigenvectors_every"}
+    assert method.unused({}) == {"fisher_decay", "rank", "eigenvectors_in"}
     with pytest.raises(ValidationError):
         method.split({"ewc_penalty_weight": -1.0})
     with pytest.raises(ValidationError):

@@ -62,7 +62,6 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("ewc", "class", {"variant": "online", "fisher_samples": 7}, {"optimizer": "rmsprop"}),
     ("ewc", "task", {"variant": "online", "structure": "low_rank", "rank": 3}, {"optimizer": "adam"}),
     ("ewc", "class", {"structure": "low_rank", "rank": 3, "eigenvectors_in": "bfloat16"}, {"optimizer": "adam"}),
-    ("ewc", "domain", {"structure": "low_rank", "rank": 3, "eigenvectors_every": 3}, {}),
     ("ewc", "task", {"structure": "kronecker"}, {"optimizer": "adam"}),
     ("freeze", "domain", {}, {"optimizer": "rmsprop", "keep_optimizer": True}),
     ("gem", "class", {"memory_batch_size": 4}, {"optimizer": "rmsprop"}),
