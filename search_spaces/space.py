@@ -150,15 +150,18 @@ def build_space(
     fixed: dict[str, Value] = {}
     for name, override in overrides.items():
         owner = _owner(name, hyperparameters)
-        if owner is TrainingSettings and not method.trains_network:
-            continue  # given for all methods, of which this one takes no steps
+        if owner is TrainingSettings and (not method.trains_network or (name == "epochs" and method.epochs_as)):
+            continue  # given for all methods, of which this one takes no steps, or has passes of its own
         distributions.pop(name, None)
         if isinstance(override, Range | list):
             distributions[name] = _distribution(owner, name, override)
         else:
             fixed[name] = _checked(owner, name, override)
     own = {name: value for name, value in fixed.items() if name in hyperparameters.model_fields}
-    for name in method.unused(own) - overrides.keys():
+    idle = set(method.unused(own))
+    if "iterations" in distributions or fixed.get("iterations", training.iterations) is not None:
+        idle.add(method.epochs_as)
+    for name in idle - overrides.keys():
         distributions.pop(name, None)
     own_defaults = hyperparameters().model_dump() | training.model_dump(include=set(TRAINING_KNOBS))
     start = {

@@ -229,6 +229,8 @@ class Strategy:
     keeps them."""
     epochs: int | None = None
     """Passes over `training_data` if they are not those of the settings."""
+    epochs_as: ClassVar[str] = ""
+    """The hyper-parameter that sets `epochs`; like `training.epochs` it has no effect with `training.iterations`."""
     search_space: ClassVar[Mapping[str, Any]] = {}
     """What is searched, for methods of other packages: name -> a list of choices or {low, high, log}, as in a spec."""
 

@@ -111,6 +111,12 @@ class Method:
         """Whether it begins each task with the untrained network, and so is not evaluated within tasks."""
         return any(part.starts_anew for part in self.parts.values())
 
+    @property
+    def epochs_as(self) -> str:
+        """Return the hyper-parameter in place of `training.epochs`; empty if there is none."""
+        own = {part: strategy.epochs_as for part, strategy in self.parts.items()}
+        return next((name for name, (part, field) in self.names.items() if field == own[part]), "")
+
     @cached_property
     def names(self) -> dict[str, tuple[str, str]]:
         """Return every hyper-parameter: its name in a spec -> the part that has it, and its name there.

@@ -84,7 +84,8 @@ def single_trial_spec(
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
     cell = spec.cells[0]
-    defaults = cell.found.hyperparameter_class().model_dump(mode="json")
+    values = cell.found.hyperparameter_class().model_dump(mode="json")
+    defaults = {name: value for name, value in values.items() if name in cell.space.distributions}
     single = {
         "spaces": {cell.method: {**defaults, **cell.space.fixed, **hyperparameters}},
         "limits": [],

@@ -8,6 +8,8 @@ from statistics import fmean
 from orchestrator.champions.card import Card
 from orchestrator.core.scores import Score
 from orchestrator.core.text import visible
+from orchestrator.spec.trial_spec import TrialSpec
+from strategies import find_method
 
 
 def model_card(card: Card) -> str:
@@ -37,7 +39,7 @@ def model_card(card: Card) -> str:
         "## How it was made",
         "",
         f"- Hyper-parameters: {_values(trial.hyperparameters) or 'none'}",
-        f"- Training of each task: {_values(trial.resolved_training().model_dump(mode='json', exclude_none=True))}",
+        f"- Training of each task: {_training(trial)}",
         f"- Chosen by {_code(card.objective)}"
         + (f" under {', '.join(_code(limit) for limit in card.limits)}" if card.limits else ", without limits"),
         f"- Data: hash {_code(trial.data_fingerprint)}",
@@ -45,6 +47,12 @@ def model_card(card: Card) -> str:
         *(f"- {event.at}: {event.what} {_text(event.task)} from {_code(event.source)}" for event in card.history),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _training(trial: TrialSpec) -> str:
+    if not find_method(trial.method).trains_network:
+        return "one pass, without optimizer steps"
+    return _values(trial.resolved_training().model_dump(mode="json", exclude_none=True))
 
 
 def _takes(card: Card) -> str:

@@ -55,6 +55,8 @@ def render_methods(name: str | None = None) -> RenderableType:
         parts += [f"  {', '.join(of)}: {ability}" for ability, of in kinds.items()]
         if strategy.needs_whole_tasks:
             parts.append(f"  blurry tasks: no: {strategy.needs_whole_tasks}")
+        if strategy.starts_anew:
+            parts.append("  evaluate_every: at the ends of tasks alone: each begins with an untrained network")
         fields = strategy.hyperparameter_class.model_fields
         if fields:
             parts.append(_hyperparameters(fields, default_space(find_method(part))))

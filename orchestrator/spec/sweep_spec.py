@@ -189,8 +189,9 @@ class SweepSpec(Frozen):
         """Return why a method cannot learn a scenario; empty if it can."""
         stream, kind = split_scenario(scenario)
         found = self.method_of(method)
-        if reason := found.unsupported.get(self.training.learned_as(kind), ""):
-            return reason
+        learned = self.training.learned_as(kind)
+        if reason := found.unsupported.get(learned, ""):
+            return reason if learned == kind else f"with training.evaluate masked it is trained as {learned}: {reason}"
         if found.needs_whole_tasks and self.stream_settings(stream).blurry:
             return f"{found.needs_whole_tasks}, and streams.{stream}.blurry mixes in examples of its neighbours"
         if found.starts_anew and not found.is_reference and (asked := asked_within_tasks(self)):

@@ -16,7 +16,7 @@ from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
-from search_spaces import TRAINING_KNOBS, SpaceError, default_space, space_of
+from search_spaces import TRAINING_KNOBS, SpaceError, default_space, extremes, space_of
 from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def faults_of(spec: SweepSpec, is_recorded: bool = False) -> list[str]:
     if n_cells > MOST_CELLS:
         return [_too_many("scenarios", n_cells, MOST_CELLS, "cells (scenarios times methods)")]
     of_cells = [*_names(spec), *_seeds(spec)]
-    of_spaces = list(_spaces(spec))
+    of_spaces = list(_spaces(spec, is_recorded))
     of_scores = [*score_faults(spec), *limit_faults(spec, is_recorded)]
     faults = [*of_cells, *_resources(spec), *of_scores, *of_spaces, *_streams(spec, is_recorded), *_refused(spec)]
     if not of_cells and not of_spaces:
@@ -74,7 +74,21 @@ def notes_of(spec: SweepSpec) -> list[str]:
     notes += [f"streams.{name} is not used: no scenario names it" for name in spec.streams if name not in used]
     if spec.search.sampler == "random" and spec.limits:
         notes.append("search.sampler random ignores limits; tpe and gp search under them")
-    return notes
+    if spec.training.evaluate == "masked" and all(cell.incremental_type != "task" for cell in spec.cells):
+        notes.append("training.evaluate: masked changes nothing: no scenario is task-incremental")
+    return [*notes, *dict.fromkeys(_idle_notes(spec))]
+
+
+def _idle_notes(spec: SweepSpec) -> Iterator[str]:
+    """Yield which hyper-parameters are given and have no effect, whatever is searched beside them."""
+    for cell in spec.cells:
+        given = spec.overrides(cell.scenario, cell.method).keys() & cell.found.hyperparameter_class.model_fields
+        searched = [(name, one) for name, one in cell.space.distributions.items() if name not in TRAINING_KNOBS]
+        fixed = {name: value for name, value in cell.space.fixed.items() if name not in TRAINING_KNOBS}
+        points = [fixed, *(fixed | {name: value} for name, one in searched for value in extremes(one))]
+        if idle := given.intersection(*(cell.found.unused(point) for point in points)):
+            names = ", ".join(sorted(idle))
+            yield f"{cell.method}: {names}: no effect beside the other hyper-parameters; drop it, or change those"
 
 
 def _over_time_notes(spec: SweepSpec) -> Iterator[str]:
@@ -206,7 +220,7 @@ def method_fault(name: str, spec: SweepSpec | None = None) -> str | None:
     return None
 
 
-def _spaces(spec: SweepSpec) -> Iterator[str]:
+def _spaces(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:
     known = known_streams(spec.streams)
     for key, entries in spec.spaces.items():
         scenario, _, target = key.rpartition(" ")
@@ -226,8 +240,23 @@ def _spaces(spec: SweepSpec) -> Iterator[str]:
                     if key == "all":
                         return
                     continue
-                if key != "all" and name in TRAINING_KNOBS and not spec.method_of(method).trains_network:
-                    yield f"spaces.{key}.{name}: {method} takes no training steps, so {name} changes nothing; drop it"
+                reason = _without_effect(spec, key, method, name) if key != "all" else ""
+                if reason and not (is_recorded and spec.method_of(method).trains_network):
+                    yield f"spaces.{key}.{name}: {method} {reason}, so {name} changes nothing; drop it"
+
+
+def _without_effect(spec: SweepSpec, key: str, method: str, name: str) -> str:
+    """Return why an entry of a method's space about its training has no effect; empty if it has one."""
+    found = spec.method_of(method)
+    if not found.trains_network:
+        return "takes no training steps" if name in TRAINING_KNOBS else ""
+    if name == "epochs" and found.epochs_as:
+        return f"makes {found.epochs_as} in place of epochs"
+    entries = [spec.spaces.get(other, {}) for other in (key, method, spec.variants.get(method, method), "all")]
+    iterations = next((own["iterations"] for own in entries if "iterations" in own), spec.training.iterations)
+    if iterations is not None and name in ("epochs", found.epochs_as):
+        return "takes as many steps as iterations says"
+    return ""
 
 
 def _streams(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:

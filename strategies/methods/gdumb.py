@@ -22,7 +22,10 @@ class GdumbHyperparameters(Hyperparameters):
 
     buffer_size: int = Field(500, ge=1, description="examples kept, as many of each class")
     passes: int = Field(
-        64, ge=1, le=100_000, description="passes over the buffer after each task, in place of training.epochs"
+        64,
+        ge=1,
+        le=100_000,
+        description="passes over the buffer after each task, in place of training.epochs; replaced by iterations",
     )
 
 
@@ -45,6 +48,7 @@ class Gdumb(Strategy):
     state_class = BufferState
     knows_kept_bytes = True
     starts_anew = True
+    epochs_as = "passes"
     fixed_by_state: ClassVar[frozenset[str]] = frozenset({"buffer_size"})
     alone = "it trains on its buffer alone, from an untrained network"
 

@@ -165,6 +165,7 @@ def test_its_card_says_what_is_in_front(pictures: Path, tmp_path: Path) -> None:
         "- Takes: grey images of 8 × 8 pixels\n- Frozen network in front: `deep_frozen:Net`, on images resized to "
         "9 × 9 pixels, whose 16 features the networks take; no task trains it\n"
     ) in text
+    assert "- Training of each task: one pass, without optimizer steps\n" in text
 
 
 def test_a_run_keeps_the_features_that_export_takes(

@@ -63,6 +63,11 @@ def test_each_method_says_what_it_can_do(name: str, kind: str, methods: dict[str
         assert ability == "yes"
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_each_method_says_if_it_is_evaluated_at_the_ends_alone(name: str, methods: dict[str, str]) -> None:
+    assert ("evaluate_every: at the ends of tasks alone" in methods[name]) == STRATEGIES[name].starts_anew
+
+
 def test_one_method_or_a_combination_is_listed_alone() -> None:
     assert "ewc: " not in text_of(render_methods("der++"))
     both = text_of(render_methods("ewc+replay"))

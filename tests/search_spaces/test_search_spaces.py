@@ -99,6 +99,17 @@ def test_unused_hyperparameters_are_not_searched() -> None:
     assert set(asked.distributions) == {"post_prune_epochs", "pruning_rate"}
 
 
+def test_passes_are_not_searched_beside_iterations() -> None:
+    assert set(space("gdumb").distributions) == {"passes", "buffer_size"}
+    assert set(space("gdumb", iterations=40).distributions) == {"buffer_size"}
+    assert set(space("gdumb", iterations=[40, 80]).distributions) == {"buffer_size", "iterations"}
+    found = space_of(find_method("gdumb"), {}, TrainingSettings(iterations=40))
+    assert set(found.distributions) == {"buffer_size"}
+    assert (
+        "passes" in space_of(find_method("gdumb"), {"iterations": None}, TrainingSettings(iterations=40)).distributions
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "name", "value", "fixed"),
     [

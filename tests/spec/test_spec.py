@@ -590,11 +590,33 @@ def test_numbers_without_a_dot_are_numbers() -> None:
             "joint: evaluated at the ends of tasks alone, because each task begins with an untrained network; "
             "anytime_average, auroc.worst_case_average of the others looks within tasks too",
         ),
+        (
+            {"scenarios": ["split-digits/class"], "training": {"evaluate": "masked"}},
+            "masked changes nothing: no scenario",
+        ),
+        (
+            {"methods": ["ewc"], "spaces": {"ewc": {"rank": [5, 9]}}},
+            "ewc: rank: no effect beside the other hyper-param",
+        ),
         ({"score": "recall(1)"}, "a recall of 1 is reached by answering '1' to everything"),
     ],
 )
 def test_notes(fields: Mapping[str, Any], part: str) -> None:
     assert any(part in note for note in notes_of(parse_spec(fields)))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"rank": 5, "structure": "low_rank"},
+        {"rank": 5, "structure": ["diagonal", "low_rank"]},
+        {"fisher_decay": 0.5, "variant": ["online", "separate"]},
+        {"penalty_weight": {"low": 0.0, "high": 1.0}},
+    ],
+)
+def test_no_note_of_what_has_an_effect_at_some_suggestion(space: dict[str, Any]) -> None:
+    spec = parse_spec({"methods": ["ewc"], "spaces": {"ewc": space}})
+    assert not any("no effect" in note for note in notes_of(spec))
 
 
 def test_a_plain_spec_has_no_notes() -> None:

@@ -302,6 +302,31 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
         "streams.split-digits.class_order",
         "'fixed' or 'shuffled' or a list, got 'random'",
     ),
+    "epochs of a method with passes of its own": (
+        {"methods": ["gdumb"], "spaces": {"gdumb": {"epochs": 3}}},
+        "spaces.gdumb.epochs",
+        "gdumb makes passes in place of epochs, so epochs changes nothing; drop it",
+    ),
+    "passes beside iterations": (
+        {"methods": ["gdumb"], "training": {"iterations": 40}, "spaces": {"gdumb": {"passes": 3}}},
+        "spaces.gdumb.passes",
+        "gdumb takes as many steps as iterations says, so passes changes nothing; drop it",
+    ),
+    "epochs beside iterations": (
+        {"methods": ["ewc"], "training": {"iterations": 40}, "spaces": {"ewc": {"epochs": [3, 4]}}},
+        "spaces.ewc.epochs",
+        "ewc takes as many steps as iterations says, so epochs changes nothing; drop it",
+    ),
+    "epochs beside iterations of the method": (
+        {"methods": ["ewc"], "spaces": {"ewc": {"epochs": 3, "iterations": 40}}},
+        "spaces.ewc.epochs",
+        "ewc takes as many steps as iterations says, so epochs changes nothing; drop it",
+    ),
+    "steps of a method without": (
+        {"methods": ["ridge"], "spaces": {"ridge": {"epochs": 3}}},
+        "spaces.ridge.epochs",
+        "ridge takes no training steps, so epochs changes nothing; drop it",
+    ),
     "name with a slash": ({"name": "a/b"}, "name", "got 'a/b'"),
     "name with a line end": ({"name": "a\n"}, "name", r"got 'a\n'"),
     "name that is hidden": ({"name": ".a"}, "name", "got '.a'"),
@@ -353,6 +378,17 @@ def test_skipping_every_cell_tells_each_reason() -> None:
         "methods.packnet: packnet cannot learn split-digits/class: it must know the task at inference to choose its "
         "weights; choose another method or another scenario"
     ) in caught.value.faults
+
+
+def test_a_method_is_refused_by_what_it_is_trained_as() -> None:
+    (fault,) = faults_of({"methods": ["packnet"], "training": {"evaluate": "masked"}})
+    assert "packnet cannot learn split-digits/task: with training.evaluate masked it is trained as class: it" in fault
+
+
+def test_entries_for_all_may_have_no_effect_on_some() -> None:
+    spec = parse_spec({"methods": ["gdumb", "naive"], "spaces": {"all": {"epochs": 3}}})
+    assert [set(cell.space.fixed) for cell in spec.cells] == [set(), {"epochs"}]
+    assert parse_spec({"methods": ["ewc"], "training": {"iterations": 9}, "spaces": {"ewc": {"iterations": None}}})
 
 
 def test_skipping_leaves_the_others() -> None:
