@@ -118,7 +118,7 @@ def perceptron_look(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Ten
     """Return the logits (B, C) float32 of a perceptron's heads side by side, or None as `perceptron_pass` does.
 
     They take less time than those of a pass, and may differ from them in the last bits: large products are oneDNN's,
-    where PyTorch has it. On AMD's processors they take half the time of MKL's, which PyTorch trains with.
+    where PyTorch has it. On one AMD processor they took half the time of MKL's, which PyTorch trains with.
     """
     layers = _layers_of(backbone, heads, inputs)
     if not layers:
