@@ -71,7 +71,7 @@ def _one_step(weights: list[torch.Tensor], values: list[torch.Tensor]) -> None:
 _LOW_RANK = {
     "name": "ewc-low-rank",
     "method": "ewc",
-    "spaces": {"structure": "low_rank", "rank": 20, "eigenvectors_in": "bfloat16"},
+    "spaces": {"structure": "low_rank", "rank": 20, "eigenvectors_in": "int8"},
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from strategies.gradients.products import linear
 from strategies.gradients.rows import flat
 from strategies.lazy import torch
 
@@ -53,7 +54,7 @@ class OuterRows:
         for name, (a, delta) in self.layers.items():
             if f"{name}.weight" in rows:
                 weight = rows[f"{name}.weight"]
-                outputs = (weight.reshape(-1, weight.shape[2]) @ a.T).view(*weight.shape[:2], len(a))  # (k, O, n)
+                outputs = linear(weight.reshape(-1, weight.shape[2]), a).view(*weight.shape[:2], len(a))  # (k, O, n)
                 found.append((outputs * delta.T).sum(1))
                 if name in self.biased:
                     found.append(rows[f"{name}.bias"] @ delta.T)
@@ -64,7 +65,7 @@ class OuterRows:
         found = {}
         for name, (a, delta) in self.layers.items():
             weighted = weights[:, None, :] * delta.T  # (k, O, n)
-            found[f"{name}.weight"] = (weighted.reshape(-1, len(a)) @ a).view(*weighted.shape[:2], a.shape[1])
+            found[f"{name}.weight"] = linear(weighted.reshape(-1, len(a)), a.T).view(*weighted.shape[:2], a.shape[1])
             if name in self.biased:
                 found[f"{name}.bias"] = weights @ delta
         return found
@@ -87,8 +88,10 @@ def leading_rows_with(above: Mapping[str, Tensor], below: OuterRows, rank: int) 
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank].float().T
     leading = below.combined(vectors[:, k:])
     for name, rows in above.items():
-        old = (vectors[:, :k] @ flat(rows)).view(-1, *rows.shape[1:])
-        leading[name] = leading[name] + old if name in leading else old
+        if name in leading:
+            flat(leading[name]).addmm_(vectors[:, :k], flat(rows))
+        else:
+            leading[name] = (vectors[:, :k] @ flat(rows)).view(-1, *rows.shape[1:])
     lacking = rank - len(vectors)
     if lacking > 0:
         leading = {name: torch.cat([v, v.new_zeros(lacking, *v.shape[1:])]) for name, v in leading.items()}

@@ -9,15 +9,13 @@ gradients are the same bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from strategies.gradients.products import linear
+
 _relu_backward = torch.ops.aten.threshold_backward.default
-_SMALLEST_PRODUCT = 2**20
-"""Multiplications of a product from which oneDNN takes less time than the product that PyTorch trains with."""
 
 
 class PerceptronPass:
@@ -117,8 +115,7 @@ def perceptron_pass(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Ten
 def perceptron_look(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Tensor) -> Tensor | None:
     """Return the logits (B, C) float32 of a perceptron's heads side by side, or None as `perceptron_pass` does.
 
-    They take less time than those of a pass, and may differ from them in the last bits: large products are oneDNN's,
-    where PyTorch has it. On one AMD processor they took half the time of MKL's, which PyTorch trains with.
+    They take less time than those of a pass, and may differ from them in the last bits: products are those of `linear`.
     """
     layers = _layers_of(backbone, heads, inputs)
     if not layers:
@@ -135,17 +132,7 @@ def _product(layer: nn.Module, values: Tensor) -> Tensor:
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]
     assert weight is not None
     assert bias is not None
-    linear = _onednn_linear()
-    if linear is None or values.shape[0] * weight.numel() < _SMALLEST_PRODUCT:
-        return torch.addmm(bias, values, weight.t())
-    return linear(values, weight, bias, "none", [], "")  # type: ignore[no-any-return]
-
-
-@cache
-def _onednn_linear() -> Any:
-    """Return PyTorch's operation by oneDNN, or None: it is not part of every build."""
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if has_onednn else None
+    return linear(values, weight, bias)
 
 
 def _layers_of(backbone: nn.Module, heads: Sequence[nn.Module], inputs: Tensor) -> list[nn.Module]:

@@ -16,7 +16,7 @@ from strategies.gradients.objectives import OF_BATCHES, FisherKind, GradientsOf,
 from strategies.lazy import torch
 from strategies.parts.curvature import CurvedPull, CurvedState, merge_curvature
 from strategies.parts.importance import fisher_diagonal, fisher_gradients
-from strategies.parts.quadratic import Pull, Pulls, QuadraticStrategy, bytes_to_hold, merge_anchor
+from strategies.parts.quadratic import Pull, Pulls, QuadraticStrategy, merge_anchor, parameters_to_hold
 from strategies.settings import Added
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class EwcHyperparameters(Hyperparameters):
         "are always online",
     )
     rank: Annotated[int, Added()] = Field(20, ge=0, le=500, description="eigenvectors of low_rank")
-    eigenvectors_in: Annotated[Literal["float32", "bfloat16"], Added()] = Field(
+    eigenvectors_in: Annotated[Literal["float32", "int8"], Added()] = Field(
         "float32",
-        description="numbers of the eigenvectors of low_rank: bfloat16 takes half the memory, and less time on CPUs "
-        "with instructions for it",
+        description="numbers of the eigenvectors of low_rank: int8 takes a quarter of the memory, and less time on "
+        "CPUs with AVX-512",
     )
     importance_of: Annotated[GradientsOf, Added()] = Field(
         "examples",
@@ -97,9 +97,9 @@ class Ewc(QuadraticStrategy):
             raise ValueError(
                 f"ewc: importance_of: batches has no {other}, which is about single examples; drop one of the two"
             )
-        if own.eigenvectors_in == "bfloat16" and own.structure != "low_rank":
+        if own.eigenvectors_in == "int8" and own.structure != "low_rank":
             raise ValueError(
-                f"ewc: eigenvectors_in: bfloat16 is for structure: low_rank; structure: {own.structure} has no "
+                f"ewc: eigenvectors_in: int8 is for structure: low_rank; structure: {own.structure} has no "
                 "eigenvectors; drop one of the two"
             )
 
@@ -109,16 +109,19 @@ class Ewc(QuadraticStrategy):
 
     def bytes_to_keep(self, sizes: StreamSizes) -> int | None:
         """Return the bytes of one Fisher, its eigenvectors and one anchor, which are measured even if λ is 0."""
-        both = bytes_to_hold(self.learner, sizes.example_shape, unused_too=False)
-        if self.hyperparameters.structure == "kronecker" and both is not None:
-            return both + self._bytes_beyond_the_diagonal(sizes.example_shape)
-        if both is None:
+        parameters = parameters_to_hold(self.learner, sizes.example_shape, unused_too=False)
+        if parameters is None:
             return None
-        return both + both // (4 if self._is_short else 2) * self._rank
+        each = 2 * sum(parameter.nbytes for parameter in parameters)
+        if self.hyperparameters.structure == "kronecker":
+            return each + self._bytes_beyond_the_diagonal(sizes.example_shape)
+        if self._as_bytes:  # and a scale for each row of each parameter
+            return each + self._rank * sum(parameter.numel() + 4 for parameter in parameters)
+        return each + each // 2 * self._rank
 
     @property
-    def _is_short(self) -> bool:
-        return bool(self.hyperparameters.eigenvectors_in == "bfloat16")
+    def _as_bytes(self) -> bool:
+        return bool(self.hyperparameters.eigenvectors_in == "int8")
 
     @property
     def _rank(self) -> int:
@@ -181,10 +184,10 @@ class Ewc(QuadraticStrategy):
             own.fisher,
             generator,
             most=max(self._rank, 8),
-            as_factors=self._is_short,  # exact, and faster, but not bit for bit what float32 has been
+            as_factors=self._as_bytes,  # exact, and faster, but not bit for bit what float32 has been
         )
         n_examples = sum(len(batch.labels) for batch in batches)
-        merge_curvature(self.state, portions, n_examples, self._rank, own.fisher_decay, self._is_short)
+        merge_curvature(self.state, portions, n_examples, self._rank, own.fisher_decay, self._as_bytes)
         parameters = dict(self.learner.network.named_parameters())
         self.state.anchor = {name: parameters[name].detach().clone() for name in self.state.importance}
         self.state.n_consolidated += 1

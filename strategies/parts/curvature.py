@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from strategies.gradients.kronecker import Factors, apart, diagonal_of, gradient_of, joined, value_along
 from strategies.gradients.outer import OuterRows, leading_rows_with
-from strategies.gradients.rows import flat, row_products, shortened
+from strategies.gradients.rows import flat, from_bytes, in_bytes, row_products, squares
 from strategies.lazy import nn, no_grad, torch
 from strategies.parts.quadratic import QuadraticState
 
@@ -29,14 +29,24 @@ class CurvedState(QuadraticState):
     """The state of a quadratic penalty; `importance` is the diagonal r that `directions` leave.
 
     Args:
-        directions: V by parameter, name -> (k, *shape) float32 or bfloat16; empty if the penalty is diagonal.
+        directions: V by parameter, name -> (k, *shape) float32, or int8 with `scales`; empty if the penalty is
+            diagonal.
+        scales: by which the rows of int8 directions are multiplied, name -> (k,) float32; empty if they are float32.
         inner: A of the Kronecker product A ⊗ G of a layer, by its name; its parameters have no `importance` then.
         outer: G, likewise.
     """
 
     directions: dict[str, Tensor] = field(default_factory=dict)
+    scales: dict[str, Tensor] = field(default_factory=dict)
     inner: dict[str, Tensor] = field(default_factory=dict)
     outer: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self) -> dict[str, Tensor]:
+        """Return V by parameter, name -> (k, *shape) float32."""
+        return {
+            name: from_bytes(rows, self.scales[name]) if name in self.scales else rows
+            for name, rows in self.directions.items()
+        }
 
     def factors(self) -> dict[str, Factors]:
         """Return both factors of each layer."""
@@ -48,7 +58,9 @@ class CurvedState(QuadraticState):
     def diagonal(self) -> dict[str, Tensor]:
         """Return the diagonal of the whole curvature, parameter name -> tensor of the parameter's shape, float32."""
         return {
-            name: rest + self.directions[name].float().square().sum(0) if name in self.directions else rest
+            name: rest + squares(rows, self.scales.get(name))
+            if (rows := self.directions.get(name)) is not None
+            else rest
             for name, rest in self.importance.items()
         } | {
             name: values
@@ -75,7 +87,7 @@ class CurvedState(QuadraticState):
             value_along(own, joined([moves[name] for name in self._parts_of(layer)]))
             for layer, own in self.factors().items()
         )
-        along = [flat(rows.float()) @ moves[name].reshape(-1) for name, rows in self.directions.items()]
+        along = [flat(rows) @ moves[name].reshape(-1) for name, rows in self.rows().items()]
         return (
             super().curvature_along(moves)
             + factored
@@ -107,7 +119,7 @@ def merge_curvature(
     n_examples: int,
     rank: int,
     decay: float,
-    is_short: bool = False,
+    as_bytes: bool = False,
 ) -> None:
     """Make the curvature of `state` H ← γH + 1/n Σ ggᵀ, with its leading eigenvectors and the rest's diagonal.
 
@@ -120,10 +132,10 @@ def merge_curvature(
         n_examples: n.
         rank: k ≥ 1.
         decay: γ.
-        is_short: whether the eigenvectors are bfloat16 afterwards, by `shortened`.
+        as_bytes: whether the eigenvectors are 8-bit numbers afterwards, by `in_bytes`.
     """
     total = {name: diagonal * decay for name, diagonal in state.diagonal().items()}
-    directions = {name: rows.float() * decay**0.5 for name, rows in state.directions.items()}
+    directions = {name: rows if decay == 1.0 else rows * decay**0.5 for name, rows in state.rows().items()}
     for portion in portions:
         if isinstance(portion, OuterRows):
             factors = portion.scaled(n_examples**-0.5)
@@ -133,11 +145,14 @@ def merge_curvature(
             scaled = {name: rows * n_examples**-0.5 for name, rows in portion.items()}
             _add(total, {name: rows.square().sum(0) for name, rows in scaled.items()})
             directions = leading_rows(_stacked(directions, scaled, rank), rank)
-    if is_short:
-        directions = {name: shortened(rows, total[name]) for name, rows in directions.items()}
-    state.directions = directions
+    state.directions, state.scales = directions, {}
+    if as_bytes:
+        short = {name: in_bytes(rows, total[name]) for name, rows in directions.items()}
+        state.directions = {name: levels for name, (levels, _) in short.items()}
+        state.scales = {name: scales for name, (_, scales) in short.items()}
     state.importance = {
-        name: (diagonal - directions[name].float().square().sum(0)).clamp_min(0.0) for name, diagonal in total.items()
+        name: (diagonal - squares(state.directions[name], state.scales.get(name))).clamp_min(0.0)
+        for name, diagonal in total.items()
     }
 
 
@@ -159,8 +174,8 @@ def _stacked(above: Rows, below: Rows, rank: int) -> dict[str, Tensor]:
     return stacked
 
 
-_ROUNDING = 2.0**-8
-"""The relative precision of bfloat16, which has 8 significant bits."""
+_PRECISION, _BYTES_PRECISION = 2.0**-16, 2.0**-8
+"""The relative error that is expected of products with V in float32, and with V in 8 bits, by rounding."""
 
 
 class CurvedPull:
@@ -169,9 +184,10 @@ class CurvedPull:
     With H = R + VᵀV and the move d from the anchor, the gradient is λHd, as published, if ηλ(max r + max s) ≤ 1, η
     being the learning rate. Differs: above, the whole gradient g + λHd is multiplied by (I + ηλH)⁻¹, which makes a
     plain step the implicit one, d ← (I + ηλH)⁻¹(d - ηg), stable for every λ. It costs the same two products with V.
-    With eigenvectors in bfloat16, both products are rounded to it. So that rows of V that are almost parallel, as many
-    are beside a large R, do not multiply the rounding's error, the diagonal of the matrix that is inverted is 2⁻⁸
-    larger: a share below 2⁻⁸ of the move along an eigenvector stays in place of one of 1/(1 + ηλs).
+    Products are rounded, those with eigenvectors in 8 bits to bfloat16. Rows of V that are almost parallel, as many are
+    beside a large R, multiply such errors by up to the root of the stiffness. So, where it exceeds what the numbers
+    resolve, the diagonal of the matrix that is inverted is larger by the share ε = 2⁻⁸ for 8 bits, and 2⁻¹⁶ for
+    float32: a share of at most ε of the move along an eigenvector stays in place of one of 1/(1 + ηλs).
 
     Args:
         state: the consolidated curvature and anchors, with directions.
@@ -185,8 +201,8 @@ class CurvedPull:
     ) -> None:
         self._state, self._parameters = state, parameters
         self._weight, self._rate = penalty_weight, learning_rate
-        self._rows = {name: row_products(rows) for name, rows in state.directions.items()}
-        lengths = torch.stack([flat(rows).float().square().sum(1) for rows in state.directions.values()]).sum(0)
+        self._rows = {name: row_products(rows, state.scales.get(name)) for name, rows in state.directions.items()}
+        lengths = torch.stack([flat(rows).square().sum(1) for rows in state.rows().values()]).sum(0)
         most = max(float(rest.max()) for rest in state.importance.values()) + float(lengths.max())
         self._is_stiff = penalty_weight * learning_rate * most > 1
         stiffness = penalty_weight * learning_rate
@@ -218,14 +234,12 @@ class CurvedPull:
     def _inverse(self, names: tuple[str, ...]) -> Tensor:
         """Return (I / (ηλ) + V D⁻¹ Vᵀ)⁻¹ (k, k), V being that of the parameters that move."""
         if names not in self._inverses:
-            directions = self._state.directions
-            inner = []
-            for name in names:
-                rows = directions[name].float()
-                inner.append(flat(rows / self._damping[name]) @ flat(rows).T)
+            rows = self._state.rows()
+            inner = [flat(rows[name] / self._damping[name]) @ flat(rows[name]).T for name in names]
             total = torch.stack(inner).double().sum(0)
-            if any(directions[name].dtype is torch.bfloat16 for name in names):
-                total.diagonal().mul_(1.0 + _ROUNDING)
-            total.diagonal().add_(1.0 / (self._weight * self._rate))
+            least, precision = 1.0 / (self._weight * self._rate), _BYTES_PRECISION if self._state.scales else _PRECISION
+            if least < precision * float(total.diagonal().max()):
+                total.diagonal().mul_(1.0 + precision)
+            total.diagonal().add_(least)
             self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
         return self._inverses[names]

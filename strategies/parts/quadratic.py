@@ -76,8 +76,8 @@ def penalty_value(state: QuadraticState, parameters: dict[str, nn.Parameter], pe
     return 0.5 * penalty_weight * (state.offset + state.curvature_along(moves))
 
 
-def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: bool) -> int | None:
-    """Return the bytes of an importance and an anchor for each parameter after the last task.
+def parameters_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: bool) -> list[nn.Parameter] | None:
+    """Return parameters like those that have an importance and an anchor after the last task.
 
     Only a forward pass shows which parameters take part, so a network that is built for it makes one, on zeros.
 
@@ -94,7 +94,13 @@ def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: 
     uses = uses_in_graph(outputs)
     if not unused_too and not all(uses[parameter] for parameter in parameters):
         return None
-    return 2 * sum(parameter.nbytes for parameter in parameters)
+    return parameters
+
+
+def bytes_to_hold(learner: Learner, example_shape: tuple[int, ...], unused_too: bool) -> int | None:
+    """Return the bytes of an importance and an anchor for each of `parameters_to_hold`, None if that is None."""
+    parameters = parameters_to_hold(learner, example_shape, unused_too)
+    return None if parameters is None else 2 * sum(parameter.nbytes for parameter in parameters)
 
 
 class Pull(Protocol):

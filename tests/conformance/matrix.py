@@ -23,7 +23,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"fisher_samples": 7},
         {"variant": "online", "fisher_decay": 0.5, "penalty_decay": 0.5, "fisher": "exact"},
         {"variant": "online", "structure": "low_rank", "rank": 3, "fisher_samples": 7},
-        {"structure": "low_rank", "rank": 3, "eigenvectors_in": "bfloat16", "fisher_decay": 0.5, "fisher_samples": 7},
+        {"structure": "low_rank", "rank": 3, "eigenvectors_in": "int8", "fisher_decay": 0.5, "fisher_samples": 7},
         {"structure": "kronecker", "fisher_decay": 0.5, "fisher_samples": 7},
     ],
     "replay": [

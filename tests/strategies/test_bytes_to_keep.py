@@ -67,7 +67,7 @@ SMALL_VAE = {"latent_size": 3, "hidden_size": 8}
         ("ewc", "domain", {"variant": "online"}, {}, 2 * 4 * SHARED),
         ("ewc", "class", {"penalty_weight": 0.0}, {"active_outputs": "current"}, 2 * 4 * ALL),
         ("ewc", "class", {"variant": "online", "structure": "low_rank", "rank": 3}, {}, 5 * 4 * ALL),
-        ("ewc", "domain", {"structure": "low_rank", "eigenvectors_in": "bfloat16", "rank": 3}, {}, 14 * SHARED),
+        ("ewc", "domain", {"structure": "low_rank", "eigenvectors_in": "int8", "rank": 3}, {}, 11 * SHARED + 3 * 4 * 6),
         ("ewc", "task", {"structure": "kronecker"}, {}, 4 * (ALL + 5**2 + 6**2 + 7**2 + 5**2 + 3 * (6**2 + 2**2))),
         ("mas", "class", {}, {"active_outputs": "all"}, 2 * 4 * ALL),
         ("mas", "domain", {"penalty_weight": 0.0}, {}, 2 * 4 * SHARED),

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strategies import Learner, StreamSizes
+from strategies.gradients.rows import in_bytes
 from strategies.methods.ewc import EwcHyperparameters
 from strategies.parts import importance
 from strategies.parts.curvature import CurvedPull, CurvedState, leading_rows, merge_curvature
 from strategies.parts.quadratic import penalty_value
 
 LOW_RANK = {"structure": "low_rank", "variant": "online", "fisher": "empirical", "fisher_samples": None}
-SHORT = {"eigenvectors_in": "bfloat16"}
+SHORT = {"eigenvectors_in": "int8"}
 
 
 def ewc(rank: int, kind: Any = "domain", **own: Any) -> Learner:
@@ -45,8 +46,9 @@ def kept_matrix(learner: Learner) -> Tensor:
     state: CurvedState = learner.strategies[0].state
     named = learner.network.named_parameters()
     zeros = {name: torch.zeros_like(p) for name, p in named}
-    k = len(next(iter(state.directions.values())))
-    v = torch.cat([state.directions.get(n, z.expand(k, *z.shape)).reshape(k, -1) for n, z in zeros.items()], 1).double()
+    rows = state.rows()
+    k = len(next(iter(rows.values())))
+    v = torch.cat([rows.get(n, z.expand(k, *z.shape)).reshape(k, -1) for n, z in zeros.items()], 1).double()
     r = torch.cat([state.importance.get(n, z).ravel() for n, z in zeros.items()]).double()
     return v.T @ v + torch.diag(r)
 
@@ -66,7 +68,7 @@ def test_the_running_sum_over_tasks_is_that_of_dense_matrices() -> None:
     torch.testing.assert_close(kept_matrix(learner), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_the_running_sum_in_bfloat16_is_that_of_dense_matrices() -> None:
+def test_the_running_sum_in_int8_is_that_of_dense_matrices() -> None:
     learner = learn_tasks(ewc(200, "task", penalty_weight=0.5, fisher_decay=0.5, **SHORT), [0])
     first = dense_fisher(learner, 0, "task")
     learn_tasks(learner, [1])
@@ -74,19 +76,19 @@ def test_the_running_sum_in_bfloat16_is_that_of_dense_matrices() -> None:
     wanted[: len(first), : len(first)] += 0.5 * first
     kept = kept_matrix(learner)
     torch.testing.assert_close(kept.diagonal(), wanted.diagonal(), rtol=1e-5, atol=1e-6)
-    assert float((kept - wanted).norm()) < 0.01 * float(wanted.norm())
+    assert float((kept - wanted).norm()) < 2 / 127 * float(wanted.norm())  # one level less of the largest, squared
 
 
 @pytest.mark.parametrize("is_linear", [True, False])
-def test_eigenvectors_in_bfloat16_are_the_leading_ones(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
+def test_eigenvectors_in_int8_are_the_leading_ones(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
     if not is_linear:
         monkeypatch.setattr(importance, "only_linear", lambda _: False)
     learner = learn_tasks(ewc(20, **SHORT), [0])  # as many as examples, so that no portion is cut short
     state = learner.strategies[0].state
-    assert {rows.dtype for rows in state.directions.values()} == {torch.bfloat16}
-    rows = torch.cat([state.directions[name].flatten(1) for name, _ in learner.network.named_parameters()], 1).double()
+    assert {rows.dtype for rows in state.directions.values()} == {torch.int8}
+    rows = torch.cat([state.rows()[name].flatten(1) for name, _ in learner.network.named_parameters()], 1).double()
     values, vectors = torch.linalg.eigh(dense_fisher(learner, 0))
-    torch.testing.assert_close(rows.square().sum(1)[:5], values.flip(0)[:5], rtol=0.01, atol=0.0)
+    torch.testing.assert_close(rows.square().sum(1)[:5], values.flip(0)[:5], rtol=2 / 127, atol=0.0)
     lengths = rows[:5].norm(dim=1)
     along = (rows[:5] * vectors.flip(1)[:, :5].T).sum(1).abs()
     torch.testing.assert_close(along, lengths, rtol=0.001, atol=0.0)
@@ -177,13 +179,13 @@ def test_a_huge_weight_holds_and_does_not_diverge(weight: float, rank: int, own:
     assert 0.0 < float(moved.abs().max()) < 1.0
 
 
-@pytest.mark.parametrize("seed", [682, 810, 1252, 2983])  # the worst of 3,000
-def test_implicit_steps_in_bfloat16_never_grow(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize("seed", [5853, 5860, 5993, 5995])  # of 12,000, in which none grew
+def test_implicit_steps_never_grow(monkeypatch: pytest.MonkeyPatch, seed: int, as_bytes: bool) -> None:
     """No move from the anchor grows without a gradient, even if rows of V are almost parallel beside a large R.
 
-    Without the larger diagonal of the matrix that is inverted, 30 steps make some of these moves 10¹⁸ times as long.
+    Without the larger diagonal of the matrix that is inverted, these moves grow until they are infinite.
     """
-    monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: True)
     monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
     generator = torch.Generator().manual_seed(seed)
 
@@ -192,10 +194,13 @@ def test_implicit_steps_in_bfloat16_never_grow(monkeypatch: pytest.MonkeyPatch, 
 
     n = int(torch.randint(2, 12, (), generator=generator))
     k = int(torch.randint(1, n + 1, (), generator=generator))
-    state = CurvedState({"w": 10 ** (draw(n) * 8 - 4) * (draw(n) < 0.6)}, {"w": torch.zeros(n)})
+    state = CurvedState({"w": 10 ** (draw(n) * 12 - 4) * (draw(n) < 0.8)}, {"w": torch.zeros(n)})
     orthogonal = torch.linalg.qr(torch.randn(n, n, generator=generator)).Q[:k]
-    state.directions = {"w": (orthogonal * 10 ** (draw(k, 1) * 4 - 3)).bfloat16()}
-    pull_weight = 10 ** float(draw() * 9 - 1)
+    state.directions = {"w": orthogonal * 10 ** (draw(k, 1) * 2 - 1)}
+    if as_bytes:
+        levels, scales = in_bytes(state.directions["w"], torch.full((n,), torch.inf))
+        state.directions, state.scales = {"w": levels}, {"w": scales}
+    pull_weight = 10 ** float(draw() * 12 - 1)
     parameter = torch.nn.Parameter(torch.randn(n, generator=generator))
     pull = CurvedPull(state, {"w": parameter}, pull_weight, 0.1)
     for _ in range(30):
@@ -207,12 +212,12 @@ def test_implicit_steps_in_bfloat16_never_grow(monkeypatch: pytest.MonkeyPatch, 
         assert float(parameter.detach().norm()) <= 1.0001 * before
 
 
-@pytest.mark.parametrize("has_instructions", [True, False])
+@pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize(("weight", "most"), [(0.5, 0.01), (20.0, 0.02), (1e3, 0.03)])  # as published; implicit steps
-def test_bfloat16_trains_what_float32_does(
-    monkeypatch: pytest.MonkeyPatch, weight: float, most: float, has_instructions: bool
+def test_int8_trains_what_float32_does(
+    monkeypatch: pytest.MonkeyPatch, weight: float, most: float, is_fast: bool
 ) -> None:
-    monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: has_instructions)
+    monkeypatch.setattr("strategies.gradients.rows.multiplies_bytes", lambda: is_fast)
     monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
     learners = [ewc(20, penalty_weight=weight, **own) for own in ({}, SHORT)]
     trained = [parameters_of(learn_tasks(learner, range(3))) for learner in learners]
@@ -222,7 +227,7 @@ def test_bfloat16_trains_what_float32_does(
     assert float((moves[0] - moves[1]).norm()) < most * float(moves[0].norm())
 
 
-def test_bfloat16_without_low_rank_is_refused() -> None:
+def test_int8_without_low_rank_is_refused() -> None:
     for structure in ("diagonal", "kronecker"):
         with pytest.raises(ValueError, match=f"structure: {structure} has no eigenvectors; drop one of the two"):
             make_learner("ewc", hyperparameters={"structure": structure, **SHORT})
@@ -243,10 +248,11 @@ def test_memory_is_k_times_the_parameters_more() -> None:
     assert learner.strategies[0].bytes_to_keep(sizes) in (None, (2 + 3) * 4 * n_parameters)
 
 
-def test_eigenvectors_in_bfloat16_take_half_the_memory() -> None:
+def test_eigenvectors_in_int8_take_a_quarter_of_the_memory() -> None:
     learner = learn_tasks(ewc(3, **SHORT), range(3))
+    n_tensors = len(list(learner.network.parameters()))
     n_parameters = sum(p.numel() for p in learner.network.parameters())
-    assert learner.strategies[0].kept_bytes() == (2 * 4 + 3 * 2) * n_parameters
+    assert learner.strategies[0].kept_bytes() == (2 * 4 + 3) * n_parameters + 3 * 4 * n_tensors
 
 
 @pytest.mark.parametrize("method", ["ewc", "replay+ewc"])

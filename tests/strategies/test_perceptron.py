@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strategies import STRATEGIES, Batch, Forward, IncrementalType, Learner, LogitTerm, Strategy
-from strategies.gradients import perceptron
+from strategies.gradients import products
 from strategies.gradients.perceptron import perceptron_look, perceptron_pass
 
 WIDTHS = [(64, 128, 128), (30, 64, 64), (784, 100), (13, 33, 17, 9), (1, 1)]
@@ -78,7 +78,7 @@ def test_outputs_and_gradients_are_those_of_autograd_bit_for_bit(
 def test_a_look_gives_the_logits_of_a_pass_but_for_rounding(n: int, outputs: tuple[int, ...]) -> None:
     """With 400 examples every hidden product is large enough to be oneDNN's."""
     backbone, heads = _perceptron((60, 64, 128), outputs)
-    assert 400 * 60 * 64 >= perceptron._SMALLEST_PRODUCT > 64 * 128
+    assert 400 * 60 * 64 >= products._SMALLEST > 64 * 128
     inputs = torch.randn(n, 1, 60)
     found, expected = perceptron_look(backbone, heads, inputs), perceptron_pass(backbone, heads, inputs)
     assert found is not None
@@ -90,7 +90,7 @@ def test_a_look_gives_the_logits_of_a_pass_but_for_rounding(n: int, outputs: tup
 def test_without_onednn_a_look_is_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, heads = _perceptron((60, 64, 128), (10,))
     inputs = torch.randn(400, 1, 60)
-    monkeypatch.setattr(perceptron, "_onednn_linear", lambda: None)
+    monkeypatch.setattr(products, "_onednn_linear", lambda: None)
     found, expected = perceptron_look(backbone, heads, inputs), perceptron_pass(backbone, heads, inputs)
     assert found is not None
     assert expected is not None

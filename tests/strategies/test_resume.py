@@ -61,7 +61,7 @@ STOPS: list[tuple[str, IncrementalType, dict[str, Any], dict[str, Any]]] = [
     ("shrink-and-perturb", "task", {"every": 3}, {"optimizer": "adamw"}),
     ("ewc", "class", {"variant": "online", "fisher_samples": 7}, {"optimizer": "rmsprop"}),
     ("ewc", "task", {"variant": "online", "structure": "low_rank", "rank": 3}, {"optimizer": "adam"}),
-    ("ewc", "class", {"structure": "low_rank", "rank": 3, "eigenvectors_in": "bfloat16"}, {"optimizer": "adam"}),
+    ("ewc", "class", {"structure": "low_rank", "rank": 3, "eigenvectors_in": "int8"}, {"optimizer": "adam"}),
     ("ewc", "task", {"structure": "kronecker"}, {"optimizer": "adam"}),
     ("freeze", "domain", {}, {"optimizer": "rmsprop", "keep_optimizer": True}),
     ("gem", "class", {"memory_batch_size": 4}, {"optimizer": "rmsprop"}),

@@ -1,4 +1,4 @@
-"""Products with long rows in bfloat16, and with gradients that are kept as their factors, against plain matrices."""
+"""Products with long rows in 8 bits, and with gradients that are kept as their factors, against plain matrices."""
 
 from __future__ import annotations
 
@@ -6,56 +6,56 @@ import pytest
 import torch
 
 from strategies.gradients.outer import OuterRows, leading_rows_with
-from strategies.gradients.rows import FloatRows, ShortRows, row_products, shortened
+from strategies.gradients.rows import ByteRows, FloatRows, from_bytes, in_bytes, row_products
 from strategies.parts.curvature import leading_rows
 
 
-def whole_numbers(*shape: int) -> torch.Tensor:
-    """Return numbers from -3 to 3, of which sums and products are exact in bfloat16."""
-    return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(sum(shape))).float()
+def levels_of(*shape: int) -> torch.Tensor:
+    """Return numbers from -127 to 127."""
+    return torch.randint(-127, 128, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (7, 17), (8, 12), (1024,), (4, 3, 5, 5), (2, 521)])  # one block, many, none
-def test_short_products_of_whole_numbers_are_exact(shape: tuple[int, ...]) -> None:
-    rows, values, sums = whole_numbers(5, *shape), whole_numbers(*shape).sign(), whole_numbers(5)
-    values.view(-1)[40:] = 0  # sums below 2^8
-    target = whole_numbers(*shape)
-    short = ShortRows(rows.bfloat16())
-    assert torch.equal(short.along(values), (rows * values).flatten(1).sum(1))
-    wanted = target + torch.einsum("k,k...->...", sums, rows)
-    short.add_to(target, sums)
-    assert torch.equal(target, wanted)
+@pytest.mark.parametrize("k", [1, 5, 33])
+@pytest.mark.parametrize("shape", [(2, 3), (512,), (7, 17, 5), (1024,), (4, 3, 5, 50)])  # part of a block, one, more
+def test_products_with_bytes_are_those_of_the_matrix(shape: tuple[int, ...], k: int) -> None:
+    levels, scales = levels_of(k, *shape), 2.0 ** -torch.arange(k)
+    whole = from_bytes(levels, scales)
+    own, values = ByteRows(levels, scales), torch.zeros(shape)
+    values.view(-1)[:3] = torch.tensor([1.0, -1.0, 0.0])
+    values.view(-1)[-1:] = 2.0
+    torch.testing.assert_close(own.along(values), (whole * values).flatten(1).sum(1), rtol=2**-8, atol=0.0)
+    sums, target = torch.arange(k) - 1.5, levels_of(*shape).float()
+    wanted = target + torch.einsum("k,k...->...", sums, whole)
+    own.add_to(target, sums)
+    torch.testing.assert_close(target, wanted, rtol=1e-5, atol=1e-4)  # levels and an offset of 128 cancel
 
 
-def test_short_products_are_rounded_once() -> None:
-    """Sums of 4,096 terms in bfloat16 alone would be off by far more than 2⁻⁸ of the largest."""
+def test_products_with_bytes_are_rounded_once() -> None:
+    """Sums of 4,096 terms in bfloat16 alone would be off by far more than 2⁻⁷ of the largest."""
     generator = torch.Generator().manual_seed(0)
-    rows, values = torch.rand(500, 64, 64, generator=generator).bfloat16(), torch.rand(64, 64, generator=generator)
-    sums, target = torch.rand(500, generator=generator), torch.zeros(64, 64)
-    short, plain = ShortRows(rows), FloatRows(rows.float())
-    torch.testing.assert_close(short.along(values), plain.along(values), rtol=2**-8, atol=0.0)
-    short.add_to(target, sums)
-    wanted = torch.zeros(64, 64)
-    plain.add_to(wanted, sums)
-    torch.testing.assert_close(target, wanted, rtol=2**-8, atol=0.0)
+    levels, values = levels_of(500, 64, 64).abs(), torch.rand(64, 64, generator=generator)
+    scales = torch.rand(500, generator=generator)
+    own, plain = ByteRows(levels, scales), FloatRows(from_bytes(levels, scales))
+    torch.testing.assert_close(own.along(values), plain.along(values), rtol=2**-7, atol=0.0)
 
 
-def test_shortened_by_hand() -> None:
-    """Of 8 significant bits the last is 2⁻⁷ beside 1. The nearest to 1 + ¾ 2⁻⁷ is larger, too large without room."""
-    large, small = 1 + 2**-7, 1.0
-    rows = torch.tensor([[large - 2**-9] * 2, [-large + 2**-9] * 2, [0.0, 2.0**-126]])
-    found = shortened(rows, torch.tensor([2.1, 2.03]))
-    assert found.tolist() == [[large, small], [-large, -small], [0.0, 2.0**-126]]
-    assert found.dtype == torch.bfloat16
+def test_bytes_by_hand() -> None:
+    """A row's largest is 127 levels. 2.6 levels are 3, or 2 without room; -0.5 are -1, and 0.4 are none."""
+    rows = torch.tensor([[127.0, 2.6, 2.6], [-254.0, -5.2, -5.2], [0.0, 0.0, 0.0], [127.0, -0.5, 0.4]])
+    levels, scales = in_bytes(rows, torch.tensor([1e6, 46.0, 33.9]))
+    assert levels.tolist() == [[127, 3, 2], [-127, -3, -2], [0, 0, 0], [127, -1, 0]]
+    assert levels.dtype == torch.int8
+    assert scales.tolist() == [1.0, 2.0, 0.0, 1.0]
+    assert from_bytes(levels, scales)[1].tolist() == [-254.0, -6.0, -4.0]
 
 
-@pytest.mark.parametrize("has_instructions", [True, False])
-def test_the_cpu_decides_how_short_rows_are_multiplied(monkeypatch: pytest.MonkeyPatch, has_instructions: bool) -> None:
-    monkeypatch.setattr("strategies.gradients.rows.has_short_instructions", lambda: has_instructions)
-    rows = torch.ones(2, 70, 60)
-    assert isinstance(row_products(rows.bfloat16()), ShortRows if has_instructions else FloatRows)
-    assert isinstance(row_products(rows), FloatRows)
-    assert isinstance(row_products(rows[:, 0].bfloat16()), FloatRows)
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_cpu_decides_how_bytes_are_multiplied(monkeypatch: pytest.MonkeyPatch, is_fast: bool) -> None:
+    monkeypatch.setattr("strategies.gradients.rows.multiplies_bytes", lambda: is_fast)
+    levels, scales = torch.ones(2, 70, 60, dtype=torch.int8), torch.ones(2)
+    assert isinstance(row_products(levels, scales), ByteRows if is_fast else FloatRows)
+    assert isinstance(row_products(levels.float(), None), FloatRows)
+    assert isinstance(row_products(levels[:, 0], scales), FloatRows)
 
 
 def factors(n: int = 6) -> tuple[OuterRows, dict[str, torch.Tensor]]:

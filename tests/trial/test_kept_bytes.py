@@ -52,7 +52,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"fisher_samples": 9},
         {"fisher_samples": 9, "variant": "online", "fisher": "empirical"},
         {"fisher_samples": 9, "variant": "online", "structure": "low_rank", "rank": 2},
-        {"fisher_samples": 9, "structure": "low_rank", "rank": 2, "eigenvectors_in": "bfloat16"},
+        {"fisher_samples": 9, "structure": "low_rank", "rank": 2, "eigenvectors_in": "int8"},
         {"fisher_samples": 3, "penalty_weight": 0.0},
     ],
     "gem": [FEW, MANY],
