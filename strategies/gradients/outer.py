@@ -40,13 +40,16 @@ class OuterRows:
                 found[f"{name}.bias"] = squared.sum(0)
         return found
 
+    def grams(self) -> dict[str, Tensor]:
+        """Return GGᵀ by layer, name of the layer -> (n, n) float64."""
+        return {
+            name: (delta.double() @ delta.double().T) * (a.double() @ a.double().T + float(name in self.biased))
+            for name, (a, delta) in self.layers.items()
+        }
+
     def gram(self) -> Tensor:
         """Return GGᵀ (n, n) float64."""
-        products = [
-            (delta.double() @ delta.double().T) * (a.double() @ a.double().T + float(name in self.biased))
-            for name, (a, delta) in self.layers.items()
-        ]
-        return torch.stack(products).sum(0)
+        return torch.stack(list(self.grams().values())).sum(0)
 
     def along(self, rows: Mapping[str, Tensor]) -> Tensor:
         """Return V Gᵀ (k, n) float32 for the rows V, parameter name -> (k, *shape); a missing parameter has zeros."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from strategies.contract import Batch
 from strategies.gradients.objectives import LogitsOf
+from strategies.gradients.outer import OuterRows
 from strategies.lazy import F, nn, torch
 from strategies.parts.per_example import linear_pass, only_linear
 
@@ -38,18 +40,33 @@ def gradient_gram(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict
     iteration on products of F and a vector: for a few hundred examples one decomposition of an (n, n) matrix is cheaper
     than a handful of passes.
     """
-    if only_linear(network):
-        with linear_pass(network) as layers:
-            logits, first = logits_of(batch)
-        if layers.are_all_of(logits):
-            loss = F.cross_entropy(logits, batch.labels - first, reduction="sum")
-            found: dict[str, Tensor] = {}
-            for name, (inputs, delta) in layers.gradients(loss).items():
-                bias = float(network.get_submodule(name).bias is not None)
-                wide, deep = inputs.double(), delta.double()
-                found[name] = (deep @ deep.T) * (wide @ wide.T + bias)
-            return found
-    return _by_rows(network, batch, logits_of)
+    rows = outer_rows(network, batch, logits_of)
+    return rows.grams() if rows else _by_rows(network, batch, logits_of)
+
+
+def outer_rows(
+    network: nn.Module, batch: Batch, logits_of: LogitsOf, labels_of: Callable[[Tensor], Tensor | None] | None = None
+) -> OuterRows | None:
+    """Return the gradients of which `gradient_gram` has the products, as factors; None if layers are not all linear.
+
+    Args:
+        network: the model, in evaluation mode.
+        batch: the examples.
+        logits_of: runs `network` on a batch.
+        labels_of: returns y (n,) int64 from the logits (n, C), counted from their first column, in place of the labels
+            of the batch; or None, and then so does this.
+    """
+    if not only_linear(network):
+        return None
+    with linear_pass(network) as layers:
+        logits, first = logits_of(batch)
+    if not layers.are_all_of(logits):
+        return None
+    labels = labels_of(logits.detach()) if labels_of else batch.labels - first
+    if labels is None:
+        return None
+    passed = layers.gradients(F.cross_entropy(logits, labels, reduction="sum"))
+    return OuterRows(passed, frozenset(name for name in passed if network.get_submodule(name).bias is not None))
 
 
 def _by_rows(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, Tensor]:

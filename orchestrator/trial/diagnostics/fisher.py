@@ -9,6 +9,7 @@ settings do not matter, so methods can be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from orchestrator.trial.diagnostics.quantities import N_TOP, NEGLIGIBLE
 from strategies import Batch
 from strategies.gradients.objectives import LogitsOf
-from strategies.parts.gram import gradient_gram
+from strategies.gradients.outer import OuterRows
+from strategies.parts.gram import gradient_gram, outer_rows
 from strategies.parts.importance import fisher_diagonal
 
 Found = Iterator[tuple[str, str, float]]
@@ -28,25 +30,66 @@ def layer_of(parameter: str) -> str:
     return "heads" if parameter.startswith("heads.") else parameter.rpartition(".")[0]
 
 
-def with_drawn_labels(batch: Batch, logits_of: LogitsOf, generator: torch.Generator) -> Batch | None:
-    """Return the examples with labels drawn from the model; None if it has no distribution, as after diverging."""
-    with torch.no_grad():
-        logits, first = logits_of(batch)
+def drawn_labels(logits: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Return labels (n,) drawn from the model's logits (n, C); None if they are no distribution, as after diverging."""
     probabilities = logits.softmax(1).cpu()
     if not bool(torch.isfinite(probabilities).all()):
         return None
-    drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(batch.labels.device)
-    return Batch(batch.inputs, drawn + first, batch.task_ids)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)
 
 
-def diagonal(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> dict[str, Tensor]:
-    """Return the Fisher's diagonal for the labels of the batch, parameter -> tensor of its shape; 0 if it has no part.
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of -log p(y|x) of single examples, for labels y that are drawn from the model.
 
-    Parameters that are frozen are left out.
+    Args:
+        network: in evaluation mode.
+        batch: the examples, with the labels that were drawn if the gradients have no factors.
+        logits_of: runs the network on a batch.
+        rows: the gradients as factors, from one pass; None if layers are not all linear.
     """
-    found = fisher_diagonal(network, [batch], logits_of, "empirical", torch.Generator())
-    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    return {name: found.get(name, torch.zeros_like(p)) for name, p in trained.items()}
+
+    network: nn.Module
+    batch: Batch
+    logits_of: LogitsOf
+    rows: OuterRows | None
+
+    @classmethod
+    def drawn(
+        cls, network: nn.Module, batch: Batch, logits_of: LogitsOf, generator: torch.Generator
+    ) -> Gradients | None:
+        """Return the gradients for labels from a generator; None if the model has no distribution."""
+        drawn = list[Tensor | None]()
+
+        def labels_of(logits: Tensor) -> Tensor | None:
+            drawn.append(drawn_labels(logits, generator))
+            return drawn[0]
+
+        rows = outer_rows(network, batch, logits_of, labels_of)
+        if rows:
+            return cls(network, batch, logits_of, rows)
+        with torch.no_grad():
+            logits, first = logits_of(batch)
+        labels = drawn[0] if drawn else drawn_labels(logits, generator)
+        if labels is None:
+            return None
+        return cls(network, Batch(batch.inputs, labels + first, batch.task_ids), logits_of, None)
+
+    def diagonal(self) -> dict[str, Tensor]:
+        """Return the mean of their squares, parameter -> tensor of its shape; 0 if the outputs do not depend on it.
+
+        Parameters that are frozen are left out.
+        """
+        if self.rows:
+            found = {name: total / len(self.batch.labels) for name, total in self.rows.squares().items()}
+        else:
+            found = fisher_diagonal(self.network, [self.batch], self.logits_of, "empirical", torch.Generator())
+        trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        return {name: found.get(name, torch.zeros_like(p)) for name, p in trained.items()}
+
+    def products(self) -> dict[str, Tensor]:
+        """Return their inner products by layer, as `gradient_gram` does."""
+        return self.rows.grams() if self.rows else gradient_gram(self.network, self.batch, self.logits_of)
 
 
 def non_negligible(fisher: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,15 +124,18 @@ def shares(name: str, masks: Mapping[str, Tensor], by_layer: bool) -> Found:
     yield from ((name, part, n_true / n) for part, (n_true, n) in counts.items() if n)
 
 
-def spectrum(network: nn.Module, batch: Batch, logits_of: LogitsOf) -> Found:
+def spectrum(products: Mapping[str, Tensor]) -> Found:
     """Yield trace, effective rank, the largest eigenvalues, and the share of each layer in their eigenvectors.
 
     The effective rank is exp(-Σ p log p) with p the eigenvalues divided by their sum.
     Source: Roy & Vetterli 2007, 'The effective rank', definition 1. Differs: exact eigenvalues, from the inner products
-    of the examples' gradients (`gradient_gram`), so it is at most the number of examples.
+    of the examples' gradients, so it is at most the number of examples.
+
+    Args:
+        products: the inner products by layer, as `gradient_gram` returns them.
     """
     by_layer: dict[str, Tensor] = {}
-    for module, product in gradient_gram(network, batch, logits_of).items():
+    for module, product in products.items():
         part = layer_of(f"{module}.")
         by_layer[part] = by_layer[part] + product if part in by_layer else product
     if not by_layer:
@@ -137,18 +183,18 @@ def fisher_rows(
         fresh: returns a new generator for a purpose.
         ever: the second part of what was returned after the task before.
     """
-    drawn, drawn_own = (
-        with_drawn_labels(batch, logits_of, fresh(f"diagnostics/labels/{purpose}"))
-        for purpose, batch in (("seen", seen), ("own", own))
-    )
+    drawn = Gradients.drawn(network, seen, logits_of, fresh("diagnostics/labels/seen"))
+    drawn_own = drawn
+    if seen is not own:
+        drawn_own = Gradients.drawn(network, own, logits_of, fresh("diagnostics/labels/own"))
     if drawn is None or drawn_own is None:
         return [], dict(ever)
-    present = non_negligible(diagonal(network, drawn, logits_of))
-    of_task = present if seen is own else non_negligible(diagonal(network, drawn_own, logits_of))
+    present = non_negligible(drawn.diagonal())
+    of_task = present if seen is own else non_negligible(drawn_own.diagonal())
     so_far = merged(ever, of_task)
     trained = {name: mask for name, mask in so_far.items() if name in present}
     return [
         *shares("fisher_share", present, by_layer=True),
         *shares("fisher_share_ever", trained, by_layer=True),
-        *spectrum(network, drawn, logits_of),
+        *spectrum(drawn.products()),
     ], so_far

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orchestrator.trial.diagnostics import fisher
-from orchestrator.trial.diagnostics.fisher import effective_rank, fisher_rows, merged, non_negligible, shares, spectrum
+from orchestrator.trial.diagnostics.fisher import (
+    Gradients,
+    effective_rank,
+    fisher_rows,
+    merged,
+    non_negligible,
+    shares,
+    spectrum,
+)
 from strategies import Batch, Generators
 
 
@@ -43,12 +51,27 @@ def dense(module: nn.Module, examples: Batch) -> Tensor:
     return matrix.T @ matrix / len(matrix)
 
 
-def test_the_spectrum_is_that_of_the_dense_fisher() -> None:
+def labels(module: nn.Module, examples: Batch) -> Tensor:
+    """Return one label for each example, drawn from the model."""
+    probabilities = logits(module, examples.inputs).detach().softmax(1)
+    return torch.multinomial(probabilities, 1, generator=torch.Generator().manual_seed(3))[:, 0]
+
+
+def drawn(module: nn.Module, examples: Batch) -> Gradients:
+    """Return the gradients for these labels, whatever those of the examples."""
+    found = Gradients.drawn(module, examples, lambda b: (logits(module, b.inputs), 0), torch.Generator().manual_seed(3))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_the_spectrum_is_that_of_the_dense_fisher(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
+    if not is_linear:
+        monkeypatch.setattr(fisher, "outer_rows", lambda *_: None)
     module, examples = net(), batch()
-    found = {
-        (name, part): value for name, part, value in spectrum(module, examples, lambda b: (logits(module, b.inputs), 0))
-    }
-    values, vectors = torch.linalg.eigh(dense(module, examples))
+    own = drawn(module, examples)
+    found = {(name, part): value for name, part, value in spectrum(own.products())}
+    values, vectors = torch.linalg.eigh(dense(module, Batch(examples.inputs, labels(module, examples), 0)))
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     assert found["fisher_trace", ""] == pytest.approx(float(values.sum()), rel=1e-5)
     for k in range(5):
@@ -62,11 +85,14 @@ def test_the_spectrum_is_that_of_the_dense_fisher() -> None:
     assert found["fisher_top_share", "heads"] == pytest.approx(1 - float(of_layer), rel=1e-3)
 
 
-def test_the_diagonal_is_that_of_the_dense_fisher() -> None:
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_the_diagonal_is_that_of_the_dense_fisher(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
+    if not is_linear:
+        monkeypatch.setattr(fisher, "outer_rows", lambda *_: None)
     module, examples = net(), batch()
-    found = fisher.diagonal(module, examples, lambda b: (logits(module, b.inputs), 0))
-    flat = torch.cat([values.flatten() for values in found.values()]).double()
-    torch.testing.assert_close(flat, dense(module, examples).diagonal(), rtol=1e-4, atol=1e-8)
+    flat = torch.cat([values.flatten() for values in drawn(module, examples).diagonal().values()]).double()
+    wanted = dense(module, Batch(examples.inputs, labels(module, examples), 0)).diagonal()
+    torch.testing.assert_close(flat, wanted, rtol=1e-4, atol=1e-8)
 
 
 def test_negligible_is_up_to_a_hundredth_of_the_mean() -> None:
