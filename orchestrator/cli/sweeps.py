@@ -124,7 +124,7 @@ def _detail(verbose: bool, quiet: bool) -> Detail:
 
 
 def _say_notes(console: PlainConsole, spec: SweepSpec) -> None:
-    from orchestrator.spec.validation import notes_of
+    from orchestrator.spec.notes import notes_of
 
     for note in notes_of(spec):
         console.print(f"note: {note}")

@@ -68,13 +68,14 @@ def trial(
     single = {"scenarios": [scenario], "methods": [method], "limits": [], "seeds": {}, "resources": {}}
     overrides = parse_overrides(settings, single | {"unsupported_cells": "refuse"})
     loaded = load_spec(spec, preset, overrides, phase)
-    resolved = api.single_trial_spec(loaded, parse_overrides(hyperparameters, {}, "--with"), seed, phase, data_dir)
+    own = parse_overrides(hyperparameters, {}, "--with")
+    resolved = api.single_trial_spec(loaded, own, seed, phase, data_dir)
     console = make_console()
+    for note in api.single_trial_notes(loaded, own, phase):
+        console.print(f"note: {note}")
     score = loaded.score_of(resolved.scenario)
-    report = reporter(console, score)
-    result = api.run_single_trial(
-        resolved, data_dir, Placement(device, threads), report, loaded.streams, diagnostics=loaded.diagnostics
-    )
+    placement, report = Placement(device, threads), reporter(console, score)
+    result = api.run_single_trial(resolved, data_dir, placement, report, loaded.streams, diagnostics=loaded.diagnostics)
     print_result(console, result, score)
     if result.status != "completed":
         raise typer.Exit(EXIT_INCOMPLETE)

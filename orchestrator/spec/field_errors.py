@@ -38,7 +38,7 @@ def _path(one: Any) -> list[int | str]:
 
 
 def _is_tag(part: int | str) -> bool:
-    return str(part) in _TAGS or str(part).startswith(("literal[", "dict["))
+    return str(part) in _TAGS or str(part).startswith(("literal[", "dict[", "constrained-"))
 
 
 def remove_faulty(content: dict[Any, Any], error: ValidationError) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.spec.field_errors import remove_faulty, structural_faults
 from orchestrator.spec.safe_yaml import MOST_BYTES, AmbiguousError, TooLargeError, load_yaml
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.typed_fields import is_text, spell_booleans
-from orchestrator.spec.variants import methods_written, take_apart
+from orchestrator.spec.variants import Written, methods_written, take_apart
 from orchestrator.streams.facts import Phase
 from strategies import STRATEGIES, MethodError
 
@@ -37,21 +37,21 @@ def parse_spec(content: Mapping[str, Any], is_recorded: bool = False) -> SweepSp
         raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
 
-def _parse(rest: dict[str, Any], is_recorded: bool, of_variants: list[str]) -> SweepSpec:
+def _parse(rest: dict[str, Any], is_recorded: bool, variants: Written) -> SweepSpec:
     faults: list[str] = []
     while True:
         try:
             spec = SweepSpec.model_validate(rest, context={"is_recorded": is_recorded})
         except SpecError as error:
-            raise SpecError([*of_variants, *faults, *error.faults]) from None
+            raise SpecError(variants.all_faults([*faults, *error.faults])) from None
         except ValidationError as error:
             # Checks the rest without the faulty entries too, so that all faults are reported at once.
             faults = faults or structural_faults(SweepSpec, error)
             if not remove_faulty(rest, error):
-                raise SpecError([*of_variants, *faults]) from None
+                raise SpecError(variants.all_faults(faults)) from None
             continue
-        if of_variants or faults:
-            raise SpecError([*of_variants, *faults])
+        if variants.faults or faults:
+            raise SpecError(variants.all_faults(faults))
         return spec
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong between the fields of a spec, and what is worth a note."""
+"""What can be wrong between the fields of a spec."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from orchestrator.core.metrics import quantity
 from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
-from orchestrator.spec.limits import asked_within_tasks, limit_faults, metric_faults, score_faults, score_notes
+from orchestrator.spec.limits import limit_faults, metric_faults, score_faults
 from orchestrator.spec.variants import variant_faults
 from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
 from orchestrator.streams.settings import INCREMENTAL_TYPES, STREAMS, dataset_of, known_streams
-from search_spaces import TRAINING_KNOBS, SpaceError, default_space, extremes, space_of
+from search_spaces import TRAINING_KNOBS, SpaceError, default_space, space_of
 from strategies import STRATEGIES, IncrementalType, MethodError, UnknownMethodError, find_method
 
 if TYPE_CHECKING:
@@ -54,55 +53,8 @@ def faults_of(spec: SweepSpec, is_recorded: bool = False) -> list[str]:
     return faults
 
 
-def notes_of(spec: SweepSpec) -> list[str]:
-    """Return what a user should know about a valid spec before it runs."""
-    notes = []
-    for scenario, method in _pairs(spec):
-        kind = spec.training.learned_as(split_scenario(scenario)[1])
-        found = spec.method_of(method)
-        if reason := spec.refusal(scenario, method):
-            notes.append(f"{scenario} {method} is left out: {reason}")
-        elif kind in found.notes:
-            notes.append(f"{scenario} {method}: {found.notes[kind]}")
-    notes += [*score_notes(spec), *_over_time_notes(spec)]
-    notes += [
-        f"{name} is measured and differs between runs: the search can be repeated from its tables, not from the spec"
-        for name in dict.fromkeys([spec.objective, *(c.metric for c in spec.constraints)])
-        if quantity(name).definition.is_measured
-    ]
-    used = {cell.stream for cell in spec.cells}
-    notes += [f"streams.{name} is not used: no scenario names it" for name in spec.streams if name not in used]
-    if spec.search.sampler == "random" and spec.limits:
-        notes.append("search.sampler random ignores limits; tpe and gp search under them")
-    if spec.training.evaluate == "masked" and all(cell.incremental_type != "task" for cell in spec.cells):
-        notes.append("training.evaluate: masked changes nothing: no scenario is task-incremental")
-    return [*notes, *dict.fromkeys(_idle_notes(spec))]
-
-
-def _idle_notes(spec: SweepSpec) -> Iterator[str]:
-    """Yield which hyper-parameters are given and have no effect, whatever is searched beside them."""
-    for cell in spec.cells:
-        given = spec.overrides(cell.scenario, cell.method).keys() & cell.found.hyperparameter_class.model_fields
-        searched = [(name, one) for name, one in cell.space.distributions.items() if name not in TRAINING_KNOBS]
-        fixed = {name: value for name, value in cell.space.fixed.items() if name not in TRAINING_KNOBS}
-        points = [fixed, *(fixed | {name: value} for name, one in searched for value in extremes(one))]
-        if idle := given.intersection(*(cell.found.unused(point) for point in points)):
-            names = ", ".join(sorted(idle))
-            yield f"{cell.method}: {names}: no effect beside the other hyper-parameters; drop it, or change those"
-
-
-def _over_time_notes(spec: SweepSpec) -> Iterator[str]:
-    """Yield that some methods are evaluated at better moments than others, if what is asked for sees it."""
-    methods = dict.fromkeys(cell.method for cell in spec.cells)
-    anew = [method for method in methods if spec.method_of(method).starts_anew]
-    if anew and len(anew) < len(methods) and (asked := asked_within_tasks(spec)):
-        yield (
-            f"{', '.join(anew)}: evaluated at the ends of tasks alone, because each task begins with an untrained "
-            f"network; {', '.join(asked)} of the others looks within tasks too and does not compare with it"
-        )
-
-
-def _pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
+def pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
+    """Yield every scenario with every method, those that are left out too."""
     for scenario in spec.scenarios:
         for method in spec.methods:
             yield scenario, method
@@ -199,7 +151,7 @@ def _resources(spec: SweepSpec) -> Iterator[str]:
         if request.gpus is not None and request.gpus > 1 and not request.gpus.is_integer():
             yield f"{where}.gpus: expected a fraction up to 1 or a whole number, got {request.gpus:g}; round it"
     idle = []
-    for scenario, method in _pairs(spec):
+    for scenario, method in pairs(spec):
         resolved = resources.of(scenario, spec.variants.get(method, method), method)
         if resolved.cpus == 0 and resolved.gpus == 0:
             by_scenario = f"resources.scenarios.{scenario}" if scenario in resources.scenarios else "resources"
@@ -229,7 +181,8 @@ def _spaces(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:
             yield f"spaces.{key}: there is no scenario '{scenario}'; write METHOD, all, or STREAM/TYPE METHOD"
             continue
         if key != "all" and (fault := method_fault(target, spec)):
-            yield f"spaces.{key}: {fault}"
+            if target not in spec.variants:  # else it is a fault of the variant
+                yield f"spaces.{key}: {fault}"
             continue
         for method in spec.methods if key == "all" else [target]:
             for name, entry in entries.items() if method_fault(method, spec) is None else ():
@@ -285,7 +238,7 @@ def _refused(spec: SweepSpec) -> Iterator[str]:
     }
     if spec.unsupported_cells == "refuse":
         way_out = "drop one of the two, or set unsupported_cells: skip"
-    elif len(refused) == len(set(_pairs(spec))):
+    elif len(refused) == len(set(pairs(spec))):
         way_out = "choose another method or another scenario"
     else:
         refused = {}

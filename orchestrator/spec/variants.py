@@ -8,7 +8,8 @@ written so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.text import nearest
@@ -29,27 +30,52 @@ VARIANT_SCHEMA = {
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def take_apart(content: dict[str, Any]) -> list[str]:
-    """Replace the variants among `methods` by their names, in place, and return what is wrong with them.
+@dataclass
+class Written:
+    """The variants that `methods` held.
+
+    Args:
+        faults: what is wrong with them.
+        places: where a field was written, such as `methods.2` for `variants.replay-500`.
+    """
+
+    faults: list[str] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def all_faults(self, others: Iterable[str]) -> list[str]:
+        """Return these and other faults of the spec, each with the place where its field was written."""
+        return [*self.faults, *map(self._placed, others)]
+
+    def _placed(self, fault: str) -> str:
+        where = fault.partition(":")[0]
+        for place, written in self.places.items():
+            if where == place or where.startswith(f"{place}."):
+                return written + fault.removeprefix(place)
+        return fault
+
+
+def take_apart(content: dict[str, Any]) -> Written:
+    """Replace the variants among `methods` by their names, in place, and return what and where they were.
 
     Args:
         content: the fields of a spec as they were written, of any types.
     """
+    written = Written()
     methods = content.get("methods")
     if not isinstance(methods, list | tuple) or not any(isinstance(entry, Mapping) for entry in methods):
-        return []
-    faults: list[str] = []
+        return written
     names: list[Any] = []
     for index, entry in enumerate(methods):
         if not isinstance(entry, Mapping):
             names.append(entry)
             continue
-        found = list(_entry_faults(f"methods.{index}", entry)) or list(_put(f"methods.{index}", entry, content))
-        faults += found
+        where = f"methods.{index}"
+        found = list(_entry_faults(where, entry)) or list(_put(where, entry, content, written.places))
+        written.faults += found
         if not found:
             names.append(entry["name"])
     content["methods"] = names or ["naive"]  # of which nothing else is said
-    return faults
+    return written
 
 
 def methods_written(methods: Any) -> list[str]:
@@ -81,20 +107,27 @@ def variant_faults(spec: SweepSpec, method_fault: Any) -> Iterator[str]:
 
 
 def _entry_faults(where: str, entry: Mapping[Any, Any]) -> Iterator[str]:
-    for field in entry:
-        if field not in _FIELDS:
-            yield f"{where}.{field}: expected {', '.join(_FIELDS)}, got '{field}'; {nearest(str(field), _FIELDS)}"
-    for field in ("name", "method"):
-        if field not in entry:
-            yield f"{where}: a variant needs a {field}; write it as {_FORM}"
-        elif not isinstance(entry[field], str):
-            yield f"{where}.{field}: expected text, got {entry[field]!r}; write the variant as {_FORM}"
+    for own in entry:
+        if own not in _FIELDS:
+            yield f"{where}.{own}: expected {', '.join(_FIELDS)}, got '{own}'; {nearest(str(own), _FIELDS)}"
+    for own in ("name", "method"):
+        if own not in entry:
+            yield f"{where}: a variant needs a {own}; write it as {_FORM}"
+        elif not isinstance(entry[own], str):
+            yield f"{where}.{own}: expected text, got {entry[own]!r}; write the variant as {_FORM}"
     if not isinstance(entry.get("spaces", {}), Mapping):
         yield f"{where}.spaces: expected hyper-parameters, got {entry['spaces']!r}; write the variant as {_FORM}"
 
 
-def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any]) -> Iterator[str]:
-    """Put a variant where the fields `variants` and `spaces` have it, or yield why another is there."""
+def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any], places: dict[str, str]) -> Iterator[str]:
+    """Put a variant where the fields `variants` and `spaces` have it, or yield why another is there.
+
+    Args:
+        where: place of the entry.
+        entry: the variant.
+        content: the spec; changed.
+        places: of `Written`; changed.
+    """
     name, own = entry["name"], dict(entry.get("spaces", {}))
     variants = content.setdefault("variants", {})
     spaces = content.setdefault("spaces", {})
@@ -103,6 +136,7 @@ def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any]) -> Itera
     if variants.setdefault(name, entry["method"]) != entry["method"]:
         yield f"{where}.method: '{name}' is a variant of '{variants[name]}' too; rename one of the two"
         return
+    places.setdefault(f"variants.{name}", where)
     there = spaces.get(name, {})
     if not isinstance(there, Mapping):
         return
@@ -110,3 +144,5 @@ def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any]) -> Itera
         yield f"{where}.spaces.{twice}: it is given under spaces.{name} too; drop one of the two"
     if own:
         spaces[name] = {**there, **own}
+        if not there:
+            places[f"spaces.{name}"] = f"{where}.spaces"

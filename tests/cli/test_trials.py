@@ -47,6 +47,17 @@ def test_mistakes_in_a_trial(mistake: Mistake, arguments: list[str], part: str) 
     assert part in mistake("trial", *arguments)
 
 
+def test_what_changes_nothing_is_said_before_a_trial(cli: RunCli) -> None:
+    given = ["--with", "rank=3", "--with", "penalty_weight=5", "--set", "training.evaluate=masked"]
+    code, out, err = cli("trial", "split-digits/domain", "ewc", *given, *SMALL)
+    assert code == 0, err
+    notes = [line for line in out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: training.evaluate: masked changes nothing: no scenario is task-incremental",
+        "note: ewc: rank: no effect beside the other hyper-parameters; drop it, or change those",
+    ]
+
+
 def test_an_example_in_a_message_runs(cli: RunCli, mistake: Mistake) -> None:
     for arguments in ([], ["split-digits/task"], ["replay"]):
         message = mistake("trial", *arguments)

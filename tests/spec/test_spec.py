@@ -19,9 +19,9 @@ from orchestrator.core.errors import SpecError
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.fields import Resources, Seeds
 from orchestrator.spec.loading import PRESETS, load_spec, parse_spec, preset_names, read_spec
+from orchestrator.spec.notes import notes_of
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
-from orchestrator.spec.validation import notes_of
 from orchestrator.streams.settings import StreamSettings
 from strategies import TrainingSettings
 

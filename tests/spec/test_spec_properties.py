@@ -16,8 +16,8 @@ from orchestrator.core.metrics import COSTS
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.fields import Request, Resources, SearchSettings, Seeds
 from orchestrator.spec.loading import parse_spec, read_spec
+from orchestrator.spec.notes import notes_of
 from orchestrator.spec.sweep_spec import SweepSpec
-from orchestrator.spec.validation import notes_of
 from orchestrator.streams.settings import STREAMS, StreamSettings
 from search_spaces import Range
 from strategies import STRATEGIES, TrainingSettings

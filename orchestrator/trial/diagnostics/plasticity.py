@@ -122,7 +122,10 @@ def fresh_accuracy(
     """
     generators = Generators(derive_seed(seed, "diagnostics/fresh", task.index))
     with own_randomness(task.inputs.device):
-        torch.manual_seed(generators.fresh("global").initial_seed())
+        seed_of_all = generators.fresh("global").initial_seed()
+        torch.default_generator.manual_seed(seed_of_all)  # `torch.manual_seed` formats three tracebacks without a GPU
+        if task.inputs.device.type == "cuda":
+            torch.cuda.manual_seed(seed_of_all)
         learner = Learner(
             lambda: build(generators.fresh("init/backbone")),
             _no_past,
