@@ -48,10 +48,11 @@ class Written:
 
     def _placed(self, fault: str) -> str:
         where = fault.partition(":")[0]
-        for place, written in self.places.items():
-            if where == place or where.startswith(f"{place}."):
-                return written + fault.removeprefix(place)
-        return fault
+        own = [place for place in self.places if where == place or where.startswith(f"{place}.")]
+        if not own:
+            return fault
+        place = max(own, key=len)  # a name may hold a dot, so one may begin with another
+        return self.places[place] + fault.removeprefix(place)
 
 
 def take_apart(content: dict[str, Any]) -> Written:

@@ -108,6 +108,7 @@ def test_what_a_method_cannot_learn_its_variant_cannot_either() -> None:
         ([ENTRY, ENTRY], "methods.1.spaces.buffer_size: it is given under spaces.replay-500 too"),
         ([{**ENTRY, "spaces": {"bufer": 5}}], "methods.0.spaces.bufer: expected a hyper-parameter, got 'bufer'"),
         ([{**ENTRY, "spaces": {"buffer_size": -5}}], "methods.0.spaces.buffer_size: expected"),
+        ([{**ENTRY, "name": "r"}, {"name": "r.1", "method": "der"}], "methods.1: it has no spaces of its own"),
         (["replay-500"], "methods.0: expected a known method, got 'replay-500'"),
     ],
 )
