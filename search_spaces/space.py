@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -179,10 +178,8 @@ def _owner(name: str, hyperparameters: type[Hyperparameters]) -> type[BaseModel]
         return hyperparameters
     if name in TRAINING_KNOBS:
         return TrainingSettings
-    known = [*hyperparameters.model_fields, *TRAINING_KNOBS]
-    close = difflib.get_close_matches(name, known, n=1)
-    advice = f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(known)}"
-    raise SpaceError(f"expected a hyper-parameter, got '{name}'; {advice}")
+    known = ", ".join([*hyperparameters.model_fields, *TRAINING_KNOBS])
+    raise SpaceError(f"expected a hyper-parameter, got '{name}'; choose from: {known}")
 
 
 def _distribution(owner: type[BaseModel], name: str, override: Range | list[Any]) -> Distribution:

@@ -6,7 +6,7 @@ What a function needs is imported inside of it: torch, pandas and Ray take secon
 from orchestrator.api.models import export_model, gate, load_model, update_model
 from orchestrator.api.runs import compact, open_run, plot, report
 from orchestrator.api.sweeps import plan, run_place, run_sweep
-from orchestrator.api.trials import recorded_trial, run_single_trial, single_trial_notes, single_trial_spec
+from orchestrator.api.trials import recorded_trial, run_single_trial, single_trial_spec
 
 __all__ = [
     "compact",
@@ -21,7 +21,6 @@ __all__ = [
     "run_place",
     "run_single_trial",
     "run_sweep",
-    "single_trial_notes",
     "single_trial_spec",
     "update_model",
 ]

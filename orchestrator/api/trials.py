@@ -78,29 +78,8 @@ def single_trial_spec(
         SpecError: if the spec has more than one cell.
     """
     from orchestrator.champions.next_stream import load_any
-    from orchestrator.trial.preflight import load_datasets
-
-    fixed = _fixed(spec, hyperparameters, phase)
-    cell = fixed.cells[0]
-    dataset = load_datasets(fixed, Path(data_dir), load_any)[fixed.data_of(cell.stream)]
-    return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
-
-
-def single_trial_notes(spec: SweepSpec, hyperparameters: Mapping[str, Any], phase: Any) -> list[str]:
-    """Return what a user should know before the trial of `single_trial_spec` runs, for the same arguments.
-
-    Raises:
-        SpecError: as there.
-    """
-    from orchestrator.spec.notes import cell_notes
-
-    given = {*spec.overrides(spec.cells[0].scenario, spec.cells[0].method), *hyperparameters}
-    return cell_notes(_fixed(spec, hyperparameters, phase), given)
-
-
-def _fixed(spec: SweepSpec, hyperparameters: Mapping[str, Any], phase: Any) -> SweepSpec:
-    """Return a spec with one cell that searches nothing."""
     from orchestrator.spec.loading import parse_spec
+    from orchestrator.trial.preflight import load_datasets
 
     if len(spec.cells) != 1:
         raise SpecError([f"trial: expected one scenario and one method, got {len(spec.cells)} cells; name one of each"])
@@ -112,7 +91,10 @@ def _fixed(spec: SweepSpec, hyperparameters: Mapping[str, Any], phase: Any) -> S
         "limits": [],
         "seeds": {"search": int(phase == "search"), "confirm": 1},
     }
-    return parse_spec(spec.model_dump(mode="json") | single)
+    fixed = parse_spec(spec.model_dump(mode="json") | single)
+    cell = fixed.cells[0]
+    dataset = load_datasets(fixed, Path(data_dir), load_any)[fixed.data_of(cell.stream)]
+    return fixed.trial(cell, {}, seed, phase, dataset.fingerprint())
 
 
 def recorded_trial(run: Run, key: str, plugins: Iterable[str] = ()) -> tuple[TrialSpec, dict[str, Any]]:

@@ -58,6 +58,7 @@ def trial(
     from orchestrator.report.console import make_console
     from orchestrator.report.trial_view import print_result, reporter
     from orchestrator.spec.loading import load_spec
+    from orchestrator.spec.notes import cell_notes
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no CUDA device on this machine. Use --device cpu.")
@@ -70,10 +71,9 @@ def trial(
     loaded = load_spec(spec, preset, overrides, phase)
     own = parse_overrides(hyperparameters, {}, "--with")
     resolved = api.single_trial_spec(loaded, own, seed, phase, data_dir)
-    console = make_console()
-    for note in api.single_trial_notes(loaded, own, phase):
+    console, score = make_console(), loaded.score_of(resolved.scenario)
+    for note in cell_notes(loaded, own):
         console.print(f"note: {note}")
-    score = loaded.score_of(resolved.scenario)
     placement, report = Placement(device, threads), reporter(console, score)
     result = api.run_single_trial(resolved, data_dir, placement, report, loaded.streams, diagnostics=loaded.diagnostics)
     print_result(console, result, score)

@@ -171,7 +171,7 @@ def parse_policy(content: Mapping[str, Any]) -> Policy:
     except RecursionError:
         raise UsageError(f"policy: is nested far too deeply; {_SEE}") from None
     except ValidationError as error:
-        faults = [fault.replace("see --preset quickstart", _SEE) for fault in structural_faults(Policy, error)]
+        faults = [fault.replace("see --preset quickstart", _SEE) for fault in structural_faults(Policy, error, content)]
     checks = content.get("checks")
     sound: dict[int, Check] = {}
     for index, check in enumerate(checks if isinstance(checks, list | tuple) else ()):

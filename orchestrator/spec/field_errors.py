@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections.abc import Callable
 from typing import Any, get_args
 
 import yaml
@@ -29,12 +30,21 @@ _TAGS = {
 }
 
 
-def _path(one: Any) -> list[int | str]:
-    """Return the place of an error, without the names of the types that pydantic tried."""
+def _path(one: Any, content: Any) -> list[int | str]:
+    """Return the place of an error, without the names of the types that pydantic tried: those that are no keys."""
     *parents, last = one["loc"] or ("",)
-    kept = [p for p in parents if not _is_tag(p)]
-    is_name = one["type"] == "extra_forbidden" or not _is_tag(last)
+    kept: list[int | str] = []
+    for part in parents:
+        key = _key(content, part)
+        if key is not None or not _is_tag(part):
+            kept.append(part)
+            content = content[part if key is None else key] if key is not None or _has_index(content, part) else None
+    is_name = one["type"] == "extra_forbidden" or _key(content, last) is not None or not _is_tag(last)
     return [*kept, last] if is_name else kept
+
+
+def _has_index(value: Any, part: int | str) -> bool:
+    return isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
 
 
 def _is_tag(part: int | str) -> bool:
@@ -48,7 +58,7 @@ def remove_faulty(content: dict[Any, Any], error: ValidationError) -> bool:
     """
     entries: dict[tuple[int, str], tuple[dict[Any, Any], Any]] = {}
     for one in error.errors():
-        path = _path(one)[: -1 if one["type"] == "missing" else None]
+        path = _path(one, content)[: -1 if one["type"] == "missing" else None]
         value: Any = content
         found: tuple[dict[Any, Any], Any] | None = None
         for part in path:
@@ -70,23 +80,39 @@ def _key(owner: Any, part: int | str) -> Any:
     return part if part in owner else next((key for key in owner if str(key) == str(part)), None)
 
 
-def structural_faults(spec: type[BaseModel], error: ValidationError) -> list[str]:
+def _dotted(*path: int | str) -> str:
+    return ".".join(map(str, path))
+
+
+def structural_faults(
+    spec: type[BaseModel], error: ValidationError, content: Any, place: Callable[..., str] = _dotted
+) -> list[str]:
     """Return pydantic's errors as `PLACE: expected RULE, got VALUE; WAY OUT`, one message a place.
 
     A value that fits none of several types gives one message, with the rules joined by 'or'.
+
+    Args:
+        spec: the class.
+        error: what it raised.
+        content: for this.
+        place: returns where the field at a path was written.
     """
-    places: dict[str, list[Any]] = {}
+    places: dict[tuple[int | str, ...], list[Any]] = {}
     for one in error.errors(include_url=False):
         if one["type"] == "too_short" and one["input"]:
             continue  # too short only because faulty entries do not count, and those have messages of their own
-        places.setdefault(".".join(str(part) for part in _path(one)) or "spec", []).append(one)
-    return [f"{where}: {_fault(spec, errors)}" for where, errors in places.items()]
+        places.setdefault(tuple(_path(one, content)), []).append(one)
+    inner = {path[:end] for path in places for end in range(len(path))}  # a type that fits the rest tells more
+    return [
+        f"{place(*path) or 'spec'}: {_fault(spec, list(path), errors)}"
+        for path, errors in places.items()
+        if path not in inner
+    ]
 
 
-def _fault(spec: type[BaseModel], errors: list[Any]) -> str:
+def _fault(spec: type[BaseModel], path: list[int | str], errors: list[Any]) -> str:
     """Return the message of one place, without the place."""
     first = errors[0]
-    path = _path(first)
     if first["type"] == "extra_forbidden":
         known = _model_at(spec, path[:-1]).model_fields
         return f"expected a known field, got '{path[-1]}'; {nearest(str(path[-1]), known)}"

@@ -37,21 +37,22 @@ def parse_spec(content: Mapping[str, Any], is_recorded: bool = False) -> SweepSp
         raise SpecError(["spec: is nested far too deeply; see --preset quickstart for the form of a spec"]) from None
 
 
-def _parse(rest: dict[str, Any], is_recorded: bool, variants: Written) -> SweepSpec:
+def _parse(rest: dict[str, Any], is_recorded: bool, written: Written) -> SweepSpec:
     faults: list[str] = []
+    context = {"is_recorded": is_recorded, "written": written}
     while True:
         try:
-            spec = SweepSpec.model_validate(rest, context={"is_recorded": is_recorded})
+            spec = SweepSpec.model_validate(rest, context=context)
         except SpecError as error:
-            raise SpecError(variants.all_faults([*faults, *error.faults])) from None
+            raise SpecError([*written.faults, *faults, *error.faults]) from None
         except ValidationError as error:
             # Checks the rest without the faulty entries too, so that all faults are reported at once.
-            faults = faults or structural_faults(SweepSpec, error)
+            faults = faults or structural_faults(SweepSpec, error, rest, written.place)
             if not remove_faulty(rest, error):
-                raise SpecError(variants.all_faults(faults)) from None
+                raise SpecError([*written.faults, *faults]) from None
             continue
-        if variants.faults or faults:
-            raise SpecError(variants.all_faults(faults))
+        if written.faults or faults:
+            raise SpecError([*written.faults, *faults])
         return spec
 
 

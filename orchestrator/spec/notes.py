@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.metrics import quantity
 from orchestrator.spec.cells import split_scenario
@@ -30,12 +31,12 @@ def notes_of(spec: SweepSpec) -> list[str]:
     return [*cell_notes(spec), *notes]
 
 
-def cell_notes(spec: SweepSpec, given: Set[str] | None = None) -> list[str]:
+def cell_notes(spec: SweepSpec, hyperparameters: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Return what a user should know about the methods and hyper-parameters of a valid spec before a trial runs.
 
     Args:
         spec: the spec.
-        given: the names in `spaces` that a user gave; all by default.
+        hyperparameters: name -> value, which win over those of every cell.
     """
     notes = []
     for scenario, method in pairs(spec):
@@ -47,18 +48,19 @@ def cell_notes(spec: SweepSpec, given: Set[str] | None = None) -> list[str]:
             notes.append(f"{scenario} {method}: {found.notes[kind]}")
     if spec.training.evaluate == "masked" and all(cell.incremental_type != "task" for cell in spec.cells):
         notes.append("training.evaluate: masked changes nothing: no scenario is task-incremental")
-    return [*notes, *dict.fromkeys(_idle_notes(spec, given))]
+    return [*notes, *dict.fromkeys(_idle_notes(spec, hyperparameters))]
 
 
-def _idle_notes(spec: SweepSpec, given: Set[str] | None) -> Iterator[str]:
+def _idle_notes(spec: SweepSpec, values: Mapping[str, Any]) -> Iterator[str]:
     """Yield which hyper-parameters are given and have no effect, whatever is searched beside them."""
     for cell in spec.cells:
-        asked = spec.overrides(cell.scenario, cell.method).keys() if given is None else given
-        own = asked & cell.found.hyperparameter_class.model_fields.keys()
-        searched = [(name, one) for name, one in cell.space.distributions.items() if name not in TRAINING_KNOBS]
-        fixed = {name: value for name, value in cell.space.fixed.items() if name not in TRAINING_KNOBS}
+        own = cell.found.hyperparameter_class.model_fields.keys()
+        given = own & {*spec.overrides(cell.scenario, cell.method), *values}
+        fixed = {name: value for name, value in {**cell.space.fixed, **values}.items() if name not in TRAINING_KNOBS}
+        others = fixed.keys() | set(TRAINING_KNOBS)
+        searched = [(name, one) for name, one in cell.space.distributions.items() if name not in others]
         points = [fixed, *(fixed | {name: value} for name, one in searched for value in extremes(one))]
-        if idle := own.intersection(*(cell.found.unused(point) for point in points)):
+        if idle := given.intersection(*(cell.found.unused(point) for point in points)):
             names = ", ".join(sorted(idle))
             yield f"{cell.method}: {names}: no effect beside the other hyper-parameters; drop it, or change those"
 

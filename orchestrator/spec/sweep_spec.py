@@ -127,7 +127,8 @@ class SweepSpec(Frozen):
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
-        faults = faults_of(self, is_recorded=bool((info.context or {}).get("is_recorded")))
+        context = info.context or {}
+        faults = faults_of(self, bool(context.get("is_recorded")), context.get("written"))
         if faults:
             raise SpecError(faults)
         return self

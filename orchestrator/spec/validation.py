@@ -10,7 +10,7 @@ from orchestrator.core.text import nearest
 from orchestrator.spec.cells import split_scenario
 from orchestrator.spec.fields import MOST_CONFIRMED, Request, SearchSettings, Seeds
 from orchestrator.spec.limits import limit_faults, metric_faults, score_faults
-from orchestrator.spec.variants import variant_faults
+from orchestrator.spec.variants import Written, as_it_is, variant_faults
 from orchestrator.streams.checking import refused_type, stream_faults
 from orchestrator.streams.facts import DATASETS, PHASES
 from orchestrator.streams.naming import task_names
@@ -34,18 +34,20 @@ MOST_TRIALS_AT_ONCE = 100_000
 """Largest number of trials before any result is known. More would take long to plan and to show."""
 
 
-def faults_of(spec: SweepSpec, is_recorded: bool = False) -> list[str]:
+def faults_of(spec: SweepSpec, is_recorded: bool = False, written: Written | None = None) -> list[str]:
     """Return everything that is wrong with a spec whose single fields have the right types.
 
     Args:
         spec: the spec.
         is_recorded: whether it is that of an existing run; what earlier versions accepted is then none.
+        written: how it was written, if that is known.
     """
+    written = written or as_it_is(spec)
     n_cells = len(spec.scenarios) * len(spec.methods)
     if n_cells > MOST_CELLS:
         return [_too_many("scenarios", n_cells, MOST_CELLS, "cells (scenarios times methods)")]
-    of_cells = [*_names(spec), *_seeds(spec)]
-    of_spaces = list(_spaces(spec, is_recorded))
+    of_cells = [*_names(spec, written), *_seeds(spec)]
+    of_spaces = list(_spaces(spec, written, is_recorded))
     of_scores = [*score_faults(spec), *limit_faults(spec, is_recorded)]
     faults = [*of_cells, *_resources(spec), *of_scores, *of_spaces, *_streams(spec, is_recorded), *_refused(spec)]
     if not of_cells and not of_spaces:
@@ -60,7 +62,7 @@ def pairs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
             yield scenario, method
 
 
-def _names(spec: SweepSpec) -> Iterator[str]:
+def _names(spec: SweepSpec, written: Written) -> Iterator[str]:
     streams = known_streams(spec.streams)
     for index, scenario in enumerate(spec.scenarios):
         where = f"scenarios.{index}"
@@ -80,15 +82,16 @@ def _names(spec: SweepSpec) -> Iterator[str]:
         if method in spec.variants:
             continue
         if fault := method_fault(method, spec):
-            yield f"methods.{index}: {fault}"
+            yield f"{written.place('methods', index)}: {fault}"
         else:
             known.append((index, method))
-    yield from variant_faults(spec, method_fault)
+    yield from variant_faults(spec, written, method_fault)
     first: dict[tuple[str, ...], str] = {}
     for index, method in known:
         other = first.setdefault(tuple(find_method(method).parts), method)
         if other != method:
-            yield f"methods.{index}: '{method}' is the same method as '{other}'; drop one of the two"
+            where = written.place("methods", index)
+            yield f"{where}: '{method}' is the same method as '{other}'; drop one of the two"
     for field in ("scenarios", "methods"):
         values = getattr(spec, field)
         for value in dict.fromkeys(v for v in values if values.count(v) > 1):
@@ -172,7 +175,7 @@ def method_fault(name: str, spec: SweepSpec | None = None) -> str | None:
     return None
 
 
-def _spaces(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:
+def _spaces(spec: SweepSpec, written: Written, is_recorded: bool) -> Iterator[str]:
     known = known_streams(spec.streams)
     for key, entries in spec.spaces.items():
         scenario, _, target = key.rpartition(" ")
@@ -189,13 +192,14 @@ def _spaces(spec: SweepSpec, is_recorded: bool) -> Iterator[str]:
                 try:
                     space_of(spec.method_of(method), {name: entry}, spec.training)
                 except SpaceError as error:
-                    yield f"spaces.{key}.{name}: {error}"
+                    yield f"{written.place('spaces', key, name)}: {error}"
                     if key == "all":
                         return
                     continue
                 reason = _without_effect(spec, key, method, name) if key != "all" else ""
                 if reason and not (is_recorded and spec.method_of(method).trains_network):
-                    yield f"spaces.{key}.{name}: {method} {reason}, so {name} changes nothing; drop it"
+                    where = written.place("spaces", key, name)
+                    yield f"{where}: {method} {reason}, so {name} changes nothing; drop it"
 
 
 def _without_effect(spec: SweepSpec, key: str, method: str, name: str) -> str:

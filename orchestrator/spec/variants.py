@@ -8,7 +8,7 @@ written so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,27 +32,30 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass
 class Written:
-    """The variants that `methods` held.
+    """How a spec was written, before its variants were taken apart.
 
     Args:
-        faults: what is wrong with them.
-        places: where a field was written, such as `methods.2` for `variants.replay-500`.
+        faults: what is wrong with the variants among `methods`.
+        places: path of a field -> where it was written, such as `methods.2` for `("variants", "replay-500")`.
+        with_spaces: the methods and variants that have entries in `spaces`, faulty ones too.
     """
 
     faults: list[str] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[tuple[str, ...], str] = field(default_factory=dict)
+    with_spaces: set[str] = field(default_factory=set)
 
-    def all_faults(self, others: Iterable[str]) -> list[str]:
-        """Return these and other faults of the spec, each with the place where its field was written."""
-        return [*self.faults, *map(self._placed, others)]
+    def place(self, *path: object) -> str:
+        """Return where the field at a path was written."""
+        parts = tuple(map(str, path))
+        for end in range(len(parts), 0, -1):
+            if parts[:end] in self.places:
+                return ".".join([self.places[parts[:end]], *parts[end:]])
+        return ".".join(parts)
 
-    def _placed(self, fault: str) -> str:
-        where = fault.partition(":")[0]
-        own = [place for place in self.places if where == place or where.startswith(f"{place}.")]
-        if not own:
-            return fault
-        place = max(own, key=len)  # a name may hold a dot, so one may begin with another
-        return self.places[place] + fault.removeprefix(place)
+
+def as_it_is(spec: SweepSpec) -> Written:
+    """Return that a spec was written with the fields that it has."""
+    return Written(with_spaces={key.rpartition(" ")[2] for key, entries in spec.spaces.items() if entries})
 
 
 def take_apart(content: dict[str, Any]) -> Written:
@@ -63,19 +66,22 @@ def take_apart(content: dict[str, Any]) -> Written:
     """
     written = Written()
     methods = content.get("methods")
-    if not isinstance(methods, list | tuple) or not any(isinstance(entry, Mapping) for entry in methods):
-        return written
-    names: list[Any] = []
-    for index, entry in enumerate(methods):
-        if not isinstance(entry, Mapping):
-            names.append(entry)
-            continue
-        where = f"methods.{index}"
-        found = list(_entry_faults(where, entry)) or list(_put(where, entry, content, written.places))
-        written.faults += found
-        if not found:
-            names.append(entry["name"])
-    content["methods"] = names or ["naive"]  # of which nothing else is said
+    if isinstance(methods, list | tuple) and any(isinstance(entry, Mapping) for entry in methods):
+        names: list[Any] = []
+        for index, entry in enumerate(methods):
+            where, name = f"methods.{index}", entry
+            if isinstance(entry, Mapping):
+                found = list(_entry_faults(where, entry)) or list(_put(where, entry, content, written))
+                written.faults += found
+                if found or not isinstance(content["variants"], dict):
+                    continue
+                name = entry["name"]
+            written.places["methods", str(len(names))] = where
+            names.append(name)
+        content["methods"] = names or ["naive"]  # of which nothing else is said
+    spaces = content.get("spaces")
+    if isinstance(spaces, dict):
+        written.with_spaces |= {str(key).rpartition(" ")[2] for key, entries in spaces.items() if entries}
     return written
 
 
@@ -86,15 +92,16 @@ def methods_written(methods: Any) -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
-def variant_faults(spec: SweepSpec, method_fault: Any) -> Iterator[str]:
+def variant_faults(spec: SweepSpec, written: Written, method_fault: Any) -> Iterator[str]:
     """Yield what is wrong with `variants`.
 
     Args:
         spec: the spec.
+        written: how it was written.
         method_fault: returns why a name is no method, or None.
     """
     for name, method in spec.variants.items():
-        where = f"variants.{name}"
+        where = written.place("variants", name)
         if not _NAME.fullmatch(name) or name == "all":
             yield f"{where}: expected a name of up to 64 letters, digits, '.', '_' and '-', got '{name}'; rename it"
         elif method_fault(name) is None:
@@ -103,7 +110,7 @@ def variant_faults(spec: SweepSpec, method_fault: Any) -> Iterator[str]:
             yield f"{where}: expected a variant that methods name, got '{name}'; {nearest(name, spec.methods)}"
         elif fault := method_fault(method):
             yield f"{where}: {fault}"
-        elif not any(key == name or key.endswith(f" {name}") for key, entries in spec.spaces.items() if entries):
+        elif name not in written.with_spaces:
             yield f"{where}: it has no spaces of its own, so it is '{method}' again; add spaces.{name}"
 
 
@@ -120,30 +127,30 @@ def _entry_faults(where: str, entry: Mapping[Any, Any]) -> Iterator[str]:
         yield f"{where}.spaces: expected hyper-parameters, got {entry['spaces']!r}; write the variant as {_FORM}"
 
 
-def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any], places: dict[str, str]) -> Iterator[str]:
+def _put(where: str, entry: Mapping[str, Any], content: dict[str, Any], written: Written) -> Iterator[str]:
     """Put a variant where the fields `variants` and `spaces` have it, or yield why another is there.
 
     Args:
         where: place of the entry.
         entry: the variant.
         content: the spec; changed.
-        places: of `Written`; changed.
+        written: places are added.
     """
     name, own = entry["name"], dict(entry.get("spaces", {}))
-    variants = content.setdefault("variants", {})
-    spaces = content.setdefault("spaces", {})
-    if not isinstance(variants, dict) or not isinstance(spaces, dict):
-        return  # which their own types tell
+    variants, spaces = content.setdefault("variants", {}), content.setdefault("spaces", {})
+    if not isinstance(variants, dict):
+        return  # which its own type tells, as below
     if variants.setdefault(name, entry["method"]) != entry["method"]:
         yield f"{where}.method: '{name}' is a variant of '{variants[name]}' too; rename one of the two"
         return
-    places.setdefault(f"variants.{name}", where)
-    there = spaces.get(name, {})
+    written.places.setdefault(("variants", name), where)
+    there = spaces.get(name, {}) if isinstance(spaces, dict) else None
     if not isinstance(there, Mapping):
+        written.with_spaces.add(name)
         return
     for twice in sorted(own.keys() & there.keys(), key=str):
-        yield f"{where}.spaces.{twice}: it is given under spaces.{name} too; drop one of the two"
+        other = written.place("spaces", name, twice)
+        yield f"{where}.spaces.{twice}: it is given in {other} too; drop one of the two"
     if own:
         spaces[name] = {**there, **own}
-        if not there:
-            places[f"spaces.{name}"] = f"{where}.spaces"
+        written.places.update({("spaces", name, str(key)): f"{where}.spaces.{key}" for key in own})

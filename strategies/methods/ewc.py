@@ -97,11 +97,6 @@ class Ewc(QuadraticStrategy):
             raise ValueError(
                 f"ewc: importance_of: batches has no {other}, which is about single examples; drop one of the two"
             )
-        if own.eigenvectors_in == "int8" and own.structure != "low_rank":
-            raise ValueError(
-                f"ewc: eigenvectors_in: int8 is for structure: low_rank; structure: {own.structure} has no "
-                "eigenvectors; drop one of the two"
-            )
 
     def report(self) -> dict[str, Any]:
         """Return that the importance is no Fisher information, if it is not."""

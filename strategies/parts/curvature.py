@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from strategies.contract import TrialDivergedError
 from strategies.gradients.kronecker import Factors, apart, diagonal_of, gradient_of, joined, value_along
 from strategies.gradients.outer import OuterRows, leading_rows_with
 from strategies.gradients.rows import flat, from_bytes, in_bytes, row_products, squares
@@ -147,9 +148,9 @@ def merge_curvature(
             directions = leading_rows(_stacked(directions, scaled, rank), rank)
     state.directions, state.scales = directions, {}
     if as_bytes:
-        short = {name: in_bytes(rows, total[name]) for name, rows in directions.items()}
-        state.directions = {name: levels for name, (levels, _) in short.items()}
-        state.scales = {name: scales for name, (_, scales) in short.items()}
+        both = {name: in_bytes(rows, total[name]) for name, rows in directions.items()}
+        state.directions = {name: levels for name, (levels, _) in both.items()}
+        state.scales = {name: scales for name, (_, scales) in both.items()}
     state.importance = {
         name: (diagonal - squares(state.directions[name], state.scales.get(name))).clamp_min(0.0)
         for name, diagonal in total.items()
@@ -241,5 +242,8 @@ class CurvedPull:
             if least < precision * float(total.diagonal().max()):
                 total.diagonal().mul_(1.0 + precision)
             total.diagonal().add_(least)
-            self._inverses[names] = torch.cholesky_inverse(torch.linalg.cholesky(total)).float()
+            factor, failed = torch.linalg.cholesky_ex(total)
+            if failed:
+                raise TrialDivergedError("the curvature of past tasks overflows; lower the learning rate")
+            self._inverses[names] = torch.cholesky_inverse(factor).float()
         return self._inverses[names]

@@ -19,7 +19,7 @@ from orchestrator.core.errors import SpecError
 from orchestrator.models.settings import ModelSettings
 from orchestrator.spec.fields import Resources, Seeds
 from orchestrator.spec.loading import PRESETS, load_spec, parse_spec, preset_names, read_spec
-from orchestrator.spec.notes import notes_of
+from orchestrator.spec.notes import cell_notes, notes_of
 from orchestrator.spec.sweep_spec import SweepSpec
 from orchestrator.spec.trial_spec import TrialSpec
 from orchestrator.streams.settings import StreamSettings
@@ -617,6 +617,15 @@ def test_notes(fields: Mapping[str, Any], part: str) -> None:
 def test_no_note_of_what_has_an_effect_at_some_suggestion(space: dict[str, Any]) -> None:
     spec = parse_spec({"methods": ["ewc"], "spaces": {"ewc": space}})
     assert not any("no effect" in note for note in notes_of(spec))
+
+
+def test_values_that_win_are_given_too() -> None:
+    plain = parse_spec({"methods": ["ewc"], "scenarios": ["split-digits/class"]})
+    searched = parse_spec({"methods": ["ewc"], "spaces": {"ewc": {"rank": 5, "structure": ["diagonal", "low_rank"]}}})
+    assert any("ewc: rank: no effect" in note for note in cell_notes(plain, {"rank": 3}))
+    assert not any("rank" in note for note in cell_notes(plain, {"rank": 3, "structure": "low_rank"}))
+    assert not any("rank" in note for note in cell_notes(searched))
+    assert any("ewc: rank: no effect" in note for note in cell_notes(searched, {"structure": "diagonal"}))
 
 
 def test_a_plain_spec_has_no_notes() -> None:

@@ -194,15 +194,16 @@ ONE_FAULT: dict[str, tuple[Any, str, str]] = {
     "value out of bounds": (ewc(-1), "spaces.ewc.penalty_weight", "got -1"),
     "value nan": (ewc(math.nan), "spaces.ewc.penalty_weight", "got nan"),
     "unknown hyper-parameter": (ewc(1, "lambda"), "spaces.ewc.lambda", "got 'lambda'; choose from: penalty_weight"),
-    "nearly a hyper-parameter": (
-        ewc(1, "penalty_wieght"),
-        "spaces.ewc.penalty_wieght",
-        "did you mean 'penalty_weight'?",
-    ),
     "none of several types": (
         {"streams": {"permuted-digits": {"permutation_seed": "foo"}}},
         "streams.permuted-digits.permutation_seed",
         "expected a whole number or 'trial', got 'foo'",
+    ),
+    "an entry of a list": ({"seeds": {"search": [1, "x"]}}, "seeds.search.1", "expected a whole number, got 'x'"),
+    "a name like a type of pydantic's": (
+        {"streams": {"constrained-int": {"table": "x.csv", "label": "y", "bogus": 1}}},
+        "streams.constrained-int.bogus",
+        "expected a known field, got 'bogus'",
     ),
     "space of an unknown method": ({"spaces": {"ewcc": {"a": 1}}}, "spaces.ewcc", "did you mean 'ewc'?"),
     "space that is no mapping": (

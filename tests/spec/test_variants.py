@@ -105,7 +105,7 @@ def test_what_a_method_cannot_learn_its_variant_cannot_either() -> None:
         ([{**ENTRY, "name": "a b"}], "methods.0: expected a name of up to 64 letters"),
         ([{**ENTRY, "name": "all"}], "methods.0: expected a name"),
         ([ENTRY, {**ENTRY, "method": "der"}], "methods.1.method: 'replay-500' is a variant of 'replay' too"),
-        ([ENTRY, ENTRY], "methods.1.spaces.buffer_size: it is given under spaces.replay-500 too"),
+        ([ENTRY, ENTRY], "methods.1.spaces.buffer_size: it is given in methods.0.spaces.buffer_size too"),
         ([{**ENTRY, "spaces": {"bufer": 5}}], "methods.0.spaces.bufer: expected a hyper-parameter, got 'bufer'"),
         ([{**ENTRY, "spaces": {"buffer_size": -5}}], "methods.0.spaces.buffer_size: expected"),
         ([{**ENTRY, "name": "r"}, {"name": "r.1", "method": "der"}], "methods.1: it has no spaces of its own"),
@@ -116,6 +116,40 @@ def test_faults(methods: list[Any], fault: str) -> None:
     with pytest.raises(SpecError) as caught:
         _spec(*methods)
     assert fault in str(caught.value)
+
+
+R = {"name": "r", "method": "replay", "spaces": {"buffer_size": 5}}
+LO = {**R, "spaces": {"buffer_size": {"lo": 1}}}
+OF_LO = [f"methods.0.spaces.buffer_size.{field}" for field in ("low", "high", "lo")]
+
+
+@pytest.mark.parametrize(
+    ("methods", "others", "places"),
+    [
+        ([R, "r.1"], {"variants": {"r.1": "der"}}, ["variants.r.1"]),
+        ([R, "r.1"], {"variants": {"r.1": "der"}, "spaces": {"r.1": {"bufer": 5}}}, ["spaces.r.1.bufer"]),
+        ([R, {**R, "name": "r.1", "spaces": {"bufer": 5}}], {}, ["methods.1.spaces.bufer"]),
+        ([R, {**R, "name": "r:b"}], {}, ["methods.1"]),
+        ([{**R, "spaces": {"bufer": 5}}], {"spaces": {"r": {"replay_ratio": 0.5}}}, ["methods.0.spaces.bufer"]),
+        ([R], {"spaces": {"r": {"bufer": 5}}}, ["spaces.r.bufer"]),
+        ([R, {**R, "spaces": {"bufer": 5}}], {}, ["methods", "methods.1.spaces.bufer"]),
+        ([LO], {}, OF_LO),
+        ([{"name": "r", "method": "replay"}], {"spaces": {"r": 5}}, ["spaces.r"]),
+        ([R], {"spaces": 5}, ["spaces"]),
+        ([R], {"variants": 5}, ["variants"]),
+        ([{"name": "a"}, "ewcc", R], {}, ["methods.0", "methods.1"]),
+        (
+            [{**LO, "name": "constrained-r"}, "ewc"],
+            {"spaces": {"ewc": {"penalty_weight": -1}}},
+            [f"methods.0.spaces.buffer_size.{field}" for field in ("low", "high", "lo")]
+            + ["spaces.ewc.penalty_weight"],
+        ),
+    ],
+)
+def test_a_fault_is_placed_where_it_was_written(methods: list[Any], others: dict[str, Any], places: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        _spec(*methods, **others)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == places
 
 
 def test_a_variant_that_is_not_listed_is_a_fault() -> None:

@@ -10,7 +10,7 @@ from tiny_worlds import gradients_of, learn_tasks, make_learner, make_task, para
 from torch import Tensor
 from torch.nn import functional as F
 
-from strategies import Learner, StreamSizes
+from strategies import Learner, StreamSizes, TrialDivergedError
 from strategies.gradients.rows import in_bytes
 from strategies.methods.ewc import EwcHyperparameters
 from strategies.parts import importance
@@ -18,7 +18,7 @@ from strategies.parts.curvature import CurvedPull, CurvedState, leading_rows, me
 from strategies.parts.quadratic import penalty_value
 
 LOW_RANK = {"structure": "low_rank", "variant": "online", "fisher": "empirical", "fisher_samples": None}
-SHORT = {"eigenvectors_in": "int8"}
+INT8 = {"eigenvectors_in": "int8"}
 
 
 def ewc(rank: int, kind: Any = "domain", **own: Any) -> Learner:
@@ -69,7 +69,7 @@ def test_the_running_sum_over_tasks_is_that_of_dense_matrices() -> None:
 
 
 def test_the_running_sum_in_int8_is_that_of_dense_matrices() -> None:
-    learner = learn_tasks(ewc(200, "task", penalty_weight=0.5, fisher_decay=0.5, **SHORT), [0])
+    learner = learn_tasks(ewc(200, "task", penalty_weight=0.5, fisher_decay=0.5, **INT8), [0])
     first = dense_fisher(learner, 0, "task")
     learn_tasks(learner, [1])
     wanted = dense_fisher(learner, 1, "task")
@@ -83,7 +83,7 @@ def test_the_running_sum_in_int8_is_that_of_dense_matrices() -> None:
 def test_eigenvectors_in_int8_are_the_leading_ones(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
     if not is_linear:
         monkeypatch.setattr(importance, "only_linear", lambda _: False)
-    learner = learn_tasks(ewc(20, **SHORT), [0])  # as many as examples, so that no portion is cut short
+    learner = learn_tasks(ewc(20, **INT8), [0])  # as many as examples, so that no portion is cut short
     state = learner.strategies[0].state
     assert {rows.dtype for rows in state.directions.values()} == {torch.int8}
     rows = torch.cat([state.rows()[name].flatten(1) for name, _ in learner.network.named_parameters()], 1).double()
@@ -168,7 +168,7 @@ def test_portions_of_any_size_give_the_same_sum() -> None:
         torch.testing.assert_close(rows.T @ rows + torch.diag(state.importance["w"]), wanted)
 
 
-@pytest.mark.parametrize("own", [{}, SHORT])
+@pytest.mark.parametrize("own", [{}, INT8])
 @pytest.mark.parametrize("rank", [4, 60])
 @pytest.mark.parametrize("weight", [1e3, 1e8])
 def test_a_huge_weight_holds_and_does_not_diverge(weight: float, rank: int, own: dict[str, Any]) -> None:
@@ -180,11 +180,11 @@ def test_a_huge_weight_holds_and_does_not_diverge(weight: float, rank: int, own:
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-@pytest.mark.parametrize("seed", [5853, 5860, 5993, 5995])  # of 12,000, in which none grew
+@pytest.mark.parametrize("seed", [64, 96, 6004, 6065])  # of 12,000, in which none grew
 def test_implicit_steps_never_grow(monkeypatch: pytest.MonkeyPatch, seed: int, as_bytes: bool) -> None:
     """No move from the anchor grows without a gradient, even if rows of V are almost parallel beside a large R.
 
-    Without the larger diagonal of the matrix that is inverted, these moves grow until they are infinite.
+    Without the larger diagonal of the matrix that is inverted, these moves grow, and others end in an error.
     """
     monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
     generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ def test_int8_trains_what_float32_does(
 ) -> None:
     monkeypatch.setattr("strategies.gradients.rows.multiplies_bytes", lambda: is_fast)
     monkeypatch.setattr("strategies.gradients.rows._FEW_COLUMNS", 1)
-    learners = [ewc(20, penalty_weight=weight, **own) for own in ({}, SHORT)]
+    learners = [ewc(20, penalty_weight=weight, **own) for own in ({}, INT8)]
     trained = [parameters_of(learn_tasks(learner, range(3))) for learner in learners]
     start = parameters_of(ewc(20))
     moves = [torch.cat([(values[name] - start[name]).ravel() for name in start]) for values in trained]
@@ -227,10 +227,16 @@ def test_int8_trains_what_float32_does(
     assert float((moves[0] - moves[1]).norm()) < most * float(moves[0].norm())
 
 
-def test_int8_without_low_rank_is_refused() -> None:
+def test_int8_without_eigenvectors_has_no_effect() -> None:
     for structure in ("diagonal", "kronecker"):
-        with pytest.raises(ValueError, match=f"structure: {structure} has no eigenvectors; drop one of the two"):
-            make_learner("ewc", hyperparameters={"structure": structure, **SHORT})
+        assert "eigenvectors_in" in EwcHyperparameters(structure=structure, **INT8).unused()
+
+
+def test_a_curvature_that_overflows_is_a_diverged_trial() -> None:
+    state, parameter = by_hand()
+    state.directions = {"w": torch.tensor([[1e20, 2e20], [1e20, 2e20]])}
+    with pytest.raises(TrialDivergedError, match="the curvature of past tasks overflows"):
+        CurvedPull(state, {"w": parameter}, 10.0, 0.1).add_to_gradients()
 
 
 def test_low_rank_is_online_whatever_the_variant() -> None:
@@ -249,7 +255,7 @@ def test_memory_is_k_times_the_parameters_more() -> None:
 
 
 def test_eigenvectors_in_int8_take_a_quarter_of_the_memory() -> None:
-    learner = learn_tasks(ewc(3, **SHORT), range(3))
+    learner = learn_tasks(ewc(3, **INT8), range(3))
     n_tensors = len(list(learner.network.parameters()))
     n_parameters = sum(p.numel() for p in learner.network.parameters())
     assert learner.strategies[0].kept_bytes() == (2 * 4 + 3) * n_parameters + 3 * 4 * n_tensors

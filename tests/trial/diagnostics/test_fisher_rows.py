@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orchestrator.trial.diagnostics import fisher
 from orchestrator.trial.diagnostics.fisher import (
     Gradients,
     effective_rank,
@@ -20,6 +19,7 @@ from orchestrator.trial.diagnostics.fisher import (
     spectrum,
 )
 from strategies import Batch, Generators
+from strategies.parts import gram, importance
 
 
 def net() -> nn.Module:
@@ -67,7 +67,8 @@ def drawn(module: nn.Module, examples: Batch) -> Gradients:
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_the_spectrum_is_that_of_the_dense_fisher(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
     if not is_linear:
-        monkeypatch.setattr(fisher, "outer_rows", lambda *_: None)
+        for module_of_it in (gram, importance):
+            monkeypatch.setattr(module_of_it, "only_linear", lambda _: False)
     module, examples = net(), batch()
     own = drawn(module, examples)
     found = {(name, part): value for name, part, value in spectrum(own.products())}
@@ -88,7 +89,8 @@ def test_the_spectrum_is_that_of_the_dense_fisher(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("is_linear", [True, False])
 def test_the_diagonal_is_that_of_the_dense_fisher(monkeypatch: pytest.MonkeyPatch, is_linear: bool) -> None:
     if not is_linear:
-        monkeypatch.setattr(fisher, "outer_rows", lambda *_: None)
+        for module_of_it in (gram, importance):
+            monkeypatch.setattr(module_of_it, "only_linear", lambda _: False)
     module, examples = net(), batch()
     flat = torch.cat([values.flatten() for values in drawn(module, examples).diagonal().values()]).double()
     wanted = dense(module, Batch(examples.inputs, labels(module, examples), 0)).diagonal()
