@@ -1,7 +1,7 @@
 """Records what every configuration of some cells does on many seeds, as a table that searches are replayed on.
 
-`python -m benchmarks.record` makes `benchmarks/recorded/digits.parquet` again: a row a trial, with its R. The columns
-are described in `benchmarks/recorded/README.md`.
+`python -m benchmarks.search.record` makes `benchmarks/recorded/digits.parquet` again: a row a trial, with its R. The
+columns are described in `benchmarks/recorded/README.md`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestrator.trial.preflight import load_datasets
 from orchestrator.trial.protocol import run_trial
 from search_spaces import to_optuna
 
-TABLE = Path(__file__).parent / "recorded" / "digits.parquet"
+TABLE = Path(__file__).parents[1] / "recorded" / "digits.parquet"
 N_CONFIGURATIONS = 64
 N_SEEDS = 16
 VALIDATION, TEST = "validation", "test"
@@ -166,7 +166,7 @@ def record(todo: Recording) -> dict[str, Any]:
 
 def main() -> None:
     """Record the table, cell by cell."""
-    parser = argparse.ArgumentParser("benchmarks.record", description=__doc__)
+    parser = argparse.ArgumentParser("benchmarks.search.record", description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--to", type=Path, default=TABLE)
     options = parser.parse_args()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.record import TEST, VALIDATION
+from benchmarks.search.record import TEST, VALIDATION
 from orchestrator.core.accuracy import compute_metrics
 from search_spaces import Choices, Distribution
 

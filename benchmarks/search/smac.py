@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import TEST, VALIDATION
-from benchmarks.recorded_cells import LIMITED
-from benchmarks.search import Ended, Replay
+from benchmarks.search.cells import LIMITED
+from benchmarks.search.record import TEST, VALIDATION
+from benchmarks.search.replay import Ended, Replay
 from search_spaces import Distribution, IntRange
 from search_spaces.space import Choices
 

@@ -1,0 +1,1 @@
+"""The search, replayed on recorded trials: `python -m benchmarks.search`."""
