@@ -115,14 +115,14 @@ def variant_faults(spec: SweepSpec, written: Written, method_fault: Any) -> Iter
 
 
 def _entry_faults(where: str, entry: Mapping[Any, Any]) -> Iterator[str]:
-    for own in entry:
-        if own not in _FIELDS:
-            yield f"{where}.{own}: expected {', '.join(_FIELDS)}, got '{own}'; {nearest(str(own), _FIELDS)}"
-    for own in ("name", "method"):
-        if own not in entry:
-            yield f"{where}: a variant needs a {own}; write it as {_FORM}"
-        elif not isinstance(entry[own], str):
-            yield f"{where}.{own}: expected text, got {entry[own]!r}; write the variant as {_FORM}"
+    for key in entry:
+        if key not in _FIELDS:
+            yield f"{where}.{key}: expected {', '.join(_FIELDS)}, got '{key}'; {nearest(str(key), _FIELDS)}"
+    for key in ("name", "method"):
+        if key not in entry:
+            yield f"{where}: a variant needs a {key}; write it as {_FORM}"
+        elif not isinstance(entry[key], str):
+            yield f"{where}.{key}: expected text, got {entry[key]!r}; write the variant as {_FORM}"
     if not isinstance(entry.get("spaces", {}), Mapping):
         yield f"{where}.spaces: expected hyper-parameters, got {entry['spaces']!r}; write the variant as {_FORM}"
 
