@@ -55,7 +55,11 @@ class Written:
 
 def as_it_is(spec: SweepSpec) -> Written:
     """Return that a spec was written with the fields that it has."""
-    return Written(with_spaces={key.rpartition(" ")[2] for key, entries in spec.spaces.items() if entries})
+    return Written(with_spaces=_with_spaces(spec.spaces))
+
+
+def _with_spaces(spaces: Mapping[Any, Any]) -> set[str]:
+    return {str(key).rpartition(" ")[2] for key, entries in spaces.items() if entries}
 
 
 def take_apart(content: dict[str, Any]) -> Written:
@@ -81,7 +85,7 @@ def take_apart(content: dict[str, Any]) -> Written:
         content["methods"] = names or ["naive"]  # of which nothing else is said
     spaces = content.get("spaces")
     if isinstance(spaces, dict):
-        written.with_spaces |= {str(key).rpartition(" ")[2] for key, entries in spaces.items() if entries}
+        written.with_spaces |= _with_spaces(spaces)
     return written
 
 
